@@ -1,0 +1,194 @@
+"""Latent weights: the full-precision copies behind the weights that ship.
+
+Between optimizer steps a parameter ``p`` holds the projected weight ``P(latent)``; only while its optimizer steps does
+it hold the latent. The gradient taken at ``P(latent)`` updates the latent (straight-through estimator)::
+
+    restore    p = latent                      just before the optimizer step
+    compress   latent = p ; p = P(latent)      just after it
+
+Papers: Courbariaux et al., "BinaryConnect: Training Deep Neural Networks with binary weights during propagations",
+https://arxiv.org/abs/1511.00363 (2015); Bai et al., "ProxQuant: Quantized Neural Networks via Proximal Operators",
+https://arxiv.org/abs/1810.00861 (2018); Lin et al., "Dynamic Model Pruning with Feedback",
+https://arxiv.org/abs/2006.07253 (2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+__all__ = ["LatentWeights", "Projection", "gather", "local", "shard"]
+
+
+class Projection(Protocol):
+    """What a method does to weights: ``P``, its state, and how the gradient goes back through it."""
+
+    @property
+    def active(self) -> Collection[str]:
+        """Names of the parameters that are projected now; empty before the method begins."""
+
+    def update(self, weights: Mapping[str, Tensor]) -> None:
+        """Renew what ``P`` depends on (masks, codebooks) from the weights as earlier projections left them."""
+
+    def project_(self, weights: Mapping[str, Tensor]) -> None:
+        """Overwrite each weight, which holds its latent, by its projection."""
+
+    def backward_(self, gradients: Mapping[str, Tensor], latents: Mapping[str, Tensor]) -> None:
+        """Turn gradients at the projected weights into gradients of the latents, in place; often nothing to do."""
+
+
+class LatentWeights:
+    """The latents of some parameters, exchanged with the parameters in place.
+
+    A parameter that no projection is active for is its own latent: it costs no memory and no time. Sharded
+    parameters (``DTensor``) are worked on shard by shard.
+
+    Args:
+        parameters: name -> parameter.
+        projections: applied one after the other, ``P3(P2(P1(latent)))``.
+
+    >>> class Sign:
+    ...     active = ("p",)
+    ...     def project_(self, weights):
+    ...         for weight in weights.values():
+    ...             weight.sign_()
+    >>> p = torch.nn.Parameter(torch.tensor([0.3, -2.0]))
+    >>> weights = LatentWeights({"p": p}, [Sign()])
+    >>> weights.compress(["p"]); p.tolist()
+    [1.0, -1.0]
+    >>> weights.restore(["p"]); p.tolist()
+    [0.30000001192092896, -2.0]
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor], projections: Sequence[Projection]) -> None:
+        self._parameters = dict(parameters)
+        self._projections = tuple(projections)
+        self._latents: dict[str, Tensor] = {}
+        self._restored: set[str] = set()
+
+    @property
+    def latents(self) -> Mapping[str, Tensor]:
+        """Name -> latent (this rank's shard of it) of those parameters that have one; read only."""
+        return self._latents
+
+    @property
+    def restored(self) -> frozenset[str]:
+        """Names of the parameters that hold their latents at this moment: their optimizer is stepping."""
+        return frozenset(self._restored)
+
+    @torch.no_grad()
+    def restore(self, names: Iterable[str]) -> None:
+        """``p = latent`` for those of the named parameters that have a latent."""
+        known = [name for name in names if name in self._latents]
+        if known:
+            torch._foreach_copy_([self._weight(name) for name in known], [self._latents[name] for name in known])
+        self._restored.update(known)
+
+    @torch.no_grad()
+    def compress(self, names: Iterable[str]) -> None:
+        """``latent = p ; p = P(latent)`` for those of the named parameters that a projection is active for."""
+        names = self._active(names)
+        self._take(names)
+        self._project(names)
+
+    @torch.no_grad()
+    def renew(self, due: Collection[Projection]) -> None:
+        """Update the projections that are due, each from the weights as those before it left them, and project anew."""
+        names = self._active(self._parameters)
+        held = [name for name in names if name not in self._restored]
+        self.restore(held)
+        self._take([name for name in names if name not in self._latents])
+        self._project(names, due)
+
+    @torch.no_grad()
+    def backward(self, gradients: Mapping[str, Tensor]) -> None:
+        """Turn gradients at the projected weights into gradients of the latents, in place, last projection first."""
+        for projection in reversed(self._projections):
+            mine = {name: local(gradients[name]) for name in gradients if name in projection.active}
+            if mine:
+                projection.backward_(mine, self._latents)
+
+    @torch.no_grad()
+    def adopt(self) -> None:
+        """Take what another hand (weight averaging, say) wrote into the parameters as their latents, and project it."""
+        for name in self._latents:
+            held = self._weight(name).clone()
+            self.restore([name])
+            self._project([name])
+            if not torch.equal(self._weight(name), held):
+                self._weight(name).copy_(held)
+                self.compress([name])
+
+    def load(self, latents: Mapping[str, Tensor]) -> None:
+        """Take unsharded ``latents`` of a checkpoint; the parameters keep what they hold.
+
+        Raises:
+            ValueError: a latent belongs to no parameter here, or has another shape.
+        """
+        for name, latent in latents.items():
+            parameter = self._parameters.get(name)
+            if parameter is None or parameter.shape != latent.shape:
+                raise ValueError(
+                    f"need latent weights of the targeted parameters, got {name!r} of shape {tuple(latent.shape)}: "
+                    "resume with the include and exclude patterns that the checkpoint was written with"
+                )
+            self._latents[name] = shard(latent.to(parameter.device, parameter.dtype), parameter).clone()
+
+    def save(self) -> dict[str, Tensor]:
+        """Name -> unsharded latent, as ``load`` takes them. Sharded latents are gathered: call it on every rank."""
+        return {name: gather(latent, self._parameters[name]) for name, latent in self._latents.items()}
+
+    def drop(self) -> None:
+        """Forget the latents; the parameters keep what they hold."""
+        self._latents.clear()
+        self._restored.clear()
+
+    def _active(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if any(name in projection.active for projection in self._projections)]
+
+    def _take(self, names: Sequence[str]) -> None:
+        known = [name for name in names if name in self._latents]
+        if known:
+            torch._foreach_copy_([self._latents[name] for name in known], [self._weight(name) for name in known])
+        for name in names:
+            if name not in self._latents:
+                self._latents[name] = self._weight(name).clone()
+
+    def _project(self, names: Sequence[str], due: Collection[Projection] = ()) -> None:
+        weights = {name: self._weight(name) for name in names}
+        for projection in self._projections:
+            mine = {name: weight for name, weight in weights.items() if name in projection.active}
+            if mine and projection in due:
+                projection.update(mine)
+            if mine:
+                projection.project_(mine)
+        self._restored.difference_update(names)
+
+    def _weight(self, name: str) -> Tensor:
+        return local(self._parameters[name].detach())
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's shard of ``tensor`` if it is sharded, else ``tensor`` itself; memory is shared."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def shard(tensor: Tensor, like: Tensor) -> Tensor:
+    """This rank's part of an unsharded ``tensor``, cut as ``like`` is."""
+    if not isinstance(like, DTensor):
+        return tensor
+    return distribute_tensor(tensor, like.device_mesh, like.placements).to_local()
+
+
+def gather(tensor: Tensor, like: Tensor) -> Tensor:
+    """The unsharded tensor of which ``tensor`` is this rank's part, cut as ``like`` is; a collective if sharded."""
+    if not isinstance(like, DTensor):
+        return tensor
+    whole = DTensor.from_local(
+        tensor, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
+    )
+    return whole.full_tensor()

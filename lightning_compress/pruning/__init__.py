@@ -1,0 +1,6 @@
+"""Pruning: weights set to zero, and held there, while the others train."""
+
+from lightning_compress.pruning.callback import PruningCallback
+from lightning_compress.pruning.patterns import NM, Block, Unstructured
+
+__all__ = ["NM", "Block", "PruningCallback", "Unstructured"]

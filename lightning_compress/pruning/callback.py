@@ -1,0 +1,230 @@
+"""Pruning during training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar, Literal
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from lightning_compress.latent import local
+from lightning_compress.pruning import criteria
+from lightning_compress.pruning.criteria import Criterion, evidence_of
+from lightning_compress.pruning.inputs import InputSquares, check_inputs
+from lightning_compress.pruning.patterns import Pattern, Unstructured
+from lightning_compress.pruning.thresholds import find_cut, spare
+from lightning_compress.schedules import Cubic, Schedule
+from lightning_compress.targets import Selection, Target
+from lightning_compress.training import PRUNE, WeightCompression
+
+__all__ = ["PruningCallback"]
+
+_WORD = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class PruningCallback(WeightCompression):
+    """Set the least important weights to zero during ``fit``, more and more of them, and train the others on.
+
+    The model in the Trainer is the pruned model at every validation and in every checkpoint. After ``fit`` the share of
+    zeros over all targets (``scope="global"``) or in each (``"layer"``) is ``sparsity`` within one weight or tile.
+    Masks are renewed every ``every_n_steps`` optimizer steps while the schedule ramps, and stay from then on.
+
+    Args:
+        sparsity: share of weights to prune, in (0, 1); by default 0.9, or what the pattern prescribes.
+        criterion: importance of each weight; see :mod:`~lightning_compress.pruning.criteria`.
+        pattern: which weights are pruned together; see :mod:`~lightning_compress.pruning.patterns`.
+        scope: rank the weights of all targets against each other, or those of each target among themselves.
+        schedule: progress of the run -> share of ``sparsity`` that is reached.
+        every_n_steps: optimizer steps between two renewals of the masks.
+        regrow: let pruned weights go on learning behind their masks, so that they may come back, until the end of the
+            run (dynamic pruning with feedback). By default they stand still.
+        momentum: memory of the running mean of scores, for criteria that read gradients or inputs, in [0, 1).
+        include: patterns of parameters to prune; see :func:`~lightning_compress.targets.select`.
+        exclude: patterns of parameters to leave alone.
+
+    Raises:
+        ValueError: an argument is out of its range; in ``fit``, a target does not fit the pattern, two callbacks
+            prune one weight, the run's length is not known, or the optimizer is LBFGS.
+        TypeError: ``include`` or ``exclude`` is one string.
+
+    Papers: Zhu and Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression",
+    https://arxiv.org/abs/1710.01878 (2017); with ``regrow``, Lin et al., "Dynamic Model Pruning with Feedback",
+    https://arxiv.org/abs/2006.07253 (2020).
+
+    >>> PruningCallback(sparsity=1.5)
+    Traceback (most recent call last):
+    ValueError: need 0 < sparsity < 1, got sparsity=1.5
+    """
+
+    rank: ClassVar[int] = PRUNE
+    _inputs: InputSquares | None = None
+
+    def __init__(
+        self,
+        sparsity: float | None = None,
+        criterion: Criterion = criteria.magnitude,
+        pattern: Pattern = Unstructured(),
+        scope: Literal["global", "layer"] = "global",
+        schedule: Schedule = Cubic(begin=0.15, until=0.7),
+        every_n_steps: int = 10,
+        regrow: bool = False,
+        momentum: float = 0.9,
+        include: Sequence[str] = ("*",),
+        exclude: Sequence[str] = (),
+    ) -> None:
+        super().__init__(schedule, every_n_steps, include, exclude)
+        if scope not in ("global", "layer"):
+            raise ValueError(f"need scope 'global' or 'layer', got scope={scope!r}")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"need 0 <= momentum < 1, got momentum={momentum}")
+        self.sparsity = _sparsity(sparsity, pattern)
+        self.criterion = criterion
+        self.pattern = pattern
+        self.scope = scope
+        self.regrow = regrow
+        self.momentum = momentum
+
+    @property
+    def settled(self) -> bool:
+        return super().settled and not self.regrow
+
+    def begin(self, selection: Selection) -> None:
+        super().begin(selection)
+        self._masks: dict[str, Tensor] = {}  # all bits set where a weight is kept, in the weight's width
+        self._evidence: dict[str, Tensor] = {}  # running mean of scores, or of squared inputs
+        self._warned: set[str] = set()
+        self.end()
+        if selection.targets and evidence_of(self.criterion) == "inputs":
+            self._inputs = InputSquares(self.targets)
+
+    def end(self) -> None:
+        if self._inputs is not None:
+            self._inputs.close()
+        self._inputs = None
+
+    def check(self, target: Target) -> None:
+        self.pattern.check(target.name, target.parameter.shape)
+        if getattr(target.module, "sparse", False):
+            raise ValueError(f"need dense gradients, got {target.name!r} of an embedding with sparse=True: exclude it")
+        if evidence_of(self.criterion) == "inputs":
+            check_inputs(target)
+
+    def describe(self) -> str:
+        criterion = getattr(self.criterion, "__name__", repr(self.criterion))
+        return f"{self.sparsity:.4g} sparse by {criterion}, {self.pattern}, {self.scope} scope, {self.schedule}"
+
+    def observe(self, latents: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
+        if self.settled or evidence_of(self.criterion) == "nothing":
+            return
+        if self._inputs is not None:
+            seen = self._inputs.take()
+        else:
+            seen = {name: self.criterion(latents[name], gradients[name]).float() for name in gradients}
+        for name, value in seen.items():
+            self._evidence.setdefault(name, value.clone()).lerp_(value, 1 - self.momentum)
+
+    def update(self, weights: Mapping[str, Tensor]) -> None:
+        if evidence_of(self.criterion) != "nothing" and not self._evidence.keys() >= weights.keys():
+            self.strength = 0.0  # nothing is known yet: wait for the first step
+            return
+        groups = [list(weights)] if self.scope == "global" else [[name] for name in weights]
+        for names in groups:
+            self._cut(names, weights)
+
+    def project_(self, weights: Mapping[str, Tensor]) -> None:
+        for name, mask in self._masks.items():
+            if name in weights:
+                _mask_(weights[name], mask)
+
+    def backward_(self, gradients: Mapping[str, Tensor], latents: Mapping[str, Tensor]) -> None:
+        if not self.regrow:
+            self.project_(gradients)
+
+    def metrics(self) -> dict[str, float]:
+        return {
+            "sparsity" if self.include == ("*",) else f"sparsity/{','.join(self.include)}": self.sparsity
+            * self.strength
+        }
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        masks = {name: mask.bool() for name, mask in self._masks.items()}
+        # Squared inputs (1, in, 1, ...) are stored as wide as the weight, so that they are cut and joined as it is.
+        evidence = {
+            name: value.expand(local(self.targets[name].parameter).shape) for name, value in self._evidence.items()
+        }
+        return {"masks": masks, "evidence": evidence}
+
+    def load_tensors(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        self._masks = {
+            name: _word(mask, local(self.targets[name].parameter)) for name, mask in tensors["masks"].items()
+        }
+        wide = self._inputs is None
+        self._evidence = {name: (value if wide else value[:1]).clone() for name, value in tensors["evidence"].items()}
+
+    def _scores(self, weights: Mapping[str, Tensor]) -> Iterator[Tensor]:
+        """Scores of the pattern's units, a tensor at a time."""
+        for name, weight in weights.items():
+            evidence = self._evidence.get(name, weight.new_empty(0))
+            if evidence_of(self.criterion) == "gradient":
+                scores = evidence
+            elif evidence_of(self.criterion) == "inputs":
+                scores = self.criterion(weight, evidence.sqrt())
+            else:
+                scores = self.criterion(weight, evidence)
+            yield self.pattern.units(scores.float())
+
+    def _cut(self, names: Sequence[str], weights: Mapping[str, Tensor]) -> None:
+        """Renew the masks of the named weights, ranked against each other."""
+        mine = {name: weights[name] for name in names}
+        group = _shard_group([self.targets[name].parameter for name in names])
+        cut = find_cut(lambda: self._scores(mine), self.sparsity * self.strength, group)
+        passed = 0
+        for name, scores in zip(names, self._scores(mine), strict=True):
+            spared, passed = spare(scores, cut, passed)
+            mask = self.pattern.spread(spared, mine[name].shape)
+            if not mask.any() and name not in self._warned:
+                self._warned.add(name)
+                rank_zero_warn(
+                    f"every weight of {name!r} is pruned and nothing passes through: add it to exclude, ask for less "
+                    "sparsity or prune each layer alike with scope='layer'"
+                )
+            self._masks[name] = _word(mask, mine[name])
+
+
+def _word(mask: Tensor, weight: Tensor) -> Tensor:
+    """A mask as integers of the weight's width, all bits set where it is True.
+
+    A bitwise and with it gives exact positive zeros whatever stood there, at the speed of a multiplication.
+    """
+    return -mask.to(_WORD[weight.element_size()])
+
+
+def _mask_(weight: Tensor, word: Tensor) -> None:
+    weight.view(word.dtype).bitwise_and_(word)
+
+
+def _shard_group(parameters: Sequence[Tensor]) -> dist.ProcessGroup | None:
+    """The processes that the parameters are sharded over, if they are."""
+    meshes = {p.device_mesh for p in parameters if isinstance(p, DTensor)}
+    if not meshes:
+        return None
+    mesh = meshes.pop()
+    if meshes or mesh.ndim != 1 or not all(isinstance(p, DTensor) for p in parameters):
+        raise ValueError("need all targets sharded over one and the same one-dimensional device mesh, or scope='layer'")
+    return mesh.get_group()
+
+
+def _sparsity(sparsity: float | None, pattern: Pattern) -> float:
+    if sparsity is None:
+        return 0.9 if pattern.sparsity is None else pattern.sparsity
+    if not 0 < sparsity < 1:
+        raise ValueError(f"need 0 < sparsity < 1, got sparsity={sparsity}")
+    if pattern.sparsity is not None and sparsity != pattern.sparsity:
+        raise ValueError(
+            f"need sparsity={pattern.sparsity:g} for pattern={pattern}, got sparsity={sparsity}: leave sparsity out"
+        )
+    return sparsity

@@ -1,0 +1,84 @@
+"""Inputs: the mean square of what enters each layer, for criteria that weigh weights by it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from lightning_compress.targets import Target
+
+__all__ = ["InputSquares", "check_inputs", "mean_square"]
+
+
+def check_inputs(target: Target) -> None:
+    """Raise ValueError if the inputs of a target's weight cannot be told apart."""
+    module, key = target.module, target.name.rpartition(".")[2]
+    plain = isinstance(module, nn.Linear) or (
+        isinstance(module, _ConvNd) and not isinstance(module, _ConvTransposeNd) and module.groups == 1
+    )
+    if key != "weight" or not plain:
+        raise ValueError(
+            "need linear layers or convolutions with groups=1 for a criterion that reads inputs, "
+            f"got {target.name!r} of a {type(module).__name__}: add it to exclude"
+        )
+
+
+def mean_square(inputs: Tensor, weight_ndim: int) -> Tensor:
+    """Mean square of each input of a layer over batch and positions, broadcastable to the layer's weight.
+
+    Args:
+        inputs: ``(..., in)`` for a linear layer (``weight_ndim`` 2), ``(N, in, ...)`` for a convolution.
+        weight_ndim: dimensions of the layer's weight.
+
+    Returns:
+        ``(1, in, 1, ...)`` with ``weight_ndim`` dimensions, float32.
+
+    >>> mean_square(torch.tensor([[1.0, 2.0], [3.0, 0.0]]), 2).tolist()
+    [[5.0, 2.0]]
+    """
+    dim = inputs.ndim - 1 if weight_ndim == 2 else inputs.ndim - weight_ndim + 1
+    others = [d for d in range(inputs.ndim) if d != dim]
+    squares = inputs.detach().float().square()
+    mean = squares.mean(others) if others else squares
+    return mean.view(1, -1, *[1] * (weight_ndim - 2))
+
+
+class InputSquares:
+    """Watches the inputs of the targets' layers during training.
+
+    Args:
+        targets: name -> target; each passes :func:`check_inputs`.
+    """
+
+    def __init__(self, targets: Mapping[str, Target]) -> None:
+        self._seen: dict[str, list[Tensor]] = {}
+        self._handles = [
+            target.module.register_forward_pre_hook(partial(self._see, name, target.parameter.ndim))
+            for name, target in targets.items()
+        ]
+
+    def take(self) -> dict[str, Tensor]:
+        """Name -> mean square since the last call, over all processes."""
+        seen, self._seen = self._seen, {}
+        means = {name: torch.stack(parts).mean(0) for name, parts in seen.items()}
+        if means and dist.is_available() and dist.is_initialized():
+            flat = torch.cat([mean.flatten() for mean in means.values()])
+            dist.all_reduce(flat)
+            parts = torch.split_with_sizes(flat / dist.get_world_size(), [mean.numel() for mean in means.values()])
+            means = {name: part.view_as(means[name]) for name, part in zip(means, parts, strict=True)}
+        return means
+
+    def close(self) -> None:
+        """Stop watching."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _see(self, name: str, weight_ndim: int, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if module.training and torch.is_grad_enabled():
+            self._seen.setdefault(name, []).append(mean_square(args[0], weight_ndim))

@@ -1,0 +1,144 @@
+"""Targets: which parameters of a model a method compresses, and why the others are left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+__all__ = ["Selection", "Target", "select"]
+
+_NORMALISATION = (
+    nn.modules.batchnorm._NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    nn.LocalResponseNorm,
+)
+_LAYERS = (
+    nn.Linear,
+    nn.Bilinear,
+    nn.modules.conv._ConvNd,
+    nn.RNNBase,
+    nn.MultiheadAttention,
+    nn.Embedding,
+    nn.EmbeddingBag,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """One parameter: its name in the state dict, the module that holds it, and the parameter itself.
+
+    Attributes:
+        name: fully qualified name, ``"encoder.fc1.weight"``. A tied parameter has the name met first.
+        aliases: every name under which the state dict holds this parameter, ``name`` first.
+        module: the module that holds it.
+        parameter: the parameter.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    module: nn.Module
+    parameter: nn.Parameter
+
+    @property
+    def module_name(self) -> str:
+        """Name of the holding module: ``"encoder.fc1"`` for ``"encoder.fc1.weight"``."""
+        return self.name.rpartition(".")[0]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The targets, and for every other parameter the reason why it is none."""
+
+    targets: tuple[Target, ...]
+    skipped: dict[str, str]
+
+    def __iter__(self) -> Iterator[Target]:
+        return iter(self.targets)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+def select(module: nn.Module, include: Sequence[str] = ("*",), exclude: Sequence[str] = ()) -> Selection:
+    """Choose the parameters of ``module`` that a weight method compresses.
+
+    Candidates are weights with two or more dimensions of linear, convolution, recurrent, attention and embedding
+    layers. Biases and normalisation are always left alone. A parameter of a module of your own is a candidate when
+    a pattern other than ``"*"`` matches it.
+
+    Args:
+        module: the model.
+        include: shell patterns, matched against the parameter's name (``"encoder.fc1.weight"``) and the name of the
+            module that holds it (``"encoder.fc1"``).
+        exclude: patterns of the same form; exclusion wins.
+
+    Raises:
+        TypeError: ``include`` or ``exclude`` is one string.
+        ValueError: a pattern matches no parameter, or nothing is left to compress.
+
+    >>> net = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
+    >>> [target.name for target in select(net, exclude=("2",))]
+    ['0.weight']
+    """
+    _check_patterns("include", include)
+    _check_patterns("exclude", exclude)
+    parameters = _parameters(module)
+    for argument, patterns in (("include", include), ("exclude", exclude)):
+        for pattern in patterns:
+            if not any(_matches(target, (pattern,)) for target in parameters):
+                raise ValueError(
+                    f"need {argument} patterns that match a parameter, got {pattern!r}; "
+                    f"there are: {', '.join(target.name for target in parameters) or 'none'}"
+                )
+    skipped = {target.name: _reason_to_skip(target, include, exclude) for target in parameters}
+    chosen = tuple(target for target in parameters if not skipped[target.name])
+    if not chosen:
+        raise ValueError(
+            f"need include={tuple(include)} and exclude={tuple(exclude)} to leave a weight to compress, got none: "
+            + "; ".join(f"{name} ({reason})" for name, reason in skipped.items())
+        )
+    return Selection(chosen, {name: reason for name, reason in skipped.items() if reason})
+
+
+def _parameters(module: nn.Module) -> list[Target]:
+    """Every parameter once, with all its names."""
+    aliases: dict[int, list[str]] = {}
+    holders: dict[int, tuple[nn.Module, nn.Parameter]] = {}
+    for module_name, holder in module.named_modules(remove_duplicate=False):
+        for key, parameter in holder.named_parameters(recurse=False, remove_duplicate=False):
+            names = aliases.setdefault(id(parameter), [])
+            names.append(f"{module_name}.{key}" if module_name else key)
+            holders.setdefault(id(parameter), (holder, parameter))
+    return [Target(names[0], tuple(names), *holders[key]) for key, names in aliases.items()]
+
+
+def _check_patterns(argument: str, patterns: Sequence[str]) -> None:
+    if isinstance(patterns, str):
+        raise TypeError(f"need a sequence of patterns, got {argument}={patterns!r}: write {argument}=({patterns!r},)")
+
+
+def _matches(target: Target, patterns: Sequence[str]) -> bool:
+    names = [name for alias in target.aliases for name in (alias, alias.rpartition(".")[0])]
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+
+def _reason_to_skip(target: Target, include: Sequence[str], exclude: Sequence[str]) -> str:
+    if _matches(target, exclude):
+        return "excluded"
+    if not _matches(target, include):
+        return "not included"
+    if isinstance(target.module, _NORMALISATION):
+        return "normalisation"
+    if target.parameter.ndim < 2:
+        return "bias or vector"
+    if not target.parameter.is_floating_point():
+        return "not floating point"
+    named = _matches(target, [pattern for pattern in include if pattern != "*"])
+    if not isinstance(target.module, _LAYERS) and not named:
+        return "of a module of your own: name it in include"
+    return ""

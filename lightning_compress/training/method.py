@@ -1,0 +1,114 @@
+"""What a weight method is, the Trainer apart: a projection, the state behind it, and a schedule."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from typing import ClassVar
+
+from torch import Tensor
+
+from lightning_compress.schedules import Schedule
+from lightning_compress.targets import Selection, Target
+
+__all__ = ["PRUNE", "QUANTIZE", "SHARE", "Method"]
+
+PRUNE, SHARE, QUANTIZE = 0, 1, 2
+"""The order of projection: ``quantize(share(prune(latent)))``, whatever the order of the callbacks."""
+
+
+class Method(ABC):
+    """A method that compresses weights: the questions that a run asks it.
+
+    A method is a :class:`~lightning_compress.latent.Projection`: it gives a projection (:meth:`project_`), the state
+    that it depends on (:meth:`update`), and, where it is not the identity, the way of the gradient (:meth:`backward_`).
+
+    Args:
+        schedule: progress of the run -> strength; must end at 1.
+        every_n_steps: optimizer steps between two calls of :meth:`update`.
+        include: patterns of the parameters to compress; see :func:`~lightning_compress.targets.select`.
+        exclude: patterns of those to leave alone.
+
+    Raises:
+        ValueError: the schedule leaves [0, 1] or does not end at 1, or ``every_n_steps`` is below 1.
+        TypeError: ``include`` or ``exclude`` is one string.
+    """
+
+    rank: ClassVar[int]
+    """``PRUNE``, ``SHARE`` or ``QUANTIZE``. Two methods of one rank exclude each other on a weight."""
+
+    def __init__(self, schedule: Schedule, every_n_steps: int, include: Sequence[str], exclude: Sequence[str]) -> None:
+        _check_schedule(schedule)
+        if every_n_steps < 1:
+            raise ValueError(f"need every_n_steps >= 1, got every_n_steps={every_n_steps}")
+        for argument, patterns in (("include", include), ("exclude", exclude)):
+            if isinstance(patterns, str):
+                raise TypeError(f"need {argument} as a sequence of patterns, got {patterns!r}: write ({patterns!r},)")
+        self.schedule = schedule
+        self.every_n_steps = every_n_steps
+        self.include = tuple(include)
+        self.exclude = tuple(exclude)
+        self.begin(Selection((), {}))
+
+    def begin(self, selection: Selection) -> None:
+        """Start afresh on the selected targets, as if no step had been taken."""
+        self.targets: Mapping[str, Target] = {target.name: target for target in selection}
+        """Name -> target, of the parameters that this method compresses; empty before ``fit``."""
+        self.strength = 0.0
+        """How much of what was asked is done, in [0, 1]: the schedule's value at the last update."""
+
+    def end(self) -> None:
+        """The run is over, well or not: take off whatever was attached to the model; nothing by default."""
+        return
+
+    @property
+    def active(self) -> Collection[str]:
+        """Names of the parameters that are projected now; empty before the schedule begins."""
+        return self.targets.keys() if self.strength > 0 else ()
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to update; by default once strength 1 is reached."""
+        return self.strength == 1.0
+
+    @abstractmethod
+    def check(self, target: Target) -> None:
+        """Raise ValueError, naming the target and the fix, if this method cannot compress it."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """What will be done, in a few words for the printed plan: ``"90 % sparse by magnitude, global"``."""
+
+    @abstractmethod
+    def update(self, weights: Mapping[str, Tensor]) -> None:
+        """Renew what the projection depends on, for the present strength; see :class:`~.latent.Projection`."""
+
+    @abstractmethod
+    def project_(self, weights: Mapping[str, Tensor]) -> None:
+        """Overwrite each weight by its projection; see :class:`~.latent.Projection`."""
+
+    def backward_(self, gradients: Mapping[str, Tensor], latents: Mapping[str, Tensor]) -> None:
+        """Turn gradients at the projected weights into those of the latents, in place; the identity by default."""
+        return
+
+    def observe(self, latents: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
+        """See latents and gradients (at the projected weights) before an optimizer steps; nothing by default."""
+        return
+
+    def metrics(self) -> dict[str, float]:
+        """Numbers to log after an update, by name."""
+        return {}
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """State for a checkpoint: kind -> parameter name -> tensor of the shape of the parameter (or its shard)."""
+        return {}
+
+    def load_tensors(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Take back what :meth:`tensors` gave."""
+        return
+
+
+def _check_schedule(schedule: Schedule) -> None:
+    strengths = [schedule(k / 100) for k in range(101)]
+    if not all(0 <= strength <= 1 for strength in strengths) or strengths[-1] != 1:
+        raise ValueError(f"need a schedule with strengths in [0, 1] that ends at 1, got schedule={schedule}")

@@ -1,0 +1,68 @@
+"""Monitors: ModelCheckpoint and EarlyStopping wait until the model is as compressed as was asked.
+
+While a schedule still ramps, an early model looks best because it is nearly dense. A monitored ModelCheckpoint
+therefore picks nothing and EarlyStopping counts nothing until the compression is reached. A checkpoint that keeps the
+last state (``save_last``) goes on doing so, and checkpoints without a monitor are not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from torch import Tensor
+
+__all__ = ["MonitorGate"]
+
+
+class MonitorGate:
+    """Holds monitors back while ``closed`` says so.
+
+    The monitors keep their class and their state; only the methods that decide are shadowed on the instances, and
+    :meth:`release` takes the shadows away.
+
+    Args:
+        callbacks: those of the Trainer; only monitored ModelCheckpoints and EarlyStoppings are touched.
+        closed: asked at every decision.
+    """
+
+    def __init__(self, callbacks: Iterable[Callback], closed: Callable[[], bool]) -> None:
+        self._closed = closed
+        self._shadowed: list[tuple[Callback, str]] = []
+        for callback in callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.monitor is not None:
+                self._shadow(callback, "check_monitor_top_k", self._pick(callback))
+            elif isinstance(callback, EarlyStopping):
+                for hook in ("on_train_epoch_end", "on_validation_end"):
+                    self._shadow(callback, hook, self._wait(getattr(callback, hook)))
+
+    def release(self) -> None:
+        """Give every monitor its own methods back."""
+        for callback, method in self._shadowed:
+            vars(callback).pop(method, None)
+        self._shadowed.clear()
+
+    def _shadow(self, callback: Callback, method: str, shadow: Callable[..., Any]) -> None:
+        setattr(callback, method, shadow)
+        self._shadowed.append((callback, method))
+
+    def _pick(self, checkpoint: ModelCheckpoint) -> Callable[..., bool]:
+        decide = checkpoint.check_monitor_top_k
+
+        def check_monitor_top_k(trainer: Trainer, current: Tensor | None = None) -> bool:
+            if not self._closed():
+                return decide(trainer, current)
+            # Lightning refreshes the last checkpoint only together with a best one, and there is none yet.
+            checkpoint._save_last_checkpoint(trainer, checkpoint._monitor_candidates(trainer))
+            return False
+
+        return check_monitor_top_k
+
+    def _wait(self, hook: Callable[[Trainer, LightningModule], None]) -> Callable[[Trainer, LightningModule], None]:
+        def wait(trainer: Trainer, pl_module: LightningModule) -> None:
+            if not self._closed():
+                hook(trainer, pl_module)
+
+        return wait

@@ -1,0 +1,205 @@
+"""One ``fit`` of one module under all the weight methods of its Trainer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
+from torch.optim import LBFGS, Optimizer
+
+from lightning_compress.latent import LatentWeights
+from lightning_compress.targets import Selection, select
+from lightning_compress.training.method import Method
+from lightning_compress.training.monitors import MonitorGate
+
+__all__ = ["CompressionRun"]
+
+
+class CompressionRun:
+    """The latent weights, and when they are exchanged and renewed.
+
+    Args:
+        methods: in the order of the Trainer's callbacks; projections apply in the order of their ranks.
+        trainer: the Trainer.
+        module: the LightningModule in it.
+    """
+
+    def __init__(self, methods: Sequence[Method], trainer: Trainer, module: LightningModule) -> None:
+        self.methods = tuple(methods)
+        self.loaded: Mapping[str, Tensor] | None = None
+        """The latents of the checkpoint that the run resumes from, if it does."""
+        self._ordered = sorted(methods, key=lambda method: method.rank)
+        self._trainer = trainer
+        self._module = module
+        self._parameters: dict[str, Tensor] = {}
+        self._latents = LatentWeights({}, ())
+        self._names: dict[int, list[str]] = {}  # id of an optimizer -> names of the targets that it steps
+        self._release: list[Callable[[], None]] = []
+        self._length = 1.0
+        self._step = 0
+
+    @property
+    def reached(self) -> bool:
+        """Whether every method has reached the compression that was asked for."""
+        return all(method.strength == 1.0 for method in self.methods)
+
+    def begin(self) -> None:
+        """The model stands: choose the targets, refuse what cannot work, print the plan, hold back the monitors."""
+        strategy = self._trainer.strategy
+        if isinstance(strategy, FSDPStrategy | DeepSpeedStrategy):
+            raise ValueError(
+                "need a single device, DDP or ModelParallelStrategy (FSDP2) to compress weights during training, "
+                f"got {type(strategy).__name__}"
+            )
+        for method in self.methods:
+            selection = select(self._module, method.include, method.exclude)
+            for target in selection:
+                method.check(target)
+            method.begin(selection)
+            rank_zero_info(_plan(method, selection))
+        _refuse_conflicts(self.methods)
+        self._parameters = {name: t.parameter for method in self.methods for name, t in method.targets.items()}
+        self._latents = LatentWeights(self._parameters, self._ordered)
+        gate = MonitorGate(self._trainer.callbacks, closed=lambda: not self.reached)  # type: ignore[attr-defined]
+        self._release.append(gate.release)
+
+    def start(self) -> None:
+        """Weights, step, methods and optimizers are restored: take up the latents, hook the optimizers, project."""
+        self._length = _length(self._trainer)
+        names = {id(parameter): name for name, parameter in self._parameters.items()}
+        for optimizer in self._trainer.optimizers:
+            if isinstance(optimizer, LBFGS):
+                raise _several_gradients(optimizer)
+            mine = [names[id(p)] for group in optimizer.param_groups for p in group["params"] if id(p) in names]
+            self._names[id(optimizer)] = mine
+            self._release.append(optimizer.register_step_post_hook(partial(_after_step, self._latents, mine)).remove)
+        self._step = self._trainer.global_step
+        if self.loaded is not None:
+            self._latents.load(self.loaded)
+        else:
+            self._renew(first=True)
+
+    def before_step(self, optimizer: Optimizer) -> None:
+        """Gradients are ready: let the methods see them, and give the optimizer its latents."""
+        names = self._names[id(optimizer)]
+        scaler = getattr(self._trainer.precision_plugin, "scaler", None)
+        if scaler is None and not self._latents.restored.isdisjoint(names):
+            raise _several_gradients(optimizer)
+        self._latents.restore(names)
+        parameters = {name: self._parameters[name] for name in names}
+        gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
+        for method in self._ordered:
+            mine = {name: gradient for name, gradient in gradients.items() if name in method.targets}
+            method.observe({name: parameters[name].detach() for name in mine}, mine)
+        self._latents.backward(gradients)
+
+    def after_batch(self) -> None:
+        """The optimizers have stepped, or not: project what is left, and update the methods that are due."""
+        self._latents.compress(self._latents.restored)  # a GradScaler skipped the step, and its hook with it
+        if self._trainer.global_step != self._step:
+            self._renew()
+            self._step = self._trainer.global_step
+
+    def save(self) -> dict[str, Tensor]:
+        """The latents for a checkpoint; a collective where parameters are sharded."""
+        return self._latents.save()
+
+    def settle(self) -> None:
+        """Training is over: what the parameters hold now, projected a last time, is the model."""
+        self._latents.adopt()
+        self._latents.drop()
+        for method in self.methods:
+            if method.strength < 1.0:
+                rank_zero_warn(
+                    f"{type(method).__name__}: the run ended at {self._progress():.0%} of its length, before its "
+                    f"schedule; the model is left as it was last validated, at strength {method.strength:.2f} of 1."
+                )
+
+    def stop(self) -> None:
+        """Leave compressed weights and an untouched Trainer behind, whatever happened."""
+        self._latents.compress(self._latents.restored)
+        for method in self.methods:
+            method.end()
+        while self._release:
+            self._release.pop()()
+
+    def _renew(self, first: bool = False) -> None:
+        progress, step = self._progress(), self._trainer.global_step
+        due = []
+        for method in self._ordered:
+            strength = method.schedule(progress)
+            on_step = first or step // method.every_n_steps != self._step // method.every_n_steps
+            arrived = strength == 1.0 and method.strength < 1.0
+            if strength > 0 and (arrived or (on_step and not method.settled)):
+                method.strength = strength
+                due.append(method)
+        if due:
+            self._latents.renew(due)
+        for method in due:
+            for name, value in method.metrics().items():
+                self._module.log(name, value, prog_bar=True)
+
+    def _progress(self) -> float:
+        """Share of the run that is done, in [0, 1]."""
+        if self._module.automatic_optimization or self._trainer.max_steps > -1:
+            return min(1.0, self._trainer.global_step / self._length)
+        # With manual optimization a batch may take any number of optimizer steps: count batches.
+        return min(1.0, (self._trainer.fit_loop.total_batch_idx + 1) / self._length)
+
+
+def _after_step(latents: LatentWeights, names: Sequence[str], *_: Any) -> None:
+    latents.compress(names)
+
+
+def _length(trainer: Trainer) -> float:
+    """Length of the run in optimizer steps; in batches under manual optimization without ``max_steps``."""
+    length = trainer.estimated_stepping_batches
+    if not 0 < length < math.inf:
+        raise ValueError(
+            "need a run of known length to follow a schedule, got an infinite one: set max_steps, or max_epochs and a "
+            "data loader with a length, in the Trainer"
+        )
+    return float(length)
+
+
+def _several_gradients(optimizer: Optimizer) -> ValueError:
+    return ValueError(
+        f"need an optimizer that takes one gradient per step, got {type(optimizer).__name__}: it evaluates the loss "
+        "several times per step, between which the weights cannot be projected"
+    )
+
+
+def _refuse_conflicts(methods: Sequence[Method]) -> None:
+    owners: dict[tuple[int, str], Method] = {}
+    for method in methods:
+        for name in method.targets:
+            other = owners.setdefault((method.rank, name), method)
+            if other is not method:
+                raise ValueError(
+                    f"need one callback of a kind per weight, got {type(other).__name__} and {type(method).__name__} "
+                    f"both on {name!r}: make their include and exclude patterns disjoint"
+                )
+
+
+def _plan(method: Method, selection: Selection) -> str:
+    weights = sum(target.parameter.numel() for target in selection)
+    reasons: dict[str, list[str]] = {}
+    for name, reason in selection.skipped.items():
+        reasons.setdefault(reason, []).append(name)
+    lines = [
+        f"{type(method).__name__}: {method.describe()}",
+        f"  {weights:,} weights in {len(selection)} tensors: {_listed([target.name for target in selection])}",
+        *(f"  left alone, {reason}: {_listed(names)}" for reason, names in reasons.items()),
+    ]
+    return "\n".join(lines)
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
