@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
-from lightning_compress.latent import LatentWeights
+from lightning_compress.latent import LatentWeights, local
 from lightning_compress.targets import Selection, select
 from lightning_compress.training.method import Method
 from lightning_compress.training.monitors import MonitorGate
@@ -93,11 +93,12 @@ class CompressionRun:
         if scaler is None and not self._latents.restored.isdisjoint(names):
             raise _several_gradients(optimizer)
         self._latents.restore(names)
-        parameters = {name: self._parameters[name] for name in names}
-        gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
+        held = {name: self._parameters[name] for name in names if self._parameters[name].grad is not None}
+        latents = {name: local(parameter.detach()) for name, parameter in held.items()}
+        gradients = {name: local(parameter.grad) for name, parameter in held.items() if parameter.grad is not None}
         for method in self._ordered:
             mine = {name: gradient for name, gradient in gradients.items() if name in method.targets}
-            method.observe({name: parameters[name].detach() for name in mine}, mine)
+            method.observe({name: latents[name] for name in mine}, mine)
         self._latents.backward(gradients)
 
     def after_batch(self) -> None:
