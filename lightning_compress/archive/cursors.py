@@ -50,12 +50,12 @@ class Cursor:
 
     def golomb(self, count: int) -> list[int]:
         """`count` signed integers written by `golomb`."""
-        longest = 2 * 63 + 1
+        longest = 65  # bits of a code: the values are below 2^31
         window = self._data[self._position : self._position + (count * longest + 7) // 8]
         bits = f"{int.from_bytes(window, 'big'):0{8 * len(window)}b}"
         values, start = [], 0
         for _ in range(count):
-            one = bits.find("1", start, start + 63)
+            one = bits.find("1", start, start + 33)
             end = 2 * one - start + 1
             if one < 0 or end > len(bits):
                 raise ArchiveError("the archive is damaged: a table of probabilities ends too early")

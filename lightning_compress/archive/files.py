@@ -40,7 +40,7 @@ def save_archive(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) ->
         >>> path = Path(tempfile.mkdtemp()) / "m.lcz"
         >>> save_archive({"weight": torch.eye(100)}, path)
         >>> path.stat().st_size
-        158
+        157
         >>> torch.equal(load_archive(path)["weight"], torch.eye(100))
         True
     """
@@ -57,7 +57,7 @@ def archived_bytes(tensors: Mapping[str, Tensor]) -> int:
 
     Example:
         >>> archived_bytes({"weight": torch.zeros(1000, 1000)})
-        54
+        53
     """
     return sum(map(len, _pieces(tensors)))
 

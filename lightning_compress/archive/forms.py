@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_compress.archive.cursors import ArchiveError, Cursor, varint, zigzag
-from lightning_compress.archive.scales import LEVELS, grid_integers, grid_scales
+from lightning_compress.archive.scales import grid_integers, grid_scales
 from lightning_compress.archive.streams import Coded, Plain, shorter, stream_entropy
 from lightning_compress.archive.words import Layout, Words, rotate_left, rotate_right, words_of
 
@@ -155,18 +155,16 @@ class Palette:
 
 @dataclass(frozen=True)
 class Grid:
-    """Integers times scales, one scale for every run of n / R elements; the code above the integers is -0.0.
+    """Integers times scales, one scale for every run of n / R elements.
 
     Attributes:
         scales: shape [R], floating point.
-        low: the integer of code 0.
-        levels: how many integers have codes.
+        low: the integer of code 1, that of code 2 is one more, and so on; code 0 is -0.0.
         codes: one per element.
     """
 
     scales: Tensor
     low: int
-    levels: int
     codes: Coded
     name: str = "grid"
 
@@ -177,33 +175,29 @@ class Grid:
         if scales is None:
             return None
         integers = grid_integers(rows, scales)
-        low, levels = int(integers.min()), int(integers.max() - integers.min()) + 1
-        if levels > LEVELS:
-            return None
-        codes = torch.where((rows == 0) & rows.signbit(), levels, integers - low)
-        return cls(scales, low, levels, Coded.of(codes.flatten().numpy()))
+        low = int(integers.min())
+        codes = torch.where((rows == 0) & rows.signbit(), 0, integers - low + 1)
+        return cls(scales, low, Coded.of(codes.flatten().numpy()))
 
     @classmethod
     def read(cls, cursor: Cursor, count: int, layout: Layout) -> "Grid":
         """Parse scales and `count` codes."""
-        rows, low, levels = cursor.varint(), cursor.signed(), cursor.varint()
+        rows, low = cursor.varint(), cursor.signed()
         if not layout.dtype.is_floating_point or not 0 < rows <= count or count % rows:
             raise ArchiveError(
                 f"the archive is damaged: {rows} scales for {count} elements of {layout.dtype}"
             )
-        if not 0 < levels <= LEVELS or abs(low) > LEVELS:
-            raise ArchiveError(f"the archive is damaged: a grid of {levels} integers from {low}")
         scales = torch.empty(rows, dtype=layout.dtype)
         Dense.read(cursor, rows, layout).fill(scales)
-        return cls(scales, low, levels, Coded.read(cursor, count))
+        return cls(scales, low, Coded.read(cursor, count))
 
     def to_bytes(self) -> bytes:
-        head = varint(self.scales.numel()) + varint(zigzag(self.low)) + varint(self.levels)
+        head = varint(self.scales.numel()) + varint(zigzag(self.low))
         return head + Dense.of(words_of(self.scales), rotated=True).to_bytes() + self.codes.to_bytes()
 
     def fill(self, out: Tensor) -> None:
-        integers = torch.arange(self.low, self.low + self.levels, dtype=torch.float64).to(out.dtype)
-        entries = words_of(torch.cat([integers, integers.new_tensor([-0.0])]))
+        integers = torch.arange(self.codes.low + len(self.codes.roots) - 1) + self.low
+        entries = words_of(torch.cat([torch.tensor([-0.0]), integers]).to(out.dtype))
         words = words_of(out)
         _look_up(self.codes, entries, words[:0], words)
         out.view(self.scales.numel(), -1).mul_(self.scales[:, None])

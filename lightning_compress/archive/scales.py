@@ -1,38 +1,48 @@
 """Finding the integer grid that weights lie on, from the weights alone."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
-LEVELS = 1 << 12  # the most integers that a grid may span
+LARGEST = 1 << 12  # no integer of a grid reaches this
 SMALLEST = 1 << 8  # the largest integer that the weight nearest to zero may stand for
+BATCH = 1 << 20  # weights looked at together
 
 
 def grid_scales(rows: Tensor) -> Tensor | None:
-    """One scale per row such that every weight is exactly an integer times its row's scale, or None.
+    """One scale per row such that every weight is exactly an integer times the scale of its row, or None.
 
         rows[r, i] = round(scale[r] * q[r, i]),    q integer, rounded to the nearest number of the dtype.
 
-    A row of zeros has scale 1. The answer is verified on every weight, with the arithmetic that loading uses.
+    A row of zeros has scale 1. Every weight is verified, with the arithmetic that loading uses.
 
     Args:
         rows: floating point weights, shape [R, N].
 
     Returns:
-        Shape [R], same dtype; None where a row has no such scale, or spans more than `LEVELS` integers.
+        Shape [R], same dtype; None where a row has no such scale, or its integers reach `LARGEST`.
 
     Example:
-        >>> grid_scales(torch.tensor([[0.1, -0.3, 0.2], [0.0, 7.0, 0.0]]).mul(torch.tensor(1.0)))
-        tensor([0.1000, 7.0000])
+        >>> grid_scales(torch.tensor([[2.0, -6.0, 4.0], [0.0, 7.0, 0.0]]))
+        tensor([2., 7.])
+        >>> grid_scales(torch.tensor([[1.0, 3.14159265]]))
     """
-    scales = []
-    for row in rows:
-        scale = _row_scale(row)
-        if scale is None:
+    if len(rows) == 1:
+        rows = torch.unique(rows)[None]
+        if rows.numel() > 2 * LARGEST:
             return None
-        scales.append(scale)
-    return torch.stack(scales) if scales else None
+    scales = rows.new_ones(len(rows))
+    live = rows.any(dim=1).nonzero().flatten()
+    start, count = 0, 1
+    while start < len(
+        live
+    ):  # first one row, then ever more: weights that lie on no grid are found out at once
+        batch = live[start : start + count]
+        found = _batch_scales(rows[batch].abs())
+        if found is None:
+            return None
+        scales[batch] = found
+        start, count = start + count, min(2 * count, 1 + BATCH // rows.shape[1])
+    return scales
 
 
 def grid_integers(rows: Tensor, scales: Tensor) -> Tensor:
@@ -40,44 +50,44 @@ def grid_integers(rows: Tensor, scales: Tensor) -> Tensor:
     return (rows.double() / scales.double()[:, None]).round().long()
 
 
-def _row_scale(row: Tensor) -> Tensor | None:
-    values = torch.unique(row.abs())
-    values = values[values != 0]
-    if values.numel() == 0:
-        return row.new_ones(())
-    if values.numel() > LEVELS or not values.isfinite().all():
-        return None
-    for integers in _candidate_integers(values):
-        for scale in _candidate_scales(values, integers):
-            # Below the smallest normal number a processor may flush products to zero.
-            if scale >= torch.finfo(row.dtype).tiny and torch.equal(integers.to(row.dtype) * scale, values):
-                return scale
+def _batch_scales(values: Tensor) -> Tensor | None:
+    """The scales of rows of magnitudes, shape [R, N], none of them all zero; None if a row has none."""
+    exact = values.double()
+    ratios = exact / exact.masked_fill(exact == 0, torch.inf).amin(dim=1, keepdim=True)
+    scales = values.new_ones(len(values))
+    left = torch.arange(len(values))
+    for smallest in range(1, SMALLEST + 1):
+        # NaN and infinity fail here, too.
+        if not (smallest * ratios[left].amax(dim=1) < LARGEST).all():
+            return None
+        integers = (smallest * ratios[left]).round()
+        # Both numbers of a ratio are rounded, each by at most half an eps.
+        error = (smallest * ratios[left] - integers).abs()
+        near = (error <= 1.01 * torch.finfo(values.dtype).eps * integers).all(dim=1)
+        fits = torch.zeros_like(near)
+        scales[left[near]], fits[near] = _fit(values[left[near]], integers[near])
+        left = left[~fits]
+        if not len(left):
+            return scales
     return None
 
 
-def _candidate_integers(values: Tensor) -> Iterator[Tensor]:
-    """Ways to read ascending magnitudes as integers, the smallest integers first."""
-    ratios = values.double() / values[0].double()
-    firsts = torch.arange(1, SMALLEST + 1, dtype=torch.float64)
-    firsts = firsts[firsts * ratios[-1] < LEVELS]
-    products = firsts[:, None] * ratios
-    # Both numbers of a ratio are rounded by at most half an eps.
-    near = (products - products.round()).abs() <= 1.01 * torch.finfo(values.dtype).eps * products
-    yield from products.round()[near.all(dim=1)]
-
-
-def _candidate_scales(values: Tensor, integers: Tensor) -> Iterator[Tensor]:
-    """Scales whose products with the integers may round to the values, the likeliest first.
+def _fit(values: Tensor, integers: Tensor) -> tuple[Tensor, Tensor]:
+    """Scales, shape [R], and whether their products with the integers, shape [R, N], are exactly the values.
 
     A product rounds to v where it is within half a unit in the last place of v. If the interval of scales for
-    which all do holds a number of the dtype, then so is the number nearest to the interval's middle.
+    which all do holds a number of the dtype, then so is the number nearest to the middle of that interval.
     """
     exact = values.double()
-    _, exponent = torch.frexp(exact)
-    half = torch.ldexp(torch.full_like(exact, torch.finfo(values.dtype).eps / 4), exponent)
-    low, high = ((exact - half) / integers).max(), ((exact + half) / integers).min()
+    finfo = torch.finfo(values.dtype)
+    half = torch.ldexp(torch.full_like(exact, finfo.eps / 4), torch.frexp(exact).exponent)
+    low, high = ((exact - half) / integers).amax(dim=1), ((exact + half) / integers).amin(dim=1)
     middle = ((low + high) / 2).to(values.dtype)
-    yield middle
-    # The middle itself is rounded, which matters for float64.
-    for end in (0.0, float("inf")):
-        yield torch.nextafter(middle, torch.full_like(middle, end))
+    best, fits = middle, torch.zeros(len(values), dtype=torch.bool)
+    # The middle is rounded itself, which matters for float64: so its neighbours are tried, too.
+    for towards in (torch.inf, 0.0, middle):
+        scales = torch.nextafter(middle, torch.as_tensor(towards).to(middle).expand_as(middle))
+        # Below the smallest normal number a processor may flush products to zero.
+        exactly = (integers.to(values.dtype) * scales[:, None] == values).all(dim=1) & (scales >= finfo.tiny)
+        best, fits = torch.where(exactly, scales, best), fits | exactly
+    return best, fits

@@ -22,6 +22,7 @@ from lightning_compress.archive.cursors import ArchiveError, Cursor, golomb, var
 
 CHUNK = 1 << 20  # symbols decoded at a time: bounds the memory that decoding needs beside its result
 ALPHABET = 1 << 13  # the most different symbols a stream may hold
+WORTHWHILE = 0.98  # planes are coded if that takes less than this part: not those of a mantissa
 UNIT = 1 << 24  # probabilities are integers that sum to this: the precision of the coder
 
 
@@ -138,12 +139,12 @@ class Coded:
 
 
 def shorter(symbols: NDArray[np.uint8]) -> Plain | Coded:
-    """Bytes, shape [count], plain or coded, whichever is shorter."""
-    plain = Plain(symbols.tobytes())
-    if symbols.size == 0 or entropy(np.bincount(symbols)) / 8 >= symbols.size - 4:
+    """Bytes, shape [count], plain or coded: coded where that is worth the time to decode it."""
+    plain, most = Plain(symbols.tobytes()), WORTHWHILE * symbols.size
+    if entropy(np.bincount(symbols)) / 8 >= most:
         return plain
     coded = Coded.of(symbols)
-    return coded if len(coded.to_bytes()) < len(plain.body) else plain
+    return coded if len(coded.to_bytes()) < most else plain
 
 
 def stream_entropy(stream: Stream) -> float:
