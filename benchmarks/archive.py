@@ -2,9 +2,9 @@
 
 Run as `python -m benchmarks.archive`.
 
-First table: Gaussian weights, pruned by magnitude, on a symmetric grid with one scale. The bound is the zero-order
-entropy of the integers, computed here from the integers, and the scale. Both ratios are over this bound: of the
-tensor's block, and of the whole file with its one tensor (head, header, checksum: 42 bytes more).
+First table: Gaussian weights, pruned by magnitude, on a symmetric grid with one scale. The bound is the
+zero-order entropy of the integers, computed here from the integers, and the scale. The ratios to it are those
+of the tensor's block, and of the whole file with its one tensor (head, header, checksum: 42 bytes more).
 
 Second table: a million weights of other kinds, beside lzma on their plain bytes.
 """
@@ -100,8 +100,8 @@ def print_grids(path: Path) -> None:
         "bound",
         "tensor",
         "file",
-        "ratio",
-        "ratio",
+        "tensor/bound",
+        "file/bound",
         "bits/weight",
         "MB/s",
     )
