@@ -1,0 +1,94 @@
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from examples.digits import DigitsClassifier, DigitsData
+from examples.loaders import TensorLoader
+from lightning_compress import PruningCallback
+
+LENGTH = 7  # three batches of 3, 3, 1
+
+
+def loader(**kwargs):
+    return TensorLoader(torch.arange(LENGTH), -torch.arange(LENGTH), batch_size=3, shuffle=True, **kwargs)
+
+
+def epoch(batches):
+    return torch.cat([numbers for numbers, _ in batches]).tolist()
+
+
+def test_an_epoch_shows_every_example_once():
+    batches = list(loader())
+    assert len(batches) == len(loader()) == 3
+    assert sorted(epoch(batches)) == list(range(LENGTH))
+    assert all(torch.equal(numbers, -negatives) for numbers, negatives in batches)
+
+
+def test_the_order_depends_on_seed_and_epoch_alone():
+    first, again, other = loader(), loader(), loader(seed=1)
+    epochs = [epoch(first) for _ in range(3)]
+    assert epochs == [epoch(again) for _ in range(3)]
+    assert len({tuple(order) for order in [*epochs, epoch(other)]}) == 4
+
+
+def test_without_shuffle_the_order_stays():
+    plain = TensorLoader(torch.arange(LENGTH), batch_size=3)
+    assert [torch.cat([batch for (batch,) in plain]).tolist() for _ in range(2)] == [list(range(LENGTH))] * 2
+
+
+def test_an_epoch_that_is_left_early_is_not_continued():
+    left = loader()
+    next(iter(left))
+    whole = loader()
+    list(whole)
+    assert epoch(left) == epoch(whole)
+
+
+@pytest.mark.parametrize("taken", range(4))
+def test_a_loader_goes_on_where_its_state_was_taken(taken):
+    reference = loader()
+    orders = [list(reference), list(reference)]
+    interrupted = loader()
+    iterator = iter(interrupted)
+    for _ in range(taken):
+        next(iterator)
+    resumed = loader()
+    resumed.load_state_dict(interrupted.state_dict())
+    expected = orders[0][taken:] or orders[1]
+    assert epoch(resumed) == epoch(expected)
+
+
+def test_bad_arguments_are_refused():
+    with pytest.raises(ValueError, match=r"need tensors of one length, got lengths \[2, 3\]"):
+        TensorLoader(torch.zeros(2), torch.zeros(3), batch_size=1)
+    with pytest.raises(ValueError, match="need batch_size >= 1, got batch_size=0"):
+        TensorLoader(torch.zeros(2), batch_size=0)
+
+
+def test_a_run_resumed_from_any_step_ends_bit_identical(tmp_path):
+    """Four batches an epoch, three epochs; checkpoints in the middle of epochs and at their ends."""
+
+    def run(checkpoint=None):
+        torch.manual_seed(0)
+        module, data = DigitsClassifier(), DigitsData(batch_size=270)
+        trainer = Trainer(
+            max_epochs=3,
+            accelerator="cpu",
+            logger=False,
+            callbacks=[
+                PruningCallback(0.8, every_n_steps=2),
+                ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=3, save_top_k=-1),
+                ModelCheckpoint(tmp_path, "end-{step}", every_n_epochs=1, save_top_k=-1),
+            ],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(module, data, ckpt_path=checkpoint)
+        assert trainer.global_step == 12
+        return module.state_dict()
+
+    whole = run()
+    for checkpoint in ("step=3", "step=6", "step=9", "end-step=4", "end-step=8"):
+        resumed = run(tmp_path / f"{checkpoint}.ckpt")
+        assert all(torch.equal(whole[name], resumed[name]) for name in whole), checkpoint
