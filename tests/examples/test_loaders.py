@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import torch
 from lightning.pytorch import Trainer
@@ -70,6 +72,7 @@ def test_a_run_resumed_from_any_step_ends_bit_identical(tmp_path):
     """Four batches an epoch, three epochs; checkpoints in the middle of epochs and at their ends."""
 
     def run(checkpoint=None):
+        shutil.rmtree(tmp_path / "now", ignore_errors=True)
         torch.manual_seed(0)
         module, data = DigitsClassifier(), DigitsData(batch_size=270)
         trainer = Trainer(
@@ -78,8 +81,8 @@ def test_a_run_resumed_from_any_step_ends_bit_identical(tmp_path):
             logger=False,
             callbacks=[
                 PruningCallback(0.8, every_n_steps=2),
-                ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=3, save_top_k=-1),
-                ModelCheckpoint(tmp_path, "end-{step}", every_n_epochs=1, save_top_k=-1),
+                ModelCheckpoint(tmp_path / "now", "{step}", every_n_train_steps=3, save_top_k=-1),
+                ModelCheckpoint(tmp_path / "now", "end-{step}", every_n_epochs=1, save_top_k=-1),
             ],
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -89,6 +92,7 @@ def test_a_run_resumed_from_any_step_ends_bit_identical(tmp_path):
         return module.state_dict()
 
     whole = run()
+    (tmp_path / "now").rename(tmp_path / "then")
     for checkpoint in ("step=3", "step=6", "step=9", "end-step=4", "end-step=8"):
-        resumed = run(tmp_path / f"{checkpoint}.ckpt")
+        resumed = run(tmp_path / "then" / f"{checkpoint}.ckpt")
         assert all(torch.equal(whole[name], resumed[name]) for name in whole), checkpoint
