@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-__all__ = ["TensorLoader"]
+__all__ = ["Order", "TensorLoader"]
 
 
 class TensorLoader:
@@ -20,7 +20,7 @@ class TensorLoader:
     Args:
         tensors: of equal first dimension, the examples; a batch is a tuple with a part of each.
         batch_size: examples in a batch; the last batch of an epoch may be smaller.
-        shuffle: draw a new order each epoch.
+        shuffle: have a new order each epoch.
         seed: of the orders.
 
     Raises:
@@ -31,6 +31,8 @@ class TensorLoader:
     [[0, 1], [2, 3], [4]]
     """
 
+    batch_sampler = None  # a Trainer asks whatever has a sampler for this too
+
     def __init__(self, *tensors: Tensor, batch_size: int, shuffle: bool = False, seed: int = 0) -> None:
         if len({len(tensor) for tensor in tensors}) != 1:
             raise ValueError(f"need tensors of one length, got lengths {[len(tensor) for tensor in tensors]}")
@@ -38,38 +40,53 @@ class TensorLoader:
             raise ValueError(f"need batch_size >= 1, got batch_size={batch_size}")
         self.tensors = tensors
         self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.seed = seed
-        self._epoch = 0
-        self._batch = 0  # the batch that comes next
-        self._resumed = False
+        self.sampler = Order(len(tensors[0]), shuffle, seed)
+        self._next = 0  # the batch that comes next
+        self._first = 0  # the batch that the next iteration begins with
 
     def __len__(self) -> int:
         return -(-len(self.tensors[0]) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        if not self._resumed and self._batch > 0:  # the last epoch was left before its end
-            self._epoch, self._batch = self._epoch + 1, 0
-        self._resumed = False
-        batches = torch.split(self._order(), self.batch_size)
-        for batch in batches[self._batch :]:
-            # The state is that of after this batch: the consumer works on it while a checkpoint is written.
-            self._batch += 1
-            if self._batch == len(batches):
-                self._epoch, self._batch = self._epoch + 1, 0
-            yield tuple(tensor[batch] for tensor in self.tensors)
+        first, self._first = self._first, 0
+        batches = torch.split(self.sampler.indices(), self.batch_size)
+        for number in range(first, len(batches)):
+            # A checkpoint that is written while the consumer works on this batch resumes with the one after it.
+            self._next = (number + 1) % len(batches)
+            yield tuple(tensor[batches[number]] for tensor in self.tensors)
 
     def state_dict(self) -> dict[str, int]:
-        """Epoch and batch that come next."""
-        return {"epoch": self._epoch, "batch": self._batch}
+        """The batch that comes next; the epoch is known to the Trainer."""
+        return {"batch": self._next}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where ``state`` was taken."""
-        self._epoch, self._batch, self._resumed = state["epoch"], state["batch"], True
+        """Let the next iteration begin where ``state`` was taken."""
+        self._first = state["batch"]
 
-    def _order(self) -> Tensor:
+
+class Order:
+    """The order in which an epoch shows its examples.
+
+    Args:
+        length: number of examples.
+        shuffle: whether it is a random one.
+        seed: of the random orders; runs of different seeds share none.
+    """
+
+    def __init__(self, length: int, shuffle: bool, seed: int) -> None:
+        self.length = length
+        self.shuffle = shuffle
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to an epoch; a Trainer calls this on the ``sampler`` of its loader before each."""
+        self.epoch = epoch
+
+    def indices(self) -> Tensor:
+        """The examples ``(length,)`` in the order of this epoch."""
         if not self.shuffle:
-            return torch.arange(len(self.tensors[0]))
-        # Runs of different seeds share no epoch's order; the generator takes 32 bits only.
-        generator = torch.Generator().manual_seed(100_003 * self.seed + self._epoch)
-        return torch.randperm(len(self.tensors[0]), generator=generator)
+            return torch.arange(self.length)
+        # The generator takes 32 bits, so the seed cannot simply fill the upper half of 64.
+        generator = torch.Generator().manual_seed(100_003 * self.seed + self.epoch)
+        return torch.randperm(self.length, generator=generator)
