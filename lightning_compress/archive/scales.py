@@ -32,10 +32,8 @@ def grid_scales(rows: Tensor) -> Tensor | None:
             return None
     scales = rows.new_ones(len(rows))
     live = rows.any(dim=1).nonzero().flatten()
-    start, count = 0, 1
-    while start < len(
-        live
-    ):  # first one row, then ever more: weights that lie on no grid are found out at once
+    start, count = 0, 1  # one row, then ever more: weights that lie on no grid are found out at once
+    while start < len(live):
         batch = live[start : start + count]
         found = _batch_scales(rows[batch].abs())
         if found is None:
@@ -56,10 +54,8 @@ def _batch_scales(values: Tensor) -> Tensor | None:
     ratios = exact / exact.masked_fill(exact == 0, torch.inf).amin(dim=1, keepdim=True)
     scales = values.new_zeros(len(values))
     left = torch.arange(len(values))
-    first, span = (
-        1,
-        1,
-    )  # most often the smallest weight is one step; else as many guesses at once as a batch holds
+    # Most often the smallest weight is one step; else try as many guesses at once as a batch holds.
+    first, span = 1, 1
     while len(left) and first <= SMALLEST:
         if not (first * ratios[left].amax(dim=1) < LARGEST).all():  # fails with NaN and infinity, too
             return None
