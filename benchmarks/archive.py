@@ -41,9 +41,7 @@ def grid_weights(shape: tuple[int, int], sparsity: float, bits: int) -> tuple[Te
 def other_weights() -> dict[str, Tensor]:
     """A million weights, by what they are."""
     weight = torch.randn(1024, 1024, generator=torch.Generator().manual_seed(0)) / 32
-    clusters = torch.linspace(-0.1, 0.1, 16).add(
-        torch.randn(16, generator=torch.Generator().manual_seed(1)) / 1000
-    )
+    clusters = torch.linspace(-0.1, 0.1, 16).add(torch.randn(16, generator=torch.Generator().manual_seed(1)) / 1000)
     channels = weight.abs().amax(1, keepdim=True) / 127
     groups = weight.view(-1, 64)
     steps = groups.abs().amax(1, keepdim=True) / 7
@@ -84,9 +82,7 @@ def archive(weight: Tensor, path: Path) -> None:
 
 def row(*cells: object) -> None:
     """Print a row of a table."""
-    sys.stdout.write(
-        "| " + " | ".join(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in cells)
-    )
+    sys.stdout.write("| " + " | ".join(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in cells))
     sys.stdout.write(" |\n")
 
 

@@ -18,9 +18,7 @@ def model():
     return {
         "grid.weight": (weight / step).round() * step,
         "palette": torch.tensor([0.1, -0.7, 0.33])[torch.randint(3, (9, 9), generator=generator)],
-        "sparse": torch.where(
-            torch.rand(200, generator=generator) < 0.1, torch.randn(200, generator=generator), 0.0
-        ),
+        "sparse": torch.where(torch.rand(200, generator=generator) < 0.1, torch.randn(200, generator=generator), 0.0),
         "dense.weight": weight,
         "dense.bias": torch.randn(5, generator=generator),
         "tied": weight,

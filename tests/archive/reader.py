@@ -122,9 +122,7 @@ def read(data):
         dtype, width = DTYPES[number], WIDTHS[number]
         parts = 2 if "complex" in dtype else 1
         form = (block.dense, block.palette, block.grid)[block.take(1)[0]]
-        words = iter(
-            form(sum(prod(shape) for _, shape in inside) * parts, width, "float" in dtype or parts == 2)
-        )
+        words = iter(form(sum(prod(shape) for _, shape in inside) * parts, width, "float" in dtype or parts == 2))
         assert block.at == size
         for name, shape in inside:
             content = b"".join(next(words).to_bytes(width, "little") for _ in range(prod(shape) * parts))

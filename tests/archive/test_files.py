@@ -106,9 +106,7 @@ def test_tied_tensors_are_stored_once_and_tied_again(path):
     weight = torch.randn(100, 100, generator=torch.Generator().manual_seed(0))
     alone = archived_bytes({"a": weight})
 
-    loaded = round_trip(
-        {"a": weight, "b": weight, "view": weight.view(100, 100), "copy": weight.clone()}, path
-    )
+    loaded = round_trip({"a": weight, "b": weight, "view": weight.view(100, 100), "copy": weight.clone()}, path)
 
     assert path.stat().st_size < 2 * alone
     assert loaded["a"] is loaded["b"]
