@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +35,8 @@ __all__ = [
     "soft_targets",
 ]
 
-Loss: TypeAlias = Callable[..., Tensor]
+# It returns a Tensor. "Any", because of a callable that returns a class jsonargparse makes a factory of that class.
+Loss: TypeAlias = Callable[..., Any]
 
 
 def soft_targets(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:

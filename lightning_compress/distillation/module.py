@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copyreg
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
 from functools import wraps
 from typing import Any
 
@@ -181,7 +182,8 @@ def from_checkpoint(cls: type[LightningModule], path: str) -> LightningModule:
           init_args: {cls: my.ResNet20, path: resnet20.ckpt}
         ```
     """
-    return cls.load_from_checkpoint(path, map_location="cpu")
+    # In a context of its own: LightningCLI tells every module built meanwhile the hyperparameters of its model.
+    return Context().run(cls.load_from_checkpoint, path, map_location="cpu")
 
 
 def _student(module: LightningModule) -> LightningModule:

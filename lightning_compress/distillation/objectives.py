@@ -166,7 +166,8 @@ class Objective:
         self, term: Term, pair: tuple[str, str], student: Tensor, teacher: Tensor, labels: list[Tensor]
     ) -> Tensor:
         try:
-            return term.loss(student, teacher, *labels)
+            loss: Tensor = term.loss(student, teacher, *labels)
+            return loss
         except ValueError as error:
             hint = "" if term.regressor else "; a regressor in the term maps features of different shapes"
             where = f"student {pair[0] or 'output'!r}, teacher {pair[1] or 'output'!r}"

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from lightning_compress.distillation.losses import Loss, soft_targets
 from lightning_compress.distillation.regressors import LeastSquares
-from lightning_compress.schedules import Constant, Schedule
+from lightning_compress.schedules import Schedule
 
-__all__ = ["SOFT_TARGETS", "Item", "Term"]
+__all__ = ["SOFT_TARGETS", "Item", "Term", "always"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,15 @@ class Item:
 
     def __call__(self, batch: Any) -> Any:
         return batch[self.key]
+
+
+def always(progress: float) -> float:
+    """The schedule of full strength throughout; a function, because YAML cannot hold a default that is an object.
+
+    >>> always(0.0)
+    1.0
+    """
+    return 1.0
 
 
 @dataclass(frozen=True)
@@ -62,10 +71,10 @@ class Term:
     student: str = ""
     teacher: str = ""
     weight: float = 1.0
-    schedule: Schedule = Constant()
+    schedule: Schedule = always
     regressor: LeastSquares | None = None
-    mask: Callable[[Any], Tensor] | None = None
-    labels: Callable[[Any], Tensor] | None = None
+    mask: Callable[[Any], Any] | None = None
+    labels: Callable[[Any], Any] | None = None
 
     def __post_init__(self) -> None:
         if not self.weight >= 0:
