@@ -101,9 +101,8 @@ def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]
 
 
 def run(path: Path, cli: type[LightningCLI], model: Any, callbacks: Any) -> LightningCLI:
-    path.write_text(
-        yaml.safe_dump({"seed_everything": 0, "model": model, "trainer": {**TRAINER, "callbacks": callbacks}})
-    )
+    config = {"seed_everything": 0, "model": model, "trainer": {**TRAINER, "callbacks": callbacks}}
+    path.write_text(yaml.safe_dump(config))
     return cli(None, Data, args=["fit", "--config", str(path)], save_config_callback=None)
 
 
@@ -115,6 +114,7 @@ def check(cli: LightningCLI) -> None:
     assert cli.model.hparams["width"] == 5
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Lightning's use of jsonargparse
 def test_callback_from_yaml(arguments: dict[str, Any], tmp_path: Path) -> None:
     callback = {"class_path": "lightning_compress.distillation.DistillationCallback", "init_args": arguments}
     check(run(tmp_path / "config.yaml", LightningCLI, STUDENT, [callback]))
@@ -129,14 +129,14 @@ class NestedCLI(LightningCLI):
 
 
 class _Model(_InstantiatorFn):
-    def __call__(self, class_type: Any, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, class_type: Any, *args: Any, applied_instantiation_links: dict[str, Any], **kwargs: Any) -> Any:
         self.cli._dump_config()
-        if import_object(self.cli.config_dump[self.key]["class_path"]) is class_type:
-            return super().__call__(class_type, *args, **kwargs)
-        del kwargs["applied_instantiation_links"]
-        return class_type(*args, **kwargs)
+        if import_object(self.cli.config_dump[self.key]["class_path"]) is not class_type:
+            return class_type(*args, **kwargs)
+        return super().__call__(class_type, *args, applied_instantiation_links=applied_instantiation_links, **kwargs)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_module_from_yaml(arguments: dict[str, Any], tmp_path: Path) -> None:
     init_args = {"student": STUDENT, **arguments}
     model = {"class_path": "lightning_compress.distillation.DistillationModule", "init_args": init_args}
