@@ -1,0 +1,93 @@
+"""Finding the integer grid that weights lie on, from the weights alone."""
+
+import torch
+from torch import Tensor
+
+LARGEST = 1 << 12  # no integer of a grid reaches this
+SMALLEST = 1 << 8  # the largest integer that the weight nearest to zero may stand for
+BATCH = 1 << 20  # weights looked at together
+
+
+def grid_scales(rows: Tensor) -> Tensor | None:
+    """One scale per row such that every weight is exactly an integer times the scale of its row, or None.
+
+        rows[r, i] = round(scale[r] * q[r, i]),    q integer, rounded to the nearest number of the dtype.
+
+    A row of zeros has scale 1. Every weight is verified, with the arithmetic that loading uses.
+
+    Args:
+        rows: floating point weights, shape [R, N].
+
+    Returns:
+        Shape [R], same dtype; None where a row has no such scale, or its integers reach `LARGEST`.
+
+    Example:
+        >>> grid_scales(torch.tensor([[2.0, -6.0, 4.0], [0.0, 7.0, 0.0]]))
+        tensor([2., 7.])
+        >>> grid_scales(torch.tensor([[1.0, 3.14159265]]))
+    """
+    if len(rows) == 1:
+        rows = torch.unique(rows)[None]
+        if rows.numel() > 2 * LARGEST:
+            return None
+    scales = rows.new_ones(len(rows))
+    live = rows.any(dim=1).nonzero().flatten()
+    start, count = 0, 1
+    while start < len(
+        live
+    ):  # first one row, then ever more: weights that lie on no grid are found out at once
+        batch = live[start : start + count]
+        found = _batch_scales(rows[batch].abs())
+        if found is None:
+            return None
+        scales[batch] = found
+        start, count = start + count, min(2 * count, 1 + BATCH // rows.shape[1])
+    return scales
+
+
+def grid_integers(rows: Tensor, scales: Tensor) -> Tensor:
+    """The integers, shape [R, N], whose products with the scales, shape [R], are nearest to the rows."""
+    return (rows.double() / scales.double()[:, None]).round().long()
+
+
+def _batch_scales(values: Tensor) -> Tensor | None:
+    """The scales of rows of magnitudes, shape [R, N], none of them all zero; None if a row has none."""
+    exact = values.double()
+    ratios = exact / exact.masked_fill(exact == 0, torch.inf).amin(dim=1, keepdim=True)
+    scales = values.new_ones(len(values))
+    left = torch.arange(len(values))
+    for smallest in range(1, SMALLEST + 1):
+        # NaN and infinity fail here, too.
+        if not (smallest * ratios[left].amax(dim=1) < LARGEST).all():
+            return None
+        integers = (smallest * ratios[left]).round()
+        # Both numbers of a ratio are rounded, each by at most half an eps.
+        error = (smallest * ratios[left] - integers).abs()
+        near = (error <= 1.01 * torch.finfo(values.dtype).eps * integers).all(dim=1)
+        fits = torch.zeros_like(near)
+        scales[left[near]], fits[near] = _fit(values[left[near]], integers[near])
+        left = left[~fits]
+        if not len(left):
+            return scales
+    return None
+
+
+def _fit(values: Tensor, integers: Tensor) -> tuple[Tensor, Tensor]:
+    """Scales, shape [R], and whether their products with the integers, shape [R, N], are exactly the values.
+
+    A product rounds to v where it is within half a unit in the last place of v. If the interval of scales for
+    which all do holds a number of the dtype, then so is the number nearest to the middle of that interval.
+    """
+    exact = values.double()
+    finfo = torch.finfo(values.dtype)
+    half = torch.ldexp(torch.full_like(exact, finfo.eps / 4), torch.frexp(exact).exponent)
+    low, high = ((exact - half) / integers).amax(dim=1), ((exact + half) / integers).amin(dim=1)
+    middle = ((low + high) / 2).to(values.dtype)
+    best, fits = middle, torch.zeros(len(values), dtype=torch.bool)
+    # The middle is rounded itself, which matters for float64: so its neighbours are tried, too.
+    for towards in (torch.inf, 0.0, middle):
+        scales = torch.nextafter(middle, torch.as_tensor(towards).to(middle).expand_as(middle))
+        # Below the smallest normal number a processor may flush products to zero.
+        exactly = (integers.to(values.dtype) * scales[:, None] == values).all(dim=1) & (scales >= finfo.tiny)
+        best, fits = torch.where(exactly, scales, best), fits | exactly
+    return best, fits
