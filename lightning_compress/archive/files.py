@@ -110,15 +110,11 @@ def read_index(file: BinaryIO, max_bytes: int | None = None) -> tuple[list[Entry
     limit = max(1 << 30, 1024 * length) if max_bytes is None else max_bytes
     need = sum(entry.count * blocks[entry.block].dtype.itemsize for entry in entries if entry.shares is None)
     if need > limit:
-        raise ArchiveError(
-            f"need max_bytes of at least {need} to load this archive of {length} bytes, got {limit}"
-        )
+        raise ArchiveError(f"need max_bytes of at least {need} to load this archive of {length} bytes, got {limit}")
     return entries, blocks
 
 
-def read_forms(
-    file: BinaryIO, entries: list[Entry], blocks: list[Block]
-) -> Iterator[tuple[Block, list[Entry], Form]]:
+def read_forms(file: BinaryIO, entries: list[Entry], blocks: list[Block]) -> Iterator[tuple[Block, list[Entry], Form]]:
     """Every block in turn, parsed but not decoded, with the tensors that lie in it."""
     members: list[list[Entry]] = [[] for _ in blocks]
     for entry in entries:
@@ -138,16 +134,12 @@ def _check_head(head: bytes, length: int) -> None:
             f"need a file that starts with {MAGIC!r}, got {head[: len(MAGIC)]!r}: this is not an archive"
         )
     if head[4:5] > bytes([VERSION]):
-        raise ArchiveError(
-            f"written by a newer version: need format {VERSION}, got {head[4]}; update the package"
-        )
+        raise ArchiveError(f"written by a newer version: need format {VERSION}, got {head[4]}; update the package")
     if head[4:5] == b"\0":
         raise ArchiveError("the archive is altered: there is no format 0")
     stated = int.from_bytes(head[5:11], "little")
     if length < max(HEAD + CHECKSUM, stated):
-        raise ArchiveError(
-            f"the archive is truncated: need {max(HEAD + CHECKSUM, stated)} bytes, got {length}"
-        )
+        raise ArchiveError(f"the archive is truncated: need {max(HEAD + CHECKSUM, stated)} bytes, got {length}")
     if length > stated:
         raise ArchiveError(f"the archive is altered: need {stated} bytes, got {length}")
 
@@ -206,11 +198,7 @@ def _memory(name: str, tensor: Tensor) -> tuple[object, ...]:
     """What two tensors have in common only if they are tied."""
     if not isinstance(name, str) or not isinstance(tensor, Tensor):
         raise TypeError(f"need tensors by name, got {type(tensor).__name__} for {name!r}")
-    if (
-        tensor.layout is not torch.strided
-        or tensor.device.type == "meta"
-        or str(tensor.dtype)[6:] not in DTYPES
-    ):
+    if tensor.layout is not torch.strided or tensor.device.type == "meta" or str(tensor.dtype)[6:] not in DTYPES:
         raise TypeError(
             f"need dense tensors with memory of an unquantized dtype, "
             f"got {tensor.layout}, {tensor.device}, {tensor.dtype} for {name!r}"

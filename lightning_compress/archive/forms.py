@@ -63,9 +63,7 @@ class Dense:
         """Parse the planes of `count` words."""
         coded = cursor.take(1)[0]
         if coded >> layout.width:
-            raise ArchiveError(
-                f"the archive is damaged: {layout.width} bytes per word, but streams {coded:b}"
-            )
+            raise ArchiveError(f"the archive is damaged: {layout.width} bytes per word, but streams {coded:b}")
         planes = (
             Coded.read(cursor, count) if coded >> index & 1 else Plain(cursor.take(count))
             for index in range(layout.width)
@@ -130,9 +128,7 @@ class Palette:
         """Parse a palette and `count` codes."""
         size, others = cursor.varint(), cursor.varint()
         if not 0 < size <= PALETTE or others > count:
-            raise ArchiveError(
-                f"the archive is damaged: a palette of {size} and {others} others for {count} words"
-            )
+            raise ArchiveError(f"the archive is damaged: a palette of {size} and {others} others for {count} words")
         entries = np.empty(size, f"u{layout.width}")
         Dense.read(cursor, size, layout._replace(rotated=False)).fill_words(entries)
         np.cumsum(entries, out=entries)
@@ -184,9 +180,7 @@ class Grid:
         """Parse scales and `count` codes."""
         rows, low = cursor.varint(), cursor.signed()
         if not layout.dtype.is_floating_point or not 0 < rows <= count or count % rows:
-            raise ArchiveError(
-                f"the archive is damaged: {rows} scales for {count} elements of {layout.dtype}"
-            )
+            raise ArchiveError(f"the archive is damaged: {rows} scales for {count} elements of {layout.dtype}")
         scales = torch.empty(rows, dtype=layout.dtype)
         Dense.read(cursor, rows, layout).fill(scales)
         return cls(scales, low, Coded.read(cursor, count))

@@ -86,11 +86,7 @@ def write_header(entries: list[Entry], blocks: list[Block]) -> bytes:
             opened += 1
         parts += [varint(len(entry.shape)), *map(varint, entry.shape)]
     plain = b"".join(parts)
-    if (
-        len(entries) > TENSORS
-        or len(plain) > LONGEST
-        or any(len(entry.shape) > DIMENSIONS for entry in entries)
-    ):
+    if len(entries) > TENSORS or len(plain) > LONGEST or any(len(entry.shape) > DIMENSIONS for entry in entries):
         raise ValueError(
             f"need at most {TENSORS} tensors of {DIMENSIONS} dimensions, {LONGEST} bytes of header, "
             f"got {len(entries)} tensors and {len(plain)} bytes"
@@ -132,9 +128,7 @@ def _read_entry(cursor: Cursor, entries: list[Entry], blocks: list[Block]) -> En
     index = (place - 1) // 2
     if place % 2:
         if index >= len(entries):
-            raise ArchiveError(
-                f"the archive is damaged: {name!r} shares a tensor that does not come before it"
-            )
+            raise ArchiveError(f"the archive is damaged: {name!r} shares a tensor that does not come before it")
         return Entry(name, entries[index].shape, entries[index].block, index)
     if place == 0:
         index = len(blocks)

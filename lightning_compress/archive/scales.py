@@ -33,9 +33,7 @@ def grid_scales(rows: Tensor) -> Tensor | None:
     scales = rows.new_ones(len(rows))
     live = rows.any(dim=1).nonzero().flatten()
     start, count = 0, 1
-    while start < len(
-        live
-    ):  # first one row, then ever more: weights that lie on no grid are found out at once
+    while start < len(live):  # first one row, then ever more: weights that lie on no grid are found out at once
         batch = live[start : start + count]
         found = _batch_scales(rows[batch].abs())
         if found is None:
