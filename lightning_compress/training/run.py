@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
-from lightning_compress.latent import LatentWeights
+from lightning_compress.latent import LatentWeights, local
 from lightning_compress.targets import Selection, select
 from lightning_compress.training.method import Method
 from lightning_compress.training.monitors import MonitorGate
@@ -41,6 +41,7 @@ class CompressionRun:
         self._latents = LatentWeights({}, ())
         self._names: dict[int, list[str]] = {}  # id of an optimizer -> names of the targets that it steps
         self._release: list[Callable[[], None]] = []
+        self._fresh: list[Method] = []  # updated, and not yet logged
         self._length = 1.0
         self._step = 0
 
@@ -92,11 +93,12 @@ class CompressionRun:
         if scaler is None and not self._latents.restored.isdisjoint(names):
             raise _several_gradients(optimizer)
         self._latents.restore(names)
-        parameters = {name: self._parameters[name] for name in names}
-        gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
+        held = {name: self._parameters[name] for name in names if self._parameters[name].grad is not None}
+        latents = {name: local(parameter.detach()) for name, parameter in held.items()}
+        gradients = {name: local(parameter.grad) for name, parameter in held.items() if parameter.grad is not None}
         for method in self._ordered:
             mine = {name: gradient for name, gradient in gradients.items() if name in method.targets}
-            method.observe({name: parameters[name].detach() for name in mine}, mine)
+            method.observe({name: latents[name] for name in mine}, mine)
         self._latents.backward(gradients)
 
     def after_batch(self) -> None:
@@ -105,6 +107,10 @@ class CompressionRun:
         if self._trainer.global_step != self._step:
             self._renew()
             self._step = self._trainer.global_step
+        for method in self._fresh:
+            for name, value in method.metrics().items():
+                self._module.log(name, value, prog_bar=True)
+        self._fresh = []
 
     def save(self) -> dict[str, Tensor]:
         """The latents for a checkpoint; a collective where parameters are sharded."""
@@ -141,9 +147,7 @@ class CompressionRun:
                 due.append(method)
         if due:
             self._latents.renew(due)
-        for method in due:
-            for name, value in method.metrics().items():
-                self._module.log(name, value, prog_bar=True)
+            self._fresh = due
 
     def _progress(self) -> float:
         """Share of the run that is done, in [0, 1]."""
