@@ -51,7 +51,7 @@ class WeightSharingCallback(WeightCompression):
     @property
     def entries(self) -> int:
         """How many distinct values the present strength allows: from 255 down to ``clusters``, by equal ratios."""
-        return max(self.clusters, round(_MANY * (self.clusters / _MANY) ** self.strength))
+        return max(self.clusters, int(0.5 + (_MANY * (self.clusters / _MANY) ** self.strength))
 
     def begin(self, selection: Selection) -> None:
         super().begin(selection)
@@ -78,16 +78,15 @@ class WeightSharingCallback(WeightCompression):
                 self._fit(names, weights)
                 sums, counts = self._members(names, weights)
             for name in names:
-                self._project_(name, weights[name], sums / counts.clamp(min=1), counts)
+                table = (sums / counts.clamp(min=1)).to(weights[name].dtype)
+                self._project_(name, weights[name], table, counts)
 
     def backward_(self, gradients: Mapping[str, Tensor], latents: Mapping[str, Tensor]) -> None:
         for names in self._groups(gradients):
-            shared = self.gradient(*self._totals(names, gradients))
-            for name in names:
-                codes = self._codes[name]
-                mine = shared.to(gradients[name].dtype)[codes.int()]
-                # What is zero shares no value: if it may grow back, by its own gradient.
-                gradients[name].copy_(torch.where(codes == 0, gradients[name], mine))
+            if self.settled:
+                self._share_(names, gradients)
+            else:
+                self._reassign(names, latents)
 
     def metrics(self) -> dict[str, float]:
         key = "clusters" if self.include == ("*",) else f"clusters/{','.join(self.include)}"
@@ -126,12 +125,39 @@ class WeightSharingCallback(WeightCompression):
         codes = [self._codes[name] for name in names]
         return totals([tensors[name] for name in names], codes, self.entries + 1, group)
 
-    def _project_(self, name: str, weight: Tensor, values: Tensor, counts: Tensor) -> None:
+    def _project_(self, name: str, weight: Tensor, table: Tensor, counts: Tensor) -> None:
         """Give each weight its cluster's value; one that was zero and is no more joins the nearest cluster."""
-        codes, table = self._codes[name], values.to(weight.dtype)
-        back = (codes == 0) & (weight != 0)
-        used = counts[1:].nonzero().squeeze(1) + 1
-        if len(used) and back.any():
-            ascending, order = table[used].sort()
-            codes[back] = used[order][assign(weight[back], ascending)].to(codes.dtype)
-        weight.copy_(table[codes.int()])
+        codes = self._codes[name]
+        back = (weight != 0).logical_and_(codes == 0)
+        if back.any():
+            codes[back] = _nearest(weight[back], table, counts).to(codes.dtype)
+        weight.copy_(_look_up(table, codes))
+
+    def _reassign(self, names: Sequence[str], latents: Mapping[str, Tensor]) -> None:
+        """Let every weight that has learnt its way to another cluster join it."""
+        sums, counts = self._totals(names, latents)
+        for name in names:
+            codes = self._codes[name]
+            nearest = _nearest(latents[name], sums / counts.clamp(min=1), counts)
+            self._codes[name] = nearest.to(codes.dtype).masked_fill_(codes == 0, 0)
+
+    def _share_(self, names: Sequence[str], gradients: Mapping[str, Tensor]) -> None:
+        """Give all weights of a cluster one gradient; what is zero has no share, and may grow back by its own."""
+        shared = self.gradient(*self._totals(names, gradients))
+        for name in names:
+            codes, gradient = self._codes[name], gradients[name]
+            gradient.copy_(torch.where(codes == 0, gradient, _look_up(shared.to(gradient.dtype), codes)))
+
+
+def _nearest(weights: Tensor, table: Tensor, counts: Tensor) -> Tensor:
+    """Code of the cluster, of those that have members, whose value is nearest; 0 if there is none."""
+    used = counts[1:].nonzero().squeeze(1).int() + 1
+    if not len(used):
+        return torch.zeros_like(weights, dtype=torch.int32)
+    ascending, order = table[used].to(weights.dtype).sort()
+    return _look_up(used[order], assign(weights, ascending))
+
+
+def _look_up(table: Tensor, codes: Tensor) -> Tensor:
+    """``table[codes]``, several times as fast."""
+    return table.index_select(0, codes.flatten().int()).view(codes.shape)
