@@ -21,6 +21,7 @@ def summed(sums: Tensor, counts: Tensor) -> Tensor:
 
     Paper: Han, Mao and Dally, "Deep Compression", https://arxiv.org/abs/1510.00149 (2016).
 
+    >>> import torch
     >>> summed(torch.tensor([6.0]), torch.tensor([3.0])).tolist()
     [6.0]
     """
@@ -33,6 +34,7 @@ def mean(sums: Tensor, counts: Tensor) -> Tensor:
     It is the orthogonal projection of the gradient onto the weights that the codebook can represent, no longer than the
     gradient itself: the learning rate of the dense model stays right, whatever the size of the clusters.
 
+    >>> import torch
     >>> mean(torch.tensor([6.0]), torch.tensor([3.0])).tolist()
     [2.0]
     """
