@@ -88,8 +88,9 @@ class Batches:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[list[Tensor]]:
-        for self._next in range(self._next % len(self) + 1, len(self) + 1):
-            yield list(self._batches[self._next - 1])
+        for batch in range(self._next % len(self), len(self)):
+            self._next = batch + 1
+            yield list(self._batches[batch])
 
     def state_dict(self) -> dict[str, int]:
         return {"next": self._next}
