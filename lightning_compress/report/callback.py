@@ -97,14 +97,14 @@ class CompressionReport(Callback):
         self._sharded = any(isinstance(parameter, DTensor) for parameter in pl_module.parameters())
         self._example = pl_module.example_input_array if self.example_input is None else self.example_input
         self._waiting = trainer.is_global_zero and not self._sharded  # for the first batch
-        if self._before is not None:
+        if self._before is not None or not (trainer.is_global_zero or self._sharded):
             return
-        if trainer.is_global_zero or self._sharded:
-            self._before = profile(pl_module)
-        if self._waiting:
-            shared = {id(one): one for one in (trainer, *trainer.callbacks)}  # type: ignore[attr-defined]
-            self._twin = copy.deepcopy(pl_module, shared).cpu()
-        if self._waiting and self._example is not None:
+        self._before = profile(pl_module)
+        if self._sharded:
+            return
+        shared = {id(one): one for one in (trainer, *trainer.callbacks)}  # type: ignore[attr-defined]
+        self._twin = copy.deepcopy(pl_module, shared).cpu()
+        if self._example is not None:
             self._before = replace(self._before, macs=count_macs(pl_module, self._example))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

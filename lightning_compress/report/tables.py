@@ -30,9 +30,8 @@ def tables(comparison: Comparison) -> list[Table]:
     methods = tuple(
         (name, key, _value(value)) for name, report in comparison.methods.items() for key, value in report.items()
     )
-    whole = Table(
-        "Model", ("", "before", "after", "ratio"), (*_sizes(comparison), *_costs(comparison), *_metrics(comparison))
-    )
+    rows = (*_sizes(comparison), *_costs(comparison), *_metrics(comparison))
+    whole = Table("Model", ("", "before", "after", "ratio"), rows)
     return [whole, _layers(comparison), *([Table("Methods", ("callback", "", "value"), methods)] if methods else [])]
 
 
@@ -152,7 +151,7 @@ def _numbers(before: int, after: int) -> tuple[str, str, str]:
 
 
 def _milliseconds(latency: Latency) -> str:
-    return f"{1e3 * latency.median:.3f} ({1e3 * latency.lower:.3f}–{1e3 * latency.upper:.3f})"
+    return f"{1e3 * latency.median:.3f} ({1e3 * latency.lower:.3f}-{1e3 * latency.upper:.3f})"
 
 
 def _speed(before: Latency, after: Latency) -> str:
