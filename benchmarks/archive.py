@@ -2,9 +2,9 @@
 
 Run as `python -m benchmarks.archive`.
 
-First table: Gaussian weights, pruned by magnitude, on a symmetric grid with one scale. The bound is the zero-order
-entropy of the integers, computed here from the integers, and the scale. Both ratios are over this bound: of the
-tensor's block, and of the whole file with its one tensor (head, header, checksum: 42 bytes more).
+First table: Gaussian weights, pruned by magnitude, on a symmetric grid with one scale. The bound is the
+zero-order entropy of the integers, computed here from the integers, and the scale. The ratios to it are those
+of the tensor's block, and of the whole file with its one tensor (head, header, checksum: 42 bytes more).
 
 Second table: a million weights of other kinds, beside lzma on their plain bytes.
 """
@@ -41,9 +41,7 @@ def grid_weights(shape: tuple[int, int], sparsity: float, bits: int) -> tuple[Te
 def other_weights() -> dict[str, Tensor]:
     """A million weights, by what they are."""
     weight = torch.randn(1024, 1024, generator=torch.Generator().manual_seed(0)) / 32
-    clusters = torch.linspace(-0.1, 0.1, 16).add(
-        torch.randn(16, generator=torch.Generator().manual_seed(1)) / 1000
-    )
+    clusters = torch.linspace(-0.1, 0.1, 16).add(torch.randn(16, generator=torch.Generator().manual_seed(1)) / 1000)
     channels = weight.abs().amax(1, keepdim=True) / 127
     groups = weight.view(-1, 64)
     steps = groups.abs().amax(1, keepdim=True) / 7
@@ -84,9 +82,7 @@ def archive(weight: Tensor, path: Path) -> None:
 
 def row(*cells: object) -> None:
     """Print a row of a table."""
-    sys.stdout.write(
-        "| " + " | ".join(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in cells)
-    )
+    sys.stdout.write("| " + " | ".join(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in cells))
     sys.stdout.write(" |\n")
 
 
@@ -100,8 +96,8 @@ def print_grids(path: Path) -> None:
         "bound",
         "tensor",
         "file",
-        "ratio",
-        "ratio",
+        "tensor/bound",
+        "file/bound",
         "bits/weight",
         "MB/s",
     )
@@ -130,7 +126,7 @@ def print_grids(path: Path) -> None:
 
 def print_others(path: Path) -> None:
     """Other weights than grids, against lzma."""
-    row("weights", "form", "plain", "file", "x smaller", "lzma: x smaller", "save s", "MB/s")
+    row("weights", "form", "plain", "file", "x smaller", "lzma: x smaller", "save, load s", "MB/s")
     row(*["---"] * 8)
     for name, weight in other_weights().items():
         start = time.process_time()

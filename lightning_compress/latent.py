@@ -113,6 +113,14 @@ class LatentWeights:
                 projection.backward_(mine, self._latents)
 
     @torch.no_grad()
+    def project(self, weights: Mapping[str, Tensor]) -> None:
+        """Project tensors other than the parameters, by the name of the parameter that each stands for, in place."""
+        for projection in self._projections:
+            mine = {name: weight for name, weight in weights.items() if name in projection.active}
+            if mine:
+                projection.project_(mine)
+
+    @torch.no_grad()
     def adopt(self) -> None:
         """Take what another hand (weight averaging, say) wrote into the parameters as their latents, and project it."""
         for name in self._latents:

@@ -121,11 +121,8 @@ def read_forms(file: BinaryIO, entries: list[Entry], blocks: list[Block]) -> Ite
         if entry.shares is None:
             members[entry.block].append(entry)
     for block, inside in zip(blocks, members, strict=True):
-        yield (
-            block,
-            inside,
-            read_form(file.read(block.size), sum(entry.count for entry in inside), block.dtype),
-        )
+        count = sum(entry.count for entry in inside)
+        yield block, inside, read_form(file.read(block.size), count, block.dtype)
 
 
 def _check_head(head: bytes, length: int) -> None:
@@ -205,15 +202,8 @@ def _memory(name: str, tensor: Tensor) -> tuple[object, ...]:
         )
     if tensor.numel() == 0:
         return (name,)
-    view = (
-        tensor.shape,
-        tensor.stride(),
-        tensor.storage_offset(),
-        tensor.dtype,
-        tensor.is_conj(),
-        tensor.is_neg(),
-    )
-    return tensor.device, tensor.untyped_storage().data_ptr(), *view
+    place = tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.shape, tensor.stride()
+    return tensor.device, tensor.dtype, tensor.is_conj(), tensor.is_neg(), *place
 
 
 def _plain(tensor: Tensor) -> Tensor:

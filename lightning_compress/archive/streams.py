@@ -141,7 +141,10 @@ class Coded:
 def shorter(symbols: NDArray[np.uint8]) -> Plain | Coded:
     """Bytes, shape [count], plain or coded: coded where that is worth the time to decode it."""
     plain, most = Plain(symbols.tobytes()), WORTHWHILE * symbols.size
-    if entropy(np.bincount(symbols)) / 8 >= most:
+    if not symbols.size:
+        return plain
+    table = int(symbols.max()) - int(symbols.min()) + 1  # bits, at least
+    if entropy(np.bincount(symbols)) + table >= 8 * most:
         return plain
     coded = Coded.of(symbols)
     return coded if len(coded.to_bytes()) < most else plain
