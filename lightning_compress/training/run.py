@@ -13,12 +13,15 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
-from lightning_compress.latent import LatentWeights
+from lightning_compress.latent import LatentWeights, local
 from lightning_compress.targets import Selection, select
+from lightning_compress.training.averages import Average, averaging_first
 from lightning_compress.training.method import Method
 from lightning_compress.training.monitors import MonitorGate
 
 __all__ = ["CompressionRun"]
+
+_LATENTS = "latent_weights"
 
 
 class CompressionRun:
@@ -32,13 +35,14 @@ class CompressionRun:
 
     def __init__(self, methods: Sequence[Method], trainer: Trainer, module: LightningModule) -> None:
         self.methods = tuple(methods)
-        self.loaded: Mapping[str, Tensor] | None = None
-        """The latents of the checkpoint that the run resumes from, if it does."""
+        self._loaded: Mapping[str, Any] = {}
         self._ordered = sorted(methods, key=lambda method: method.rank)
         self._trainer = trainer
         self._module = module
         self._parameters: dict[str, Tensor] = {}
         self._latents = LatentWeights({}, ())
+        self.average = Average((), module, {}, self._latents)
+        trainer.callbacks = averaging_first(trainer.callbacks)  # type: ignore[attr-defined]
         self._names: dict[int, list[str]] = {}  # id of an optimizer -> names of the targets that it steps
         self._release: list[Callable[[], None]] = []
         self._fresh: list[Method] = []  # updated, and not yet logged
@@ -65,9 +69,12 @@ class CompressionRun:
             method.begin(selection)
             rank_zero_info(_plan(method, selection))
         _refuse_conflicts(self.methods)
-        self._parameters = {name: t.parameter for method in self.methods for name, t in method.targets.items()}
+        targets = {name: target for method in self.methods for name, target in method.targets.items()}
+        self._parameters = {name: target.parameter for name, target in targets.items()}
         self._latents = LatentWeights(self._parameters, self._ordered)
-        gate = MonitorGate(self._trainer.callbacks, closed=lambda: not self.reached)  # type: ignore[attr-defined]
+        callbacks = self._trainer.callbacks  # type: ignore[attr-defined]
+        self.average = Average(callbacks, self._module, targets, self._latents)
+        gate = MonitorGate(callbacks, closed=lambda: not self.reached)
         self._release.append(gate.release)
 
     def start(self) -> None:
@@ -81,10 +88,12 @@ class CompressionRun:
             self._names[id(optimizer)] = mine
             self._release.append(optimizer.register_step_post_hook(partial(_after_step, self._latents, mine)).remove)
         self._step = self._trainer.global_step
-        if self.loaded is not None:
-            self._latents.load(self.loaded)
+        if _LATENTS in self._loaded:
+            self._latents.load(self._loaded[_LATENTS])
+            self.average.load(self._loaded)
         else:
             self._renew(first=True)
+        self._loaded = {}
 
     def before_step(self, optimizer: Optimizer) -> None:
         """Gradients are ready: let the methods see them, and give the optimizer its latents."""
@@ -93,11 +102,12 @@ class CompressionRun:
         if scaler is None and not self._latents.restored.isdisjoint(names):
             raise _several_gradients(optimizer)
         self._latents.restore(names)
-        parameters = {name: self._parameters[name] for name in names}
-        gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
+        held = {name: self._parameters[name] for name in names if self._parameters[name].grad is not None}
+        latents = {name: local(parameter.detach()) for name, parameter in held.items()}
+        gradients = {name: local(parameter.grad) for name, parameter in held.items() if parameter.grad is not None}
         for method in self._ordered:
             mine = {name: gradient for name, gradient in gradients.items() if name in method.targets}
-            method.observe({name: parameters[name].detach() for name in mine}, mine)
+            method.observe({name: latents[name] for name in mine}, mine)
         self._latents.backward(gradients)
 
     def after_batch(self) -> None:
@@ -111,9 +121,14 @@ class CompressionRun:
                 self._module.log(name, value, prog_bar=True)
         self._fresh = []
 
-    def save(self) -> dict[str, Tensor]:
-        """The latents for a checkpoint; a collective where parameters are sharded."""
-        return self._latents.save()
+    def save(self, checkpoint: dict[str, Any]) -> None:
+        """Put the latents into a checkpoint; a collective where parameters are sharded."""
+        checkpoint[_LATENTS] = self._latents.save()
+        self.average.save(checkpoint)
+
+    def load(self, checkpoint: Mapping[str, Any]) -> None:
+        """Keep a checkpoint's latents until :meth:`start`."""
+        self._loaded = checkpoint
 
     def settle(self) -> None:
         """Training is over: what the parameters hold now, projected a last time, is the model."""
