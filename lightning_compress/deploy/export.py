@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_compress.archive import load_archive, save_archive
-from lightning_compress.deploy.modes import ExampleInput, call, evaluating, on_device
+from lightning_compress.deploy.modes import ExampleInput, call, device_of, evaluating, on_device
 from lightning_compress.deploy.onnx import write_onnx
 from lightning_compress.deploy.program import write_program
 
@@ -60,8 +60,7 @@ def export(module: nn.Module, path: str | PathLike[str], example_input: ExampleI
     if example_input is None:
         raise ValueError(f"need example_input to write {path.suffix}, got None: pass export(..., example_input=x)")
     with evaluating(module):
-        device = next((p.device for p in module.parameters()), torch.device("cpu"))
-        example = on_device(example_input, device)
+        example = on_device(example_input, device_of(module))
         expected = tensors_in(call(module, example))
         args, kwargs = _arguments(example)
         run = _GRAPHS[path.suffix](module, args, kwargs, path)

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ExampleInput", "call", "evaluating", "on_device"]
+__all__ = ["ExampleInput", "call", "device_of", "evaluating", "on_device"]
 
 ExampleInput: TypeAlias = "Tensor | tuple[Any, ...] | Mapping[str, Any]"
 """What ``forward`` takes: one tensor, a tuple of positional or a mapping of keyword arguments."""
@@ -26,6 +26,11 @@ def call(module: nn.Module, example_input: ExampleInput) -> Any:
     if isinstance(example_input, Mapping):
         return module(**example_input)
     return module(*example_input)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where the first parameter is; the CPU if there is none."""
+    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
 
 def on_device(example_input: Any, device: torch.device) -> Any:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from lightning_compress.deploy import export
 from lightning_compress.deploy.modes import ExampleInput
 from lightning_compress.report.comparisons import Comparison, remarks
+from lightning_compress.report.costs import Latency, count_macs, measure_latencies
 from lightning_compress.report.plots import draw
-from lightning_compress.report.profile import Cost, ModelProfile, measure, profile
+from lightning_compress.report.profile import ModelProfile, profile
 from lightning_compress.report.tables import as_dict, markdown, rich_table, tables
 
 __all__ = ["CompressionReport"]
+
+_Cost = TypeVar("_Cost")
 
 
 class CompressionReport(Callback):
@@ -47,8 +51,8 @@ class CompressionReport(Callback):
             training batch.
 
     ======================  ==============================================================================
-    ``on_fit_start``        profile the dense model (a resumed run keeps the profile of its first start)
-    ``on_train_batch_start``  run the dense model on the first sample, if there is no other example
+    ``on_fit_start``        profile the dense model, and keep a copy of it on the CPU to time it in the end
+    ``on_train_batch_start``  take the example from the first batch, if there is no other
     ``on_validation_end``   note the metrics
     ``teardown``            all callbacks have settled: profile the compressed model, print, write
     ======================  ==============================================================================
@@ -61,10 +65,11 @@ class CompressionReport(Callback):
 
     def _reset(self) -> None:
         self._before: ModelProfile | None = None
+        self._twin: nn.Module | None = None
+        self._uncosted = "needs example_input"
         self._metrics_before: dict[str, float] = {}
         self._metrics: dict[str, float] = {}
         self._dense_steps = 0
-        self._uncosted = "needs example_input"
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -79,6 +84,8 @@ class CompressionReport(Callback):
         self._metrics_before = state_dict["metrics_before"]
         self._metrics = state_dict["metrics"]
         self._dense_steps = state_dict["dense_steps"]
+        # What the model of the checkpoint is by now is not the dense one.
+        self._twin = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -88,22 +95,27 @@ class CompressionReport(Callback):
         self._directory = Path(self.dirpath or trainer.log_dir or trainer.default_root_dir)
         self._device = pl_module.device
         self._sharded = any(isinstance(parameter, DTensor) for parameter in pl_module.parameters())
-        if self._sharded:
-            self._uncosted = "not measured: sharded"
         self._example = pl_module.example_input_array if self.example_input is None else self.example_input
-        self._wanted = self._example is None and not self._sharded and trainer.is_global_zero
-        if self._before is None and (trainer.is_global_zero or self._sharded):
-            self._before = profile(pl_module, None if self._sharded else self._example)
+        self._waiting = trainer.is_global_zero and not self._sharded  # for the first batch
+        if self._before is not None or not (trainer.is_global_zero or self._sharded):
+            return
+        self._before = profile(pl_module)
+        if self._sharded:
+            return
+        shared = {id(one): one for one in (trainer, *trainer.callbacks)}  # type: ignore[attr-defined]
+        self._twin = copy.deepcopy(pl_module, shared).cpu()
+        if self._example is not None:
+            self._before = replace(self._before, macs=count_macs(pl_module, self._example))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if not self._wanted:
+        if not self._waiting:
             return
-        self._wanted = False
+        self._waiting = False
         tensor = _first_tensor(batch)
-        if tensor is not None:
+        if self._example is None and tensor is not None:
             self._example = tensor[:1].detach().clone()
-        if self._before and self._before.cost is None:
-            self._before = replace(self._before, cost=self._measured(pl_module))
+        if self._before and self._before.macs is None:
+            self._before = replace(self._before, macs=self._tried(lambda example: count_macs(pl_module, example)))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._earlier = dict(trainer.callback_metrics)
@@ -127,18 +139,17 @@ class CompressionReport(Callback):
         after = profile(pl_module)
         if not trainer.is_global_zero:
             return
-        if self._before.cost is not None:
-            pl_module.to(self._device)  # the strategy has moved it to the CPU
-            after = replace(after, cost=self._measured(pl_module))
-            pl_module.cpu()
+        if not self._sharded:
+            after = replace(after, macs=self._tried(lambda example: count_macs(pl_module, example)))
         comparison = Comparison(
             before=self._before,
             after=after,
+            latencies=self._latencies(pl_module),
+            uncosted=self._uncosted,
             metrics_before=self._metrics_before,
             metrics_after=self._metrics,
             dense_steps=self._dense_steps,
             steps=trainer.global_step,
-            uncosted=self._uncosted,
             methods=_methods(trainer.callbacks),  # type: ignore[attr-defined]
         )
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -147,14 +158,25 @@ class CompressionReport(Callback):
         show(comparison)
         rank_zero_info(f"report.md, report.json and model.lcz are in {self._directory}")
 
-    def _measured(self, module: LightningModule) -> Cost | None:
-        """The cost of the example, or None and the reason noted: a finished run is not lost for it."""
+    def _latencies(self, module: LightningModule) -> tuple[Latency, Latency] | None:
+        """Of the dense twin and the compressed model, where the run was; the strategy has moved both to the CPU."""
+        if self._twin is None:
+            self._uncosted = "not measured: sharded" if self._sharded else "not measured: resumed run"
+            return None
+        models = [self._twin.to(self._device), module.to(self._device)]
+        measured = self._tried(lambda example: measure_latencies(models, example))
+        module.cpu()
+        self._twin = None
+        return (measured[0], measured[1]) if measured else None
+
+    def _tried(self, cost: Callable[[ExampleInput], _Cost]) -> _Cost | None:
+        """The cost of the example, or None and the reason noted: no run is lost for it."""
         if self._example is None:
             return None
         try:
-            return measure(module, self._example)
+            return cost(self._example)
         except Exception as error:
-            self._uncosted = f"needs example_input: forward failed with {type(error).__name__}: {error}".split("\n")[0]
+            self._uncosted = f"needs example_input: {type(error).__name__}: {error}".split("\n")[0]
             return None
 
 

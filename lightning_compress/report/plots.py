@@ -39,7 +39,7 @@ def _zeros(axes: Axes, comparison: Comparison) -> None:
     bars = axes.barh([layer.name for layer in weights], shares, color=_AFTER)
     axes.bar_label(bars, fmt="%.1f %%", padding=3)
     axes.invert_yaxis()
-    axes.set(title="Zeros per weight", xlabel="share of zeros in %", xlim=(0, 118), xticks=range(0, 101, 20))
+    axes.set(title="Zeros per weight tensor", xlabel="share of zeros in %", xlim=(0, 118), xticks=range(0, 101, 20))
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -51,5 +51,5 @@ def _sizes(axes: Axes, comparison: Comparison) -> None:
         axes.bar_label(bars, fmt="{:,.4g}", padding=2)
     axes.set(title="Size", ylabel="kB", xticks=[0, 1], xticklabels=["state dict", "archive (.lcz)"])
     axes.margins(y=0.12)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.1))
     axes.spines[["top", "right"]].set_visible(False)

@@ -10,7 +10,8 @@ from rich import box
 from rich.table import Table as RichTable
 
 from lightning_compress.report.comparisons import Comparison, remarks
-from lightning_compress.report.profile import Cost, LayerProfile
+from lightning_compress.report.costs import Latency
+from lightning_compress.report.profile import LayerProfile
 
 __all__ = ["Table", "as_dict", "markdown", "rich_table", "tables"]
 
@@ -29,7 +30,8 @@ def tables(comparison: Comparison) -> list[Table]:
     methods = tuple(
         (name, key, _value(value)) for name, report in comparison.methods.items() for key, value in report.items()
     )
-    whole = Table("Model", ("", "before", "after", "ratio"), (*_sizes(comparison), *_costs(comparison)))
+    rows = (*_sizes(comparison), *_costs(comparison), *_metrics(comparison))
+    whole = Table("Model", ("", "before", "after", "ratio"), rows)
     return [whole, _layers(comparison), *([Table("Methods", ("callback", "", "value"), methods)] if methods else [])]
 
 
@@ -76,49 +78,52 @@ def _sizes(comparison: Comparison) -> list[tuple[str, ...]]:
 
 
 def _costs(comparison: Comparison) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
-    if comparison.costs:
-        before, after = comparison.costs
-        rows += [
-            (f"MACs, input {after.inputs}", *_numbers(before.macs, after.macs)),
-            (f"latency on {after.device}, ms", _milliseconds(before), _milliseconds(after), _speedup(before, after)),
-        ]
-    else:
-        rows += [(name, comparison.uncosted, comparison.uncosted, "") for name in ("MACs", "latency")]
-    for name in comparison.metrics_before | comparison.metrics_after:  # type: ignore[operator]
-        values = (metrics.get(name) for metrics in (comparison.metrics_before, comparison.metrics_after))
-        rows.append((name, *("" if value is None else f"{value:.4f}" for value in values), ""))
-    return rows
+    missing = (comparison.uncosted, comparison.uncosted, "")
+    macs = comparison.before.macs, comparison.after.macs
+    counted = ("MACs", *missing)
+    if macs[0] and macs[1]:
+        counted = (f"MACs, input {macs[1].inputs}", *_numbers(macs[0].total, macs[1].total))
+    timed = ("latency", *missing)
+    if comparison.latencies:
+        before, after = comparison.latencies
+        timed = (f"latency on {after.device}, ms", _milliseconds(before), _milliseconds(after), _speed(before, after))
+    return [counted, timed]
+
+
+def _metrics(comparison: Comparison) -> list[tuple[str, ...]]:
+    before, after = comparison.metrics_before, comparison.metrics_after
+    shown = [{name: f"{value:.4f}" for name, value in metrics.items()} for metrics in (before, after)]
+    return [(name, *(metrics.get(name, "") for metrics in shown), "") for name in {**before, **after}]
 
 
 def _layers(comparison: Comparison) -> Table:
     heads = ("parameter", "shape", "parameters", "non-zero", "zeros", "distinct", "state dict", "archive", "MACs")
-    macs = [cost.layer_macs if cost else {} for cost in (comparison.before.cost, comparison.after.cost)]
-    counted: set[str] = set()
-    rows = []
-    for before, after in comparison.layers:
-        name = (after or before).name  # type: ignore[union-attr]
-        holder = name.rpartition(".")[0]
-        first, counted = holder not in counted, counted | {holder}  # a layer's MACs stand on its first row
-        rows.append(
-            (
-                name,
-                _change(before, after, lambda layer: " x ".join(map(str, layer.shape)) or "scalar"),
-                _change(before, after, lambda layer: f"{layer.parameters:,}"),
-                _change(before, after, lambda layer: f"{layer.nonzeros:,}"),
-                _change(before, after, lambda layer: f"{1 - layer.nonzeros / max(1, layer.parameters):.1%}"),
-                _change(before, after, lambda layer: f"{layer.distinct:,}"),
-                _change(before, after, lambda layer: f"{layer.state_bytes:,}"),
-                _change(before, after, lambda layer: f"{layer.archive_bytes:,}"),
-                _arrow(*(f"{of[holder]:,}" if first and holder in of else "" for of in macs)),
-            )
-        )
+    rows = [_layer(before, after) for before, after in comparison.layers]
+    macs = [model.macs.layers if model.macs else {} for model in (comparison.before, comparison.after)]
+    for index, row in enumerate(rows):
+        holder = row[0].rpartition(".")[0]
+        first = holder not in [other[0].rpartition(".")[0] for other in rows[:index]]
+        counts = [f"{layers[holder]:,}" if first and holder in layers else "" for layers in macs]
+        rows[index] = (*row, _arrow(*counts))
     return Table("Layers", heads, (*rows, _total(comparison)))
+
+
+def _layer(before: LayerProfile | None, after: LayerProfile | None) -> tuple[str, ...]:
+    shows: list[Callable[[LayerProfile], str]] = [
+        lambda layer: " x ".join(map(str, layer.shape)) or "scalar",
+        lambda layer: f"{layer.parameters:,}",
+        lambda layer: f"{layer.nonzeros:,}",
+        lambda layer: f"{layer.sparsity:.1%}",
+        lambda layer: f"{layer.distinct:,}",
+        lambda layer: f"{layer.state_bytes:,}",
+        lambda layer: f"{layer.archive_bytes:,}",
+    ]
+    name = (after or before).name  # type: ignore[union-attr]
+    return (name, *(_change(before, after, show) for show in shows))
 
 
 def _total(comparison: Comparison) -> tuple[str, ...]:
     before, after = comparison.before, comparison.after
-    macs = [f"{cost.macs:,}" for cost in comparison.costs] if comparison.costs else ["", ""]
     return (
         "total, with buffers",
         "",
@@ -128,7 +133,7 @@ def _total(comparison: Comparison) -> tuple[str, ...]:
         "",
         _arrow(f"{before.state_bytes:,}", f"{after.state_bytes:,}"),
         _arrow(f"{before.archive_bytes:,}", f"{after.archive_bytes:,}"),
-        _arrow(*macs),
+        _arrow(*(f"{model.macs.total:,}" if model.macs else "" for model in (before, after))),
     )
 
 
@@ -145,14 +150,14 @@ def _numbers(before: int, after: int) -> tuple[str, str, str]:
     return f"{before:,}", f"{after:,}", ratio
 
 
-def _milliseconds(cost: Cost) -> str:
-    return f"{1e3 * cost.latency:.3f} ± {500 * cost.spread:.3f}"
+def _milliseconds(latency: Latency) -> str:
+    return f"{1e3 * latency.median:.3f} ({1e3 * latency.lower:.3f}-{1e3 * latency.upper:.3f})"
 
 
-def _speedup(before: Cost, after: Cost) -> str:
-    if abs(before.latency - after.latency) <= before.spread + after.spread:
-        return "within spread"
-    ratio = before.latency / after.latency
+def _speed(before: Latency, after: Latency) -> str:
+    if not after.differs(before):
+        return "no difference"
+    ratio = before.median / after.median
     return f"{ratio:.2f}x faster" if ratio > 1 else f"{1 / ratio:.2f}x slower"
 
 
