@@ -10,19 +10,24 @@ if TYPE_CHECKING:
     from lightning_compress.deploy import export
     from lightning_compress.distillation import DistillationCallback, DistillationModule
     from lightning_compress.pruning import NM, Block, PruningCallback, Unstructured
+    from lightning_compress.quantization import BinarizationCallback, QATCallback
     from lightning_compress.report import CompressionReport
+    from lightning_compress.sharing import WeightSharingCallback
 
 __version__ = "0.1.0"
 
 __all__ = [
     "NM",
     "ArchiveError",
+    "BinarizationCallback",
     "Block",
     "CompressionReport",
     "DistillationCallback",
     "DistillationModule",
     "PruningCallback",
+    "QATCallback",
     "Unstructured",
+    "WeightSharingCallback",
     "export",
     "load_archive",
 ]
@@ -33,7 +38,9 @@ _ROOMS = {
     "deploy": ("export",),
     "distillation": ("DistillationCallback", "DistillationModule"),
     "pruning": ("NM", "Block", "PruningCallback", "Unstructured"),
+    "quantization": ("BinarizationCallback", "QATCallback"),
     "report": ("CompressionReport",),
+    "sharing": ("WeightSharingCallback",),
 }
 _HOMES = {name: f"{__name__}.{room}" for room, names in _ROOMS.items() for name in names}
 
