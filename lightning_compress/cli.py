@@ -11,6 +11,7 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -36,11 +37,18 @@ def run(args: Sequence[str] | None = None) -> None:
     # Lightning takes seconds to import, and a look into an archive does not need it.
     from lightning.pytorch.cli import LightningCLI
 
-    import lightning_compress.report  # noqa: F401  (a class that is imported can be named without its path)
+    import lightning_compress
+    import lightning_compress.report
 
+    for name in lightning_compress.__all__:  # a class that is imported can be named in a config without its path
+        getattr(lightning_compress, name)
     # As with `python -m`, the modules of a project are found from its folder.
     sys.path.insert(0, os.getcwd())
-    LightningCLI(args=None if args is None else list(args), save_config_kwargs={"overwrite": True})
+    LightningCLI(
+        args=None if args is None else list(args),
+        save_config_kwargs={"overwrite": True},
+        parser_kwargs={"description": "Compression during training. Beside these: inspect model.lcz lists an archive."},
+    )
 
 
 def inspect(args: Sequence[str]) -> None:
@@ -52,9 +60,9 @@ def inspect(args: Sequence[str]) -> None:
         contents = inspect_archive(path)
     except (OSError, ArchiveError) as error:
         parser.error(str(error))
-    table = Table("tensor", "shape", "dtype", "form", title=path, title_justify="left")
-    for head in ("elements", "bytes", "entropy", "bits each"):
-        table.add_column(head, justify="right")
+    table = Table(title=path, title_justify="left", box=box.SIMPLE_HEAD)
+    for index, head in enumerate(("tensor", "shape", "dtype", "form", "elements", "bytes", "entropy", "bits each")):
+        table.add_column(head, justify="left" if index < 4 else "right", overflow="fold")
     for tensor in contents.tensors:
         table.add_row(
             tensor.name,
