@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lightning_compress.archive import ArchiveError, load_archive
+    from lightning_compress.deploy import export
     from lightning_compress.distillation import DistillationCallback, DistillationModule
     from lightning_compress.pruning import NM, Block, PruningCallback, Unstructured
+    from lightning_compress.report import CompressionReport
 
 __version__ = "0.1.0"
 
@@ -16,18 +18,22 @@ __all__ = [
     "NM",
     "ArchiveError",
     "Block",
+    "CompressionReport",
     "DistillationCallback",
     "DistillationModule",
     "PruningCallback",
     "Unstructured",
+    "export",
     "load_archive",
 ]
 
 # A name is imported when it is first asked for: whoever only loads an archive needs nothing of Lightning.
 _ROOMS = {
     "archive": ("ArchiveError", "load_archive"),
+    "deploy": ("export",),
     "distillation": ("DistillationCallback", "DistillationModule"),
     "pruning": ("NM", "Block", "PruningCallback", "Unstructured"),
+    "report": ("CompressionReport",),
 }
 _HOMES = {name: f"{__name__}.{room}" for room, names in _ROOMS.items() for name in names}
 

@@ -18,10 +18,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-__all__ = ["LatentWeights", "Projection", "gather", "local", "shard"]
+__all__ = ["LatentWeights", "Projection", "gather", "local", "shard", "shard_group"]
 
 
 class Projection(Protocol):
@@ -123,13 +124,15 @@ class LatentWeights:
     @torch.no_grad()
     def adopt(self) -> None:
         """Take what another hand (weight averaging, say) wrote into the parameters as their latents, and project it."""
-        for name in self._latents:
-            held = self._weight(name).clone()
-            self.restore([name])
-            self._project([name])
-            if not torch.equal(self._weight(name), held):
-                self._weight(name).copy_(held)
-                self.compress([name])
+        held = {name: self._weight(name).clone() for name in self._latents}
+        self.restore(held)
+        self._project(list(held))
+        changed = [name for name in held if not torch.equal(self._weight(name), held[name])]
+        if changed:
+            self.restore(held)
+            for name in changed:
+                self._weight(name).copy_(held[name])
+            self.compress(held)
 
     def load(self, latents: Mapping[str, Tensor]) -> None:
         """Take unsharded ``latents`` of a checkpoint; the parameters keep what they hold.
@@ -200,3 +203,18 @@ def gather(tensor: Tensor, like: Tensor) -> Tensor:
         tensor, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
     )
     return whole.full_tensor()
+
+
+def shard_group(parameters: Sequence[Tensor]) -> dist.ProcessGroup | None:
+    """The processes that the parameters are sharded over, if they are.
+
+    Raises:
+        ValueError: some are sharded otherwise than others, or over a mesh of several dimensions.
+    """
+    meshes = {p.device_mesh for p in parameters if isinstance(p, DTensor)}
+    if not meshes:
+        return None
+    mesh = meshes.pop()
+    if meshes or mesh.ndim != 1 or not all(isinstance(p, DTensor) for p in parameters):
+        raise ValueError("need all targets sharded over one and the same one-dimensional device mesh, or scope='layer'")
+    return mesh.get_group()

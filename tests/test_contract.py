@@ -26,6 +26,7 @@ from lightning.pytorch.callbacks import (
 from lightning_compress import NM, Block, PruningCallback
 from lightning_compress.pruning import criteria
 from lightning_compress.schedules import Constant, Cubic, Linear
+from lightning_compress.sharing import WeightSharingCallback, gradients, kmeans
 from tests.distributed import run_distributed
 from tests.toys import Batches, Digits, Manual, Randomness, build, fit, held_out, trainer
 
@@ -60,6 +61,21 @@ def tiles(module):
             assert set(kept.unique().tolist()) <= {0, 8}
 
 
+def values(most):
+    def check(module):
+        assert all(len(weight.unique()) <= most for weight in weights(module).values())
+
+    return check
+
+
+def both(*checks):
+    def check(module):
+        for one in checks:
+            one(module)
+
+    return check
+
+
 @dataclass(frozen=True)
 class Case:
     callbacks: Callable[[], list[L.Callback]]
@@ -86,6 +102,25 @@ CASES = {
             PruningCallback(0.9, schedule=Cubic(0.2, 0.7), include=("net.9", "net.11")),
         ],
         sparsity(0.9, "net.0.weight", "net.3.weight"),
+    ),
+    "sharing": Case(lambda: [WeightSharingCallback(8, schedule=RAMP, every_n_steps=3)], values(8)),
+    "sharing at once": Case(
+        lambda: [WeightSharingCallback(8, schedule=Constant(), init=kmeans.plus_plus, gradient=gradients.summed)],
+        values(8),
+    ),
+    "pruning and sharing": Case(
+        lambda: [
+            WeightSharingCallback(8, schedule=Linear(0.1, 0.5), every_n_steps=4),
+            PruningCallback(0.9, schedule=RAMP, every_n_steps=3),
+        ],
+        both(sparsity(0.9), values(8)),
+    ),
+    "regrowth and sharing": Case(
+        lambda: [
+            PruningCallback(0.9, schedule=Linear(0.1, 0.5), every_n_steps=2, regrow=True),
+            WeightSharingCallback(8, schedule=RAMP, every_n_steps=5),
+        ],
+        both(sparsity(0.9), values(8)),
     ),
 }
 resumes = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")

@@ -6,12 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
-import torch.distributed as dist
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
-from lightning_compress.latent import local
+from lightning_compress.latent import local, shard_group
 from lightning_compress.pruning import criteria
 from lightning_compress.pruning.criteria import Criterion, evidence_of
 from lightning_compress.pruning.inputs import InputSquares, check_inputs
@@ -180,7 +178,7 @@ class PruningCallback(WeightCompression):
     def _cut(self, names: Sequence[str], weights: Mapping[str, Tensor]) -> None:
         """Renew the masks of the named weights, ranked against each other."""
         mine = {name: weights[name] for name in names}
-        group = _shard_group([self.targets[name].parameter for name in names])
+        group = shard_group([self.targets[name].parameter for name in names])
         cut = find_cut(lambda: self._scores(mine), self.sparsity * self.strength, group)
         passed = 0
         for name, scores in zip(names, self._scores(mine), strict=True):
@@ -205,17 +203,6 @@ def _word(mask: Tensor, weight: Tensor) -> Tensor:
 
 def _mask_(weight: Tensor, word: Tensor) -> None:
     weight.view(word.dtype).bitwise_and_(word)
-
-
-def _shard_group(parameters: Sequence[Tensor]) -> dist.ProcessGroup | None:
-    """The processes that the parameters are sharded over, if they are."""
-    meshes = {p.device_mesh for p in parameters if isinstance(p, DTensor)}
-    if not meshes:
-        return None
-    mesh = meshes.pop()
-    if meshes or mesh.ndim != 1 or not all(isinstance(p, DTensor) for p in parameters):
-        raise ValueError("need all targets sharded over one and the same one-dimensional device mesh, or scope='layer'")
-    return mesh.get_group()
 
 
 def _sparsity(sparsity: float | None, pattern: Pattern) -> float:

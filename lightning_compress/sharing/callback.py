@@ -1,0 +1,214 @@
+"""Weight sharing during training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from lightning_compress.latent import gather, shard_group
+from lightning_compress.schedules import Cubic, Schedule
+from lightning_compress.sharing import gradients as shared_gradients
+from lightning_compress.sharing.gradients import Gradient
+from lightning_compress.sharing.kmeans import Init, assign, fit, linear
+from lightning_compress.sharing.totals import totals
+from lightning_compress.targets import Selection, Target
+from lightning_compress.training import SHARE, WeightCompression
+
+__all__ = ["WeightSharingCallback"]
+
+_MANY = 255  # clusters with which a ramp starts: with zero, what a byte can tell apart
+
+
+class WeightSharingCallback(WeightCompression):
+    """Let the weights of a layer, or of all layers, hold few distinct values, and train these values.
+
+    K-means groups the weights; every weight holds the mean of its cluster. While the schedule ramps, the number of
+    clusters falls by equal ratios from 255 to ``clusters``: they are fitted anew every ``every_n_steps`` optimizer
+    steps, and in between weights go on learning behind the values that they hold, so that one may join another cluster
+    at every step. Once the ramp is done the clusters stay, and the gradients of a cluster's weights are shared: what is
+    trained from then on are the values (Deep Compression's trained quantization; ``schedule=Step(0.5)`` is that alone).
+
+    A weight that pruning has set to zero stays zero: zero is then one of the ``clusters`` values.
+
+    Args:
+        clusters: distinct values per codebook, 2 or more.
+        scope: a codebook for each target (``"layer"``), or one for all of them (``"global"``), which one optimizer must
+            step.
+        schedule: progress of the run -> how far the number of clusters has come down.
+        every_n_steps: optimizer steps between two fits of the codebook while the schedule ramps.
+        init: where k-means starts from; see :mod:`~lightning_compress.sharing.kmeans`.
+        gradient: how gradients are shared; see :mod:`~lightning_compress.sharing.gradients`. The mean suits the dense
+            model's learning rate; the sum is larger by the size of a cluster, which Adam cancels and SGD does not.
+        include: patterns of parameters to share; see :func:`~lightning_compress.targets.select`.
+        exclude: patterns of parameters to leave alone.
+
+    Raises:
+        ValueError: an argument is out of its range; in ``fit``, a weight is not finite, two callbacks share one weight,
+            or several optimizers step the targets of one codebook.
+        TypeError: ``include`` or ``exclude`` is one string.
+
+    From YAML::
+
+        callbacks:
+          - class_path: lightning_compress.WeightSharingCallback
+            init_args:
+              clusters: 16
+              init: lightning_compress.sharing.kmeans.density
+              schedule: {class_path: lightning_compress.schedules.Linear, init_args: {begin: 0.15, until: 0.9}}
+
+    Papers: Han, Mao and Dally, "Deep Compression: compressing deep neural networks with pruning, trained quantization
+    and Huffman coding", https://arxiv.org/abs/1510.00149 (2016); Ullrich, Meeds and Welling, "Soft weight-sharing for
+    neural network compression", https://arxiv.org/abs/1702.04008 (2017).
+
+    >>> WeightSharingCallback(clusters=1)
+    Traceback (most recent call last):
+    ValueError: need clusters >= 2, got clusters=1
+    """
+
+    rank: ClassVar[int] = SHARE
+
+    def __init__(
+        self,
+        clusters: int = 16,
+        scope: Literal["layer", "global"] = "layer",
+        schedule: Schedule = Cubic(begin=0.15, until=0.9),
+        every_n_steps: int = 50,
+        init: Init = linear,
+        gradient: Gradient = shared_gradients.mean,
+        include: Sequence[str] = ("*",),
+        exclude: Sequence[str] = (),
+    ) -> None:
+        super().__init__(schedule, every_n_steps, include, exclude)
+        if clusters < 2:
+            raise ValueError(f"need clusters >= 2, got clusters={clusters}")
+        if scope not in ("layer", "global"):
+            raise ValueError(f"need scope 'layer' or 'global', got scope={scope!r}")
+        self.clusters = clusters
+        self.scope = scope
+        self.init = init
+        self.gradient = gradient
+
+    @property
+    def entries(self) -> int:
+        """How many distinct values a codebook may hold now: from 255 down to ``clusters``, by equal ratios."""
+        many = max(_MANY, self.clusters)
+        return round(math.exp((1 - self.strength) * math.log(many) + self.strength * math.log(self.clusters)))
+
+    def begin(self, selection: Selection) -> None:
+        super().begin(selection)
+        self._codes: dict[str, Tensor] = {}  # 0 for a weight that is zero, k for one of the k-th cluster
+        self._found = False  # the clusters are those that stay
+
+    @property
+    def settled(self) -> bool:
+        return False  # zeros may come and go to the end
+
+    def check(self, target: Target) -> None:
+        if getattr(target.module, "sparse", False):
+            raise ValueError(f"need dense gradients, got {target.name!r} of an embedding with sparse=True: exclude it")
+
+    def describe(self) -> str:
+        gradient, init = (getattr(each, "__name__", repr(each)) for each in (self.gradient, self.init))
+        return f"{self.clusters} values, {self.scope} scope, {init} start, gradients {gradient}, {self.schedule}"
+
+    def update(self, weights: Mapping[str, Tensor]) -> None:
+        for names in self._codebooks(weights):
+            self._codes |= self._present(names, weights)[0] if self._found else self._fitted(names, weights)
+        self._found = self.strength == 1.0
+
+    def project_(self, weights: Mapping[str, Tensor]) -> None:
+        for names in self._codebooks(weights):
+            codes, table = self._present(names, weights)
+            for name in names:
+                weights[name].copy_(_look_up(table.to(weights[name].dtype), codes[name]))
+
+    def backward_(self, gradients: Mapping[str, Tensor], latents: Mapping[str, Tensor]) -> None:
+        for names in self._codebooks(gradients):
+            if self._found:
+                self._share_(names, gradients)
+            else:
+                self._reassign(names, latents)
+
+    def metrics(self) -> dict[str, float]:
+        key = "clusters" if self.include == ("*",) else f"clusters/{','.join(self.include)}"
+        return {key: float(self.entries)}
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        return {"codes": self._codes}
+
+    def load_tensors(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        self._codes = {name: codes.clone() for name, codes in tensors["codes"].items()}
+        self._found = self.strength == 1.0
+
+    def _codebooks(self, tensors: Mapping[str, Tensor]) -> list[list[str]]:
+        """Names of the tensors that share a codebook."""
+        return [list(tensors)] if self.scope == "global" else [[name] for name in tensors]
+
+    def _fitted(self, names: Sequence[str], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Codes of new clusters."""
+        whole = torch.cat([gather(weights[name], self.targets[name].parameter).flatten() for name in names])
+        others = whole[whole != 0]
+        codebook = fit(others, self.entries - (len(others) < len(whole)), self.init)
+        dtype = torch.uint8 if self.entries <= _MANY else torch.int32
+        return {
+            name: (assign(weights[name], codebook) + 1).masked_fill_(weights[name] == 0, 0).to(dtype) for name in names
+        }
+
+    def _present(self, names: Sequence[str], weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+        """Codes of weights of which some have become zero and some others are zero no more, and the codes' values."""
+        codes = {name: self._codes[name].masked_fill(weights[name] == 0, 0) for name in names}
+        sums, counts = self._totals(names, weights, codes)
+        if torch.count_nonzero(counts) > self.entries:  # zeros have come, and no entry is left for them
+            codes = self._fitted(names, weights)
+            sums, counts = self._totals(names, weights, codes)
+        table = sums / counts.clamp(min=1)
+        table[0] = 0
+        for name in names:
+            back = (weights[name] != 0).logical_and_(codes[name] == 0)
+            if back.any():
+                codes[name][back] = _nearest(weights[name][back], table, counts).to(codes[name].dtype)
+        return codes, table
+
+    def _totals(
+        self, names: Sequence[str], tensors: Mapping[str, Tensor], codes: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        if self.scope == "global" and len(names) < len(self._codes):
+            raise ValueError(
+                f"need one optimizer that steps all targets for scope='global', got one for {list(names)} of "
+                f"{list(self._codes)}: use scope='layer', or exclude what is not trained"
+            )
+        group = shard_group([self.targets[name].parameter for name in names])
+        return totals([tensors[name] for name in names], [codes[name] for name in names], self.entries + 1, group)
+
+    def _reassign(self, names: Sequence[str], latents: Mapping[str, Tensor]) -> None:
+        """Let every weight that has learnt its way to another cluster join it."""
+        sums, counts = self._totals(names, latents, self._codes)
+        for name in names:
+            codes = self._codes[name]
+            nearest = _nearest(latents[name], sums / counts.clamp(min=1), counts)
+            self._codes[name] = nearest.to(codes.dtype).masked_fill_(codes == 0, 0)
+
+    def _share_(self, names: Sequence[str], gradients: Mapping[str, Tensor]) -> None:
+        """Give all weights of a cluster one gradient; what is zero has no share, and may grow back by its own."""
+        shared = self.gradient(*self._totals(names, gradients, self._codes))
+        for name in names:
+            codes, gradient = self._codes[name], gradients[name]
+            gradient.copy_(torch.where(codes == 0, gradient, _look_up(shared.to(gradient.dtype), codes)))
+
+
+def _nearest(weights: Tensor, table: Tensor, counts: Tensor) -> Tensor:
+    """Code of the cluster, of those that have members, whose value is nearest; 0 if there is none."""
+    used = counts[1:].nonzero().squeeze(1).int() + 1
+    if not len(used):
+        return torch.zeros_like(weights, dtype=torch.int32)
+    ascending, order = table[used].to(weights.dtype).sort()
+    return _look_up(used[order], assign(weights, ascending))
+
+
+def _look_up(table: Tensor, codes: Tensor) -> Tensor:
+    """``table[codes]``, several times as fast."""
+    return table.index_select(0, codes.flatten().int()).view(codes.shape)

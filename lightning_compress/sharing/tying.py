@@ -1,0 +1,88 @@
+"""Tying: layers that are one layer, seen in several places of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+__all__ = ["share"]
+
+
+def share(module: nn.Module, ties: Mapping[str, str]) -> None:
+    """Let layers of equal shape use one and the same parameters and buffers.
+
+    The state dict keeps both names, so that its checkpoints load, strict, into the model without ties; there both
+    layers hold the same numbers. The optimizer sees each tied parameter once and an archive stores it once. Call it
+    where the model is built, before optimizers are: in ``__init__`` or ``configure_model``.
+
+    Layers keep what is no tensor, strides or activation functions, to themselves.
+
+    Args:
+        module: the model.
+        ties: name of a layer that gives up its own tensors -> name of the layer whose tensors it uses. Layers are
+            modules of any depth, ``""`` excepted; a chain ``{"c": "b", "b": "a"}`` ties all three.
+
+    Raises:
+        ValueError: a name is no layer, a layer is tied to itself, in a circle, to what it contains or is contained in,
+            or two tied layers differ in the names, shapes or dtypes of their tensors. The model is then as it was.
+
+    >>> net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    >>> share(net, {"1": "0"})
+    >>> net[1].weight is net[0].weight, list(net.state_dict()), len(list(net.parameters()))
+    (True, ['0.weight', '0.bias', '1.weight', '1.bias'], 2)
+    """
+    layers = dict(module.named_modules(remove_duplicate=False))
+    sources = {name: _source(name, ties) for name in ties}
+    for name, source in sources.items():
+        for each in (name, source):
+            if not each or each not in layers:
+                raise ValueError(f"need names of layers, got {each!r}; there are: {', '.join(filter(None, layers))}")
+        _check(name, layers[name], source, layers[source])
+    for name, source in sources.items():
+        _tie(layers[name], layers[source])
+
+
+def _source(name: str, ties: Mapping[str, str]) -> str:
+    """The layer at the end of the chain that begins with ``name``."""
+    source, seen = ties[name], {name}
+    while source in ties:
+        if source in seen:
+            raise ValueError(f"need ties that end at a layer of its own, got a circle through {source!r}")
+        seen.add(source)
+        source = ties[source]
+    if source in seen:
+        raise ValueError(f"need ties that end at a layer of its own, got a circle through {source!r}")
+    return source
+
+
+def _check(name: str, layer: nn.Module, source: str, other: nn.Module) -> None:
+    if f"{name}.".startswith(f"{source}.") or f"{source}.".startswith(f"{name}."):
+        raise ValueError(f"need layers apart from each other, got {name!r} and {source!r}")
+    mine, theirs = (
+        {key: (tuple(tensor.shape), tensor.dtype) for key, tensor in _tensors(each).items()} for each in (layer, other)
+    )
+    for key in sorted(mine.keys() | theirs.keys()):
+        if mine.get(key) != theirs.get(key):
+            raise ValueError(
+                f"need layers of equal tensors to tie {name!r} to {source!r}, got {key!r} as "
+                f"{_shown(mine.get(key))} and {_shown(theirs.get(key))}"
+            )
+
+
+def _shown(form: tuple[tuple[int, ...], object] | None) -> str:
+    return "none" if form is None else f"{form[1]} {form[0]}"
+
+
+def _tensors(layer: nn.Module) -> dict[str, Tensor]:
+    parameters = dict(layer.named_parameters(remove_duplicate=False))
+    return parameters | dict(layer.named_buffers(remove_duplicate=False))
+
+
+def _tie(layer: nn.Module, source: nn.Module) -> None:
+    for name, mine in layer.named_modules(remove_duplicate=False):
+        theirs = source.get_submodule(name)
+        for key in mine._parameters:
+            mine._parameters[key] = theirs._parameters[key]
+        for key in mine._buffers:
+            mine._buffers[key] = theirs._buffers[key]
