@@ -1,77 +1,89 @@
-"""The command line: Lightning's own, with this package's names at hand, and a look into archives.
-
-lightning-compress fit --config digits.yaml
-lightning-compress inspect model.lcz
-"""
+"""The command line: LightningCLI with this package's callbacks at hand, and a look into archives."""
 
 from __future__ import annotations
 
-import os
+import argparse
 import sys
-from argparse import ArgumentParser
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from lightning_compress.archive import ArchiveError, inspect_archive
+import lightning_compress
+from lightning_compress.archive import ArchiveContents, ArchiveError, inspect_archive
 
-__all__ = ["inspect", "main", "run"]
+__all__ = ["contents_table", "main"]
+
+_USAGE = """lightning-compress: compression that happens during training
+
+  lightning-compress fit|validate|test|predict --config config.yaml ...   train or evaluate; see fit --help
+  lightning-compress inspect model.lcz                                    what is inside an archive
+"""
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run one command; ``args`` are those of the command line by default."""
-    given = sys.argv[1:] if args is None else list(args)
-    if given[:1] == ["inspect"]:
-        inspect(given[1:])
-    else:
-        run(args)
+    """Run one command.
 
+    Models, data and callbacks are named in the config by ``class_path``; those of this package also by their bare
+    names. What lies in the working directory can be named as well.
 
-def run(args: Sequence[str] | None = None) -> None:
-    """``fit``, ``validate``, ``test`` or ``predict``: :class:`lightning.pytorch.cli.LightningCLI`.
-
-    The class of the model and of the data are given by the config; a config written before is written over.
+    Args:
+        args: the words after the program's name; by default those of the process.
     """
-    # Lightning takes seconds to import, and a look into an archive does not need it.
+    words = list(sys.argv[1:] if args is None else args)
+    if not words or words[0] in ("-h", "--help"):
+        print(_USAGE)
+    elif words[0] == "inspect":
+        _inspect(words[1:])
+    else:
+        sys.path.insert(0, str(Path.cwd()))
+        _run(None if args is None else words)
+
+
+def _run(words: Sequence[str] | None) -> None:
+    # Takes seconds to import, and a look into an archive does not need it.
     from lightning.pytorch.cli import LightningCLI
 
-    import lightning_compress.report  # noqa: F401  (a class that is imported can be named without its path)
+    for name in lightning_compress.__all__:  # a bare name resolves once its class is imported
+        getattr(lightning_compress, name)
+    # Given words beside those of the process, Lightning warns of a mistake.
+    LightningCLI(args=None if words is None else list(words), save_config_kwargs={"overwrite": True})
 
-    # As with `python -m`, the modules of a project are found from its folder.
-    sys.path.insert(0, os.getcwd())
-    LightningCLI(args=None if args is None else list(args), save_config_kwargs={"overwrite": True})
 
-
-def inspect(args: Sequence[str]) -> None:
-    """``inspect model.lcz``: what is in an archive, and how near each tensor is to the least that was possible."""
-    parser = ArgumentParser("lightning-compress inspect", description="List the tensors of an archive.")
-    parser.add_argument("path", help="a file that ends in .lcz")
-    path = parser.parse_args(list(args)).path
-    try:
-        contents = inspect_archive(path)
-    except (OSError, ArchiveError) as error:
-        parser.error(str(error))
-    table = Table("tensor", "shape", "dtype", "form", title=path, title_justify="left")
-    for head in ("elements", "bytes", "entropy", "bits each"):
-        table.add_column(head, justify="right")
+def contents_table(contents: ArchiveContents) -> Table:
+    """Show what is inside an archive, tensor by tensor and in total."""
+    table = Table("tensor", "shape", "dtype", "form", title="Archive", title_justify="left")
+    for column in ("bytes", "entropy bound", "bits per weight"):
+        table.add_column(column, justify="right")
     for tensor in contents.tensors:
         table.add_row(
             tensor.name,
-            " x ".join(map(str, tensor.shape)),
+            " x ".join(map(str, tensor.shape)) or "scalar",
             str(tensor.dtype).removeprefix("torch."),
             tensor.form,
-            f"{tensor.count:,}",
             f"{tensor.bytes:,.0f}",
             f"{tensor.entropy_bytes:,.0f}",
             f"{tensor.bits_per_weight:.2f}",
         )
-    console = Console()
-    console.print(table)
-    console.print(
-        f"{contents.file_bytes:,} bytes in the file, {contents.dense_bytes:,} in memory: {contents.ratio:.2f}x smaller"
+    count = sum(tensor.count for tensor in contents.tensors if tensor.form != "shared")
+    bits = 8 * contents.file_bytes / count if count else 0.0
+    table.add_section()
+    table.add_row(
+        "file", "", "", "", f"{contents.file_bytes:,}", f"{contents.entropy_bytes:,.0f}", f"{bits:.2f}", style="bold"
     )
+    table.caption = f"{contents.dense_bytes:,} bytes in memory, {contents.ratio:.1f} times the file"
+    table.caption_justify = "left"
+    return table
 
 
-if __name__ == "__main__":
-    main()
+def _inspect(words: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser("lightning-compress inspect", description="Show what is inside an archive.")
+    parser.add_argument("path", type=Path, help="a file written by export(module, 'model.lcz')")
+    path = parser.parse_args(words).path
+    try:
+        contents = inspect_archive(path)
+    except (ArchiveError, OSError) as error:
+        parser.error(str(error))
+    # A pipe has no width of its own: do not cut names there.
+    Console(width=None if sys.stdout.isatty() else 160).print(contents_table(contents))

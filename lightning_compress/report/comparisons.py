@@ -62,6 +62,8 @@ def remarks(comparison: Comparison) -> list[str]:
             "Metrics before are those of the last validation before compression began, after "
             f"{comparison.dense_steps} of {comparison.steps} steps, not those of a dense model trained to the end."
         )
+    elif comparison.metrics_after:
+        said.append("Metrics before are missing: no validation ran before compression began.")
     return said
 
 
