@@ -1,13 +1,13 @@
 import copy
 from collections import Counter
 
-import onnx
 import onnxruntime
 import pytest
 import torch
 from torch import nn
-from torch.export import Dim
 
+from lightning_compress.deploy.export import export
+from lightning_compress.deploy.integers import integer_operators
 from lightning_compress.quantization import PerGroup, PerTensor, QATCallback, scales
 from lightning_compress.quantization.grids import PerChannel
 from lightning_compress.quantization.lowering import QuantizedLayer, lower
@@ -73,23 +73,41 @@ def test_folding_is_exact_for_any_gain():
     assert (layer.scale > 0).all()
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_onnx_runtime_computes_every_layer_in_integers(trained, tmp_path):
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+def test_export_writes_integers(trained, tmp_path, suffix):
     x = images()
-    program = torch.export.export(
-        lower(trained, (x[:2],), integer_bias=True), (x[:2],), dynamic_shapes=({0: Dim("batch", min=1)},)
-    )
-    torch.onnx.export(program, opset_version=21, dynamo=True, verbose=False).save(tmp_path / "model.onnx")
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", options, providers=["CPUExecutionProvider"])
-    (logits,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    path = export(trained, tmp_path / f"model{suffix}", x[:4])
+    if suffix == ".onnx":
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        logits = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
+        operators = integer_operators(path)
+        fused = {name: operators.fused[name] for name in ("QLinearConv", "QLinearAdd", "QGemm")}
+        assert fused == {"QLinearConv": 9, "QLinearAdd": 3, "QGemm": 1}
+        assert operators.floating == ()
+    else:
+        logits = torch.export.load(path).module()(x)
     with torch.no_grad():
-        close(torch.from_numpy(logits), trained(x))
-    operators = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
-    assert (operators["QLinearConv"], operators["QLinearAdd"], operators["QGemm"]) == (9, 3, 1)
-    assert not {"Conv", "Gemm", "Add"} & operators.keys()
+        close(logits, trained(x))
+
+
+class Shared(nn.Module):
+    """The ReLU module is used twice, so that the first convolution's output cannot be quantized."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3)
+        self.relu, self.pool, self.fc = nn.ReLU(), nn.AvgPool2d(2), nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.pool(self.relu(self.conv1(x)))
+        return self.fc(self.relu(self.conv2(x)).flatten(1))
+
+
+def test_layers_left_in_float_are_named(tmp_path):
+    module = Classifier(Shared())
+    fit(module, QATCallback())
+    with pytest.warns(UserWarning, match=r"computes \d layers of model.onnx in float"):
+        export(module, tmp_path / "model.onnx", images()[:2])
 
 
 def test_what_was_not_trained_is_refused(trained):
