@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
 from lightning_compress.latent import LatentWeights
-from lightning_compress.targets import Selection, select
+from lightning_compress.targets import Selection
 from lightning_compress.training.method import Method
 from lightning_compress.training.monitors import MonitorGate
 
@@ -58,7 +58,7 @@ class CompressionRun:
                 f"got {type(strategy).__name__}"
             )
         for method in self.methods:
-            selection = select(self._module, method.include, method.exclude)
+            selection = method.select(self._module)
             for target in selection:
                 method.check(target)
             method.begin(selection)
