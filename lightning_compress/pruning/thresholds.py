@@ -85,7 +85,7 @@ def spare(scores: Tensor, cut: Cut, passed: int = 0) -> tuple[Tensor, int]:
     >>> spare(torch.tensor([2.0, 1.0, 2.0]), Cut(2.0, ties=1))
     (tensor([False, False,  True]), 2)
     """
-    spared = scores > cut.value
+    spared = (scores > cut.value).contiguous()
     tied = (scores == cut.value).flatten().nonzero().squeeze(1)
     spared.view(-1)[tied[max(0, cut.ties - passed) :]] = True
     return spared, passed + len(tied)

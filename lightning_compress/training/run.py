@@ -41,6 +41,7 @@ class CompressionRun:
         self._latents = LatentWeights({}, ())
         self._names: dict[int, list[str]] = {}  # id of an optimizer -> names of the targets that it steps
         self._release: list[Callable[[], None]] = []
+        self._fresh: list[Method] = []  # updated, and not yet logged
         self._length = 1.0
         self._step = 0
 
@@ -105,6 +106,10 @@ class CompressionRun:
         if self._trainer.global_step != self._step:
             self._renew()
             self._step = self._trainer.global_step
+        for method in self._fresh:
+            for name, value in method.metrics().items():
+                self._module.log(name, value, prog_bar=True)
+        self._fresh = []
 
     def save(self) -> dict[str, Tensor]:
         """The latents for a checkpoint; a collective where parameters are sharded."""
@@ -141,9 +146,7 @@ class CompressionRun:
                 due.append(method)
         if due:
             self._latents.renew(due)
-        for method in due:
-            for name, value in method.metrics().items():
-                self._module.log(name, value, prog_bar=True)
+            self._fresh = due
 
     def _progress(self) -> float:
         """Share of the run that is done, in [0, 1]."""

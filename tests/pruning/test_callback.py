@@ -1,0 +1,210 @@
+import logging
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_compress import NM, Block, PruningCallback
+from lightning_compress.pruning import criteria
+from lightning_compress.schedules import Constant, Cubic, Linear
+from tests.toys import Batches, Digits, build, fit, held_out, trainer
+
+SOON = Linear(0.0, 0.5)
+
+
+def weights(module):
+    return {name: p.detach() for name, p in module.named_parameters() if p.ndim > 1}
+
+
+def zeros(module, *names):
+    chosen = [w for name, w in weights(module).items() if not names or name in names]
+    return sum(int((w == 0).sum()) for w in chosen), sum(w.numel() for w in chosen)
+
+
+@pytest.mark.parametrize("sparsity", [0.5, 0.9, 0.943])
+@pytest.mark.parametrize(
+    "criterion",
+    [criteria.magnitude, criteria.taylor, criteria.movement, partial(criteria.random, seed=1), criteria.wanda],
+)
+def test_global_sparsity_is_exact(criterion, sparsity):
+    module = build()
+    fit(module, PruningCallback(sparsity, criterion, schedule=SOON))
+    pruned, total = zeros(module)
+    assert abs(pruned - sparsity * total) <= 1
+
+
+@pytest.mark.parametrize("criterion", [criteria.magnitude, criteria.taylor])
+def test_layer_sparsity_is_exact_in_each_layer(criterion):
+    module = build()
+    fit(module, PruningCallback(0.75, criterion, scope="layer", schedule=SOON))
+    for weight in weights(module).values():
+        assert abs(int((weight == 0).sum()) - 0.75 * weight.numel()) <= 1
+
+
+def test_n_of_every_m():
+    module = build()
+    fit(module, PruningCallback(pattern=NM(2, 4), schedule=SOON, exclude=("net.0",)))
+    for name in ("net.3.weight", "net.9.weight", "net.11.weight"):
+        groups = weights(module)[name].movedim(1, -1).reshape(-1, 4)
+        assert ((groups != 0).sum(1) == 2).all()
+    assert zeros(module, "net.0.weight")[0] == 0
+
+
+def test_tiles():
+    module = build()
+    fit(module, PruningCallback(0.8, pattern=Block(2, 4), schedule=SOON, exclude=("net.0",)))
+    tiles = alive = 0
+    for name in ("net.3.weight", "net.9.weight", "net.11.weight"):
+        matrix = weights(module)[name].flatten(1)
+        kept = (matrix != 0).reshape(matrix.shape[0] // 2, 2, -1, 4).sum((1, 3))
+        assert kept.unique().tolist() == [0, 8]
+        tiles, alive = tiles + kept.numel(), alive + int((kept > 0).sum())
+    assert abs(alive - 0.2 * tiles) <= 1
+
+
+def test_only_what_is_included():
+    module = build()
+    fit(module, PruningCallback(0.9, include=("net.9", "net.11"), schedule=SOON))
+    assert zeros(module, "net.0.weight", "net.3.weight")[0] == 0
+    assert abs(zeros(module, "net.9.weight", "net.11.weight")[0] - 0.9 * (64 * 32 + 320)) <= 1
+
+
+def test_zeros_are_positive_zeros():
+    module = build()
+    fit(module, PruningCallback(0.9, schedule=SOON))
+    assert not any((weight == 0)[torch.signbit(weight)].any() for weight in weights(module).values())
+
+
+def test_a_mask_is_the_magnitude_order_of_the_latents():
+    """One-shot from the start: the mask must be that of the initial weights, by an argsort of all of them."""
+    module = build(lr=0.0)
+    before = torch.cat([w.flatten() for w in weights(module).values()])
+    fit(module, PruningCallback(0.9, schedule=Constant()), max_epochs=1)
+    after = torch.cat([w.flatten() for w in weights(module).values()])
+    kept = before.abs().argsort(descending=True)[: round(0.1 * len(before))]
+    expected = torch.zeros_like(before)
+    expected[kept] = before[kept]
+    assert torch.equal(after, expected)
+
+
+def test_classic_pruning_holds_pruned_weights_still_and_regrow_lets_them_learn():
+    for regrow in (False, True):
+        module = build(torch.optim.SGD, lr=0.1)
+        callback = PruningCallback(0.9, schedule=Constant(), regrow=regrow, every_n_steps=1000)
+        seen = []
+
+        class Spy(PruningCallback):
+            def on_before_optimizer_step(self, trainer, pl_module, optimizer, callback=callback, seen=seen):
+                mask = callback.tensors()["masks"]["net.9.weight"]
+                seen.append(pl_module.net[9].weight.detach()[~mask].clone())
+
+        spy = Spy(schedule=Cubic(0.9, 1.0), include=("net.0",))
+        callback.exclude = ("net.0",)
+        fit(module, callback, spy, max_epochs=1)
+        assert torch.equal(seen[0], seen[1]) != regrow
+        assert seen[0].abs().min() > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"sparsity": 1.5}, "need 0 < sparsity < 1, got sparsity=1.5"),
+        ({"sparsity": 0}, "need 0 < sparsity < 1, got sparsity=0"),
+        ({"sparsity": 0.9, "pattern": NM(2, 4)}, r"need sparsity=0.5 for pattern=NM\(n=2, m=4\), got sparsity=0.9"),
+        ({"scope": "model"}, "need scope 'global' or 'layer', got scope='model'"),
+        ({"momentum": 1.0}, "need 0 <= momentum < 1, got momentum=1.0"),
+        ({"every_n_steps": 0}, "need every_n_steps >= 1, got every_n_steps=0"),
+        ({"schedule": lambda t: t / 2}, r"need a schedule with strengths in \[0, 1\] that ends at 1"),
+        ({"schedule": lambda t: 2 * t}, r"need a schedule with strengths in \[0, 1\] that ends at 1"),
+    ],
+)
+def test_bad_arguments(arguments, match):
+    with pytest.raises(ValueError, match=match):
+        PruningCallback(**arguments)
+
+
+@pytest.mark.parametrize("argument", ["include", "exclude"])
+def test_patterns_are_sequences(argument):
+    with pytest.raises(TypeError, match=rf"need {argument} as a sequence of patterns, got 'net'"):
+        PruningCallback(**{argument: "net"})
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "match"),
+    [
+        (
+            [PruningCallback(include=("encoder.*",))],
+            r"got 'encoder\.\*'; there are: net\.0\.weight",
+        ),
+        ([PruningCallback(pattern=NM(2, 4))], r"need a number of inputs that 4 divides .* 'net\.0\.weight' of shape"),
+        (
+            [PruningCallback(pattern=Block(5, 5))],
+            r"tiles of 5 x 5 fill .* 'net\.0\.weight' as 8 x 9",
+        ),
+        (
+            [PruningCallback(0.5), PruningCallback(0.9, include=("net.9",))],
+            r"got PruningCallback and PruningCallback both on 'net\.9\.weight': make their include and exclude",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_before_training(callbacks, match):
+    with pytest.raises(ValueError, match=match):
+        fit(build(), *callbacks)
+
+
+def test_lbfgs_is_refused():
+    with pytest.raises(ValueError, match="need an optimizer that takes one gradient per step, got LBFGS"):
+        fit(build(torch.optim.LBFGS, lr=0.1), PruningCallback())
+
+
+def test_an_infinite_run_is_refused():
+    with pytest.raises(ValueError, match=r"need a run of known length .* set max_steps, or max_epochs"):
+        fit(build(), PruningCallback(), max_epochs=-1)
+
+
+def test_wanda_needs_inputs_that_can_be_told_apart():
+    class Grouped(Digits):
+        def __init__(self):
+            super().__init__()
+            self.net[3] = nn.Conv2d(8, 16, 3, stride=2, padding=1, groups=2)
+
+    with pytest.raises(ValueError, match=r"convolutions with groups=1 .* got 'net\.3\.weight' of a Conv2d"):
+        fit(Grouped(), PruningCallback(criterion=criteria.wanda))
+
+
+def test_a_dead_layer_is_said():
+    module = build()
+    with torch.no_grad():
+        module.net[11].weight.mul_(1e-6)
+    with pytest.warns(UserWarning, match=r"every weight of 'net\.11\.weight' is pruned and nothing passes through"):
+        fit(module, PruningCallback(0.9, schedule=Constant()), max_epochs=1)
+
+
+def test_the_plan_is_printed(caplog):
+    with caplog.at_level(logging.INFO, logger="lightning.pytorch"):
+        fit(build(), PruningCallback(0.9, exclude=("net.0",)), max_epochs=1)
+    plan = next(r.getMessage() for r in caplog.records if r.getMessage().startswith("PruningCallback"))
+    assert "0.9 sparse by magnitude" in plan
+    assert "3,520 weights in 3 tensors: net.3.weight, net.9.weight, net.11.weight" in plan
+    assert "left alone, excluded: net.0.weight" in plan
+    assert "left alone, normalisation: net.1.weight" in plan
+
+
+def test_a_run_cut_short_says_how_far_it_came():
+    module = build()
+
+    class Stop(PruningCallback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            trainer.should_stop = True
+
+    callback = Stop(0.9, schedule=Linear(0.0, 1.0), every_n_steps=1)
+    with pytest.warns(UserWarning, match="Stop: the run ended at 33% of its length, before its schedule; .* 0.33 of 1"):
+        fit(module, callback)
+    pruned, total = zeros(module)
+    assert abs(pruned / total - 0.3) < 0.01
+
+
+def test_validation_alone_needs_no_fit():
+    trainer(callbacks=[PruningCallback()]).validate(build(), held_out(), verbose=False)
+    trainer(callbacks=[PruningCallback()], max_epochs=1, limit_train_batches=2).fit(build(), Batches(), held_out())

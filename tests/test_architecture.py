@@ -1,0 +1,58 @@
+"""The law of the stairs: a file imports only from stairs below its own, and methods never import each other."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "lightning_compress"
+STAIRS = [
+    {"targets", "schedules", "archive"},
+    {"latent"},
+    {"training"},
+    {"pruning", "channels", "quantization", "sharing", "distillation"},
+    {"deploy"},
+    {"report"},
+    {"cli"},
+]
+MAY_IMPORT_LIGHTNING = {"callback.py", "module.py", "cli.py", "run.py", "monitors.py", "__init__.py"}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def stair(name: str) -> int:
+    return next(height for height, rooms in enumerate(STAIRS) if name in rooms)
+
+
+def imports(path: Path) -> list[str]:
+    tree = ast.parse(path.read_text())
+    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_stairs(path):
+    here = room(path)
+    if here == "__init__":
+        return
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] != "lightning_compress" or len(parts) == 1:
+            continue
+        there = parts[1]
+        assert there == here or stair(there) < stair(here), f"{here} must not import {there}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_lightning_stays_in_the_wiring(path):
+    if path.name not in MAY_IMPORT_LIGHTNING:
+        assert not [name for name in imports(path) if name.split(".")[0] in ("lightning", "lightning_fabric")]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_are_nouns(path):
+    assert path.stem not in {"utils", "util", "helpers", "base", "common", "misc", "core"}

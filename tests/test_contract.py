@@ -1,0 +1,338 @@
+"""Every weight callback keeps every promise.
+
+A new callback joins by one line in ``CASES``: what to put in the Trainer, and what must hold of the weights after fit.
+"""
+
+import copy
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+)
+
+from lightning_compress import NM, Block, PruningCallback
+from lightning_compress.pruning import criteria
+from lightning_compress.schedules import Constant, Cubic, Linear
+from tests.distributed import run_distributed
+from tests.toys import Batches, Digits, Manual, Randomness, build, fit, held_out, trainer
+
+ROOT = Path(__file__).parents[1]
+STEM = ("net.0",)
+RAMP = Linear(0.1, 0.6)  # of 36 steps: begins at 4, done at 22
+
+
+def weights(module):
+    return {name: p.detach() for name, p in module.named_parameters() if p.ndim > 1}
+
+
+def sparsity(asked, *skip):
+    def check(module):
+        chosen = [w for name, w in weights(module).items() if name not in skip]
+        total = sum(w.numel() for w in chosen)
+        assert abs(sum(int((w == 0).sum()) for w in chosen) - asked * total) <= 1
+
+    return check
+
+
+def two_of_four(module):
+    for name, weight in weights(module).items():
+        if name != "net.0.weight":
+            assert ((weight.movedim(1, -1).reshape(-1, 4) != 0).sum(1) == 2).all()
+
+
+def tiles(module):
+    for name, weight in weights(module).items():
+        if name != "net.0.weight":
+            kept = (weight.flatten(1) != 0).reshape(weight.shape[0] // 2, 2, -1, 4).sum((1, 3))
+            assert set(kept.unique().tolist()) <= {0, 8}
+
+
+@dataclass(frozen=True)
+class Case:
+    callbacks: Callable[[], list[L.Callback]]
+    check: Callable[[L.LightningModule], None]
+
+
+CASES = {
+    "pruning": Case(lambda: [PruningCallback(0.9, schedule=RAMP, every_n_steps=3)], sparsity(0.9)),
+    "pruning by taylor in layers": Case(
+        lambda: [PruningCallback(0.8, criteria.taylor, scope="layer", schedule=RAMP, every_n_steps=3)], sparsity(0.8)
+    ),
+    "pruning by wanda": Case(
+        lambda: [PruningCallback(0.8, criteria.wanda, schedule=RAMP, every_n_steps=3)], sparsity(0.8)
+    ),
+    "pruning with regrowth": Case(
+        lambda: [PruningCallback(0.9, schedule=RAMP, every_n_steps=3, regrow=True)], sparsity(0.9)
+    ),
+    "pruning at once": Case(lambda: [PruningCallback(0.9, schedule=Constant())], sparsity(0.9)),
+    "2:4": Case(lambda: [PruningCallback(pattern=NM(2, 4), schedule=RAMP, exclude=STEM)], two_of_four),
+    "tiles": Case(lambda: [PruningCallback(0.8, pattern=Block(2, 4), schedule=RAMP, exclude=STEM)], tiles),
+    "two rules": Case(
+        lambda: [
+            PruningCallback(0.5, schedule=RAMP, include=("net.0", "net.3")),
+            PruningCallback(0.9, schedule=Cubic(0.2, 0.7), include=("net.9", "net.11")),
+        ],
+        sparsity(0.9, "net.0.weight", "net.3.weight"),
+    ),
+}
+resumes = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+
+
+def same(one, other):
+    one, other = one.state_dict(), other.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def checkpoints(path, **options):
+    return ModelCheckpoint(path, filename="{step}", save_top_k=-1, **({"every_n_train_steps": 5} | options))
+
+
+# What was asked holds exactly, whatever else is in the Trainer.
+
+
+@every_case
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"accumulate_grad_batches": 4},
+        {"precision": "bf16-mixed"},
+        {"gradient_clip_val": 0.5},
+        {"max_steps": 20},
+        {"fast_dev_run": 1},
+    ],
+    ids=str,
+)
+def test_the_asked_compression_holds_after_fit(case, options):
+    module = build()
+    fit(module, *case.callbacks(), **options)
+    case.check(module)
+
+
+@every_case
+def test_it_holds_under_manual_optimization(case):
+    module = build(kind=Manual)
+    fit(module, *case.callbacks())
+    case.check(module)
+
+
+@pytest.mark.filterwarnings("ignore:SWA is currently only supported every epoch")
+@every_case
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    "averaging",
+    [lambda: EMAWeightAveraging(decay=0.9), lambda: StochasticWeightAveraging(1e-3, 0.7, annealing_epochs=1)],
+    ids=["EMA", "SWA"],
+)
+def test_it_holds_with_averaged_weights(case, averaging, first):
+    module = build()
+    callbacks = case.callbacks()
+    callbacks.insert(0 if first else len(callbacks), averaging())
+    fit(module, *callbacks)
+    case.check(module)
+
+
+# Kill and resume.
+
+
+@resumes
+@every_case
+def test_resumed_is_bit_identical_to_uninterrupted(case, tmp_path):
+    module = build()
+    fit(module, *case.callbacks(), Randomness(), checkpoints(tmp_path), enable_checkpointing=True)
+    saved = sorted(tmp_path.glob("*.ckpt"))
+    assert len(saved) == 7
+    for path in saved:
+        resumed = build()
+        fit(resumed, *case.callbacks(), Randomness(), ckpt_path=path)
+        assert same(resumed, module), path.name
+
+
+KILLED = """
+import os, signal, sys
+import lightning as L
+from tests.test_contract import CASES, checkpoints
+from tests.toys import Randomness, build, fit
+
+class Kill(L.Callback):
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == 17:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+fit(build(), *CASES["pruning"].callbacks(), Randomness(), Kill(), checkpoints(sys.argv[1]), enable_checkpointing=True)
+"""
+
+
+@resumes
+def test_resume_after_sigkill(tmp_path):
+    killed = subprocess.run([sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path)], cwd=ROOT)
+    assert killed.returncode == -signal.SIGKILL
+    case = CASES["pruning"]
+    resumed, module = build(), build()
+    fit(resumed, *case.callbacks(), Randomness(), ckpt_path=tmp_path / "step=15.ckpt")
+    fit(module, *case.callbacks(), Randomness())
+    assert same(resumed, module)
+
+
+@every_case
+def test_an_exception_leaves_compressed_weights_and_can_be_resumed(case, tmp_path):
+    class Break(L.Callback):
+        def on_before_zero_grad(self, trainer, pl_module, optimizer):
+            if trainer.global_step == 30:
+                raise OSError("the disk is full")
+
+    module = build()
+    with pytest.raises(OSError, match="the disk is full"):
+        fit(module, *case.callbacks(), Break())
+    case.check(module)
+    assert not any(optimizer._optimizer_step_post_hooks for optimizer in [module.optimizers().optimizer])
+
+
+@every_case
+def test_fit_twice(case):
+    module, callbacks = build(), case.callbacks()
+    fit(module, *callbacks)
+    again = build()
+    fit(again, *callbacks)
+    assert same(module, again)
+    fit(again, *callbacks)  # and on from compressed weights
+    case.check(again)
+
+
+# Checkpoints are those of an ordinary model.
+
+PLAIN = """
+import sys
+import torch
+from tests.toys import Digits, held_out, trainer
+
+for path in sys.argv[1:]:
+    module = Digits()
+    module.load_state_dict(torch.load(path, weights_only=True)["state_dict"], strict=True)
+    (metrics,) = trainer().test(module, held_out(), verbose=False)
+    print(metrics["val_loss"])
+assert not any(name.startswith("lightning_compress") for name in sys.modules)
+"""
+
+
+def test_checkpoints_load_without_this_package_and_give_the_logged_metric(tmp_path):
+    expected, paths = [], []
+    for name, case in CASES.items():
+        for weights_only in (False, True):
+            folder = tmp_path / f"{name}-{weights_only}"
+            saving = checkpoints(folder, every_n_train_steps=None, every_n_epochs=1, save_weights_only=weights_only)
+            seen = []
+
+            class Log(L.Callback):
+                def on_validation_end(self, trainer, pl_module, seen=seen):
+                    seen.append(trainer.callback_metrics["val_loss"].item())
+
+            fit(build(), Log(), *case.callbacks(), saving, enable_checkpointing=True)
+            paths += [str(folder / f"step={step}.ckpt") for step in (12, 24, 36)]
+            expected += seen
+    command = [sys.executable, "-W", "ignore", "-c", PLAIN, *paths]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=dict(os.environ))
+    assert done.returncode == 0, done.stderr
+    printed = [float(line) for line in done.stdout.splitlines() if line[:1].isdigit()]
+    assert printed == pytest.approx(expected, rel=1e-6)
+
+
+@every_case
+def test_state_is_tensors_and_primitives(case, tmp_path):
+    run = fit(build(), *case.callbacks(), max_steps=20)
+    run.save_checkpoint(tmp_path / "last.ckpt")
+    torch.load(tmp_path / "last.ckpt", weights_only=True)
+
+
+# "Best" is never an early, dense model.
+
+
+@every_case
+def test_monitors_wait_for_the_compression(case, tmp_path):
+    best = ModelCheckpoint(tmp_path, "{step}", monitor="train_loss", mode="max", save_top_k=1, save_last=True)
+    stopping = EarlyStopping("train_loss", mode="max", patience=1)  # the loss falls: it would stop at once
+    module = build()
+    run = fit(module, best, stopping, *case.callbacks(), enable_checkpointing=True, max_epochs=6)
+    case.check(module)
+    assert run.global_step > 12
+    picked = build()
+    picked.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
+    case.check(picked)
+    assert "check_monitor_top_k" not in vars(best)
+    assert "on_validation_end" not in vars(stopping)
+
+
+def test_the_last_checkpoint_is_kept_while_the_best_is_not_yet_picked(tmp_path):
+    best = ModelCheckpoint(tmp_path, "{step}", monitor="val_acc", mode="max", save_last=True)
+    fit(build(), best, PruningCallback(0.9, schedule=Linear(0.5, 1.0)), enable_checkpointing=True, max_epochs=1)
+    assert best.best_model_path  # the only epoch ended at full strength
+    seen = []
+
+    class Look(L.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            seen.append((Path(best.last_model_path).is_file(), best.best_model_path))
+
+    best = ModelCheckpoint(tmp_path / "two", "{step}", monitor="val_acc", mode="max", save_last=True)
+    fit(build(), best, Look(), PruningCallback(0.9, schedule=Linear(0.5, 1.0)), enable_checkpointing=True)
+    assert seen[1:] == [(True, ""), (True, "")]
+
+
+# Several processes.
+
+
+def _ranks(name):
+    torch.use_deterministic_algorithms(True)
+    module = build()
+    L.seed_everything(0, verbose=False)
+    run = trainer(callbacks=CASES[name].callbacks(), strategy="ddp", devices=2)
+    run.fit(module, Batches(seed=run.global_rank + 1), held_out())
+    CASES[name].check(module)
+    return {
+        key: value.numpy() for key, value in module.state_dict().items() if not key.startswith(("net.1.", "net.4."))
+    }
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_rank_has_the_same_weights(name):
+    first, second = run_distributed(_ranks, name)
+    for key in first:
+        assert (first[key] == second[key]).all(), key
+
+
+# Callbacks are plain values.
+
+
+@every_case
+def test_pickle_copy_and_repr(case):
+    for callback in case.callbacks():
+        for twin in (pickle.loads(pickle.dumps(callback)), copy.deepcopy(callback)):
+            assert twin.state_key == callback.state_key
+            assert twin.schedule == callback.schedule
+
+
+@every_case
+def test_validation_alone_changes_nothing(case):
+    module = build()
+    before = copy.deepcopy(module)
+    trainer(callbacks=case.callbacks()).validate(module, held_out(), verbose=False)
+    assert same(module, before)
+
+
+def test_the_toy_learns():
+    run = fit(build(), max_epochs=10)
+    assert run.callback_metrics["val_acc"] > 0.7
+    assert isinstance(run.lightning_module, Digits)

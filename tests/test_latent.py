@@ -1,0 +1,141 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lightning_compress.latent import LatentWeights
+
+
+class Keep:
+    """Projects onto the weights above a bound, which update sets to the mean; the gradient is halved on the way."""
+
+    def __init__(self, active, bound=0.0):
+        self.active, self.bound = set(active), bound
+
+    def update(self, weights):
+        self.bound = torch.cat([w.flatten() for w in weights.values()]).mean().item()
+
+    def project_(self, weights):
+        for weight in weights.values():
+            weight.mul_(weight > self.bound)
+
+    def backward_(self, gradients, latents):
+        for gradient in gradients.values():
+            gradient.mul_(0.5)
+
+
+class Round:
+    def __init__(self, active):
+        self.active = set(active)
+
+    def update(self, weights):
+        pass
+
+    def project_(self, weights):
+        for weight in weights.values():
+            weight.round_()
+
+    def backward_(self, gradients, latents):
+        for gradient in gradients.values():
+            gradient.add_(1.0)
+
+
+@pytest.fixture
+def parameters():
+    return {name: nn.Parameter(torch.tensor(values)) for name, values in {"a": [0.3, -2.6], "b": [1.7, 0.9]}.items()}
+
+
+def test_the_loop_of_binaryconnect(parameters):
+    """Against the loop written out: the gradient is taken at round(w), the step is made at w."""
+    weights = LatentWeights(parameters, [Round("ab")])
+    optimizer = torch.optim.SGD(parameters.values(), lr=0.1, momentum=0.9, weight_decay=0.01)
+    latent = {name: p.detach().numpy().astype(np.float64) for name, p in parameters.items()}
+    momentum = dict.fromkeys(parameters, 0.0)
+    weights.compress("ab")
+    for _ in range(5):
+        loss = sum((p**3).sum() for p in parameters.values())
+        optimizer.zero_grad()
+        loss.backward()
+        weights.restore("ab")
+        optimizer.step()
+        weights.compress("ab")
+        for name in latent:
+            momentum[name] = 0.9 * momentum[name] + 3 * np.round(latent[name]) ** 2 + 0.01 * latent[name]
+            latent[name] = latent[name] - 0.1 * momentum[name]
+            np.testing.assert_allclose(weights.latents[name], latent[name], rtol=1e-4)
+            np.testing.assert_allclose(parameters[name].detach(), np.round(weights.latents[name].numpy()), rtol=0)
+
+
+def test_projections_apply_in_order_and_gradients_go_back_in_reverse(parameters):
+    weights = LatentWeights(parameters, [Keep("a", bound=0.5), Round("ab")])
+    weights.compress("ab")
+    assert parameters["a"].tolist() == [0.0, 0.0]
+    assert parameters["b"].tolist() == [2.0, 1.0]
+    gradients = {"a": torch.ones(2), "b": torch.ones(2)}
+    weights.backward(gradients)
+    assert gradients["a"].tolist() == [1.0, 1.0]  # (1 + 1) / 2
+    assert gradients["b"].tolist() == [2.0, 2.0]
+
+
+def test_a_parameter_without_active_projection_costs_nothing(parameters):
+    keep = Keep("")
+    weights = LatentWeights(parameters, [keep])
+    weights.compress("ab")
+    weights.restore("ab")
+    assert not weights.latents
+    assert not weights.restored
+    keep.active = {"b"}
+    weights.compress("ab")
+    assert weights.latents.keys() == {"b"}
+
+
+def test_renew_updates_from_what_earlier_projections_left(parameters):
+    round_, keep = Round("ab"), Keep("ab", bound=-100.0)
+    weights = LatentWeights(parameters, [round_, keep])
+    weights.compress("ab")
+    weights.renew([keep])
+    assert keep.bound == pytest.approx((0 - 3 + 2 + 1) / 4)
+    assert parameters["a"].tolist() == [0.0, -0.0]
+    assert weights.latents["a"].tolist() == pytest.approx([0.3, -2.6])
+
+
+def test_renew_while_an_optimizer_holds_its_latents(parameters):
+    keep = Keep("ab", bound=0.5)
+    weights = LatentWeights(parameters, [keep])
+    weights.compress("ab")
+    weights.restore("a")
+    with torch.no_grad():
+        parameters["a"].add_(1.0)  # the optimizer's step
+    weights.compress(weights.restored)
+    assert weights.latents["a"].tolist() == pytest.approx([1.3, -1.6])
+    assert not weights.restored
+
+
+def test_adopt_takes_what_another_hand_wrote(parameters):
+    weights = LatentWeights(parameters, [Round("ab")])
+    weights.compress("ab")
+    with torch.no_grad():
+        parameters["a"].fill_(7.4)
+    weights.adopt()
+    assert parameters["a"].tolist() == [7.0, 7.0]
+    assert weights.latents["a"].tolist() == pytest.approx([7.4, 7.4])
+    assert weights.latents["b"].tolist() == pytest.approx([1.7, 0.9])
+
+
+def test_save_and_load(parameters):
+    weights = LatentWeights(parameters, [Round("ab")])
+    weights.compress("ab")
+    saved = {name: latent.clone() for name, latent in weights.save().items()}
+    weights.drop()
+    assert not weights.latents
+    weights.load(saved)
+    weights.restore("ab")
+    assert parameters["a"].tolist() == pytest.approx([0.3, -2.6])
+
+
+def test_latents_of_another_model_are_refused(parameters):
+    weights = LatentWeights(parameters, [Round("ab")])
+    with pytest.raises(ValueError, match=r"need latent weights of the targeted parameters, got 'c' of shape \(2,\)"):
+        weights.load({"c": torch.zeros(2)})
+    with pytest.raises(ValueError, match=r"got 'a' of shape \(3,\)"):
+        weights.load({"a": torch.zeros(3)})

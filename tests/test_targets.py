@@ -1,0 +1,88 @@
+import pytest
+import torch
+from torch import nn
+
+from lightning_compress.targets import select
+
+
+class Custom(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.position = nn.Parameter(torch.zeros(5, 4))
+        self.scale = nn.Parameter(torch.zeros(4))
+        self.embedding = nn.Embedding(7, 4)
+        self.norm = nn.LayerNorm((3, 4))
+        self.attention = nn.MultiheadAttention(4, 2)
+        self.recurrent = nn.LSTM(4, 3)
+        self.encoder = nn.Sequential(nn.Conv1d(4, 4, 3), nn.BatchNorm1d(4), nn.Linear(4, 7))
+        self.head = nn.Linear(4, 7, bias=False)
+        self.head.weight = self.embedding.weight
+
+
+def names(*args, **kwargs):
+    return {target.name for target in select(Custom(), *args, **kwargs)}
+
+
+WEIGHTS = {
+    "embedding.weight",
+    "attention.in_proj_weight",
+    "attention.out_proj.weight",
+    "recurrent.weight_ih_l0",
+    "recurrent.weight_hh_l0",
+    "encoder.0.weight",
+    "encoder.2.weight",
+}
+
+
+def test_weights_of_layers_by_default():
+    selection = select(Custom())
+    assert {target.name for target in selection} == WEIGHTS
+    assert selection.skipped["norm.weight"] == "normalisation"
+    assert selection.skipped["encoder.1.weight"] == "normalisation"
+    assert selection.skipped["encoder.2.bias"] == "bias or vector"
+    assert selection.skipped["position"] == "of a module of your own: name it in include"
+
+
+def test_a_tied_weight_is_one_target_with_two_names():
+    (target,) = select(Custom(), include=("head.weight",))
+    assert target.aliases == ("embedding.weight", "head.weight")
+    assert target.module_name == "embedding"
+
+
+def test_patterns_match_parameters_and_modules():
+    assert names(include=("encoder.*",)) == {"encoder.0.weight", "encoder.2.weight"}
+    assert names(include=("encoder.2",)) == {"encoder.2.weight"}
+    assert names(exclude=("recurrent", "attention*")) == {w for w in WEIGHTS if w[0] not in "ra"}
+    assert names(include=("*.weight",), exclude=("e*",)) == {"attention.out_proj.weight"}
+
+
+def test_a_named_parameter_of_a_custom_module_is_a_target():
+    assert names(include=("position",)) == {"position"}
+
+
+def test_every_parameter_is_target_or_explained():
+    selection = select(Custom(), exclude=("encoder.*",))
+    assert {t.name for t in selection} | selection.skipped.keys() == dict(Custom().named_parameters()).keys()
+
+
+@pytest.mark.parametrize("argument", ["include", "exclude"])
+def test_a_pattern_without_match_lists_what_there_is(argument):
+    with pytest.raises(ValueError, match=rf"need {argument} patterns .* got 'decoder\.\*'; there are: position"):
+        select(Custom(), **{argument: ("decoder.*",)})
+
+
+def test_nothing_left():
+    with pytest.raises(ValueError, match=r"to leave a weight to compress, got none: .*scale \(bias or vector\)"):
+        select(Custom(), include=("scale",))
+
+
+def test_one_string_is_no_sequence():
+    with pytest.raises(TypeError, match=r"write include=\('encoder',\)"):
+        select(Custom(), include="encoder")
+
+
+def test_integer_weights_are_left_alone():
+    module = nn.Linear(2, 2)
+    module.weight = nn.Parameter(torch.ones(2, 2, dtype=torch.int8), requires_grad=False)
+    with pytest.raises(ValueError, match="not floating point"):
+        select(module)
