@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 from lightning_compress.latent import LatentWeights
@@ -114,6 +115,28 @@ class CompressionRun:
     def save(self) -> dict[str, Tensor]:
         """The latents for a checkpoint; a collective where parameters are sharded."""
         return self._latents.save()
+
+    def replace(self, parameters: Mapping[str, nn.Parameter], narrow: Callable[[str, Tensor], Tensor]) -> None:
+        """Go on with new parameters in place of those of the same names: channels have been cut out of them.
+
+        Args:
+            parameters: name -> new parameter, for those that were replaced.
+            narrow: name, tensor of the shape of the old parameter -> the same for the new one.
+        """
+        for method in self.methods:
+            state = method.tensors()
+            method.targets = {
+                name: replace(target, parameter=parameters.get(name, target.parameter))
+                for name, target in method.targets.items()
+            }
+            method.load_tensors(
+                {
+                    kind: {name: narrow(name, t) if name in parameters else t for name, t in named.items()}
+                    for kind, named in state.items()
+                }
+            )
+        self._parameters.update({name: p for name, p in parameters.items() if name in self._parameters})
+        self._latents.replace(parameters, narrow)
 
     def settle(self) -> None:
         """Training is over: what the parameters hold now, projected a last time, is the model."""
