@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import inspect
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from lightning.pytorch import LightningModule
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils._pytree import tree_map
 
-from lightning_compress.channels import criteria
+from lightning_compress.channels import criteria, structures
 from lightning_compress.channels.criteria import Criterion, members
 from lightning_compress.channels.groups import Dropped, Group, dropped, mask_, sizes_of, total
+from lightning_compress.channels.inputs import first_examples
 from lightning_compress.channels.plans import make_plan
 from lightning_compress.channels.selection import choose, smallest
+from lightning_compress.channels.structures import CHANNELS, copies
+from lightning_compress.channels.surgery import narrow, remove_
 from lightning_compress.schedules import Cubic, Schedule
 from lightning_compress.targets import Selection, Target, select
 from lightning_compress.training import PRUNE, WeightCompression
+from lightning_compress.training.run import CompressionRun
+from lightning_compress.training.structures import carry
 
 __all__ = ["ChannelPruningCallback"]
 
@@ -38,6 +46,7 @@ class ChannelPruningCallback(WeightCompression):
         round_to: channels of a layer stay in multiples of this number; runtimes are slow at odd counts.
         schedule: progress of the run -> share of the reduction that is reached.
         every_n_steps: optimizer steps between two choices of channels.
+        remove: cut the channels out when the schedule has ended; otherwise they stay as zeros.
         momentum: memory of the running mean of scores, for criteria that read gradients, in [0, 1).
         example_input: what ``forward`` takes: one argument, a tuple of arguments, or a dict of keyword arguments. By
             default ``module.example_input_array``, or the first examples of the training data.
@@ -68,6 +77,7 @@ class ChannelPruningCallback(WeightCompression):
         round_to: int = 16,
         schedule: Schedule = Cubic(begin=0.15, until=0.7),
         every_n_steps: int = 10,
+        remove: bool = True,
         momentum: float = 0.9,
         example_input: Any = None,
         include: Sequence[str] = ("*",),
@@ -83,8 +93,51 @@ class ChannelPruningCallback(WeightCompression):
         self.macs = macs
         self.criterion = criterion
         self.round_to = round_to
+        self.remove = remove
         self.momentum = momentum
         self.example_input = example_input
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        carry(pl_module, CHANNELS)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if isinstance(trainer.strategy, ModelParallelStrategy):
+            raise ValueError(
+                "need a single device or DDP to prune channels, got ModelParallelStrategy: dependencies of channels "
+                "cannot be traced through sharded parameters"
+            )
+        self._removes = self.remove and not isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+        if self.remove and not self._removes:
+            rank_zero_warn(
+                f"{type(self).__name__}: channels stay as zeros, because strategies that spawn their processes return "
+                "no smaller model; use strategy='ddp' to have them removed."
+            )
+        super().on_fit_start(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if self._run and self._removes and self._groups and self.strength == 1.0:
+            self._cut(self._run, trainer, pl_module)
+
+    def _cut(self, run: CompressionRun, trainer: Trainer, module: LightningModule) -> None:
+        """Take the masked channels out of the model and of everything that goes with it."""
+        gone = dropped(self._groups, self._removed)
+        new = remove_(module, self._groups, self._removed, trainer.optimizers, copies(module))
+        self._groups = ()
+        self.begin(Selection((), {}))
+        self.strength = 1.0
+        self._sizes = sizes_of(module)
+        run.replace(new, lambda name, tensor: narrow(tensor, gone[name]))
+        if isinstance(trainer.strategy, DDPStrategy):
+            module.zero_grad(set_to_none=True)  # gradients may be views of the buckets that are given up
+            trainer.strategy.model = module
+            trainer.strategy.configure_ddp()
+        if "torch._dynamo" in sys.modules:
+            torch.compiler.reset()  # each new shape would count as one recompilation, and these are limited
+        rank_zero_info(f"{type(self).__name__}: channels removed, {self.metrics()['macs']:.4g} of the MACs are left")
 
     def select(self, module: nn.Module) -> Selection:
         allowed = select(module, self.include, self.exclude)
@@ -98,7 +151,11 @@ class ChannelPruningCallback(WeightCompression):
         self._groups = tuple(group for group in plan.groups if group.name not in left_alone)
         self._prices = plan.prices
         self._sizes = sizes_of(module)
-        self._check_reach(left_alone)
+        self._dense = structures.dense_macs(module, total(self._sizes, self._prices))
+        if total(self._sizes, self._prices) <= self.macs * self._dense:
+            self._groups = ()  # an earlier run has removed them
+        else:
+            self._check_reach(left_alone)
         return _selection(module, self._groups, left_alone)
 
     def begin(self, selection: Selection) -> None:
@@ -126,7 +183,7 @@ class ChannelPruningCallback(WeightCompression):
             self.strength = 0.0  # nothing is known yet: wait for the first step
             return
         scores = self._evidence or {g.name: self.criterion(members(g, weights, {})) for g in self._groups}
-        limit = (1 - (1 - self.macs) * self.strength) * total(self._sizes, self._prices)
+        limit = (1 - (1 - self.macs) * self.strength) * self._dense
         self._remove(choose(self._groups, scores, self._sizes, self._prices, limit, self.round_to))
 
     def project_(self, weights: Mapping[str, Tensor]) -> None:
@@ -140,7 +197,7 @@ class ChannelPruningCallback(WeightCompression):
         for name, dims in self._gone.items():
             for dim, positions in dims.items():
                 sizes[name][dim] -= len(positions)
-        return {"macs": total(sizes, self._prices) / total(self._sizes, self._prices)}
+        return {"macs": total(sizes, self._prices) / self._dense}
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "removed": self._removed, "evidence": self._evidence}
@@ -166,7 +223,7 @@ class ChannelPruningCallback(WeightCompression):
         }
 
     def _check_reach(self, left_alone: Mapping[str, str]) -> None:
-        reach = smallest(self._groups, self._sizes, self._prices, self.round_to) / total(self._sizes, self._prices)
+        reach = smallest(self._groups, self._sizes, self._prices, self.round_to) / self._dense
         if reach > self.macs:
             raise ValueError(
                 f"need macs >= {reach:.3f} for this model with round_to={self.round_to}, got macs={self.macs}: ask for "
@@ -179,7 +236,7 @@ class ChannelPruningCallback(WeightCompression):
         if example is None:
             example = getattr(module, "example_input_array", None)
         if example is None and isinstance(module, LightningModule):
-            example = _first_examples(module)
+            example = first_examples(module.trainer.fit_loop._data_source.dataloader(), module)
         device = next(module.parameters()).device
         return tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, example)
 
@@ -193,20 +250,3 @@ def _selection(module: nn.Module, groups: Sequence[Group], left_alone: dict[str,
         if name in parameters
     )
     return Selection(targets, left_alone)
-
-
-def _first_examples(module: LightningModule) -> Any:
-    """Input of the first training examples, read past the loader, so that its order and workers stay as they are."""
-    source = module.trainer.fit_loop._data_source
-    loaders = [leaf for leaf in tree_leaves(source.dataloader()) if isinstance(leaf, DataLoader)]
-    if not loaders or isinstance(loaders[0].dataset, IterableDataset) or loaders[0].batch_sampler is None:
-        raise ValueError(
-            "need an example input to find the channels of the model, got training data that cannot be looked up by "
-            "index: set module.example_input_array or give example_input"
-        )
-    dataset: Any = loaders[0].dataset
-    batch = loaders[0].collate_fn([dataset[i] for i in range(min(2, len(dataset)))])
-    if isinstance(batch, Mapping):
-        accepted = inspect.signature(module.forward).parameters
-        return {key: value for key, value in batch.items() if key in accepted}
-    return batch[0] if isinstance(batch, Sequence) else batch

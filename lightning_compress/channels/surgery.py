@@ -6,16 +6,16 @@ cut model whose removed entries were zero computes what it computed before, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_compress.channels.groups import Dropped, Group
+from lightning_compress.channels.groups import Dropped, Group, dropped
 
-__all__ = ["count_down_", "cut_", "cut_optimizer_", "narrow", "resize_"]
+__all__ = ["count_down_", "cut_", "cut_optimizer_", "narrow", "remove_", "replace_", "resize_"]
 
 
 def narrow(tensor: Tensor, gone: Mapping[int, Tensor]) -> Tensor:
@@ -55,13 +55,18 @@ def cut_(module: nn.Module, gone: Dropped) -> dict[Tensor, nn.Parameter]:
         if isinstance(old, nn.Parameter):
             narrowed[old] = new = nn.Parameter(new, requires_grad=old.requires_grad)
             new.grad = None if old.grad is None else narrow(old.grad, dims)
+    replace_(module, narrowed)
+    return {old: new for old, new in narrowed.items() if isinstance(new, nn.Parameter)}
+
+
+def replace_(module: nn.Module, tensors: Mapping[Tensor, Tensor]) -> None:
+    """Put new parameters and buffers in place of old ones, wherever these occur, and set the sizes of their layers."""
     for layer in module.modules():
-        for tensors in (layer._parameters, layer._buffers):
-            touched = {key: narrowed[old] for key, old in tensors.items() if old is not None and old in narrowed}
-            tensors.update(touched)  # type: ignore[arg-type]
+        for slots in (layer._parameters, layer._buffers):
+            touched = {key: tensors[old] for key, old in slots.items() if old is not None and old in tensors}
+            slots.update(touched)  # type: ignore[arg-type]
             if touched:
                 resize_(layer)
-    return {old: new for old, new in narrowed.items() if isinstance(new, nn.Parameter)}
 
 
 def count_down_(module: nn.Module, groups: Iterable[Group], removed: Mapping[str, Tensor]) -> None:
@@ -97,6 +102,37 @@ def cut_optimizer_(
     }
     optimizer.state.clear()
     optimizer.state.update(state)
+
+
+def remove_(
+    module: nn.Module,
+    groups: Sequence[Group],
+    removed: Mapping[str, Tensor],
+    optimizers: Iterable[Optimizer] = (),
+    copies: Iterable[nn.Module] = (),
+) -> dict[str, nn.Parameter]:
+    """Remove units from a model, from its optimizers and from copies of it.
+
+    Args:
+        module: changed in place, as are all others.
+        groups: the groups.
+        removed: group name -> ``(units,)`` bool, True where a unit is removed.
+        optimizers: those that step parameters of ``module``.
+        copies: modules of the same make, such as averages of its weights.
+
+    Returns:
+        name -> new parameter, of those that were replaced.
+    """
+    gone = dropped(groups, removed)
+    names: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
+    for model in copies:
+        cut_(model, gone)
+        count_down_(model, groups, removed)
+    new = cut_(module, gone)
+    count_down_(module, groups, removed)
+    for optimizer in optimizers:
+        cut_optimizer_(optimizer, new, {parameter: gone[names[parameter]] for parameter in new})
+    return {names[old]: parameter for old, parameter in new.items()}
 
 
 def _narrow_state(optimizer: Optimizer, key: str, value: Any, parameter: Tensor, gone: Mapping[int, Tensor]) -> Any:

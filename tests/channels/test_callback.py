@@ -1,10 +1,13 @@
 import pytest
 import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
 
 from lightning_compress.channels import ChannelPruningCallback, criteria
 from lightning_compress.pruning import PruningCallback
-from lightning_compress.schedules import Constant, Cubic, Linear
+from lightning_compress.schedules import Constant, Linear
+from lightning_compress.training import QUANTIZE, WeightCompression
 from tests.channels.nets import Module, Residual, data, trainer
+from tests.distributed import run_distributed
 
 
 def callback(**settings):
@@ -41,7 +44,7 @@ class TestArguments:
 def test_whole_channels_are_zero(criterion):
     torch.manual_seed(0)
     module = Module(weight_decay=0.1)
-    pruning = callback(criterion=criterion)
+    pruning = callback(criterion=criterion, remove=False)
     trainer(pruning).fit(module, data())
     assert 0.35 < pruning.metrics()["macs"] <= 0.5
     zero = {name: int((p.flatten(1) == 0).all(1).sum()) for name, p in module.net.named_parameters() if p.ndim == 4}
@@ -69,7 +72,7 @@ def test_the_budget_is_approached_along_the_schedule():
 
 def test_excluded_layers_keep_their_channels():
     module = Module(net=Residual(16))
-    trainer(callback(macs=0.6, exclude=("net.stem",))).fit(module, data())
+    trainer(callback(macs=0.6, exclude=("net.stem",), remove=False)).fit(module, data())
     assert not (module.net.stem.weight.flatten(1) == 0).all(1).any()
     assert (module.net.conv1.weight.flatten(1) == 0).all(1).any()
 
@@ -116,3 +119,128 @@ def test_a_schedule_that_starts_at_once():
     pruning = callback(schedule=Constant())
     trainer(pruning, max_steps=2).fit(Module(), data())
     assert pruning.metrics()["macs"] <= 0.5
+
+
+class Halved(WeightCompression):
+    """A method that comes after pruning, with a state of the shape of the weights."""
+
+    rank = QUANTIZE
+
+    def begin(self, selection):
+        super().begin(selection)
+        self.signs = {}
+
+    def check(self, target):
+        return
+
+    def describe(self):
+        return "halved"
+
+    def update(self, weights):
+        self.signs = {name: weight.sign() for name, weight in weights.items()}
+
+    def project_(self, weights):
+        for name, weight in weights.items():
+            weight.copy_(self.signs[name] * weight.abs() / 2)
+
+    def tensors(self):
+        return {"signs": self.signs}
+
+    def load_tensors(self, tensors):
+        self.signs = dict(tensors["signs"])
+
+
+def outcome(module):
+    module.eval()
+    with torch.no_grad():
+        return module(torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(5)).to(module.dtype))
+
+
+OPTIMIZERS = {
+    "adamw": {},
+    "sgd": {"optimizer": torch.optim.SGD, "momentum": 0.9, "weight_decay": 0.1},
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+@pytest.mark.parametrize(
+    "others",
+    [
+        list,
+        lambda: [Halved(Linear(0.2, 0.5), 3, ("*",), ())],
+        lambda: [EMAWeightAveraging(decay=0.5)],
+        lambda: [StochasticWeightAveraging(1e-3, swa_epoch_start=4, annealing_epochs=1)],
+    ],
+    ids=["alone", "with another method", "EMA", "SWA"],
+)
+@pytest.mark.filterwarnings("ignore:SWA is currently only supported every epoch")
+def test_the_cut_run_ends_where_the_masked_run_ends(optimizer, others):
+    ends = []
+    for remove in (True, False):
+        torch.manual_seed(0)
+        module = Module(**optimizer)
+        pruning = callback(remove=remove, schedule=Linear(0.1, 0.5))
+        run = trainer(pruning, *others(), precision="64-true", gradient_clip_val=0.5, max_epochs=4)
+        run.fit(module, doubles())
+        ends.append(
+            (outcome(module), sum(p.numel() for p in module.parameters()), run.optimizers[0].param_groups[0]["lr"])
+        )
+    (cut, small, lr), (masked, large, same) = ends
+    torch.testing.assert_close(cut, masked, rtol=1e-8, atol=1e-10)
+    assert small < 0.7 * large
+    assert lr == same
+
+
+def doubles():
+    dataset = data().dataset
+    return torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(dataset.tensors[0].double(), dataset.tensors[1]), 8
+    )
+
+
+def test_the_cut_changes_nothing_at_the_moment_it_is_made():
+    differences = []
+
+    class Watch(ChannelPruningCallback):
+        def _cut(self, run, trainer, module):
+            before = outcome(module)
+            super()._cut(run, trainer, module)
+            differences.append(((outcome(module) - before).abs().max() / before.abs().max()).item())
+            module.train()
+
+    module = Module()
+    trainer(Watch(round_to=2)).fit(module, data())
+    assert len(differences) == 1
+    assert differences[0] < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore:.*channels stay as zeros")  # in the forked process
+def test_strategies_that_return_no_smaller_model_keep_zeros():
+    module = Module()
+    trainer(callback(), strategy="ddp_fork", devices=1).fit(module, data())
+    assert module.net.conv1.weight.shape == (16, 8, 3, 3)
+    assert (module.net.conv1.weight.flatten(1) == 0).all(1).any()
+
+
+def test_fit_again_leaves_the_small_model_as_it_is():
+    module, pruning = Module(), callback()
+    trainer(pruning).fit(module, data())
+    shapes = [p.shape for p in module.parameters()]
+    trainer(pruning).fit(module, data())
+    trainer(callback()).fit(module, data())
+    assert [p.shape for p in module.parameters()] == shapes
+
+
+def _ranks():
+    torch.manual_seed(0)
+    module = Module()
+    run = trainer(callback(), strategy="ddp", devices=2)
+    run.fit(module, data())
+    return {name: p.detach().numpy() for name, p in module.named_parameters()}
+
+
+def test_every_rank_has_the_same_small_model():
+    first, second = run_distributed(_ranks)
+    assert first["net.conv1.weight"].shape != (16, 8, 3, 3)
+    for name in first:
+        assert (first[name] == second[name]).all(), name
