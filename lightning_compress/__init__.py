@@ -1,7 +1,31 @@
 """Compression that happens during training, for PyTorch Lightning."""
 
-from lightning_compress.pruning import NM, Block, PruningCallback, Unstructured
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lightning_compress.archive import ArchiveError, load_archive
+    from lightning_compress.pruning import NM, Block, PruningCallback, Unstructured
 
 __version__ = "0.1.0"
 
-__all__ = ["NM", "Block", "PruningCallback", "Unstructured"]
+__all__ = ["NM", "ArchiveError", "Block", "PruningCallback", "Unstructured", "load_archive"]
+
+# A name is imported when it is first asked for: whoever only loads an archive needs nothing of Lightning.
+_ROOMS = {
+    "archive": ("ArchiveError", "load_archive"),
+    "pruning": ("NM", "Block", "PruningCallback", "Unstructured"),
+}
+_HOMES = {name: f"{__name__}.{room}" for room, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -106,11 +106,19 @@ class LatentWeights:
 
     @torch.no_grad()
     def backward(self, gradients: Mapping[str, Tensor]) -> None:
-        """Turn gradients at the projected weights into gradients of the latents, in place, last projection first."""
+        """Turn gradients (of this rank's shards) at the projected weights into those of the latents, in place."""
         for projection in reversed(self._projections):
-            mine = {name: local(gradients[name]) for name in gradients if name in projection.active}
+            mine = {name: gradient for name, gradient in gradients.items() if name in projection.active}
             if mine:
                 projection.backward_(mine, self._latents)
+
+    @torch.no_grad()
+    def project(self, weights: Mapping[str, Tensor]) -> None:
+        """Project tensors other than the parameters, by the name of the parameter that each stands for, in place."""
+        for projection in self._projections:
+            mine = {name: weight for name, weight in weights.items() if name in projection.active}
+            if mine:
+                projection.project_(mine)
 
     @torch.no_grad()
     def adopt(self) -> None:

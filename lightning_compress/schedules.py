@@ -9,6 +9,7 @@ print, compare and pickle.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -18,8 +19,14 @@ __all__ = ["Constant", "Cosine", "Cubic", "Exponential", "Linear", "Schedule", "
 Schedule: TypeAlias = Callable[[float], float]
 
 
+class _Schedule(ABC):
+    # LightningCLI takes another class in place of a default instance only if not all its bases are dataclasses.
+    @abstractmethod
+    def __call__(self, progress: float) -> float: ...
+
+
 @dataclass(frozen=True)
-class Constant:
+class Constant(_Schedule):
     """The same strength throughout: ``s(t) = value``.
 
     Raises:
@@ -40,7 +47,7 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(_Schedule):
     """Nothing before ``at``, everything from there on: ``s(t) = [t >= at]``.
 
     Raises:
@@ -61,7 +68,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class _Ramp:
+class _Ramp(_Schedule):
     """From 0 at ``begin`` to 1 at ``until`` along a curve; subclasses give the curve on [0, 1]."""
 
     begin: float = 0.0

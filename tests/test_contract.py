@@ -291,6 +291,40 @@ def test_the_last_checkpoint_is_kept_while_the_best_is_not_yet_picked(tmp_path):
     assert seen[1:] == [(True, ""), (True, "")]
 
 
+# The average of compressed weights is compressed wherever it is seen.
+
+
+@resumes
+@every_case
+@pytest.mark.parametrize("first", [True, False])
+def test_averaged_checkpoints_are_compressed_and_resume(case, first, tmp_path):
+    def callbacks():
+        ours = case.callbacks()
+        ours.insert(0 if first else len(ours), EMAWeightAveraging(decay=0.9))
+        return [*ours, Randomness()]
+
+    seen = []
+
+    class Log(L.Callback):
+        def on_validation_end(self, trainer, pl_module):
+            seen.append(trainer.callback_metrics["val_loss"].item())
+
+    saving = checkpoints(tmp_path, every_n_train_steps=None, every_n_epochs=1)
+    module = build()
+    fit(module, *callbacks(), Log(), saving, enable_checkpointing=True)
+    case.check(module)
+    for step, logged in zip((12, 24, 36), seen, strict=True):
+        path = tmp_path / f"step={step}.ckpt"
+        plain = build()
+        plain.load_state_dict(torch.load(path, weights_only=True)["state_dict"])
+        (metrics,) = trainer().test(plain, held_out(), verbose=False)
+        assert metrics["val_loss"] == pytest.approx(logged, rel=1e-6)
+    case.check(plain)
+    resumed = build()
+    fit(resumed, *callbacks(), ckpt_path=tmp_path / "step=24.ckpt")
+    assert same(resumed, module)
+
+
 # Several processes.
 
 

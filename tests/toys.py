@@ -103,6 +103,15 @@ class Batches:
             self.epoch, self.position = (self.epoch + 1, 0) if last else (self.epoch, position + 1)
             yield [images[rows], labels[rows]]
 
+    @property
+    def sampler(self) -> "Batches":
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """The Trainer says where it resumes at the end of an epoch: it keeps no state of loaders there."""
+        if epoch != self.epoch:
+            self.epoch, self.position = epoch, 0
+
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "position": self.position}
 

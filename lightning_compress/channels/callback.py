@@ -199,6 +199,9 @@ class ChannelPruningCallback(WeightCompression):
                 sizes[name][dim] -= len(positions)
         return {"macs": total(sizes, self._prices) / self._dense}
 
+    def report(self) -> dict[str, object]:
+        return {**super().report(), **self.metrics()}
+
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "removed": self._removed, "evidence": self._evidence}
 

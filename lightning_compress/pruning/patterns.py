@@ -17,7 +17,7 @@ __all__ = ["NM", "Block", "Pattern", "Unstructured"]
 
 
 class Pattern(Protocol):
-    """What may be pruned, and in which groups."""
+    """What may be pruned, and in which groups; inherit from it, so that a YAML takes your class for a pattern."""
 
     @property
     def sparsity(self) -> float | None:
@@ -34,7 +34,7 @@ class Pattern(Protocol):
 
 
 @dataclass(frozen=True)
-class Unstructured:
+class Unstructured(Pattern):
     """Every weight on its own: any sparsity, the best accuracy; smaller files, no faster dense kernels."""
 
     @property
@@ -52,7 +52,7 @@ class Unstructured:
 
 
 @dataclass(frozen=True)
-class NM:
+class NM(Pattern):
     """At most ``n`` of every ``m`` consecutive inputs of an output are non-zero.
 
     Groups lie along dimension 1, the inputs of linear and convolution layers. 2:4 is what sparse tensor cores run.
@@ -102,7 +102,7 @@ class NM:
 
 
 @dataclass(frozen=True)
-class Block:
+class Block(Pattern):
     """Tiles of ``rows`` outputs by ``columns`` inputs live or die together; a tile's score is the sum of its weights'.
 
     A convolution's weight ``(out, in, h, w)`` is seen as the matrix ``(out, in * h * w)``.

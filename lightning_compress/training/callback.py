@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim import Optimizer
 
 from lightning_compress.latent import gather, shard
@@ -13,8 +14,6 @@ from lightning_compress.training.method import Method
 from lightning_compress.training.run import CompressionRun
 
 __all__ = ["WeightCompression"]
-
-_LATENTS = "latent_weights"
 
 
 class WeightCompression(Method, Callback):
@@ -83,7 +82,7 @@ class WeightCompression(Method, Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._driven:
-            self._driven.loaded = checkpoint.get(_LATENTS)
+            self._driven.load(checkpoint)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._driven:
@@ -106,7 +105,15 @@ class WeightCompression(Method, Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._driven:
-            checkpoint[_LATENTS] = self._driven.save()
+            self._driven.save(checkpoint)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._driven and trainer.state.fn == TrainerFn.FITTING:
+            self._driven.average.show()
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._driven and trainer.state.fn == TrainerFn.FITTING:
+            self._driven.average.hide()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._driven:

@@ -14,12 +14,15 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
-from lightning_compress.latent import LatentWeights
-from lightning_compress.targets import Selection
+from lightning_compress.latent import LatentWeights, local
+from lightning_compress.targets import Selection, Target
+from lightning_compress.training.averages import Average, averaging_first
 from lightning_compress.training.method import Method
 from lightning_compress.training.monitors import MonitorGate
 
 __all__ = ["CompressionRun"]
+
+_LATENTS = "latent_weights"
 
 
 class CompressionRun:
@@ -33,13 +36,14 @@ class CompressionRun:
 
     def __init__(self, methods: Sequence[Method], trainer: Trainer, module: LightningModule) -> None:
         self.methods = tuple(methods)
-        self.loaded: Mapping[str, Tensor] | None = None
-        """The latents of the checkpoint that the run resumes from, if it does."""
+        self._loaded: Mapping[str, Any] = {}
         self._ordered = sorted(methods, key=lambda method: method.rank)
         self._trainer = trainer
         self._module = module
         self._parameters: dict[str, Tensor] = {}
         self._latents = LatentWeights({}, ())
+        self.average = Average((), module, {}, self._latents)
+        trainer.callbacks = averaging_first(trainer.callbacks)  # type: ignore[attr-defined]
         self._names: dict[int, list[str]] = {}  # id of an optimizer -> names of the targets that it steps
         self._release: list[Callable[[], None]] = []
         self._fresh: list[Method] = []  # updated, and not yet logged
@@ -50,6 +54,10 @@ class CompressionRun:
     def reached(self) -> bool:
         """Whether every method has reached the compression that was asked for."""
         return all(method.strength == 1.0 for method in self.methods)
+
+    @property
+    def _targets(self) -> dict[str, Target]:
+        return {name: target for method in self.methods for name, target in method.targets.items()}
 
     def begin(self) -> None:
         """The model stands: choose the targets, refuse what cannot work, print the plan, hold back the monitors."""
@@ -66,9 +74,11 @@ class CompressionRun:
             method.begin(selection)
             rank_zero_info(_plan(method, selection))
         _refuse_conflicts(self.methods)
-        self._parameters = {name: t.parameter for method in self.methods for name, t in method.targets.items()}
+        self._parameters = {name: target.parameter for name, target in self._targets.items()}
         self._latents = LatentWeights(self._parameters, self._ordered)
-        gate = MonitorGate(self._trainer.callbacks, closed=lambda: not self.reached)  # type: ignore[attr-defined]
+        callbacks = self._trainer.callbacks  # type: ignore[attr-defined]
+        self.average = Average(callbacks, self._module, self._targets, self._latents)
+        gate = MonitorGate(callbacks, closed=lambda: not self.reached)
         self._release.append(gate.release)
 
     def start(self) -> None:
@@ -82,10 +92,12 @@ class CompressionRun:
             self._names[id(optimizer)] = mine
             self._release.append(optimizer.register_step_post_hook(partial(_after_step, self._latents, mine)).remove)
         self._step = self._trainer.global_step
-        if self.loaded is not None:
-            self._latents.load(self.loaded)
+        if _LATENTS in self._loaded:
+            self._latents.load(self._loaded[_LATENTS])
+            self.average.load(self._loaded)
         else:
             self._renew(first=True)
+        self._loaded = {}
 
     def before_step(self, optimizer: Optimizer) -> None:
         """Gradients are ready: let the methods see them, and give the optimizer its latents."""
@@ -94,11 +106,12 @@ class CompressionRun:
         if scaler is None and not self._latents.restored.isdisjoint(names):
             raise _several_gradients(optimizer)
         self._latents.restore(names)
-        parameters = {name: self._parameters[name] for name in names}
-        gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
+        held = {name: self._parameters[name] for name in names if self._parameters[name].grad is not None}
+        latents = {name: local(parameter.detach()) for name, parameter in held.items()}
+        gradients = {name: local(parameter.grad) for name, parameter in held.items() if parameter.grad is not None}
         for method in self._ordered:
             mine = {name: gradient for name, gradient in gradients.items() if name in method.targets}
-            method.observe({name: parameters[name].detach() for name in mine}, mine)
+            method.observe({name: latents[name] for name in mine}, mine)
         self._latents.backward(gradients)
 
     def after_batch(self) -> None:
@@ -112,9 +125,14 @@ class CompressionRun:
                 self._module.log(name, value, prog_bar=True)
         self._fresh = []
 
-    def save(self) -> dict[str, Tensor]:
-        """The latents for a checkpoint; a collective where parameters are sharded."""
-        return self._latents.save()
+    def save(self, checkpoint: dict[str, Any]) -> None:
+        """Put the latents into a checkpoint; a collective where parameters are sharded."""
+        checkpoint[_LATENTS] = self._latents.save()
+        self.average.save(checkpoint)
+
+    def load(self, checkpoint: Mapping[str, Any]) -> None:
+        """Keep a checkpoint's latents until :meth:`start`."""
+        self._loaded = checkpoint
 
     def replace(self, parameters: Mapping[str, nn.Parameter], narrow: Callable[[str, Tensor], Tensor]) -> None:
         """Go on with new parameters in place of those of the same names: channels have been cut out of them.
@@ -137,6 +155,7 @@ class CompressionRun:
             )
         self._parameters.update({name: p for name, p in parameters.items() if name in self._parameters})
         self._latents.replace(parameters, narrow)
+        self.average = Average(self._trainer.callbacks, self._module, self._targets, self._latents)  # type: ignore[attr-defined]
 
     def settle(self) -> None:
         """Training is over: what the parameters hold now, projected a last time, is the model."""

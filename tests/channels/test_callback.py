@@ -169,11 +169,9 @@ OPTIMIZERS = {
         list,
         lambda: [Halved(Linear(0.2, 0.5), 3, ("*",), ())],
         lambda: [EMAWeightAveraging(decay=0.5)],
-        lambda: [StochasticWeightAveraging(1e-3, swa_epoch_start=4, annealing_epochs=1)],
     ],
-    ids=["alone", "with another method", "EMA", "SWA"],
+    ids=["alone", "with another method", "EMA"],
 )
-@pytest.mark.filterwarnings("ignore:SWA is currently only supported every epoch")
 def test_the_cut_run_ends_where_the_masked_run_ends(optimizer, others):
     ends = []
     for remove in (True, False):
@@ -189,6 +187,14 @@ def test_the_cut_run_ends_where_the_masked_run_ends(optimizer, others):
     torch.testing.assert_close(cut, masked, rtol=1e-8, atol=1e-10)
     assert small < 0.7 * large
     assert lr == same
+
+
+@pytest.mark.filterwarnings("ignore:SWA is currently only supported every epoch")
+def test_an_average_that_began_before_the_cut_goes_on_after_it():
+    module = Module()
+    trainer(callback(), StochasticWeightAveraging(1e-3, 0.4, annealing_epochs=1), max_epochs=4).fit(module, data())
+    assert module.net.conv1.weight.shape != (16, 8, 3, 3)
+    assert outcome(module).isfinite().all()
 
 
 def doubles():

@@ -1,0 +1,110 @@
+"""What is inside an archive: per tensor the form, the bytes, and the least that was possible."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from lightning_compress.archive.files import read_forms, read_index
+
+
+@dataclass(frozen=True)
+class ArchivedTensor:
+    """One tensor of an archive.
+
+    Attributes:
+        name: in the state dict.
+        shape: its sizes.
+        dtype: of its elements.
+        form: "dense", "palette", "sparse" or "grid"; "packed" if a small tensor lies in a block with others;
+            "shared" if it is tied to an earlier one.
+        count: the number of elements.
+        bytes: in the file, without the header; a packed tensor has its part of the block.
+        entropy_bytes: the zero-order entropy of its streams, and its scales and palette as plain numbers:
+            what coding element by element takes at least, even if the frequency of every code were known.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    form: str
+    count: int
+    bytes: float
+    entropy_bytes: float
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits in the file per element; 0 if there is none."""
+        return 8 * self.bytes / self.count if self.count else 0.0
+
+    @property
+    def dense_bytes(self) -> int:
+        """Bytes in memory; 0 if shared."""
+        return 0 if self.form == "shared" else self.count * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class ArchiveContents:
+    """The contents of an archive.
+
+    Attributes:
+        tensors: in their order.
+        file_bytes: the length of the file.
+    """
+
+    tensors: tuple[ArchivedTensor, ...]
+    file_bytes: int
+
+    @property
+    def dense_bytes(self) -> int:
+        """What the tensors take in memory."""
+        return sum(tensor.dense_bytes for tensor in self.tensors)
+
+    @property
+    def entropy_bytes(self) -> float:
+        """What coding element by element needs at least; see `ArchivedTensor`."""
+        return sum(tensor.entropy_bytes for tensor in self.tensors)
+
+    @property
+    def ratio(self) -> float:
+        """How many times smaller the file is than the tensors in memory."""
+        return self.dense_bytes / self.file_bytes
+
+
+def inspect_archive(path: str | os.PathLike[str], max_bytes: int | None = None) -> ArchiveContents:
+    """List what is inside an archive, against the entropy bound.
+
+    Args:
+        path: a file written by `save_archive`.
+        max_bytes: as in `load_archive`.
+
+    Raises:
+        ArchiveError: as in `load_archive`.
+
+    Example:
+        >>> import tempfile
+        >>> from lightning_compress.archive import save_archive
+        >>> path = Path(tempfile.mkdtemp()) / "m.lcz"
+        >>> save_archive({"weight": torch.eye(100)}, path)
+        >>> tensor = inspect_archive(path).tensors[0]
+        >>> tensor.form, tensor.bytes, round(tensor.entropy_bytes, 1)
+        ('grid', 119.0, 105.0)
+    """
+    listed: dict[str, ArchivedTensor] = {}
+    with Path(path).open("rb") as file:
+        entries, blocks = read_index(file, max_bytes)
+        for block, members, form in read_forms(file, entries, blocks):
+            total, bound = sum(entry.count for entry in members), form.bound() / 8
+            for entry in members:
+                part = entry.count / total if total else 1 / len(members)
+                name = form.name if len(members) == 1 else "packed"
+                listed[entry.name] = ArchivedTensor(
+                    entry.name, entry.shape, block.dtype, name, entry.count, part * block.size, part * bound
+                )
+        length = file.seek(0, os.SEEK_END)
+    for entry in entries:
+        if entry.shares is not None:
+            dtype = blocks[entry.block].dtype
+            listed[entry.name] = ArchivedTensor(entry.name, entry.shape, dtype, "shared", entry.count, 0, 0)
+    return ArchiveContents(tuple(listed[entry.name] for entry in entries), length)

@@ -1,0 +1,214 @@
+"""The archive as a file: a head, the header, blocks of elements, a checksum; see docs/archive.md."""
+
+import os
+from collections.abc import Iterator, Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from lightning_compress.archive.cursors import ArchiveError
+from lightning_compress.archive.forms import FORMS, Dense, Form, encode, read_form
+from lightning_compress.archive.headers import DTYPES, Block, Entry, read_header, write_header
+from lightning_compress.archive.words import bytes_of
+
+MAGIC = b".lcz"
+VERSION = 1
+HEAD = len(MAGIC) + 1 + 6 + 3  # magic, version, length of the file, length of the header
+CHECKSUM = 8
+SMALL = 1 << 12  # elements up to which tensors that have no better form than dense share a block
+
+
+def save_archive(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
+    """Write tensors, such as a state dict, losslessly to one file, each as small as its values allow.
+
+    The form of a tensor is found by looking at it alone: few distinct values become a palette, multiples of
+    scales become integers, zeros become codes; all are entropy coded. Tied tensors (the same memory, offset,
+    shape and strides) are stored once.
+
+    Args:
+        tensors: dense tensors by name, of any dtype but the deprecated quantized ones, on any device.
+        path: the file, by convention `*.lcz`; it appears complete or not at all.
+
+    Raises:
+        TypeError: if a value is no tensor, or one without plain memory.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "m.lcz"
+        >>> save_archive({"weight": torch.eye(100)}, path)
+        >>> path.stat().st_size
+        157
+        >>> torch.equal(load_archive(path)["weight"], torch.eye(100))
+        True
+    """
+    target = Path(path)
+    partial = target.with_name(target.name + ".partial")
+    pieces = _pieces(tensors)
+    with partial.open("wb") as file:
+        file.writelines(pieces)
+    partial.replace(target)
+
+
+def archived_bytes(tensors: Mapping[str, Tensor]) -> int:
+    """The length in bytes of the file that `save_archive` would write.
+
+    Example:
+        >>> archived_bytes({"weight": torch.zeros(1000, 1000)})
+        53
+    """
+    return sum(map(len, _pieces(tensors)))
+
+
+def load_archive(path: str | os.PathLike[str], max_bytes: int | None = None) -> dict[str, Tensor]:
+    """The tensors of an archive, bit for bit, contiguous, on the CPU; what was tied is tied again.
+
+    Nothing in a file is ever run. The checksum is verified before anything is parsed, and every size before
+    memory is taken. Beside the result a load needs little more than the largest block of the file.
+
+    Args:
+        path: a file written by `save_archive`.
+        max_bytes: refuse a file whose tensors take more; by default 1024 times the length of the file or
+            1 GiB, whichever is more, so that no small file takes much memory.
+
+    Raises:
+        ArchiveError: if the file is foreign, truncated, altered, or from a newer version; it says which.
+    """
+    loaded: dict[str, Tensor] = {}
+    with Path(path).open("rb") as file:
+        entries, blocks = read_index(file, max_bytes)
+        for block, members, form in read_forms(file, entries, blocks):
+            sizes = [entry.count * block.dtype.itemsize for entry in members]
+            elements = torch.empty(sum(sizes), dtype=torch.uint8)
+            form.fill(elements.view(block.dtype))
+            for entry, part in zip(members, torch.split(elements, sizes), strict=True):
+                # What was not tied must not come back as views of one memory.
+                own = part.clone() if len(members) > 1 else part
+                loaded[entry.name] = own.view(block.dtype).view(entry.shape)
+    owners = (entry if entry.shares is None else entries[entry.shares] for entry in entries)
+    return {entry.name: loaded[owner.name] for entry, owner in zip(entries, owners, strict=True)}
+
+
+def read_index(file: BinaryIO, max_bytes: int | None = None) -> tuple[list[Entry], list[Block]]:
+    """Verify an archive and read its header; the file is left at the first block.
+
+    Raises:
+        ArchiveError: as in `load_archive`.
+    """
+    length = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(HEAD)
+    _check_head(head, length)
+    _check_sum(file, length)
+    file.seek(HEAD)
+    size = int.from_bytes(head[-3:], "little")
+    entries, blocks = read_header(file.read(size))
+    if HEAD + size + sum(block.size for block in blocks) + CHECKSUM != length:
+        raise ArchiveError("the archive is damaged: its blocks do not fill the file")
+    limit = max(1 << 30, 1024 * length) if max_bytes is None else max_bytes
+    need = sum(entry.count * blocks[entry.block].dtype.itemsize for entry in entries if entry.shares is None)
+    if need > limit:
+        raise ArchiveError(f"need max_bytes of at least {need} to load this archive of {length} bytes, got {limit}")
+    return entries, blocks
+
+
+def read_forms(file: BinaryIO, entries: list[Entry], blocks: list[Block]) -> Iterator[tuple[Block, list[Entry], Form]]:
+    """Every block in turn, parsed but not decoded, with the tensors that lie in it."""
+    members: list[list[Entry]] = [[] for _ in blocks]
+    for entry in entries:
+        if entry.shares is None:
+            members[entry.block].append(entry)
+    for block, inside in zip(blocks, members, strict=True):
+        count = sum(entry.count for entry in inside)
+        yield block, inside, read_form(file.read(block.size), count, block.dtype)
+
+
+def _check_head(head: bytes, length: int) -> None:
+    if not head.startswith(MAGIC) and not (length < len(MAGIC) and MAGIC.startswith(head)):
+        raise ArchiveError(
+            f"need a file that starts with {MAGIC!r}, got {head[: len(MAGIC)]!r}: this is not an archive"
+        )
+    if head[4:5] > bytes([VERSION]):
+        raise ArchiveError(f"written by a newer version: need format {VERSION}, got {head[4]}; update the package")
+    if head[4:5] == b"\0":
+        raise ArchiveError("the archive is altered: there is no format 0")
+    stated = int.from_bytes(head[5:11], "little")
+    if length < max(HEAD + CHECKSUM, stated):
+        raise ArchiveError(f"the archive is truncated: need {max(HEAD + CHECKSUM, stated)} bytes, got {length}")
+    if length > stated:
+        raise ArchiveError(f"the archive is altered: need {stated} bytes, got {length}")
+
+
+def _check_sum(file: BinaryIO, length: int) -> None:
+    file.seek(0)
+    digest = blake2b(digest_size=CHECKSUM)
+    left = length - CHECKSUM
+    while left and (piece := file.read(min(left, 1 << 20))):
+        digest.update(piece)
+        left -= len(piece)
+    if file.read(CHECKSUM) != digest.digest():
+        raise ArchiveError("the archive is altered: its checksum does not match its content")
+
+
+def _pieces(tensors: Mapping[str, Tensor]) -> list[bytes]:
+    """The file in pieces."""
+    entries, blocks, data = _gather(dict(tensors))
+    header = write_header(entries, blocks)
+    length = HEAD + len(header) + sum(map(len, data)) + CHECKSUM
+    head = MAGIC + bytes([VERSION]) + length.to_bytes(6, "little") + len(header).to_bytes(3, "little")
+    digest = blake2b(digest_size=CHECKSUM)
+    for piece in (head, header, *data):
+        digest.update(piece)
+    return [head, header, *data, digest.digest()]
+
+
+def _gather(tensors: dict[str, Tensor]) -> tuple[list[Entry], list[Block], list[bytes]]:
+    """Where every tensor goes, and the blocks as they are stored."""
+    entries: list[Entry] = []
+    data: list[bytes] = []
+    dtypes: list[torch.dtype] = []
+    shared: dict[tuple[object, ...], int] = {}
+    pools: dict[torch.dtype, tuple[int, list[Tensor]]] = {}
+    for position, (name, tensor) in enumerate(tensors.items()):
+        owner = shared.setdefault(_memory(name, tensor), position)
+        if owner != position:
+            entries.append(Entry(name, tuple(tensor.shape), entries[owner].block, owner))
+            continue
+        plain = _plain(tensor)
+        alone = encode(plain)
+        index = len(data)
+        if plain.numel() <= SMALL and FORMS[alone[0]] is Dense:
+            index, pool = pools.setdefault(tensor.dtype, (index, []))
+            pool.append(bytes_of(plain))
+        if index == len(data):
+            data.append(alone)
+            dtypes.append(tensor.dtype)
+        entries.append(Entry(name, tuple(tensor.shape), index))
+    for index, pool in pools.values():
+        data[index] = encode(torch.cat(pool).view(dtypes[index]))
+    return entries, [Block(dtype, len(block)) for dtype, block in zip(dtypes, data, strict=True)], data
+
+
+def _memory(name: str, tensor: Tensor) -> tuple[object, ...]:
+    """What two tensors have in common only if they are tied."""
+    if not isinstance(name, str) or not isinstance(tensor, Tensor):
+        raise TypeError(f"need tensors by name, got {type(tensor).__name__} for {name!r}")
+    if tensor.layout is not torch.strided or tensor.device.type == "meta" or str(tensor.dtype)[6:] not in DTYPES:
+        raise TypeError(
+            f"need dense tensors with memory of an unquantized dtype, "
+            f"got {tensor.layout}, {tensor.device}, {tensor.dtype} for {name!r}"
+        )
+    if tensor.numel() == 0:
+        return (name,)
+    place = tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.shape, tensor.stride()
+    return tensor.device, tensor.dtype, tensor.is_conj(), tensor.is_neg(), *place
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """The same elements, contiguous on the CPU, with nothing left to be resolved."""
+    tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
+    if tensor.dtype.itemsize == 1:  # torch copies bytes of any dtype, but not every dtype
+        return tensor.view(torch.uint8).contiguous().view(tensor.dtype)
+    return tensor.contiguous()

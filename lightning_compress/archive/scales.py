@@ -1,0 +1,100 @@
+"""Finding the integer grid that weights lie on, from the weights alone."""
+
+import torch
+from torch import Tensor
+
+LARGEST = 1 << 12  # no integer of a grid reaches this
+SMALLEST = 1 << 8  # the largest integer that the weight nearest to zero may stand for
+BATCH = 1 << 20  # weights looked at together
+
+
+def grid_scales(rows: Tensor) -> Tensor | None:
+    """One scale per row such that every weight is exactly an integer times the scale of its row, or None.
+
+        rows[r, i] = round(scale[r] * q[r, i]),    q integer, rounded to the nearest number of the dtype.
+
+    A row of zeros has scale 1. Every weight is verified, with the arithmetic that loading uses.
+
+    Args:
+        rows: floating point weights, shape [R, N].
+
+    Returns:
+        Shape [R], same dtype; None where a row has no such scale, or its integers reach `LARGEST`.
+
+    Example:
+        >>> grid_scales(torch.tensor([[2.0, -6.0, 4.0], [0.0, 7.0, 0.0]]))
+        tensor([2., 7.])
+        >>> grid_scales(torch.tensor([[1.0, 3.14159265]]))
+    """
+    if len(rows) == 1:
+        rows = torch.unique(rows)[None]
+        if rows.numel() > 2 * LARGEST:
+            return None
+    scales = rows.new_ones(len(rows))
+    live = rows.any(dim=1).nonzero().flatten()
+    start, count = 0, 1  # one row, then ever more: weights that lie on no grid are found out at once
+    while start < len(live):
+        batch = live[start : start + count]
+        found = _batch_scales(rows[batch].abs())
+        if found is None:
+            return None
+        scales[batch] = found
+        start, count = start + count, min(2 * count, 1 + BATCH // rows.shape[1])
+    return scales
+
+
+def grid_integers(rows: Tensor, scales: Tensor) -> Tensor:
+    """The integers, shape [R, N], whose products with the scales, shape [R], are nearest to the rows."""
+    return (rows.double() / scales.double()[:, None]).round().long()
+
+
+def _batch_scales(values: Tensor) -> Tensor | None:
+    """The scales of rows of magnitudes, shape [R, N], none of them all zero; None if a row has none."""
+    exact = values.double()
+    ratios = exact / exact.masked_fill(exact == 0, torch.inf).amin(dim=1, keepdim=True)
+    scales = values.new_zeros(len(values))
+    left = torch.arange(len(values))
+    # Most often the smallest weight is one step; else try as many guesses at once as a batch holds.
+    first, span = 1, 1
+    while len(left) and first <= SMALLEST:
+        if not (first * ratios[left].amax(dim=1) < LARGEST).all():  # fails with NaN and infinity, too
+            return None
+        guesses = torch.arange(first, min(first + span, SMALLEST + 1))
+        scales[left] = _guess(values[left], ratios[left], guesses)
+        left = (scales == 0).nonzero().flatten()
+        first, span = first + span, max(1, BATCH // max(1, ratios[left].numel()))
+    return None if len(left) else scales
+
+
+def _guess(values: Tensor, ratios: Tensor, guesses: Tensor) -> Tensor:
+    """The scale of every row for the first of the guesses of its smallest integer that fits, or 0."""
+    products = guesses[:, None] * ratios[:, None]  # [R, guesses, N]
+    integers = products.round()
+    # Both numbers of a ratio are rounded, each by at most half an eps.
+    near = (products - integers).abs() <= 1.01 * torch.finfo(values.dtype).eps * integers
+    row, guess = (near.all(dim=2) & (integers.amax(dim=2) < LARGEST)).nonzero(as_tuple=True)
+    scales = values.new_zeros(len(values), len(guesses))
+    scales[row, guess] = _fit(values[row], integers[row, guess])
+    best = (scales != 0).int().argmax(dim=1, keepdim=True)
+    return scales.gather(1, best)[:, 0]
+
+
+def _fit(values: Tensor, integers: Tensor) -> Tensor:
+    """Scales whose products with the integers, shape [R, N], are exactly the values, or 0 for none.
+
+    A product rounds to v where it is within half a unit in the last place of v. If the interval of scales for
+    which all do holds a number of the dtype, then so is the number nearest to the middle of that interval.
+    """
+    exact = values.double()
+    finfo = torch.finfo(values.dtype)
+    half = torch.ldexp(torch.full_like(exact, finfo.eps / 4), torch.frexp(exact).exponent)
+    low, high = ((exact - half) / integers).amax(dim=1), ((exact + half) / integers).amin(dim=1)
+    middle = ((low + high) / 2).to(values.dtype)
+    best = torch.zeros_like(middle)
+    # The middle is rounded itself, which matters for float64: so its neighbours are tried, too.
+    for towards in (torch.inf, 0.0, middle):
+        scales = torch.nextafter(middle, torch.as_tensor(towards).to(middle).expand_as(middle))
+        exactly = (integers.to(values.dtype) * scales[:, None] == values).all(dim=1)
+        # Below the smallest normal number a processor may flush products to zero.
+        best = torch.where(exactly & (scales >= finfo.tiny), scales, best)
+    return best

@@ -1,0 +1,131 @@
+"""A second reader of the format, written from docs/archive.md in plain Python, without the coder library."""
+
+import zlib
+from hashlib import blake2b
+from math import prod
+
+import numpy as np
+
+
+class Reader:
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def take(self, n):
+        self.at += n
+        assert self.at <= len(self.data)
+        return self.data[self.at - n : self.at]
+
+    def varint(self):
+        byte = self.take(1)[0]
+        return byte if byte < 128 else byte - 128 + 128 * self.varint()
+
+    def signed(self):
+        value = self.varint()
+        return -(value + 1) // 2 if value % 2 else value // 2
+
+    def golomb(self, n):
+        bits = "".join(f"{byte:08b}" for byte in self.data[self.at :])
+        values, at = [], 0
+        for _ in range(n):
+            zeros = 0
+            while bits[at + zeros] == "0":
+                zeros += 1
+            value = int(bits[at + zeros : at + 2 * zeros + 1], 2) - 1
+            values.append(-(value + 1) // 2 if value % 2 else value // 2)
+            at += 2 * zeros + 1
+        self.at += -(-at // 8)
+        return values
+
+    def coded(self, n):
+        size, low = self.varint(), self.varint()
+        roots, root = [], 0
+        for step in self.golomb(size):
+            root += step
+            roots.append(root)
+        if size == 1:
+            return [low] * n
+        words = self.take(self.varint())
+        words += bytes(-len(words) % 4)
+        words = [int.from_bytes(words[i : i + 4], "little") for i in range(0, len(words), 4)]
+        total = sum(r * r for r in roots)
+        f = [1 + r * r * (2**24 - size) // total for r in roots]
+        f[roots.index(max(roots))] += 2**24 - sum(f)
+        state, out = 0, []
+        while words and state < 2**32:
+            state = state << 32 | words.pop()
+        for _ in range(n):
+            quantile, symbol, below = state % 2**24, 0, 0
+            while below + f[symbol] <= quantile:
+                below += f[symbol]
+                symbol += 1
+            state = (state >> 24) * f[symbol] + quantile - below
+            if state < 2**32 and words:
+                state = state << 32 | words.pop()
+            out.append(low + symbol)
+        assert state == 0
+        assert not words
+        return out
+
+    def dense(self, n, width, rotated):
+        mask, words = self.take(1)[0], [0] * n
+        for plane in range(width):
+            symbols = self.coded(n) if mask >> plane & 1 else self.take(n)
+            words = [word | symbol << 8 * plane for word, symbol in zip(words, symbols, strict=True)]
+        bits = 8 * width
+        return [word >> 1 | (word & 1) << bits - 1 for word in words] if rotated else words
+
+    def palette(self, n, width, rotated):
+        size, others = self.varint(), self.varint()
+        entries, entry = [], 0
+        for step in self.dense(size, width, False):
+            entry = (entry + step) % 2 ** (8 * width)
+            entries.append(entry)
+        codes = self.coded(n)
+        rest = iter(self.dense(others, width, rotated))
+        return [entries[code] if code < size else next(rest) for code in codes]
+
+    def grid(self, n, width, rotated):
+        """Of float32 only."""
+        rows, low = self.varint(), self.signed()
+        scales = np.array(self.dense(rows, width, rotated), "<u4").view("<f4")
+        values = np.array([code - 1 + low if code else -0.0 for code in self.coded(n)], "<f4")
+        return (values.reshape(rows, -1) * scales[:, None]).reshape(-1).view("<u4").tolist()
+
+
+DTYPES = ["float32", "float64", "float16", "bfloat16", "uint8", "int8", "int16", "int32", "int64", "bool"]
+DTYPES += ["uint16", "uint32", "uint64", "complex32", "complex64", "complex128"]
+WIDTHS = [4, 8, 2, 2, 1, 1, 2, 4, 8, 1, 2, 4, 8, 2, 4, 8]
+
+
+def read(data):
+    """The tensors of an archive, of the first 16 dtypes: name -> (dtype, shape, bytes)."""
+    assert data[:5] == b".lcz\x01"
+    assert int.from_bytes(data[5:11], "little") == len(data)
+    assert blake2b(data[:-8], digest_size=8).digest() == data[-8:]
+    start = 14 + int.from_bytes(data[11:14], "little")
+    header = Reader(zlib.decompress(data[14:start], -15))
+    blocks, members, owners, result = [], [], {}, {}
+    for _ in range(header.varint()):
+        name, place = header.take(header.varint()).decode(), header.varint()
+        owners[name] = name
+        if place % 2:
+            owners[name] = list(owners)[place // 2]
+            continue
+        if place == 0:
+            blocks.append((header.take(1)[0], header.varint()))
+            members.append([])
+        shape = tuple(header.varint() for _ in range(header.varint()))
+        members[place // 2 - 1 if place else -1].append((name, shape))
+    for (number, size), inside in zip(blocks, members, strict=True):
+        block, start = Reader(data[start : start + size]), start + size
+        dtype, width = DTYPES[number], WIDTHS[number]
+        parts = 2 if "complex" in dtype else 1
+        form = (block.dense, block.palette, block.grid)[block.take(1)[0]]
+        words = iter(form(sum(prod(shape) for _, shape in inside) * parts, width, "float" in dtype or parts == 2))
+        assert block.at == size
+        for name, shape in inside:
+            content = b"".join(next(words).to_bytes(width, "little") for _ in range(prod(shape) * parts))
+            result[name] = dtype, shape, content
+    assert start == len(data) - 8
+    return {name: result[owner] for name, owner in owners.items()}

@@ -1,0 +1,153 @@
+import random
+import tracemalloc
+import zlib
+from hashlib import blake2b
+
+import pytest
+import torch
+
+from lightning_compress.archive import ArchiveError, load_archive, save_archive
+from lightning_compress.archive.headers import Block, Entry, write_header
+
+
+def test_every_truncation_is_refused(model, path):
+    save_archive(model, path)
+    data = path.read_bytes()
+
+    for length in range(len(data)):
+        path.write_bytes(data[:length])
+        with pytest.raises(ArchiveError, match="truncated"):
+            load_archive(path)
+
+
+def test_mutations_are_refused(model, path):
+    save_archive(model, path)
+    data = path.read_bytes()
+    chance = random.Random(0)
+
+    for _ in range(10_000):
+        path.write_bytes(mutated(data, chance))
+        with pytest.raises(ArchiveError):
+            load_archive(path)
+
+
+def test_forged_archives_load_or_are_refused(model, path):
+    """With the checksum made right again, every parser meets bad input: it refuses, or finds some tensors."""
+    save_archive(model, path)
+    data = path.read_bytes()
+    chance = random.Random(0)
+    refused = 0
+
+    tracemalloc.start()
+    for _ in range(500):
+        path.write_bytes(sealed(data[:14] + mutated(data[14:-8], chance)))
+        try:
+            load_archive(path, max_bytes=1 << 20)
+        except ArchiveError:
+            refused += 1
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert 100 < refused < 500
+    assert peak < 1 << 24
+
+
+def mutated(data, chance):
+    """A few bits flipped, bytes replaced, or a run moved, never the same as before."""
+    result = bytearray(data)
+    while result == data:
+        at = chance.randrange(len(data))
+        kind = chance.randrange(4)
+        if kind == 0:
+            result[at] ^= 1 << chance.randrange(8)
+        elif kind == 1:
+            result[at] = chance.choice([0, 1, 127, 128, 255])
+        elif kind == 2:
+            result[at : at + 4] = chance.randbytes(len(result[at : at + 4]))
+        else:
+            result[at : at + 8] = result[at : at + 8][::-1]
+    return bytes(result)
+
+
+def sealed(body):
+    """The head and body of an archive with its length and its checksum made right."""
+    body = body[:5] + (len(body) + 8).to_bytes(6, "little") + body[11:]
+    return body + blake2b(body, digest_size=8).digest()
+
+
+def forged(header, blocks=b""):
+    """An archive of a header and blocks of one's own."""
+    return sealed(b".lcz\x01" + bytes(6) + len(header).to_bytes(3, "little") + header + blocks)
+
+
+def test_a_newer_version_says_so(model, path):
+    save_archive(model, path)
+    data = path.read_bytes()
+
+    path.write_bytes(data[:4] + b"\x02" + data[5:])
+
+    with pytest.raises(ArchiveError, match="written by a newer version: need format 1, got 2"):
+        load_archive(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: b"PK\x03\x04" + data[4:], "this is not an archive"),
+        (lambda data: b"PK", "this is not an archive"),
+        (lambda data: b"", "truncated: need 22 bytes, got 0"),
+        (lambda data: data + b"\0", "altered: need"),
+        (lambda data: data[:4] + b"\0" + data[5:], "there is no format 0"),
+        (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "its checksum does not match"),
+        (lambda data: sealed(data[:-8] + b"\0"), "its blocks do not fill the file"),
+        (lambda data: sealed(data[:13] + b"\xff" + data[14:-8]), "does not inflate|too long"),
+    ],
+)
+def test_the_message_says_what_is_wrong(change, message, model, path):
+    save_archive(model, path)
+    path.write_bytes(change(path.read_bytes()))
+
+    with pytest.raises(ArchiveError, match=message):
+        load_archive(path)
+
+
+def header(*entries):
+    return write_header(list(entries), [Block(torch.float32, 2)])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (header(Entry("a", (0,), 0), Entry("a", (0,), 0)), "has a name twice"),
+        (header(Entry("a", (1 << 40, 1 << 40), 0)), "impossible shape"),
+        (header(Entry("a", (0, 1 << 62, 4), 0)), "impossible shape"),
+        (header(Entry("a", (), 0), Entry("b", (), 0, 7)), "shares a tensor that does not come before it"),
+        (header(Entry("a", (1 << 40,), 0)), "need max_bytes of at least 4398046511104"),
+        (header(Entry("a", (1 << 28, 2), 0)), "need max_bytes of at least 2147483648"),
+        (header(Entry("a", (5,), 0)), "need 5 more bytes, got 0"),
+    ],
+)
+def test_a_forged_header_is_refused_before_memory_is_taken(data, message, path):
+    path.write_bytes(forged(data, b"\0\0"))
+
+    tracemalloc.start()
+    with pytest.raises(ArchiveError, match=message):
+        load_archive(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def test_a_header_that_inflates_without_end_is_refused(path):
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+    path.write_bytes(forged(deflate.compress(bytes(1 << 25)) + deflate.flush()))
+
+    with pytest.raises(ArchiveError, match="too long"):
+        load_archive(path)
+
+
+def test_max_bytes_allows_what_the_default_refuses(path):
+    save_archive({"zeros": torch.zeros(1000)}, path)
+
+    with pytest.raises(ArchiveError, match=r"need max_bytes of at least 4000 .* got 3999"):
+        load_archive(path, max_bytes=3999)
+    assert load_archive(path, max_bytes=4000)["zeros"].numel() == 1000

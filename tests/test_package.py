@@ -1,0 +1,30 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lightning_compress
+
+
+def test_every_public_name_is_there():
+    for name in lightning_compress.__all__:
+        assert getattr(lightning_compress, name).__name__ == name
+    assert set(lightning_compress.__all__) == lightning_compress._HOMES.keys() <= set(dir(lightning_compress))
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'Pruner'"):
+        _ = lightning_compress.Pruner
+
+
+def test_loading_an_archive_needs_nothing_of_lightning(tmp_path):
+    code = """
+import sys, torch
+from lightning_compress.archive import save_archive
+from lightning_compress import load_archive
+save_archive({"a": torch.eye(3)}, sys.argv[1])
+assert torch.equal(load_archive(sys.argv[1])["a"], torch.eye(3))
+assert not [name for name in sys.modules if name.partition(".")[0] in ("lightning", "torchmetrics", "jsonargparse")]
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.lcz")], check=True, cwd=Path(__file__).parents[1])

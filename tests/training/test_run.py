@@ -1,0 +1,247 @@
+"""The wiring: optimizers, skipped steps, tied and frozen weights, sharded parameters."""
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_compress import PruningCallback
+from lightning_compress.pruning import criteria
+from lightning_compress.schedules import Constant, Linear
+from lightning_compress.training import QUANTIZE, WeightCompression
+from tests.distributed import run_distributed
+from tests.toys import Batches, Digits, Manual, build, digits, fit, held_out, trainer
+
+
+class Halves(WeightCompression):
+    """Rounds to multiples of 0.5 with the straight-through gradient: the smallest method there is."""
+
+    rank = QUANTIZE
+
+    def __init__(self, schedule=Constant(), include=("*",), exclude=()):
+        super().__init__(schedule, every_n_steps=1, include=include, exclude=exclude)
+
+    def check(self, target):
+        pass
+
+    def describe(self):
+        return "halves"
+
+    def update(self, weights):
+        pass
+
+    def project_(self, weights):
+        for weight in weights.values():
+            weight.mul_(2).round_().div_(2)
+
+
+class Spy(L.Callback):
+    """Notes what the parameters hold in every forward pass and just before every step."""
+
+    def __init__(self, name):
+        self.name, self.forward, self.step = name, [], []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.forward.append(pl_module.get_parameter(self.name).detach().clone())
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.step.append(pl_module.get_parameter(self.name).detach().clone())
+
+
+def on_halves(weight):
+    return torch.equal(weight * 2, (weight * 2).round())
+
+
+@pytest.mark.parametrize("options", [{}, {"accumulate_grad_batches": 3}])
+def test_forward_sees_projected_weights_and_the_optimizer_latents(options):
+    spy = Spy("net.9.weight")
+    fit(build(), Halves(), spy, **options)
+    assert all(on_halves(weight) for weight in spy.forward)
+    assert not any(on_halves(weight) for weight in spy.step)
+
+
+def test_latents_follow_the_straight_through_estimator():
+    """Against the loop written out with torch alone."""
+    L.seed_everything(0, verbose=False)
+    loader = DataLoader(TensorDataset(*(tensor[:32] for tensor in digits())), batch_size=32)
+    (batch,) = loader
+    ours, reference = nn.Linear(64, 10), nn.Linear(64, 10)
+    reference.load_state_dict(ours.state_dict())
+
+    class Module(L.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = ours
+
+        def training_step(self, batch, batch_idx):
+            return F.cross_entropy(self.net(batch[0].flatten(1)), batch[1])
+
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.parameters(), 0.05, weight_decay=0.01)
+
+    trainer(callbacks=[Halves()], max_epochs=10).fit(Module(), loader)
+    optimizer = torch.optim.Adam(reference.parameters(), 0.05, weight_decay=0.01)
+    for _ in range(10):
+        hard = (reference.weight * 2).round() / 2
+        soft = reference.weight + (hard - reference.weight).detach()
+        optimizer.zero_grad()
+        F.cross_entropy(F.linear(batch[0].flatten(1), soft, reference.bias), batch[1]).backward()
+        optimizer.step()
+    torch.testing.assert_close(ours.weight, (reference.weight * 2).round() / 2)
+    torch.testing.assert_close(ours.bias, reference.bias)
+
+
+def test_nothing_happens_before_a_schedule_begins():
+    dense, module = build(), build()
+    fit(dense, max_epochs=1)
+    fit(module, PruningCallback(schedule=Linear(0.99, 1.0)), max_epochs=1, max_steps=100)
+    states = dense.state_dict(), module.state_dict()
+    changed = [key for key in states[0] if not torch.equal(states[0][key], states[1][key])]
+    assert changed == ["net.0.weight", "net.3.weight", "net.9.weight", "net.11.weight"]
+    for key in changed:  # the last step alone pruned
+        kept = states[1][key] != 0
+        assert torch.equal(states[0][key][kept], states[1][key][kept])
+
+
+def test_each_optimizer_exchanges_its_own_latents():
+    seen = []
+
+    class Look(Manual):
+        def training_step(self, batch, batch_idx):
+            super().training_step(batch, batch_idx)
+            seen.append(all(on_halves(p.detach()) for p in self.parameters() if p.ndim > 1))
+
+    fit(build(kind=Look), Halves())
+    assert len(seen) == 36
+    assert all(seen)
+
+
+def test_a_step_that_the_scaler_skips():
+    class Overflow(Digits):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            return loss * float("inf") if batch_idx % 4 == 1 else loss
+
+    spy, module = Spy("net.9.weight"), build(kind=Overflow)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    fit(module, Halves(), spy, plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
+    assert scaler.get_scale() < 2.0
+    assert all(on_halves(weight) for weight in spy.forward)
+    assert torch.equal(spy.step[1], spy.step[2])  # the skipped step left the latents alone
+    assert not torch.equal(spy.step[0], spy.step[1])
+
+
+def test_tied_weights_are_projected_once():
+    class Tied(Digits):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            self.twin = nn.Linear(64, 32)
+            self.twin.weight = self.net[9].weight
+
+    module = build(kind=Tied)
+    fit(module, PruningCallback(0.9, schedule=Linear(0.0, 0.5), include=("twin",)))
+    assert module.twin.weight is module.net[9].weight
+    assert int((module.twin.weight == 0).sum()) == round(0.9 * 64 * 32)
+    state = module.state_dict()
+    assert torch.equal(state["twin.weight"], state["net.9.weight"])
+
+
+def test_frozen_weights_are_pruned_too():
+    module = build()
+    module.net[9].weight.requires_grad_(False)
+    before = module.net[9].weight.clone()
+    fit(module, PruningCallback(0.9, schedule=Linear(0.0, 0.5), include=("net.9",)))
+    after = module.net[9].weight
+    assert int((after == 0).sum()) == round(0.9 * 64 * 32)
+    assert torch.equal(after[after != 0], before[after != 0])
+
+
+def test_weights_built_late_are_found():
+    class Late(Digits):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            self.head = None
+
+        def configure_model(self):
+            if self.head is None:
+                self.head = nn.Linear(10, 10)
+
+        def forward(self, images):
+            return self.head(self.net(images))
+
+    module = build(kind=Late)
+    fit(module, PruningCallback(0.5, schedule=Linear(0.0, 0.5), include=("head",)))
+    assert int((module.head.weight == 0).sum()) == 50
+
+
+def test_a_checkpoint_of_other_targets_is_refused(tmp_path):
+    run = fit(build(), PruningCallback(0.9, schedule=Linear(0.0, 0.1)), max_epochs=1)
+    run.fit_loop.max_epochs = 2
+    path = tmp_path / "wide.ckpt"
+
+    class Save(L.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.global_step == 5:
+                trainer.save_checkpoint(path)
+
+    fit(build(), PruningCallback(0.9, schedule=Linear(0.0, 0.1)), Save(), max_epochs=1)
+    with (
+        pytest.warns(UserWarning, match="callbacks used to create the checkpoint need to be provided"),
+        pytest.raises(ValueError, match=r"need latent weights of the targeted parameters, got 'net\.0\.weight'"),
+    ):
+        fit(build(), PruningCallback(0.9, include=("net.9",)), ckpt_path=path)
+
+
+def test_a_dense_checkpoint_can_be_compressed_from_where_it_is(tmp_path):
+    run = fit(build(), max_epochs=1)
+    run.save_checkpoint(tmp_path / "dense.ckpt")
+    module = build()
+    fit(module, PruningCallback(0.9, schedule=Linear(0.0, 0.6)), ckpt_path=tmp_path / "dense.ckpt")
+    zeros = [(p == 0).sum() for p in module.parameters() if p.ndim > 1]
+    assert abs(int(sum(zeros)) - 0.9 * 3592) <= 1
+
+
+class Sharded(Digits):
+    """FSDP2: every layer with weights sharded over two processes."""
+
+    def configure_model(self):
+        mesh = self.device_mesh["data_parallel"]
+        for index in (0, 3, 9, 11):
+            fully_shard(self.net[index], mesh=mesh)
+        fully_shard(self.net, mesh=mesh)
+
+
+def _sharded(folder, criterion, scope):
+    callback = PruningCallback(0.9, criterion, scope=scope, schedule=Linear(0.1, 0.6), every_n_steps=3)
+    module = build(kind=Sharded)
+    strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False)
+
+    class Save(L.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.global_step == 17:
+                trainer.save_checkpoint(f"{folder}/17.ckpt")
+
+    options = {"strategy": strategy, "devices": 2, "enable_checkpointing": False}
+    run = trainer(callbacks=[callback, Save()], **options)
+    run.fit(module, Batches(), held_out())
+    module.net.reshard()
+    return {name: p.full_tensor().detach().numpy() for name, p in module.named_parameters()}
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize("criterion", [criteria.magnitude, criteria.taylor])
+def test_sharded_parameters(tmp_path, criterion, scope):
+    first, second = run_distributed(_sharded, str(tmp_path), criterion, scope)
+    matrices = {name: value for name, value in first.items() if value.ndim > 1}
+    for name, value in first.items():
+        assert (value == second[name]).all()
+    groups = [matrices.values()] if scope == "global" else [[value] for value in matrices.values()]
+    for group in groups:
+        assert abs(sum((w == 0).sum() for w in group) - 0.9 * sum(w.size for w in group)) <= 1
+    saved = torch.load(tmp_path / "17.ckpt", weights_only=True)
+    assert saved["latent_weights"]["net.9.weight"].shape == (32, 64)
