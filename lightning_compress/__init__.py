@@ -7,15 +7,26 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lightning_compress.archive import ArchiveError, load_archive
+    from lightning_compress.distillation import DistillationCallback, DistillationModule
     from lightning_compress.pruning import NM, Block, PruningCallback, Unstructured
 
 __version__ = "0.1.0"
 
-__all__ = ["NM", "ArchiveError", "Block", "PruningCallback", "Unstructured", "load_archive"]
+__all__ = [
+    "NM",
+    "ArchiveError",
+    "Block",
+    "DistillationCallback",
+    "DistillationModule",
+    "PruningCallback",
+    "Unstructured",
+    "load_archive",
+]
 
 # A name is imported when it is first asked for: whoever only loads an archive needs nothing of Lightning.
 _ROOMS = {
     "archive": ("ArchiveError", "load_archive"),
+    "distillation": ("DistillationCallback", "DistillationModule"),
     "pruning": ("NM", "Block", "PruningCallback", "Unstructured"),
 }
 _HOMES = {name: f"{__name__}.{room}" for room, names in _ROOMS.items() for name in names}

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import pickle
 import socket
 import traceback
 from collections.abc import Callable
+from multiprocessing.queues import Queue
 from typing import Any
 
 import torch
-from torch import multiprocessing
-from torch.multiprocessing.queue import Queue
 
 
 def run_distributed(function: Callable[..., Any], *args: Any, world_size: int = 2, timeout: float = 60) -> list[Any]:
     """What ``function(*args)`` returns on each rank, in the order of ranks.
 
     Args:
-        function: runs on every rank, with a Trainer of ``devices=world_size``; returns something that pickles.
+        function: runs on every rank, with a Trainer of ``devices=world_size``; what it returns pickles.
         args: its arguments.
         world_size: how many processes.
         timeout: seconds until a rank counts as hung.
@@ -40,7 +41,7 @@ def run_distributed(function: Callable[..., Any], *args: Any, world_size: int = 
             rank, value, failure = results.get(timeout=timeout)
             if failure:
                 raise RuntimeError(f"rank {rank}: {failure}")
-            returned[rank] = value
+            returned[rank] = pickle.loads(value)
     finally:
         for process in ranks:
             process.join(5)
@@ -60,9 +61,10 @@ def _rank(rank: int, world_size: int, port: int, function: Callable[..., Any], a
     )
     torch.set_num_threads(1)
     try:
-        results.put((rank, function(*args), ""))
+        # By value: a tensor put into a queue as it is lives only as long as the process that put it.
+        results.put((rank, pickle.dumps(function(*args)), ""))
     except BaseException:
-        results.put((rank, None, traceback.format_exc()))
+        results.put((rank, b"", traceback.format_exc()))
 
 
 def _free_port() -> int:

@@ -49,6 +49,7 @@ class CompressionRun:
         self._fresh: list[Method] = []  # updated, and not yet logged
         self._length = 1.0
         self._step = 0
+        self._epoch = -1  # whose metrics are logged
 
     @property
     def reached(self) -> bool:
@@ -120,6 +121,9 @@ class CompressionRun:
         if self._trainer.global_step != self._step:
             self._renew()
             self._step = self._trainer.global_step
+        if self._trainer.current_epoch != self._epoch:  # Lightning forgets with each epoch what was logged in it
+            self._epoch = self._trainer.current_epoch
+            self._fresh = list(self.methods)
         for method in self._fresh:
             for name, value in method.metrics().items():
                 self._module.log(name, value, prog_bar=True)

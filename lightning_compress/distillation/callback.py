@@ -1,0 +1,85 @@
+"""DistillationCallback: teaches the module that the Trainer already trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+from torchmetrics import Metric
+
+from lightning_compress.distillation.module import Taught, taught
+from lightning_compress.distillation.objectives import Objective
+from lightning_compress.distillation.teachers import Teacher
+from lightning_compress.distillation.terms import SOFT_TARGETS, Term
+
+__all__ = ["DistillationCallback"]
+
+
+class DistillationCallback(Callback):
+    """The teacher of ``DistillationModule`` as a callback, for a module that is to stay as it is.
+
+    | when | what happens |
+    | --- | --- |
+    | ``setup`` of a fit | the module gets a class derived from its own whose training step distils |
+    | checkpoint | holds the plain module; the callback's state is that of ``EMA`` and regressors |
+    | end or failure of the fit | the module gets its class back |
+
+    The arguments are those of ``DistillationModule``, where they are described.
+
+    Args:
+        teacher: a module that takes the inputs of the student's network; or ``EMA()``, or a ``Cache``.
+        losses: what is compared; soft targets of the outputs by default.
+        alpha: share of the teacher in the loss, in [0, 1].
+        network: the student's submodule whose calls are taught; ``""`` is its own ``forward``.
+        metrics: of (student, teacher) outputs, updated in validation.
+
+    Raises:
+        TypeError: an argument is of another kind.
+        ValueError: an argument is out of its range.
+
+    Example:
+        ```python
+        Trainer(callbacks=[DistillationCallback(teacher, losses=[Term(SoftTargets(temperature=4.0))])])
+        ```
+
+    >>> DistillationCallback(nn.Linear(2, 2), alpha=0.5).state_dict()
+    {}
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module | Teacher,
+        losses: Sequence[Term] = SOFT_TARGETS,
+        alpha: float = 0.9,
+        network: str = "",
+        metrics: Sequence[Metric] = (),
+    ) -> None:
+        self._objective = Objective(teacher, losses, alpha, network, metrics)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        if isinstance(pl_module, Taught):
+            raise ValueError(
+                "need one teacher for a module, got two: use DistillationModule or one DistillationCallback"
+            )
+        pl_module.__class__ = taught(type(pl_module), self._objective)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._release(pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._release(pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._objective.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._objective.load_state_dict(state_dict)
+
+    def _release(self, pl_module: LightningModule) -> None:
+        if isinstance(pl_module, Taught) and pl_module.objective is self._objective:
+            self._objective.detach()
+            pl_module.__class__ = pl_module.untaught  # type: ignore[assignment]

@@ -1,0 +1,128 @@
+"""Cached teachers: the answers of the live one, found by the sample; errors where they cannot be."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lightning_compress.distillation import Cache, DistillationModule, Term, cache_outputs, losses
+from lightning_compress.distillation.caches import fingerprints
+from lightning_compress.distillation.features import Call
+from tests.distillation.students import Student, data, loader, teacher, trainer
+
+TERMS = (Term(), Term(losses.attention_transfer, student="net.norm", teacher="norm"))
+
+
+def call(*tensors: torch.Tensor) -> Call:
+    return Call(tensors, {}, {"": tensors[0]})
+
+
+def train(master: nn.Module | Cache) -> Student:
+    torch.manual_seed(0)
+    student = Student()
+    generator = torch.Generator().manual_seed(5)
+    batches = torch.utils.data.DataLoader(data(), batch_size=4, shuffle=True, generator=generator)
+    trainer(max_epochs=2).fit(DistillationModule(student, master, TERMS), batches, loader())
+    return student
+
+
+def test_training_on_the_cache_is_training_on_the_teacher(tmp_path: Path) -> None:
+    master = teacher()
+    cache = cache_outputs(master, loader(), tmp_path / "cache", layers=["", "norm"])
+    for live, cached in zip(train(master).parameters(), train(cache).parameters(), strict=True):
+        torch.testing.assert_close(live, cached, rtol=1e-4, atol=1e-6)
+
+
+def test_rows_are_found_by_their_sample(tmp_path: Path) -> None:
+    master, images = teacher().eval(), data().tensors[0]
+    cache = cache_outputs(master, loader(), tmp_path / "cache")
+    order = torch.tensor([30, 2, 2, 17])
+    torch.testing.assert_close(cache.answer(call(images[order]), [""])[""], master(images[order]))
+    again = pickle.loads(pickle.dumps(cache))
+    assert torch.equal(again.answer(call(images), [""])[""], cache.answer(call(images), [""])[""])
+
+
+def test_rows_are_memory_mapped_and_float32(tmp_path: Path) -> None:
+    cache = cache_outputs(teacher(), loader(), tmp_path / "cache")
+    assert isinstance(cache._rows[""], np.memmap)
+    assert (tmp_path / "cache" / "0.bin").stat().st_size == 32 * 3 * 4
+
+
+def test_an_unknown_sample_is_refused(tmp_path: Path) -> None:
+    cache = cache_outputs(teacher(), loader(), tmp_path / "cache")
+    flipped = data().tensors[0][:4].clone()
+    flipped[1] = flipped[1].flip(-1)
+    with pytest.raises(ValueError, match="cached teacher has seen, got 1 of 4 unknown: a random augmentation"):
+        cache.answer(call(flipped), [""])
+
+
+def test_a_layer_that_is_not_cached_is_refused(tmp_path: Path) -> None:
+    cache = cache_outputs(teacher(), loader(), tmp_path / "cache", layers=["head"])
+    with pytest.raises(ValueError, match="layer of the cached teacher that matches 'norm', got none; there are: head"):
+        cache.layers("norm")
+
+
+def test_damage_is_refused(tmp_path: Path) -> None:
+    cache_outputs(teacher(), loader(), tmp_path / "cache")
+    rows, manifest = tmp_path / "cache" / "0.bin", tmp_path / "cache" / "manifest.json"
+    rows.write_bytes(rows.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"need 384 bytes in 0\.bin of the cache, got 383"):
+        Cache(tmp_path / "cache")
+    manifest.write_text(json.dumps({"version": 99}))
+    with pytest.raises(ValueError, match="need a cache of version 1, got 99"):
+        Cache(tmp_path / "cache")
+    with pytest.raises(FileNotFoundError, match="need a folder written by cache_outputs"):
+        Cache(tmp_path)
+
+
+def test_half_a_cache_is_removed(tmp_path: Path) -> None:
+    def batches() -> object:
+        yield torch.zeros(2, 1, 8, 8), None
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache_outputs(teacher(), batches(), tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+    with pytest.raises(ValueError, match="at least one batch to cache"):
+        cache_outputs(teacher(), [], tmp_path / "cache")
+
+
+def test_other_shapes_are_refused(tmp_path: Path) -> None:
+    batches = [(torch.zeros(2, 3, length),) for length in (4, 5)]
+    with pytest.raises(ValueError, match=r"need one shape for all samples, got \[3, 4\] and \[3, 5\]: ''"):
+        cache_outputs(nn.Identity(), batches, tmp_path / "cache")
+
+
+def test_a_teacher_with_nan_is_not_cached(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="answers with finite numbers"):
+        cache_outputs(nn.Identity(), [(torch.full((2, 3), torch.nan),)], tmp_path / "cache")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.uint8, torch.bool])
+def test_fingerprints_tell_samples_apart(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    samples = torch.randint(0, 2, (2000, 64), generator=generator).unique(dim=0).to(dtype)
+    keys = fingerprints(call(samples))
+    assert keys.dtype == torch.int64
+    assert len(keys.unique()) == len(samples)
+    assert torch.equal(fingerprints(call(samples.flip(0))), keys.flip(0))
+
+
+def test_fingerprints_are_those_of_past_versions() -> None:
+    expected = [-5667532215223703424, 6924037538794399296]  # by Python integers modulo 2 ** 64
+    assert fingerprints(call(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))).tolist() == expected
+
+
+def test_fingerprints_see_every_input_and_no_padding() -> None:
+    ids, kinds = torch.tensor([[5, 6, 7]]), torch.tensor([[1, 1, 1]])
+    padded = torch.tensor([[5, 6, 7, 0, 0]])
+    assert fingerprints(call(ids)) == fingerprints(call(padded))
+    assert fingerprints(call(ids, kinds)) != fingerprints(call(kinds, ids))
+    with pytest.raises(ValueError, match="need a tensor among the network's inputs"):
+        fingerprints(Call((3,), {}, {}))
