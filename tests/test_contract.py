@@ -24,6 +24,7 @@ from lightning.pytorch.callbacks import (
 )
 
 from lightning_compress import NM, Block, PruningCallback
+from lightning_compress.channels import ChannelPruningCallback
 from lightning_compress.pruning import criteria
 from lightning_compress.schedules import Constant, Cubic, Linear
 from tests.distributed import run_distributed
@@ -60,6 +61,14 @@ def tiles(module):
             assert set(kept.unique().tolist()) <= {0, 8}
 
 
+def half_the_macs(module):
+    positions = {"net.0.weight": 64, "net.3.weight": 16, "net.9.weight": 1, "net.11.weight": 1}
+    dense = sum(positions[name] * w.numel() for name, w in weights(module).items())
+    assert sum(positions[name] * int((w != 0).sum()) for name, w in weights(module).items()) <= dense / 2
+    empty = [(w.flatten(1) == 0).all(1) for w in weights(module).values()]
+    assert sum(int(rows.sum()) for rows in empty) >= 8
+
+
 @dataclass(frozen=True)
 class Case:
     callbacks: Callable[[], list[L.Callback]]
@@ -88,6 +97,14 @@ CASES = {
         sparsity(0.9, "net.0.weight", "net.3.weight"),
     ),
 }
+CASES["channels"] = Case(
+    lambda: [
+        ChannelPruningCallback(
+            0.5, round_to=4, schedule=RAMP, every_n_steps=3, remove=False, example_input=torch.zeros(2, 1, 8, 8)
+        )
+    ],
+    half_the_macs,
+)
 resumes = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
