@@ -96,15 +96,11 @@ CASES = {
         ],
         sparsity(0.9, "net.0.weight", "net.3.weight"),
     ),
+    "channels": Case(
+        lambda: [ChannelPruningCallback(0.5, round_to=4, schedule=RAMP, every_n_steps=3, remove=False)],
+        half_the_macs,
+    ),
 }
-CASES["channels"] = Case(
-    lambda: [
-        ChannelPruningCallback(
-            0.5, round_to=4, schedule=RAMP, every_n_steps=3, remove=False, example_input=torch.zeros(2, 1, 8, 8)
-        )
-    ],
-    half_the_macs,
-)
 resumes = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 

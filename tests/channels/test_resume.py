@@ -24,8 +24,7 @@ resumes = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path
 
 
 def callback(**settings):
-    example = torch.zeros(2, 1, 8, 8)
-    settings = {"round_to": 4, "schedule": Linear(0.1, 0.5), "every_n_steps": 3, "example_input": example, **settings}
+    settings = {"round_to": 4, "schedule": Linear(0.1, 0.5), "every_n_steps": 3, **settings}
     return ChannelPruningCallback(0.5, **settings)
 
 
