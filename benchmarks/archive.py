@@ -126,7 +126,7 @@ def print_grids(path: Path) -> None:
 
 def print_others(path: Path) -> None:
     """Other weights than grids, against lzma."""
-    row("weights", "form", "plain", "file", "x smaller", "lzma: x smaller", "save, load s", "MB/s")
+    row("weights", "form", "plain", "file", "x smaller", "lzma: x smaller", "save s", "MB/s")
     row(*["---"] * 8)
     for name, weight in other_weights().items():
         start = time.process_time()

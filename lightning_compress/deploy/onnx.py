@@ -26,6 +26,7 @@ def write_onnx(
         ImportError: the extra ``onnx`` is not installed.
     """
     try:
+        import onnx  # noqa: F401
         import onnxruntime
         import onnxscript  # noqa: F401
     except ImportError as error:

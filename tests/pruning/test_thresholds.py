@@ -35,9 +35,9 @@ def streams():
 
 @pytest.mark.parametrize("share", [0.0, 1e-4, 0.3, 0.5, 0.9, 0.9999, 1.0])
 @pytest.mark.parametrize("kind", streams())
-@pytest.mark.parametrize("sample", [64, 1 << 18])
-def test_the_smallest_fall_exactly(kind, share, sample, monkeypatch):
-    monkeypatch.setattr(thresholds, "_SAMPLE", sample)  # small: several rounds; large: one
+@pytest.mark.parametrize("few", [64, 1 << 19])
+def test_the_smallest_fall_exactly(kind, share, few, monkeypatch):
+    monkeypatch.setattr(thresholds, "_FEW", few)  # small: several rounds; large: none
     tensors = streams()[kind]
     everything = np.sort(torch.cat([t.flatten() for t in tensors]).numpy())
     count = round(share * len(everything))
@@ -46,10 +46,10 @@ def test_the_smallest_fall_exactly(kind, share, sample, monkeypatch):
 
 
 def test_a_misleading_sample_is_found_out(monkeypatch):
-    monkeypatch.setattr(thresholds, "_SAMPLE", 64)
-    monkeypatch.setattr(thresholds, "_bracket", lambda sample, quantile: (float(sample[0]), float(sample[1])))
+    monkeypatch.setattr(thresholds, "_FEW", 64)
+    monkeypatch.setattr(thresholds, "_bracket", lambda sample, quantile: (float(sample[0]), float(sample[:2][-1])))
     scores = torch.arange(5_000.0)
-    assert find_cut(lambda: [scores], 0.9) == Cut(4_499.0, 1)
+    assert find_cut(lambda: [scores], 0.9) == Cut(4_499.0, ties=1, equal=1)
 
 
 def test_ties_fall_in_the_order_of_the_stream():

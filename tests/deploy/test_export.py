@@ -1,0 +1,130 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from lightning_compress.archive import load_archive, save_archive
+from lightning_compress.deploy import export
+from tests.toys import build
+
+IMAGES = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+class Two(nn.Module):
+    """Two arguments, two outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 3), nn.Linear(4, 2)
+
+    def forward(self, one, two):
+        return {"sum": self.first(one + two), "difference": self.second(one - two)}
+
+
+def expected(module, *inputs):
+    module.eval()
+    with torch.no_grad():
+        return module(*inputs)
+
+
+def test_archive_holds_every_bit(tmp_path):
+    module = build()
+    with torch.no_grad():
+        module.net[0].weight.view(-1)[:3] = torch.tensor([-0.0, torch.nan, torch.inf])
+    assert export(module, tmp_path / "m.lcz") == tmp_path / "m.lcz"
+    stored = load_archive(tmp_path / "m.lcz")
+    for name, tensor in module.state_dict().items():
+        assert stored[name].numpy().tobytes() == tensor.numpy().tobytes()
+
+
+def test_onnx_runs_in_onnx_runtime_at_any_batch_size(tmp_path):
+    module = build()
+    path = export(module, str(tmp_path / "m.onnx"), IMAGES[:1])
+    assert module.training
+    model = onnx.load(path)
+    onnx.checker.check_model(model)
+    assert model.opset_import[0].version == 21
+    session = onnxruntime.InferenceSession(path)
+    (entry,) = session.get_inputs()
+    for count in (1, 3):
+        (output,) = session.run(None, {entry.name: IMAGES[:count].numpy()})
+        np.testing.assert_allclose(output, expected(module, IMAGES[:count]).numpy(), atol=1e-5)
+
+
+def test_program_runs_at_any_batch_size(tmp_path):
+    module = build()
+    program = torch.export.load(export(module, tmp_path / "m.pt2", IMAGES)).module()
+    for count in (1, 2):
+        torch.testing.assert_close(program(IMAGES[:count]), expected(module, IMAGES[:count]))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"), [(".pt2", tuple), (".onnx", lambda pair: {"one": pair[0], "two": pair[1]})]
+)
+def test_arguments_and_several_outputs(suffix, kind, tmp_path):
+    pair = torch.rand(2, 5, 4).unbind()
+    assert export(Two(), tmp_path / f"m{suffix}", kind(pair)).stat().st_size > 0
+
+
+def test_the_module_is_left_as_it_is(tmp_path):
+    module = build()
+    module.net[8].eval()
+    state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    modes, random = [part.training for part in module.modules()], torch.get_rng_state()
+    export(module, tmp_path / "m.pt2", IMAGES)
+    assert [part.training for part in module.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in module.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["m.bin", "m", "m.lcz.gz"])
+def test_an_unknown_suffix_is_refused(name, tmp_path):
+    with pytest.raises(ValueError, match=r"need a path that ends in .lcz, .onnx or .pt2, got '.*m"):
+        export(nn.Linear(2, 2), tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+def test_a_missing_example_is_refused(suffix, tmp_path):
+    with pytest.raises(ValueError, match=r"need example_input to write .*, got None: pass export\("):
+        export(nn.Linear(2, 2), tmp_path / f"m{suffix}")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("missing", ["onnxruntime", "onnxscript", "onnx"])
+def test_onnx_without_its_extra_names_it(missing, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError, match=rf"need {missing} to write .onnx: pip install 'lightning-compress\[onnx\]'"):
+        export(nn.Linear(2, 2), tmp_path / "m.onnx", torch.ones(1, 2))
+
+
+def test_a_program_that_computes_something_else_is_refused(tmp_path, monkeypatch):
+    save = torch.export.save
+
+    def damage(program, path):
+        with torch.no_grad():
+            program.state_dict["bias"] += 0.01
+        save(program, path)
+
+    monkeypatch.setattr(torch.export, "save", damage)
+    with pytest.raises(ValueError, match=r"need m.pt2 to compute what the module does within 0.0001, got a .* of 0.01"):
+        export(nn.Linear(2, 2), tmp_path / "m.pt2", torch.zeros(1, 2))
+
+
+def test_an_archive_that_holds_something_else_is_refused(tmp_path, monkeypatch):
+    def damage(state, path):
+        save_archive({name: -tensor for name, tensor in state.items()}, path)
+
+    monkeypatch.setattr(sys.modules["lightning_compress.deploy.export"], "save_archive", damage)
+    with pytest.raises(ValueError, match="need m.lcz to hold the state dict bit for bit, got another 'weight'"):
+        export(nn.Linear(2, 2), Path(tmp_path / "m.lcz"))
+
+
+def test_half_precision_has_its_own_tolerance(tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 8)).bfloat16()
+    export(net, tmp_path / "m.pt2", torch.randn(4, 64).bfloat16())

@@ -1,0 +1,236 @@
+import json
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from torch import nn
+from torch.nn import functional as F
+
+from lightning_compress import PruningCallback, load_archive
+from lightning_compress.report import CompressionReport, Latency
+from lightning_compress.schedules import Constant, Linear
+from tests.distributed import run_distributed
+from tests.toys import Batches, Digits, Randomness, build, fit, held_out, trainer
+
+pytestmark = pytest.mark.usefixtures("instant")
+SLOW_START = Linear(0.4, 0.8)  # of 36 steps, 12 an epoch: the first epoch is dense
+
+
+@pytest.fixture
+def instant(monkeypatch):
+    """Timing takes no time; how it is done has its own tests."""
+
+    def measure(modules, example):
+        return [Latency(0.2, 0.1, 2.0, "cpu") for _ in modules]
+
+    monkeypatch.setattr("lightning_compress.report.callback.measure_latencies", measure)
+
+
+def report(path):
+    return json.loads((path / "report.json").read_text())
+
+
+def pruning(**options):
+    return PruningCallback(0.9, **({"schedule": SLOW_START, "every_n_steps": 3} | options))
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["report first", "report last"])
+@pytest.mark.parametrize("averaging", [[], [EMAWeightAveraging(decay=0.9)]], ids=["", "EMA"])
+def test_it_reports_what_is_left_after_all_callbacks_have_settled(first, averaging, tmp_path):
+    reporting = [CompressionReport(tmp_path)]
+    others = [pruning(), *averaging]
+    module, dense = build(), build()
+    fit(module, *(reporting + others if first else others + reporting))
+    values = report(tmp_path)
+    for when, net in (("before", dense), ("after", module)):
+        assert values["totals"][when]["nonzeros"] == sum(int((p != 0).sum()) for p in net.parameters())
+        for layer in values[when]["layers"]:
+            array = net.get_parameter(layer["name"]).detach().numpy()
+            assert layer["distinct"] == len(np.unique(array))
+        assert values[when]["macs"]["total"] == 64 * 8 * 9 + 16 * 16 * 8 * 9 + 64 * 32 + 320
+    stored = load_archive(tmp_path / "model.lcz")
+    assert stored.keys() == module.state_dict().keys()
+    assert all(torch.equal(stored[name], tensor) for name, tensor in module.state_dict().items())
+    assert values["after"]["archive_bytes"] == (tmp_path / "model.lcz").stat().st_size
+    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
+    assert "cannot make this runtime faster" in (tmp_path / "report.md").read_text()
+
+
+def test_metrics_are_the_last_dense_and_the_last_of_the_run(tmp_path):
+    seen = []
+
+    class Look(L.Callback):
+        def on_validation_end(self, trainer, pl_module):
+            seen.append({name: trainer.callback_metrics[name].item() for name in ("val_loss", "val_acc")})
+
+    fit(build(), CompressionReport(tmp_path), pruning(), Look(), num_sanity_val_steps=1)
+    values = report(tmp_path)
+    assert len(seen) == 4  # the first is the sanity check
+    assert values["metrics_before"] == seen[1]
+    assert values["metrics_after"] == seen[-1]
+    assert (values["dense_steps"], values["steps"]) == (12, 36)
+
+
+def test_no_dense_metrics_where_compression_began_at_once(tmp_path):
+    fit(build(), pruning(schedule=Constant()), CompressionReport(tmp_path))
+    values = report(tmp_path)
+    assert values["metrics_before"] == {}
+    assert values["totals"]["before"]["sparsity"] < 0.1 < 0.8 < values["totals"]["after"]["sparsity"]
+
+
+def test_training_is_bit_identical_with_and_without_it(tmp_path):
+    alone, watched = build(), build()
+    fit(alone, pruning())
+    fit(watched, CompressionReport(tmp_path), pruning())
+    for name, tensor in alone.state_dict().items():
+        assert torch.equal(tensor, watched.state_dict()[name])
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_a_resumed_run_remembers_the_dense_model(tmp_path):
+    saving = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=30, save_top_k=-1)
+    fit(build(), CompressionReport(tmp_path / "whole"), pruning(), Randomness(), saving, enable_checkpointing=True)
+    resumed = CompressionReport(tmp_path / "resumed")
+    fit(build(), resumed, pruning(), Randomness(), ckpt_path=tmp_path / "step=30.ckpt")
+    whole, resumed = report(tmp_path / "whole"), report(tmp_path / "resumed")
+    for key in ("before", "after", "metrics_before", "metrics_after", "dense_steps", "steps"):
+        assert resumed[key] == whole[key], key
+    assert resumed["latencies"] is None  # the dense model is gone
+    assert "not measured: resumed run" in (tmp_path / "resumed" / "report.md").read_text()
+
+
+def test_a_second_fit_starts_afresh(tmp_path):
+    module, reporting = build(), CompressionReport(tmp_path)
+    fit(module, reporting, pruning())
+    fit(module, reporting)
+    values = report(tmp_path)
+    assert values["totals"]["before"]["sparsity"] > 0.8
+    assert values["methods"] == {}
+
+
+def test_it_writes_beside_the_log(tmp_path):
+    logger = CSVLogger(tmp_path, name="digits")
+    fit(build(), CompressionReport(), logger=logger, max_epochs=1)
+    written = {path.name for path in (tmp_path / "digits" / "version_0").iterdir()}
+    assert {"report.md", "report.json", "model.lcz"} <= written
+
+
+@pytest.mark.parametrize("options", [{"fast_dev_run": 1}, {"max_epochs": 1}], ids=str)
+def test_it_writes_into_the_default_folder_without_a_log(options, tmp_path):
+    fit(build(), CompressionReport(), pruning(), default_root_dir=tmp_path, **options)
+    assert report(tmp_path)["totals"]["after"]["sparsity"] > 0.8
+
+
+def test_it_prints_markdown_where_there_is_no_terminal(tmp_path, capsys):
+    fit(build(), CompressionReport(tmp_path), max_epochs=1)
+    assert (tmp_path / "report.md").read_text() in capsys.readouterr().out
+
+
+def test_it_draws_tables_in_a_terminal(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "160")
+    fit(build(), CompressionReport(tmp_path), max_epochs=1)
+    printed = capsys.readouterr().out
+    assert "net.11.weight" in printed
+    assert "| ---" not in printed
+
+
+class WithArray(Digits):
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.example_input_array = torch.zeros(4, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("module", "example", "inputs"),
+    [
+        (Digits, None, "1 x 1 x 8 x 8"),
+        (WithArray, None, "4 x 1 x 8 x 8"),
+        (WithArray, torch.zeros(3, 1, 8, 8), "3 x 1 x 8 x 8"),
+        (Digits, (torch.zeros(2, 1, 12, 12),), "2 x 1 x 12 x 12"),
+        (Digits, {"images": torch.zeros(2, 1, 8, 8)}, "2 x 1 x 8 x 8"),
+    ],
+)
+def test_the_example(module, example, inputs, tmp_path):
+    fit(build(kind=module), CompressionReport(tmp_path, example_input=example), max_epochs=1)
+    values = report(tmp_path)
+    assert values["before"]["macs"]["inputs"] == values["after"]["macs"]["inputs"] == inputs
+
+
+class Keywords(Digits):
+    """Takes two arguments: no tensor of a batch alone is an example."""
+
+    def forward(self, images, scale):
+        return self.net(images * scale)
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch[0], 1.0), batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", F.cross_entropy(self(batch[0], 1.0), batch[1]))
+
+
+def test_without_an_example_the_rest_is_reported(tmp_path):
+    fit(build(kind=Keywords), CompressionReport(tmp_path), max_epochs=1)
+    assert report(tmp_path)["after"]["macs"] is None
+    assert "needs example_input: TypeError" in (tmp_path / "report.md").read_text()
+
+
+def test_a_wrong_example_is_refused_before_training(tmp_path):
+    with pytest.raises(RuntimeError, match="expected input"):
+        fit(build(), CompressionReport(tmp_path, example_input=torch.zeros(1, 3, 8, 8)))
+
+
+def test_any_callback_adds_rows(tmp_path):
+    class Told(L.Callback):
+        def __init__(self, key):
+            self.key = key
+
+        @property
+        def state_key(self):
+            return self.key
+
+        def report(self):
+            return {"key": self.key}
+
+    fit(build(), CompressionReport(tmp_path), Told("a"), Told("b"), pruning(), max_epochs=1)
+    methods = report(tmp_path)["methods"]
+    assert methods["Told"] == {"key": "a"}
+    assert methods["Told 2"] == {"key": "b"}
+    assert methods["PruningCallback"] | {"method": ""} == {"method": "", "weights": 3592, "strength": 1.0}
+    assert "| Told 2 | key | b |" in (tmp_path / "report.md").read_text()
+
+
+def test_layers_that_are_exchanged_during_the_run(tmp_path):
+    class Narrow(L.Callback):
+        def on_train_end(self, trainer, pl_module):
+            pl_module.net[9], pl_module.net[11] = nn.Linear(64, 16), nn.Linear(16, 10, bias=False)
+
+    fit(build(), Narrow(), CompressionReport(tmp_path), max_epochs=1)
+    page = (tmp_path / "report.md").read_text()
+    assert "| net.9.weight | 32 x 64 → 16 x 64 | 2,048 → 1,024 |" in page
+    assert "| net.11.bias | 10 → none |" in page
+    assert report(tmp_path)["after"]["macs"]["layers"]["net.9"] == 1024
+
+
+def test_validation_alone_writes_nothing(tmp_path):
+    trainer(callbacks=[CompressionReport(tmp_path / "none")]).validate(build(), held_out(), verbose=False)
+    assert not (tmp_path / "none").exists()
+
+
+def _ranks(folder):
+    module = build()
+    reporting = CompressionReport(folder)
+    trainer(callbacks=[reporting, pruning()], strategy="ddp", devices=2, max_epochs=2).fit(
+        module, Batches(), held_out()
+    )
+    return module.state_dict()["net.9.weight"].numpy(), reporting._before is None
+
+
+def test_of_several_processes_the_first_writes(tmp_path):
+    (first, left), (_, right) = run_distributed(_ranks, tmp_path)
+    assert (left, right) == (False, True)
+    assert (load_archive(tmp_path / "model.lcz")["net.9.weight"].numpy() == first).all()

@@ -1,0 +1,232 @@
+"""The command line, called as a user would, with configs as a user would type them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lightning_compress import PruningCallback, load_archive
+from lightning_compress.archive import save_archive
+from lightning_compress.cli import main
+from lightning_compress.pruning import NM, criteria
+from lightning_compress.report import CompressionReport
+from lightning_compress.schedules import Linear
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Lightning's use of jsonargparse
+ROOT = Path(__file__).parents[1]
+CONFIG = """
+seed_everything: 0
+model:
+  class_path: project.Net
+  init_args: {width: 16}
+data: {class_path: project.Data}
+trainer:
+  accelerator: cpu
+  devices: 1
+  max_epochs: 2
+  enable_progress_bar: false
+  enable_model_summary: false
+  num_sanity_val_steps: 0
+  log_every_n_steps: 1
+  logger:
+    class_path: CSVLogger
+    init_args: {save_dir: runs, name: one, version: 0}
+  callbacks:
+    - class_path: PruningCallback
+      init_args:
+        criterion: lightning_compress.pruning.criteria.taylor
+        pattern: {class_path: NM, init_args: {n: 2, m: 4}}
+        schedule: {class_path: lightning_compress.schedules.Linear, init_args: {begin: 0.1, until: 0.6}}
+        every_n_steps: 2
+    - class_path: CompressionReport
+    - class_path: ModelCheckpoint
+      init_args: {save_last: true}
+"""
+PROJECT = '''
+import lightning as L
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+
+class Net(L.LightningModule):
+    """A small classifier."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.net = nn.Sequential(nn.Linear(12, width), nn.ReLU(), nn.Linear(width, 3))
+
+    def forward(self, x):
+        return self.net(x)
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", F.cross_entropy(self(batch[0]), batch[1]))
+
+    def test_step(self, batch, batch_idx):
+        self.log("test_loss", F.cross_entropy(self(batch[0]), batch[1]))
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), 1e-2)
+
+
+class Data(L.LightningDataModule):
+    def train_dataloader(self):
+        x = torch.randn(64, 12, generator=torch.Generator().manual_seed(0))
+        return DataLoader(TensorDataset(x, x[:, :3].argmax(1)), 8)
+
+    val_dataloader = test_dataloader = predict_dataloader = train_dataloader
+'''
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A user's project: a module, a config, and the shell in its folder."""
+    (tmp_path / "project.py").write_text(PROJECT)
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "project", raising=False)
+    return tmp_path
+
+
+def command(monkeypatch, line):
+    """Type a line into the shell."""
+    monkeypatch.setattr(sys, "argv", line.split())
+    main()
+
+
+def printed(monkeypatch, capsys, line):
+    with pytest.raises(SystemExit) as stopped:
+        command(monkeypatch, line)
+    assert stopped.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:Experiment logs directory", "ignore:Checkpoint directory")
+def test_fit_leaves_the_report_the_archive_and_the_config(folder, monkeypatch):
+    command(monkeypatch, "lightning-compress fit --config config.yaml")
+    run = folder / "runs" / "one" / "version_0"
+    written = {path.name for path in run.iterdir()}
+    assert {"report.md", "report.json", "model.lcz", "config.yaml", "metrics.csv"} <= written
+    weight = load_archive(run / "model.lcz")["net.0.weight"]
+    assert ((weight.view(-1, 4) != 0).sum(1) == 2).all()
+    last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert torch.equal(last["net.0.weight"], weight)
+
+    # The saved config runs again, over the first run, to the same weights; checkpoints are validated and tested.
+    (run / "model.lcz").unlink()
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    command(monkeypatch, f"lightning-compress fit --config {run / 'config.yaml'}")
+    assert torch.equal(load_archive(run / "model.lcz")["net.0.weight"], weight)
+    for verb in ("validate", "test", "predict"):
+        command(monkeypatch, f"lightning-compress {verb} --config config.yaml --ckpt_path {run}/checkpoints/last.ckpt")
+
+
+def test_print_config_round_trips(folder, monkeypatch, capsys):
+    once = printed(monkeypatch, capsys, "lightning-compress fit --config config.yaml --print_config")
+    (folder / "printed.yaml").write_text(once)
+    twice = printed(monkeypatch, capsys, "lightning-compress fit --config printed.yaml --print_config")
+    assert once == twice
+    pruning, report, _ = yaml.safe_load(once)["trainer"]["callbacks"]
+    assert pruning["class_path"] == "lightning_compress.PruningCallback"
+    assert pruning["init_args"]["pattern"] == {"class_path": "lightning_compress.NM", "init_args": {"n": 2, "m": 4}}
+    assert pruning["init_args"]["criterion"] == "lightning_compress.pruning.criteria.taylor"
+    assert report["class_path"].startswith("lightning_compress.")
+
+
+def test_the_config_builds_the_objects_that_python_would(folder, monkeypatch):
+    built = {}
+    monkeypatch.setattr("lightning.pytorch.Trainer.fit", lambda trainer, model, **_: built.update(trainer=trainer))
+    command(monkeypatch, "lightning-compress fit --config config.yaml --trainer.callbacks.monitor val_loss")
+    by_class = {type(callback): callback for callback in built["trainer"].callbacks}
+    pruning = by_class[PruningCallback]
+    assert pruning.criterion is criteria.taylor
+    assert pruning.pattern == NM(2, 4)
+    assert pruning.schedule == Linear(0.1, 0.6)
+    assert pruning.sparsity == 0.5
+    assert by_class[CompressionReport].dirpath is None
+    assert by_class[ModelCheckpoint].monitor == "val_loss"
+
+
+def test_callbacks_from_the_command_line(folder, monkeypatch):
+    built = {}
+    monkeypatch.setattr("lightning.pytorch.Trainer.fit", lambda trainer, model, **_: built.update(trainer=trainer))
+    line = "--trainer.callbacks=PruningCallback --trainer.callbacks.sparsity=0.8 --trainer.callbacks.scope=layer"
+    command(
+        monkeypatch, f"lightning-compress fit --model project.Net --data project.Data --trainer.logger false {line}"
+    )
+    (pruning,) = [callback for callback in built["trainer"].callbacks if isinstance(callback, PruningCallback)]
+    assert (pruning.sparsity, pruning.scope) == (0.8, "layer")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("--trainer.callbacks=PruningCallback --trainer.callbacks.sparsty=0.8", "sparsty"),
+        ("--trainer.callbacks=PruningCallback --trainer.callbacks.scope=all", "all"),
+        ("--trainer.callbacks=Pruner", "Pruner"),
+        ("--trainer.max_epocs=3", "max_epocs"),
+        ("--config missing.yaml", "missing.yaml"),
+    ],
+)
+def test_a_wrong_argument_is_named(wrong, said, folder, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command(monkeypatch, f"lightning-compress fit --model project.Net --data project.Data {wrong}")
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err.partition("error:")[2]
+    assert said in error
+
+
+def test_a_value_out_of_range_says_what_is_needed(folder, monkeypatch):
+    wrong = "--trainer.callbacks=PruningCallback --trainer.callbacks.sparsity=1.5"
+    with pytest.raises(ValueError, match="need 0 < sparsity < 1, got sparsity=1.5"):
+        command(monkeypatch, f"lightning-compress fit --model project.Net --data project.Data {wrong}")
+
+
+def test_inspect_lists_the_tensors(tmp_path, monkeypatch, capsys):
+    name = "a.rather.long.name.that.a.narrow.table.would.cut.weight"
+    save_archive({name: torch.eye(100), "scale": torch.tensor(2.0)}, tmp_path / "m.lcz")
+    command(monkeypatch, f"lightning-compress inspect {tmp_path / 'm.lcz'}")
+    out = capsys.readouterr().out
+    assert all(word in out for word in (name, "100 x 100", "grid", "scalar", "40,004 bytes in memory"))
+    assert f"{(tmp_path / 'm.lcz').stat().st_size:,}" in out
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "No such file"), (b"model: project.Net", "this is not an archive")],
+    ids=["none", "foreign"],
+)
+def test_inspect_refuses_what_is_no_archive(content, said, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "m.lcz"
+    if content:
+        path.write_bytes(content)
+    with pytest.raises(SystemExit) as stopped:
+        command(monkeypatch, f"lightning-compress inspect {path}")
+    assert stopped.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_inspect_does_not_import_lightning(tmp_path):
+    save_archive({"a": torch.eye(3)}, tmp_path / "m.lcz")
+    code = (
+        "import sys; from lightning_compress.cli import main; main();"
+        "assert not [name for name in sys.modules if name.partition('.')[0] in ('lightning', 'jsonargparse')]"
+    )
+    line = [sys.executable, "-c", code, "inspect", str(tmp_path / "m.lcz")]
+    assert "3 x 3" in subprocess.run(line, check=True, cwd=ROOT, capture_output=True, text=True).stdout
+
+
+def test_help_names_every_command(monkeypatch, capsys):
+    command(monkeypatch, "lightning-compress --help")
+    out = capsys.readouterr().out
+    assert all(verb in out for verb in ("fit", "validate", "test", "predict", "inspect"))
