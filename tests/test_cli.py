@@ -74,6 +74,9 @@ class Net(L.LightningModule):
     def test_step(self, batch, batch_idx):
         self.log("test_loss", F.cross_entropy(self(batch[0]), batch[1]))
 
+    def predict_step(self, batch, batch_idx):
+        return self(batch[0])
+
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), 1e-2)
 
@@ -81,7 +84,7 @@ class Net(L.LightningModule):
 class Data(L.LightningDataModule):
     def train_dataloader(self):
         x = torch.randn(64, 12, generator=torch.Generator().manual_seed(0))
-        return DataLoader(TensorDataset(x, x[:, :3].argmax(1)), 8)
+        return DataLoader(TensorDataset(x, x[:, :3].argmax(1)), batch_size=8)
 
     val_dataloader = test_dataloader = predict_dataloader = train_dataloader
 '''
