@@ -220,8 +220,18 @@ def test_the_cut_changes_nothing_at_the_moment_it_is_made():
     assert differences[0] < 1e-5
 
 
+@pytest.fixture
+def one_thread(monkeypatch):
+    """A forked process waits for ever for the threads that its parent's OpenMP pool had."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # or Lightning sets the number again in the child
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.mark.filterwarnings("ignore:.*channels stay as zeros")  # in the forked process
-def test_strategies_that_return_no_smaller_model_keep_zeros():
+def test_strategies_that_return_no_smaller_model_keep_zeros(one_thread):
     module = Module()
     trainer(callback(), strategy="ddp_fork", devices=1).fit(module, data())
     assert module.net.conv1.weight.shape == (16, 8, 3, 3)
