@@ -45,10 +45,12 @@ def find_groups(module: nn.Module, run: Callable[[nn.Module], list[Tensor]]) -> 
 
     Raises:
         ImportError: torch-pruning is not installed.
+        ValueError: the model cannot be traced.
     """
     nodes, kinds = _trace(module, run)
     names = {id(layer): name for name, layer in module.named_modules()}
     names |= {id(parameter): name for name, parameter in module.named_parameters()}
+    sizes = {name: tensor.shape for name, tensor in module.state_dict().items()}
     groups: list[Group] = []
     refused: dict[str, str] = {}
     taken: dict[tuple[str, int], set[int]] = {}
@@ -59,6 +61,7 @@ def find_groups(module: nn.Module, run: Callable[[nn.Module], list[Tensor]]) -> 
         name = names[id(layer)]
         try:
             for group in _Walk(names, kinds, node).groups(name, module):
+                _check(group, sizes)
                 _claim(group, taken)
                 groups.append(group)
                 visited |= {part.name.rpartition(".")[0] for part in group.slices if part.role == "out"}
@@ -77,7 +80,15 @@ def _trace(module: nn.Module, run: Callable[[nn.Module], list[Tensor]]) -> tuple
     graph = torch_pruning.DependencyGraph()
     with torch.enable_grad():
         # The product makes an output node of its own: otherwise the graph takes the last layer for the output.
-        graph.build_dependency(module, (), forward_fn=lambda model, _: [out * 1 for out in run(model)], verbose=False)
+        try:
+            graph.build_dependency(
+                module, (), forward_fn=lambda model, _: [out * 1 for out in run(model)], verbose=False
+            )
+        except Exception as error:
+            raise ValueError(
+                f"need a model whose channels torch-pruning can trace, got {type(module).__name__}, on which it raises "
+                f"{type(error).__name__}: {error}"
+            ) from error
     return graph.module2node, torch_pruning
 
 
@@ -251,6 +262,13 @@ def _counters(name: str, module: nn.Module, heads: int, width: int) -> Iterator[
     for key in HEAD_TOTALS:
         if attributes.get(key) == width:
             yield owner, key, width // heads
+
+
+def _check(group: Group, sizes: Mapping[str, torch.Size]) -> None:
+    """Every entry exists."""
+    for part in group.slices:
+        if int(part.index.max()) >= sizes[part.name][part.dim]:
+            raise _RefusedError(f"its channels could not be followed to {part.name}")
 
 
 def _claim(group: Group, taken: dict[tuple[str, int], set[int]]) -> None:
