@@ -50,7 +50,7 @@ ZOO: dict[str, tuple[dict[str, Any], dict[str, torch.Tensor]]] = {
     "MobileNetV1:ImageClassification": ({"depth_multiplier": 0.25, "image_size": 64}, IMAGES),
     "MobileNetV2:ImageClassification": ({"depth_multiplier": 0.35, "image_size": 64}, IMAGES),
     "EfficientNet:ImageClassification": (
-        {"width_coefficient": 0.35, "depth_coefficient": 0.3, "image_size": 64, "hidden_dim": 160},
+        {"width_coefficient": 0.35, "depth_coefficient": 0.3, "image_size": 64, "hidden_dim": 448},
         IMAGES,
     ),
     "Swin:ImageClassification": (
@@ -109,9 +109,9 @@ ZOO: dict[str, tuple[dict[str, Any], dict[str, torch.Tensor]]] = {
         {"dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 128, "vocab_size": 99},
         TOKENS,
     ),
-    "GPT2:LMHeadModel": ({"n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 99}, TOKENS),
-    "Llama:ForCausalLM": ({**TEXT, "num_key_value_heads": 4}, TOKENS),
-    "Llama:ForCausalLM (grouped queries)": ({**TEXT, "num_key_value_heads": 2}, TOKENS),
+    "GPT2:LMHeadModel": ({"n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 99, "use_cache": False}, TOKENS),
+    "Llama:ForCausalLM": ({**TEXT, "num_key_value_heads": 4, "use_cache": False}, TOKENS),
+    "Llama:ForCausalLM (grouped queries)": ({**TEXT, "num_key_value_heads": 2, "use_cache": False}, TOKENS),
     "T5:EncoderModel": (
         {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4, "vocab_size": 99},
         TOKENS,
@@ -164,7 +164,7 @@ def _cut(model: nn.Module, example: dict[str, torch.Tensor]) -> tuple[int, float
         masked = forward(model, example)
         remove_(model, plan.groups, removed)
         cut = forward(model, example)
-    off = max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(masked, cut, strict=True))
+    off = max(float((a - b).abs().max() / a.abs().max().clamp_min(1e-30)) for a, b in zip(masked, cut, strict=True))
     torch.stack([out.sum() for out in forward(model.train(), example)]).sum().backward()
     now = sizes_of(model)
     shares = [total(now, prices) / total(sizes, prices) for prices in (plan.prices, ones)]
