@@ -23,6 +23,8 @@ HEAD_COUNTS = ("num_heads", "num_attention_heads", "num_key_value_heads", "n_hea
 HEAD_TOTALS = ("all_head_size", "inner_dim")
 """Attributes by which attention modules know the width of all heads together."""
 
+_MOST_CHANNELS = 500_000
+
 _Entry: TypeAlias = tuple[str, int, Role]  # tensor name, dimension, role
 _Found: TypeAlias = dict[_Entry, dict[int, list[int]]]  # -> channel of the root -> positions
 
@@ -45,10 +47,13 @@ def find_groups(module: nn.Module, run: Callable[[nn.Module], list[Tensor]]) -> 
 
     Raises:
         ImportError: torch-pruning is not installed.
+        ValueError: the model cannot be traced.
     """
     nodes, kinds = _trace(module, run)
     names = {id(layer): name for name, layer in module.named_modules()}
     names |= {id(parameter): name for name, parameter in module.named_parameters()}
+    sizes = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    most = max((max(size) for size in sizes.values() if size), default=0)
     groups: list[Group] = []
     refused: dict[str, str] = {}
     taken: dict[tuple[str, int], set[int]] = {}
@@ -58,7 +63,8 @@ def find_groups(module: nn.Module, run: Callable[[nn.Module], list[Tensor]]) -> 
             continue
         name = names[id(layer)]
         try:
-            for group in _Walk(names, kinds, node).groups(name, module):
+            for group in _Walk(names, kinds, node, most).groups(name, module):
+                _check(group, sizes)
                 _claim(group, taken)
                 groups.append(group)
                 visited |= {part.name.rpartition(".")[0] for part in group.slices if part.role == "out"}
@@ -77,20 +83,31 @@ def _trace(module: nn.Module, run: Callable[[nn.Module], list[Tensor]]) -> tuple
     graph = torch_pruning.DependencyGraph()
     with torch.enable_grad():
         # The product makes an output node of its own: otherwise the graph takes the last layer for the output.
-        graph.build_dependency(module, (), forward_fn=lambda model, _: [out * 1 for out in run(model)], verbose=False)
+        try:
+            graph.build_dependency(
+                module, (), forward_fn=lambda model, _: [out * 1 for out in run(model)], verbose=False
+            )
+        except Exception as error:
+            raise ValueError(
+                f"need a model whose channels torch-pruning can trace, got {type(module).__name__}, on which it raises "
+                f"{type(error).__name__}: {error}"
+            ) from error
     return graph.module2node, torch_pruning
 
 
 class _Walk:
     """The walk through the graph from the output channels of one layer."""
 
-    def __init__(self, names: Mapping[int, str], library: Any, root: Any) -> None:
+    def __init__(self, names: Mapping[int, str], library: Any, root: Any, most: int) -> None:
         self._names = names
         self._library = library
         self._root = root
+        self._most = most  # no layer has more channels
         self._found: _Found = {}
         self._parent = list(range(_out_channels(root.module)))  # union-find over the root's channels
-        self._first: dict[tuple[object, ...], int] = {}  # a channel of some layer -> the first root channel that met it
+        self._met: dict[tuple[int, Any, int], int] = {}  # a channel of some node -> the root channel that met it first
+        self._size = 0
+        self._first: dict[tuple[int, bool, int], int] = {}  # the same for channels that a layer's groups tie together
 
     def groups(self, name: str, module: nn.Module) -> Iterator[Group]:
         """The groups of the root; several where its channels have different fates."""
@@ -109,14 +126,12 @@ class _Walk:
         root = self._root
         index = self._library._helpers._HybridIndex
         handler = self._library.dependency.DependencyGraph().get_pruner_of_module(root.module).prune_out_channels
-        seen: set[tuple[int, Any, int, int]] = set()
         stack = [(root, handler, [index(idx=i, root_idx=i) for i in range(len(self._parent))])]
         while stack:
             node, function, channels = stack.pop()
-            new = [c for c in channels if (id(node), function, c.idx, c.root_idx) not in seen]
+            new = self._meet(node, function, channels)
             if not new:
                 continue
-            seen.update((id(node), function, c.idx, c.root_idx) for c in new)
             self._record(node, function, new)
             for dependency in node.dependencies:
                 if dependency.is_triggered_by(function):
@@ -124,6 +139,24 @@ class _Walk:
                     for mapping in dependency.index_mapping:
                         mapped = mapped if mapping is None else mapping(mapped)
                     stack.append((dependency.target, dependency.handler, mapped))
+
+    def _meet(self, node: Any, function: Any, channels: Iterable[Any]) -> list[Any]:
+        """Channels of a node that are met for the first time; root channels that meet in another one are tied."""
+        new = []
+        for channel in channels:
+            if not 0 <= channel.idx < self._most:
+                raise _RefusedError(f"its channels could not be followed to {node.name}")
+            if channel.root_idx is None:
+                raise _RefusedError(f"its heads are repeated at {self._names.get(id(node.module), node.name)}")
+            first = self._met.setdefault((id(node), function, channel.idx), channel.root_idx)
+            if len(self._met) > self._size:
+                self._size = len(self._met)
+                new.append(channel)
+            else:
+                self._union(channel.root_idx, first)
+        if self._size > _MOST_CHANNELS:
+            raise _RefusedError("it depends on more channels than can be followed")
+        return new
 
     def _record(self, node: Any, function: Any, channels: Iterable[Any]) -> None:
         """Note the tensor entries of these channels of a node, and tie root channels that meet in one of them."""
@@ -134,8 +167,6 @@ class _Walk:
         prefix = self._names.get(id(layer), "")
         per_group = _channels_per_group(layer, incoming)
         for channel in channels:
-            if channel.root_idx is None:
-                raise _RefusedError(f"its heads are repeated at {prefix or layer}")
             position = channel.idx
             tie = position % per_group if per_group else position
             self._union(channel.root_idx, self._first.setdefault((id(layer), incoming, tie), channel.root_idx))
@@ -251,6 +282,13 @@ def _counters(name: str, module: nn.Module, heads: int, width: int) -> Iterator[
     for key in HEAD_TOTALS:
         if attributes.get(key) == width:
             yield owner, key, width // heads
+
+
+def _check(group: Group, sizes: Mapping[str, torch.Size]) -> None:
+    """Every entry exists."""
+    for part in group.slices:
+        if int(part.index.max()) >= sizes[part.name][part.dim]:
+            raise _RefusedError(f"its channels could not be followed to {part.name}")
 
 
 def _claim(group: Group, taken: dict[tuple[str, int], set[int]]) -> None:

@@ -1,0 +1,126 @@
+"""Channels removed during training: accuracy, latency in ONNX Runtime and step time, against dense.
+
+ResNet-8 and ResNet-20 on the first 20,000 images of Fashion-MNIST, 3 epochs, the recipe of FashionClassifier; pruned in
+the same number of steps. Latency: one thread, median of interleaved rounds (dense, cut, dense, cut, ...), batch 1 and
+64. Step time: process time of a training step of the cut model against the dense one, interleaved as well.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import onnxruntime
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from torch import nn
+from torch.nn import functional as F
+
+from benchmarks.tables import quiet, show
+from examples.fashion_mnist import FashionClassifier, FashionData
+from examples.fashion_mnist.models import ResNet
+from lightning_compress.channels import ChannelPruningCallback
+
+SETTINGS = ((20, 0.5, 16), (8, 0.53, 16), (8, 0.5, 8))
+"""Depth, share of MACs, ``round_to``; with 16 channels in its first stage, 53 % is what ResNet-8 reaches in sixteens."""
+
+
+def main(seed: int = 0) -> None:
+    """Print one row for each setting."""
+    quiet()
+    torch.set_num_threads(1)
+    data = FashionData(images=20_000, seed=seed)
+    dense = {depth: _train(depth, data, seed) for depth in sorted({depth for depth, _, _ in SETTINGS})}
+    rows = []
+    for depth, macs, round_to in SETTINGS:
+        pruning = ChannelPruningCallback(macs, round_to=round_to)
+        accuracy, model = _train(depth, data, seed, pruning)
+        before, wide = dense[depth]
+        rows.append(
+            [
+                f"ResNet-{depth}",
+                str(round_to),
+                f"{pruning.metrics()['macs']:.3f}",
+                f"{_size(model) / _size(wide):.3f}",
+                f"{before:.2f}",
+                f"{accuracy:.2f}",
+                *(f"{_latency(wide, model, batch):.2f}" for batch in (1, 64)),
+                f"{_ratio(_stepper(wide), _stepper(model), 15):.2f}",
+            ]
+        )
+    header = ["model", "round_to", "MACs", "parameters", "dense", "cut", "latency b1", "latency b64", "step"]
+    show("Channels cut during fit; accuracies in %, the others as shares of dense", header, rows)
+
+
+def _train(depth: int, data: FashionData, seed: int, *callbacks: ChannelPruningCallback) -> tuple[float, nn.Module]:
+    seed_everything(seed, verbose=False)
+    trainer = Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        logger=False,
+        callbacks=list(callbacks),
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+    )
+    module = FashionClassifier(ResNet(depth))
+    trainer.fit(module, data)
+    return 100 * trainer.test(module, data, verbose=False)[0]["test_acc"], module.model.eval()
+
+
+def _size(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _ratio(one: Callable[[], object], other: Callable[[], object], rounds: int) -> float:
+    """Median of the ratios of process times of ``other`` to ``one``, run by turns."""
+    ratios = []
+    for _ in range(rounds):
+        times = []
+        for work in (one, other):
+            start = time.process_time()
+            work()
+            times.append(time.process_time() - start)
+        ratios.append(times[1] / times[0])
+    return median(ratios)
+
+
+def _latency(wide: nn.Module, small: nn.Module, batch: int) -> float:
+    images = torch.randn(batch, 1, 28, 28)
+    runs = [_session(model, images) for model in (wide, small)]
+    repeats = 200 // batch + 5
+    return _ratio(*(lambda run=run: [run() for _ in range(repeats)] for run in runs), rounds=21)
+
+
+def _session(model: nn.Module, images: torch.Tensor) -> Callable[[], Sequence[np.ndarray]]:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        torch.onnx.export(model, (images,), path, dynamo=True, verbose=False)
+        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: images.numpy()}
+    return lambda: session.run(None, feed)
+
+
+def _stepper(model: nn.Module) -> Callable[[], None]:
+    model = copy.deepcopy(model).train()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
+    images, labels = torch.randn(128, 1, 28, 28), torch.randint(0, 10, (128,))
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+
+    return step
+
+
+if __name__ == "__main__":
+    main()
