@@ -11,7 +11,7 @@ STAIRS = [
     {"latent"},
     {"training"},
     {"pruning", "channels", "quantization", "sharing", "distillation"},
-    {"deploy"},
+    {"deploy", "loading"},
     {"report"},
     {"cli"},
 ]

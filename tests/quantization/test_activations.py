@@ -57,7 +57,7 @@ def test_ranges():
 
 def test_a_residual_network_is_quantized_where_tensors_are_produced():
     assert places(ResNet(), 1, 8, 8) == {
-        ("stem.0", "input"),
+        ("stem", "input"),
         ("stem", "output"),
         ("blocks.0.relu", "output"),
         ("blocks.0.bn2", "output"),
