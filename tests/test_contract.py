@@ -26,8 +26,12 @@ from lightning.pytorch.callbacks import (
 from lightning_compress import NM, Block, PruningCallback
 from lightning_compress.channels import ChannelPruningCallback
 from lightning_compress.pruning import criteria
+from lightning_compress.quantization import BinarizationCallback, QATCallback, scales
+from lightning_compress.quantization.records import QUANTIZATION
+from lightning_compress.quantization.weights import grids_of
 from lightning_compress.schedules import Constant, Cubic, Linear
 from lightning_compress.sharing import WeightSharingCallback, gradients, kmeans
+from lightning_compress.training.structures import attach_structure
 from tests.distributed import run_distributed
 from tests.toys import Batches, Digits, Manual, Randomness, build, fit, held_out, trainer
 
@@ -85,6 +89,24 @@ def half_the_macs(module):
     assert sum(int(rows.sum()) for rows in empty) >= 8
 
 
+def on_grids(module):
+    grids = grids_of(module)
+    assert grids
+    for name, grid in grids.items():
+        weight = module.get_parameter(name).detach()
+        assert torch.equal(grid.project(weight), weight)
+
+
+def at_most_two_of_four_on_grids(module):
+    on_grids(module)  # small weights are rounded to zero as well
+    for name, weight in weights(module).items():
+        assert name == "net.0.weight" or ((weight.movedim(1, -1).reshape(-1, 4) != 0).sum(1) <= 2).all()
+
+
+def binary(module):
+    assert all((row.abs() == row.abs()[0]).all() for w in weights(module).values() for row in w.flatten(1))
+
+
 @dataclass(frozen=True)
 class Case:
     callbacks: Callable[[], list[L.Callback]]
@@ -135,6 +157,13 @@ CASES = {
         lambda: [ChannelPruningCallback(0.5, round_to=4, schedule=RAMP, every_n_steps=3, remove=False)],
         half_the_macs,
     ),
+    "8 bits": Case(lambda: [QATCallback(every_n_steps=3)], on_grids),
+    "4-bit weights": Case(lambda: [QATCallback(4, None, scale=scales.mse, schedule=RAMP, every_n_steps=3)], on_grids),
+    "binary weights": Case(lambda: [BinarizationCallback(every_n_steps=3)], binary),
+    "8 bits of 2:4": Case(
+        lambda: [QATCallback(every_n_steps=3), PruningCallback(pattern=NM(2, 4), schedule=RAMP, exclude=STEM)],
+        at_most_two_of_four_on_grids,
+    ),
 }
 resumes = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
@@ -147,6 +176,15 @@ def same(one, other):
 
 def checkpoints(path, **options):
     return ModelCheckpoint(path, filename="{step}", save_top_k=-1, **({"every_n_train_steps": 5} | options))
+
+
+def loaded(path):
+    """The plain module; of what no plain load can carry only the activation quantizers change what it computes."""
+    checkpoint = torch.load(path, weights_only=True)
+    module = build()
+    attach_structure(module, QUANTIZATION, checkpoint)
+    module.load_state_dict(checkpoint["state_dict"])
+    return module
 
 
 # What was asked holds exactly, whatever else is in the Trainer.
@@ -317,9 +355,7 @@ def test_monitors_wait_for_the_compression(case, tmp_path):
     run = fit(module, best, stopping, *case.callbacks(), enable_checkpointing=True, max_epochs=6)
     case.check(module)
     assert run.global_step > 12
-    picked = build()
-    picked.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
-    case.check(picked)
+    case.check(loaded(best.best_model_path))
     assert "check_monitor_top_k" not in vars(best)
     assert "on_validation_end" not in vars(stopping)
 
@@ -363,11 +399,10 @@ def test_averaged_checkpoints_are_compressed_and_resume(case, first, tmp_path):
     case.check(module)
     for step, logged in zip((12, 24, 36), seen, strict=True):
         path = tmp_path / f"step={step}.ckpt"
-        plain = build()
-        plain.load_state_dict(torch.load(path, weights_only=True)["state_dict"])
-        (metrics,) = trainer().test(plain, held_out(), verbose=False)
+        averaged = loaded(path)
+        (metrics,) = trainer().test(averaged, held_out(), verbose=False)
         assert metrics["val_loss"] == pytest.approx(logged, rel=1e-6)
-    case.check(plain)
+    case.check(averaged)
     resumed = build()
     fit(resumed, *callbacks(), ckpt_path=tmp_path / "step=24.ckpt")
     assert same(resumed, module)

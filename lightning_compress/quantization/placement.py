@@ -3,13 +3,13 @@
 Integer kernels fuse an operation when its inputs *and* its output are quantized. Quantized are therefore what enters a
 target layer, what leaves a convolution (behind its normalisation and ReLU) on the way to another target, and sums of
 such tensors. Each is quantized once, where it is produced, so that every reader sees the same integers: by a hook on
-the outermost module that returns it; where no module does, on the input of each target that reads it.
+the outermost module that returns it; where no module does, on the input of the outermost modules that take it.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -58,15 +58,21 @@ def place_quantizers(trace: Trace, targets: Mapping[str, Tensor]) -> Placement:
     graph = _Graph(trace.operations)
     once = {call.module for call in trace.calls} - reused_modules(trace)
     outputs = {call.output: call.module for call in trace.calls if call.output != call.input and call.module in once}
-    inputs = {(call.module, call.input) for call in trace.calls}
+    takers = defaultdict(set)
+    for call in trace.calls:
+        if call.module in once | targets.keys():
+            takers[call.input].add(call.module)
     places: dict[Place, int] = {}
     for value in graph.points(list(readers.values())):
         if outputs.get(value):  # the last to return it is the outermost; the model as a whole has no name
             places[Place(outputs[value], "output")] = value
             continue
         for name, operation in readers.items():
-            if graph.source(operation.inputs[0]) == value and (name, operation.inputs[0]) in inputs:
-                places[Place(name, "input")] = operation.inputs[0]
+            taken = operation.inputs[0]
+            if graph.source(taken) == value:
+                place = _outermost(name, takers[taken], targets)
+                if place is not None:
+                    places[Place(place, "input")] = taken
     reached = {graph.source(value) for value in places.values()}
     missed = [name for name in targets if name not in readers or graph.source(readers[name].inputs[0]) not in reached]
     return Placement(places, tuple(missed))
@@ -76,6 +82,13 @@ def reused_modules(trace: Trace) -> set[str]:
     """Names of the modules that one forward pass calls more than once."""
     counts = Counter((call.module, call.outermost) for call in trace.calls)
     return {module for (module, _), count in counts.items() if count > 1}
+
+
+def _outermost(target: str, takers: Collection[str], targets: Collection[str]) -> str | None:
+    """The outermost of the modules ``takers`` around a target; not one around them all, for that is the model."""
+    around = [name for name in takers if target == name or target.startswith(f"{name}.")]
+    whole = [name for name in around if name != target and all(other.startswith(f"{name}.") for other in targets)]
+    return min((name for name in around if name and name not in whole), key=len, default=None)
 
 
 class _Graph:

@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
@@ -13,7 +14,8 @@ from lightning_compress.quantization.activations import ActivationQuantizer, Pla
 from lightning_compress.quantization.placement import place_quantizers, reused_modules
 from lightning_compress.quantization.traces import Trace
 from lightning_compress.schedules import Step
-from tests.quantization.models import Classifier, Conv, ResNet, fit, loader, mlp, trainer
+from tests.distributed import run_distributed
+from tests.quantization.models import Batches, Classifier, Conv, ResNet, fit, loader, mlp, trainer
 from tests.quantization.test_callback import Save
 
 
@@ -57,7 +59,7 @@ def test_ranges():
 
 def test_a_residual_network_is_quantized_where_tensors_are_produced():
     assert places(ResNet(), 1, 8, 8) == {
-        ("stem.0", "input"),
+        ("stem", "input"),
         ("stem", "output"),
         ("blocks.0.relu", "output"),
         ("blocks.0.bn2", "output"),
@@ -197,3 +199,39 @@ def test_bad_settings_are_refused():
         QATCallback(activation_bits=3)
     with pytest.raises(ValueError, match="need 0 <= freeze <= 1, got freeze=2"):
         QATCallback(freeze=2)
+
+
+def _ranges() -> list[float]:
+    torch.use_deterministic_algorithms(True)
+    seed_everything(0, verbose=False)
+    module = Conv()
+    run = trainer(QATCallback(every_n_steps=3), strategy="ddp", devices=2)
+    batches = loader()
+    if run.global_rank:
+        batches = Batches(2 * batches._batches[0][0], batches._batches[0][1], 2)  # other images, as many batches
+    run.fit(module, batches, loader(2))
+    return [float(bound) for q in quantizers_of(module).values() for bound in (q.low, q.high, q.scale)]
+
+
+def test_every_rank_has_the_same_ranges():
+    first, second = run_distributed(_ranges)
+    assert len(first) == 42
+    assert first == second
+
+
+def test_freezing_the_ranges_compiles_nothing():
+    module, graphs = Classifier(), []
+
+    def count(graph, example_inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    frozen = []
+
+    class Count(Save):
+        def on_train_batch_start(self, trainer, module, *args) -> None:
+            frozen.append(len(graphs))
+
+    module.net.compile(backend=count, fullgraph=True)
+    fit(module, QATCallback(freeze=0.5, every_n_steps=2), Count(None, 0), limit_val_batches=0)
+    assert frozen[8] == frozen[-1] > 0

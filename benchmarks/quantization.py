@@ -1,0 +1,180 @@
+"""Quantization on Fashion-MNIST: accuracy, the cost of a step, and what ONNX Runtime and OpenVINO make of the file.
+
+ResNet-8 of width 16, the first 20,000 images, batches of 128: three epochs in float (SGD, OneCycle up to 0.1), then one
+more epoch up to 0.02 in float and once for each number of bits, from the same weights and in the same order of images.
+Accuracies are those after the last epoch on the 10,000 test images. Latencies are taken in turns, on one thread.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import openvino
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from torch import Tensor
+
+from benchmarks.tables import quiet, show
+from examples.fashion_mnist import FashionClassifier, FashionData, ResNet
+from lightning_compress.deploy.export import export
+from lightning_compress.deploy.integers import integer_operators
+from lightning_compress.quantization import BinarizationCallback, QATCallback, scales
+from lightning_compress.schedules import Constant
+
+_AT_ONCE = Constant()
+_VARIANTS: dict[str, Callable[[], list[Callback]]] = {
+    "float": list,
+    "W8A8": lambda: [QATCallback(8, 8, schedule=_AT_ONCE)],
+    "W4A8": lambda: [QATCallback(4, 8, scale=scales.mse, schedule=_AT_ONCE)],
+    "W2A8": lambda: [QATCallback(2, 8, scale=scales.mse, schedule=_AT_ONCE)],
+    "W8, float activations": lambda: [QATCallback(8, None, schedule=_AT_ONCE)],
+    "binary weights": lambda: [BinarizationCallback(schedule=_AT_ONCE)],
+}
+_MOST_LOSS = {"W8A8": "0.2", "W4A8": "0.6", "W2A8": "2.0"}
+
+
+def main() -> None:
+    """Print the three tables."""
+    quiet()
+    data = FashionData(images=20_000)
+    trained = _accuracy(data)
+    _cost(data)
+    _runtimes(data, trained)
+
+
+def _accuracy(data: FashionData) -> dict[str, FashionClassifier]:
+    seed_everything(0, verbose=False)
+    dense = FashionClassifier(ResNet(8))
+    _trainer(max_epochs=3).fit(dense, data)
+    trained, found = {}, {}
+    for name, callbacks in _VARIANTS.items():
+        module = FashionClassifier(ResNet(8), lr=0.02)
+        module.load_state_dict(dense.state_dict())
+        trainer = _trainer(*callbacks(), max_epochs=1)
+        trainer.fit(module, data)
+        trained[name] = module
+        found[name] = 100 * trainer.test(module, data, verbose=False)[0]["test_acc"]
+    rows = [
+        [name, f"{value:.2f}", f"{found['float'] - value:+.2f}", _MOST_LOSS.get(name, "")]
+        for name, value in found.items()
+    ]
+    show(
+        "ResNet-8, one more epoch: test accuracy in %", ["weights and activations", "accuracy", "loss", "allowed"], rows
+    )
+    return trained
+
+
+def _cost(data: FashionData, steps: int = 15, turns: int = 7) -> None:
+    variants = {name: _VARIANTS[name] for name in ("float", "W8, float activations", "W8A8")}
+    taken: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(turns):
+        for name, callbacks in variants.items():
+            seed_everything(0, verbose=False)
+            watch = _Stopwatch()
+            gc.collect()
+            _trainer(*callbacks(), watch, max_epochs=2, limit_train_batches=steps).fit(
+                FashionClassifier(ResNet(8)), data
+            )
+            taken[name].append(watch.cpu)
+    rows = [
+        [
+            name,
+            f"{1000 * median(times) / steps:.1f}",
+            f"{median(mine / plain for mine, plain in zip(times, taken['float'], strict=True)):.3f}",
+            allowed,
+        ]
+        for (name, times), allowed in zip(taken.items(), ("", "1.03", "1.25"), strict=True)
+    ]
+    show("ResNet-8, a training step of 128 images", ["", "CPU ms/step", "CPU ratio", "allowed"], rows)
+
+
+def _runtimes(data: FashionData, trained: dict[str, FashionClassifier]) -> None:
+    data.setup("test")
+    images, labels = data.test
+    folder = Path(tempfile.mkdtemp())
+    files = {name: export(trained[name], folder / f"{name}.onnx", images[:8]) for name in ("float", "W8A8")}
+    with torch.no_grad():
+        eager = torch.cat([trained["W8A8"].eval()(part) for part in images.split(1000)]).argmax(1)
+    rows = []
+    for runtime, load in (("ONNX Runtime", _onnxruntime), ("OpenVINO", _openvino)):
+        runs = {name: load(path) for name, path in files.items()}
+        codes = torch.cat([torch.from_numpy(runs["W8A8"](part.numpy())) for part in images.split(100)]).argmax(1)
+        agreement = 100 * (codes == eager).float().mean().item()
+        accuracy = 100 * (codes == labels).float().mean().item()
+        ratios = [_ratio(runs, images[:batch]) for batch in (1, 64)]
+        rows.append([runtime, *(f"{ratio:.2f}" for ratio in ratios), f"{agreement:.2f}", f"{accuracy:.2f}"])
+    header = ["runtime", "int8 / float, batch 1", "batch 64", "same class as torch, %", "accuracy, %"]
+    show("ResNet-8 as .onnx: latency of int8 against float, one thread", header, rows)
+    operators = integer_operators(files["W8A8"])
+    print(f"fused: {operators.fused}; left in float: {operators.floating or 'none'}")
+    print({name: f"{path.stat().st_size / 1000:.0f} kB" for name, path in files.items()})
+
+
+def _ratio(runs: dict[str, Callable[[Any], Any]], images: Tensor, turns: int = 30) -> float:
+    batch = images.numpy()
+    repeat = max(1, 64 // len(batch))
+    ratios = []
+    for _ in range(turns):
+        times = {}
+        for name, run in runs.items():
+            run(batch)
+            began = time.process_time()
+            for _ in range(repeat):
+                run(batch)
+            times[name] = time.process_time() - began
+        ratios.append(times["W8A8"] / times["float"])
+    return median(ratios)
+
+
+def _onnxruntime(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda batch: session.run(None, {name: batch})[0]
+
+
+def _openvino(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    core = openvino.Core()
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    model = core.compile_model(core.read_model(path), "CPU", options)
+    request = model.create_infer_request()
+    return lambda batch: copy.copy(request.infer([batch])[model.output(0)])
+
+
+def _trainer(*callbacks: Callback, **options: Any) -> Trainer:
+    return Trainer(
+        accelerator="cpu",
+        logger=False,
+        callbacks=list(callbacks),
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        **options,
+    )
+
+
+class _Stopwatch(Callback):
+    """CPU seconds of the second epoch."""
+
+    cpu = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._began = time.process_time()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.cpu = time.process_time() - self._began
+
+
+if __name__ == "__main__":
+    main()
