@@ -7,27 +7,40 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lightning_compress.archive import ArchiveError, load_archive
+    from lightning_compress.deploy import export
     from lightning_compress.distillation import DistillationCallback, DistillationModule
     from lightning_compress.pruning import NM, Block, PruningCallback, Unstructured
+    from lightning_compress.quantization import BinarizationCallback, QATCallback
+    from lightning_compress.report import CompressionReport
+    from lightning_compress.sharing import WeightSharingCallback
 
 __version__ = "0.1.0"
 
 __all__ = [
     "NM",
     "ArchiveError",
+    "BinarizationCallback",
     "Block",
+    "CompressionReport",
     "DistillationCallback",
     "DistillationModule",
     "PruningCallback",
+    "QATCallback",
     "Unstructured",
+    "WeightSharingCallback",
+    "export",
     "load_archive",
 ]
 
 # A name is imported when it is first asked for: whoever only loads an archive needs nothing of Lightning.
 _ROOMS = {
     "archive": ("ArchiveError", "load_archive"),
+    "deploy": ("export",),
     "distillation": ("DistillationCallback", "DistillationModule"),
     "pruning": ("NM", "Block", "PruningCallback", "Unstructured"),
+    "quantization": ("BinarizationCallback", "QATCallback"),
+    "report": ("CompressionReport",),
+    "sharing": ("WeightSharingCallback",),
 }
 _HOMES = {name: f"{__name__}.{room}" for room, names in _ROOMS.items() for name in names}
 

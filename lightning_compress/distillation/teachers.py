@@ -82,14 +82,10 @@ class Live:
 
     def answer(self, call: Call, layers: Sequence[str]) -> Mapping[str, Tensor]:
         self._place(call)
-        recorder = Recorder(self._network, {name: self.module.get_submodule(name) for name in layers if name})
-        try:
-            with torch.inference_mode(), recorder.recording() as calls:
-                self._network(*call.args, **call.kwargs)
-        finally:
-            recorder.remove()
+        with torch.inference_mode():
+            outputs = self._outputs(call, [name for name in layers if name])
         # Autograd cannot save inference tensors; their clones are ordinary.
-        answer = {name: calls[-1].outputs[name].clone() for name in layers}
+        answer = {name: outputs[name].clone() for name in layers}
         _check_finite(answer)
         return answer
 
@@ -98,6 +94,21 @@ class Live:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         pass
+
+    def _outputs(self, call: Call, inner: Sequence[str]) -> Mapping[str, Tensor]:
+        """What the inner layers and the network put out; without inner layers no hook stands in a compiler's way."""
+        if not inner:
+            return {"": tensor(self._network(*call.args, **call.kwargs))}
+        recorder = Recorder(self._network, {name: self.module.get_submodule(name) for name in inner})
+        try:
+            with recorder.recording() as calls:
+                self._network(*call.args, **call.kwargs)
+        finally:
+            recorder.remove()
+        outputs = calls[-1].outputs if calls else {}
+        if missing := [name for name in inner if name not in outputs]:
+            raise ValueError(f"need teacher layers that run on the student's inputs, uncompiled, got none of {missing}")
+        return outputs
 
     def _place(self, call: Call) -> None:
         """Late, because only a running step knows its device: in a tuner, in a spawned process."""

@@ -99,6 +99,11 @@ class Method(ABC):
         """Numbers to log after an update, by name."""
         return {}
 
+    def report(self) -> dict[str, object]:
+        """What a report says of this method after ``fit``, by name."""
+        weights = sum(target.parameter.numel() for target in self.targets.values())
+        return {"method": self.describe(), "weights": weights, "strength": self.strength}
+
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """State for a checkpoint: kind -> parameter name -> tensor of the shape of the parameter (or its shard)."""
         return {}

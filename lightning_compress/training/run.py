@@ -48,11 +48,19 @@ class CompressionRun:
         self._fresh: list[Method] = []  # updated, and not yet logged
         self._length = 1.0
         self._step = 0
+        self._epoch = -1  # whose metrics are logged
 
     @property
     def reached(self) -> bool:
         """Whether every method has reached the compression that was asked for."""
         return all(method.strength == 1.0 for method in self.methods)
+
+    def progress(self) -> float:
+        """Share of the run that is done, in [0, 1]."""
+        if self._module.automatic_optimization or self._trainer.max_steps > -1:
+            return min(1.0, self._trainer.global_step / self._length)
+        # With manual optimization a batch may take any number of optimizer steps: count batches.
+        return min(1.0, (self._trainer.fit_loop.total_batch_idx + 1) / self._length)
 
     def begin(self) -> None:
         """The model stands: choose the targets, refuse what cannot work, print the plan, hold back the monitors."""
@@ -116,6 +124,9 @@ class CompressionRun:
         if self._trainer.global_step != self._step:
             self._renew()
             self._step = self._trainer.global_step
+        if self._trainer.current_epoch != self._epoch:  # Lightning forgets with each epoch what was logged in it
+            self._epoch = self._trainer.current_epoch
+            self._fresh = list(self.methods)
         for method in self._fresh:
             for name, value in method.metrics().items():
                 self._module.log(name, value, prog_bar=True)
@@ -137,7 +148,7 @@ class CompressionRun:
         for method in self.methods:
             if method.strength < 1.0:
                 rank_zero_warn(
-                    f"{type(method).__name__}: the run ended at {self._progress():.0%} of its length, before its "
+                    f"{type(method).__name__}: the run ended at {self.progress():.0%} of its length, before its "
                     f"schedule; the model is left as it was last validated, at strength {method.strength:.2f} of 1."
                 )
 
@@ -150,7 +161,7 @@ class CompressionRun:
             self._release.pop()()
 
     def _renew(self, first: bool = False) -> None:
-        progress, step = self._progress(), self._trainer.global_step
+        progress, step = self.progress(), self._trainer.global_step
         due = []
         for method in self._ordered:
             strength = method.schedule(progress)
@@ -162,13 +173,6 @@ class CompressionRun:
         if due:
             self._latents.renew(due)
             self._fresh = due
-
-    def _progress(self) -> float:
-        """Share of the run that is done, in [0, 1]."""
-        if self._module.automatic_optimization or self._trainer.max_steps > -1:
-            return min(1.0, self._trainer.global_step / self._length)
-        # With manual optimization a batch may take any number of optimizer steps: count batches.
-        return min(1.0, (self._trainer.fit_loop.total_batch_idx + 1) / self._length)
 
 
 def _after_step(latents: LatentWeights, names: Sequence[str], *_: Any) -> None:

@@ -266,11 +266,12 @@ def _fit_on_a_rank(cls: type[Student]) -> dict[str, torch.Tensor]:
     return state(student)
 
 
-def test_compiled_network_is_taught() -> None:
-    student = seeded()
+def test_compiled_networks_are_taught_and_teach() -> None:
+    student, master = seeded(), teacher()
     student.net.compile(backend="eager")
+    master.compile(backend="eager")
     one = trainer()
-    one.fit(DistillationModule(student, teacher(), network="net"), loader(), loader())
+    one.fit(DistillationModule(student, master, network="net"), loader(), loader())
     assert one.callback_metrics["distillation/soft_targets"] > 0
 
 

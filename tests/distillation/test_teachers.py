@@ -31,6 +31,14 @@ def test_live_answers_in_eval_without_gradients() -> None:
     assert not master._forward_hooks
 
 
+def test_a_layer_that_does_not_run_is_refused() -> None:
+    master = nn.Sequential(nn.Identity())
+    master.spare = nn.Module()
+    master.forward = lambda x: x
+    with pytest.raises(ValueError, match=r"need teacher layers that run .* got none of \['0', 'spare'\]"):
+        begun(master).answer(call(torch.ones(1)), ["0", "spare"])
+
+
 def test_ensemble_is_the_mean_and_its_members_have_layers() -> None:
     members, x = [teacher(1), teacher(2)], data().tensors[0]
     answer = begun(Ensemble(members)).answer(call(x), ["", "members.1.head"])

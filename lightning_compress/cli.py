@@ -1,0 +1,89 @@
+"""The command line: LightningCLI with this package's callbacks at hand, and a look into archives."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+import lightning_compress
+from lightning_compress.archive import ArchiveContents, ArchiveError, inspect_archive
+
+__all__ = ["contents_table", "main"]
+
+_USAGE = """lightning-compress: compression that happens during training
+
+  lightning-compress fit|validate|test|predict --config config.yaml ...   train or evaluate; see fit --help
+  lightning-compress inspect model.lcz                                    what is inside an archive
+"""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run one command.
+
+    Models, data and callbacks are named in the config by ``class_path``; those of this package also by their bare
+    names. What lies in the working directory can be named as well.
+
+    Args:
+        args: the words after the program's name; by default those of the process.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    if not words or words[0] in ("-h", "--help"):
+        print(_USAGE)
+    elif words[0] == "inspect":
+        _inspect(words[1:])
+    else:
+        sys.path.insert(0, str(Path.cwd()))
+        _run(None if args is None else words)
+
+
+def _run(words: Sequence[str] | None) -> None:
+    # Takes seconds to import, and a look into an archive does not need it.
+    from lightning.pytorch.cli import LightningCLI
+
+    for name in lightning_compress.__all__:  # a bare name resolves once its class is imported
+        getattr(lightning_compress, name)
+    # Given words beside those of the process, Lightning warns of a mistake.
+    LightningCLI(args=None if words is None else list(words), save_config_kwargs={"overwrite": True})
+
+
+def contents_table(contents: ArchiveContents) -> Table:
+    """Show what is inside an archive, tensor by tensor and in total."""
+    table = Table("tensor", "shape", "dtype", "form", title="Archive", title_justify="left")
+    for column in ("bytes", "entropy bound", "bits per weight"):
+        table.add_column(column, justify="right")
+    for tensor in contents.tensors:
+        table.add_row(
+            tensor.name,
+            " x ".join(map(str, tensor.shape)) or "scalar",
+            str(tensor.dtype).removeprefix("torch."),
+            tensor.form,
+            f"{tensor.bytes:,.0f}",
+            f"{tensor.entropy_bytes:,.0f}",
+            f"{tensor.bits_per_weight:.2f}",
+        )
+    count = sum(tensor.count for tensor in contents.tensors if tensor.form != "shared")
+    bits = 8 * contents.file_bytes / count if count else 0.0
+    table.add_section()
+    table.add_row(
+        "file", "", "", "", f"{contents.file_bytes:,}", f"{contents.entropy_bytes:,.0f}", f"{bits:.2f}", style="bold"
+    )
+    table.caption = f"{contents.dense_bytes:,} bytes in memory, {contents.ratio:.1f} times the file"
+    table.caption_justify = "left"
+    return table
+
+
+def _inspect(words: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser("lightning-compress inspect", description="Show what is inside an archive.")
+    parser.add_argument("path", type=Path, help="a file written by export(module, 'model.lcz')")
+    path = parser.parse_args(words).path
+    try:
+        contents = inspect_archive(path)
+    except (ArchiveError, OSError) as error:
+        parser.error(str(error))
+    # A pipe has no width of its own: do not cut names there.
+    Console(width=None if sys.stdout.isatty() else 160).print(contents_table(contents))

@@ -1,0 +1,46 @@
+"""Programs: a module's computation as torch.export sees it, and the ``.pt2`` file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.utils import _pytree as pytree
+
+__all__ = ["trace", "write_program"]
+
+
+def trace(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ExportedProgram:
+    """The computation of ``module`` with the first dimension of every tensor left free, as one batch size.
+
+    Args:
+        module: in evaluation mode.
+        args: positional arguments of ``forward``.
+        kwargs: its keyword arguments.
+    """
+    batch = Dim("batch", min=1)
+    shapes = pytree.tree_map(lambda x: {0: batch} if isinstance(x, Tensor) and x.ndim else None, (args, kwargs))
+    # A batch of one would be taken for a constant of the model.
+    args, kwargs = pytree.tree_map(lambda x: _doubled(x) if isinstance(x, Tensor) and x.ndim else x, (args, kwargs))
+    return torch.export.export(module, args, kwargs, dynamic_shapes=(*shapes[0], *shapes[1].values()))
+
+
+def write_program(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], path: Path
+) -> Callable[[], list[Tensor]]:
+    """Write the ``.pt2`` file; calling the result loads it and runs it on the same arguments."""
+    torch.export.save(trace(module, args, kwargs), path)
+
+    def run() -> list[Tensor]:
+        output = torch.export.load(path).module()(*args, **kwargs)
+        return [leaf.detach().cpu() for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+
+    return run
+
+
+def _doubled(tensor: Tensor) -> Tensor:
+    return torch.cat([tensor, tensor])

@@ -1,0 +1,42 @@
+"""Loading a checkpoint whose model is more than its state dict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from lightning_compress.quantization.records import QUANTIZATION
+from lightning_compress.training.structures import attach_structure, carry
+
+__all__ = ["load_compressed"]
+
+_Module = TypeVar("_Module", bound=Any)
+_STRUCTURES = (QUANTIZATION,)
+
+
+def load_compressed(cls: type[_Module], ckpt_path: str | Path, **init_args: Any) -> _Module:
+    """Load a compressed LightningModule with what no plain load can carry: activation quantizers, weight grids.
+
+    It needs no Trainer and no callback. The file is read with ``weights_only=True``: it cannot run code. A checkpoint
+    that carries nothing of the kind is loaded as ``cls.load_from_checkpoint`` does.
+
+    Args:
+        cls: class of the LightningModule.
+        ckpt_path: a checkpoint that the Trainer wrote.
+        init_args: arguments of ``cls`` that its saved hyperparameters do not hold.
+
+    Returns:
+        the module; what it computes in evaluation is what was validated.
+    """
+
+    class Loaded(cls):  # type: ignore[misc, valid-type]
+        def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+            for structure in _STRUCTURES:
+                attach_structure(self, structure, checkpoint)
+            super().on_load_checkpoint(checkpoint)
+
+    module = Loaded.load_from_checkpoint(ckpt_path, weights_only=True, map_location="cpu", **init_args)
+    module.__class__ = cls
+    for structure in _STRUCTURES:
+        carry(module, structure)
+    return cast(_Module, module)

@@ -1,0 +1,220 @@
+"""Quantization and binarization during training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+
+from lightning_compress.quantization import observers, scales
+from lightning_compress.quantization.activations import Place
+from lightning_compress.quantization.calibration import Calibration
+from lightning_compress.quantization.grids import Granularity, Grid, PerChannel
+from lightning_compress.quantization.observers import Observer
+from lightning_compress.quantization.placement import INTEGER_LAYERS
+from lightning_compress.quantization.records import QUANTIZATION, detach
+from lightning_compress.quantization.scales import Scale
+from lightning_compress.quantization.weights import WeightGrids
+from lightning_compress.schedules import Schedule, Step
+from lightning_compress.targets import Selection
+from lightning_compress.training.structures import carry
+
+__all__ = ["BinarizationCallback", "QATCallback"]
+
+
+class _Quantization(WeightGrids):
+    """Every checkpoint carries the grids."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        carry(pl_module, QUANTIZATION)
+        if stage == "fit":
+            detach(pl_module)
+
+
+class QATCallback(_Quantization):
+    """Train a model whose weights are on an integer grid: quantization-aware training.
+
+    From the schedule's begin on the model in the Trainer holds quantized weights at every validation and in every
+    checkpoint; the optimizer goes on with the full-precision weights behind them (straight-through estimator).
+    The first batch shows where activations have to be quantized, so that kernels compute in integers from end to end;
+    their quantizers are hooks on the modules, which stay there after ``fit``. The state dict does not show them: load a
+    checkpoint with :func:`~lightning_compress.loading.load_compressed`, or with this callback in the Trainer.
+
+    Args:
+        weight_bits: 2 to 8; 2 bits on a symmetric grid are ternary weights. On x86 CPUs without VNNI instructions
+            choose 7: their int8 kernels saturate with 8.
+        activation_bits: 4 to 8, or None to quantize weights alone.
+        granularity: which weights share a scale; see :mod:`~lightning_compress.quantization.grids`.
+        scale: which grid fits the weights; see :mod:`~lightning_compress.quantization.scales`.
+        schedule: progress of the run -> strength; where it is between 0 and 1, weights are drawn towards the grid.
+        observer: the range of one batch of activations; see :mod:`~lightning_compress.quantization.observers`.
+        freeze: share of the run after which the ranges of activations and the statistics of batch normalisation stand
+            still, in [0, 1].
+        every_n_steps: optimizer steps between two fits of the grids, and between two looks at the ranges.
+        include: patterns of parameters to quantize; see :func:`~lightning_compress.targets.select`.
+        exclude: patterns of parameters to leave alone.
+
+    Raises:
+        ValueError: an argument is out of its range; in ``fit``, a weight does not fit the granularity, two callbacks
+            quantize one weight, or a layer is used more than once in a forward pass.
+        TypeError: ``include`` or ``exclude`` is one string.
+
+    Papers: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+    Inference", https://arxiv.org/abs/1712.05877 (2018); Bai et al., "ProxQuant: Quantized Neural Networks via Proximal
+    Operators", https://arxiv.org/abs/1810.00861 (2018).
+
+    >>> QATCallback(weight_bits=1.5)
+    Traceback (most recent call last):
+    ValueError: need an integer 2 <= weight_bits <= 8, got weight_bits=1.5
+    """
+
+    _calibration: Calibration | None = None
+
+    def __init__(
+        self,
+        weight_bits: int = 8,
+        activation_bits: int | None = 8,
+        granularity: Granularity = PerChannel(),
+        scale: Scale = scales.absmax,
+        observer: Observer = observers.minmax,
+        schedule: Schedule = Step(at=0.2),
+        freeze: float = 0.8,
+        every_n_steps: int = 10,
+        include: Sequence[str] = ("*",),
+        exclude: Sequence[str] = (),
+    ) -> None:
+        super().__init__(granularity, schedule, every_n_steps, include, exclude)
+        if not 0 <= freeze <= 1:
+            raise ValueError(f"need 0 <= freeze <= 1, got freeze={freeze}")
+        self.weight_bits = _bits("weight_bits", weight_bits, 2)
+        self.activation_bits = None if activation_bits is None else _bits("activation_bits", activation_bits, 4)
+        self.scale = scale
+        self.observer = observer
+        self.freeze = freeze
+
+    def describe(self) -> str:
+        scale = getattr(self.scale, "__name__", repr(self.scale))
+        activations = "float activations" if self.activation_bits is None else f"{self.activation_bits}-bit activations"
+        return f"{self.weight_bits}-bit weights, {activations}, {self.granularity}, scales by {scale}, {self.schedule}"
+
+    def fit_grid(self, rows: Tensor) -> Grid:
+        return self.scale(rows, self.weight_bits)
+
+    def begin(self, selection: Selection) -> None:
+        super().begin(selection)
+        self._frozen: list[nn.Module] = []
+
+    def end(self) -> None:
+        if self._calibration is not None:
+            self._calibration.close()
+            self._calibration.switch(enabled=self.strength > 0, observing=False)
+        for module in self._frozen:
+            module.train()
+        self._frozen = []
+
+    def state_dict(self) -> dict[str, Any]:
+        places = self._calibration.quantizers if self._calibration is not None else ()
+        return {**super().state_dict(), "places": [[place.module, place.side] for place in places]}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        places = [] if self._loaded is None else [Place(*place) for place in self._loaded["places"]]
+        super().on_train_start(trainer, pl_module)
+        self._calibration = None
+        if self.activation_bits is not None:
+            layers = {t.module_name: t.parameter for t in self.targets.values() if isinstance(t.module, INTEGER_LAYERS)}
+            self._calibration = Calibration(pl_module, layers, self.activation_bits, self.observer)
+            self._calibration.take_up(places)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._calibration is None or self._run is None:
+            return
+        if not self._calibration.placed:
+            self._calibration.watch()
+            return
+        frozen = self._run.progress() >= self.freeze
+        if frozen:
+            self._freeze_statistics(pl_module)
+        self._observing = not frozen and trainer.global_step % self.every_n_steps == 0
+        self._calibration.switch(enabled=self.strength > 0, observing=self._observing)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if self._calibration is None:
+            return
+        if not self._calibration.placed:
+            self._calibration.place()
+            if self._calibration.missed:
+                rank_zero_warn(
+                    f"no quantizer reaches the inputs of {', '.join(self._calibration.missed)}: they did not run in "
+                    "the first batch, or not as modules of their own; they will compute with quantized weights in float"
+                )
+        elif self._observing:
+            self._calibration.synchronize()
+        self._calibration.switch(enabled=self.strength > 0, observing=False)
+
+    def _freeze_statistics(self, module: nn.Module) -> None:
+        for submodule in module.modules():
+            if isinstance(submodule, nn.modules.batchnorm._BatchNorm) and submodule.training:
+                submodule.eval()
+                if submodule not in self._frozen:
+                    self._frozen.append(submodule)
+
+
+class BinarizationCallback(_Quantization):
+    """Train a model whose weights are binary: ``{-a, +a}`` with one scale ``a = mean |w|`` per output channel.
+
+    The gradient goes straight through the sign where ``|latent| <= 1`` and is zero beyond. An exact zero stays zero,
+    so that pruning under it holds.
+
+    Args:
+        schedule: progress of the run -> strength; where it is between 0 and 1, weights are drawn towards the signs.
+        every_n_steps: optimizer steps between two fits of the scales.
+        include: patterns of parameters to binarize; see :func:`~lightning_compress.targets.select`.
+        exclude: patterns of parameters to leave alone.
+
+    Raises:
+        ValueError: an argument is out of its range; in ``fit``, two callbacks quantize one weight.
+        TypeError: ``include`` or ``exclude`` is one string.
+
+    Papers: Courbariaux et al., "BinaryConnect: Training Deep Neural Networks with binary weights during propagations",
+    https://arxiv.org/abs/1511.00363 (2015); Rastegari et al., "XNOR-Net: ImageNet Classification Using Binary
+    Convolutional Neural Networks", https://arxiv.org/abs/1603.05279 (2016).
+
+    >>> BinarizationCallback(every_n_steps=0)
+    Traceback (most recent call last):
+    ValueError: need every_n_steps >= 1, got every_n_steps=0
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule = Step(at=0.2),
+        every_n_steps: int = 10,
+        include: Sequence[str] = ("*",),
+        exclude: Sequence[str] = (),
+    ) -> None:
+        super().__init__(PerChannel(), schedule, every_n_steps, include, exclude)
+
+    def describe(self) -> str:
+        return f"binary weights, one scale per output channel, {self.schedule}"
+
+    def fit_grid(self, rows: Tensor) -> Grid:
+        return scales.mean(rows)
+
+    def nearest(self, grid: Grid, weight: Tensor) -> Tensor:
+        return grid.values(weight.sign())
+
+    def backward_(self, gradients: Mapping[str, Tensor], latents: Mapping[str, Tensor]) -> None:
+        for name, gradient in gradients.items():
+            gradient.masked_fill_(latents[name].abs() > 1, 0)
+
+
+def _bits(argument: str, bits: int, fewest: int) -> int:
+    if not isinstance(bits, int) or isinstance(bits, bool) or not fewest <= bits <= 8:
+        raise ValueError(f"need an integer {fewest} <= {argument} <= 8, got {argument}={bits}")
+    return bits

@@ -1,0 +1,134 @@
+"""Grids: the few values that a quantized weight can take.
+
+Weights that share a scale are a *row* of their weight; a :class:`Granularity` says which those are. Zero is on every
+grid, so that pruned weights stay zero.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+__all__ = ["Granularity", "Grid", "PerChannel", "PerGroup", "PerTensor", "precise"]
+
+
+class Granularity(Protocol):
+    """Which weights share a scale."""
+
+    def check(self, name: str, shape: torch.Size) -> None:
+        """Raise ValueError if the weight ``name`` of this shape cannot be cut into such rows."""
+
+    def rows(self, weight: Tensor) -> Tensor:
+        """The weight as ``(rows, weights in a row)``, a view where its memory allows."""
+
+
+@dataclass(frozen=True)
+class PerTensor:
+    """One scale for the whole weight.
+
+    >>> PerTensor().rows(torch.zeros(8, 4, 3, 3)).shape
+    torch.Size([1, 288])
+    """
+
+    def check(self, name: str, shape: torch.Size) -> None:
+        return
+
+    def rows(self, weight: Tensor) -> Tensor:
+        return weight.reshape(1, -1)
+
+
+@dataclass(frozen=True)
+class PerChannel:
+    """One scale for each index of the first dimension: the output channels of linear layers and convolutions.
+
+    >>> PerChannel().rows(torch.zeros(8, 4, 3, 3)).shape
+    torch.Size([8, 36])
+    """
+
+    def check(self, name: str, shape: torch.Size) -> None:
+        return
+
+    def rows(self, weight: Tensor) -> Tensor:
+        return weight.reshape(weight.shape[0], -1)
+
+
+@dataclass(frozen=True)
+class PerGroup:
+    """One scale for every ``size`` consecutive inputs of an output: what four-bit kernels of linear layers read.
+
+    Args:
+        size: weights in a group; must divide the inputs of every target.
+
+    Raises:
+        ValueError: ``size`` is below 1.
+
+    >>> PerGroup(32).rows(torch.zeros(8, 64)).shape
+    torch.Size([16, 32])
+    """
+
+    size: int
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"need size >= 1, got size={self.size}")
+
+    def check(self, name: str, shape: torch.Size) -> None:
+        inputs = math.prod(shape[1:])
+        if inputs % self.size:
+            raise ValueError(
+                f"need a number of inputs that {self.size} divides for granularity={self}, got {name!r} with {inputs}: "
+                "add it to exclude or choose another size"
+            )
+
+    def rows(self, weight: Tensor) -> Tensor:
+        return weight.reshape(-1, self.size)
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Evenly spaced values: ``(q - zero_point) * scale`` for integers ``q`` in [low, high], with one scale per row.
+
+    Attributes:
+        scale: ``(rows, 1)``, above 0.
+        zero_point: ``(rows, 1)``, the code of the value zero: an integer in [low, high] in the dtype of ``scale``.
+        low: smallest code.
+        high: largest code.
+
+    >>> grid = Grid(torch.tensor([[0.5]]), torch.tensor([[0.0]]), -1, 1)
+    >>> grid.project(torch.tensor([[0.2, 0.3, -7.0]])).tolist()
+    [[0.0, 0.5, -0.5]]
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+    low: int
+    high: int
+
+    def codes(self, weight: Tensor) -> Tensor:
+        """Integers of the values nearest to ``weight``, in its shape and dtype.
+
+        ``clamp(round(w * (1 / scale)) + zero_point, low, high)``, operation by operation what
+        ``torch.fake_quantize_per_channel_affine`` computes, so that both give the same bits.
+        """
+        codes = (self._rows(weight) * (1 / self.scale)).round_().add_(self.zero_point).clamp_(self.low, self.high)
+        return codes.view(weight.shape)
+
+    def values(self, codes: Tensor) -> Tensor:
+        """The values that integer codes stand for, in the shape of ``codes``."""
+        return ((self._rows(codes) - self.zero_point) * self.scale).view(codes.shape)
+
+    def project(self, weight: Tensor) -> Tensor:
+        """The values nearest to ``weight``."""
+        return self.values(self.codes(weight))
+
+    def _rows(self, weight: Tensor) -> Tensor:
+        return weight.reshape(len(self.scale), -1)
+
+
+def precise(tensor: Tensor) -> Tensor:
+    """``tensor`` in at least float32: grids are not computed in half precision."""
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()

@@ -1,0 +1,243 @@
+"""Lowering: the trained module as one that says in its operations what is integer.
+
+The copy holds int8 codes instead of float weights, and explicit quantize and dequantize operations where the trained
+module has quantizers: the form that ONNX Runtime, OpenVINO and torch's inductor fuse into integer kernels. Batch
+normalisation behind a quantized layer is folded into the scales and biases, exactly: the integers stay the same.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.ao.quantization.fx._decomposed  # registers torch.ops.quantized_decomposed
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from lightning_compress.quantization.activations import ActivationQuantizer, Place, detach_quantizers, quantizers_of
+from lightning_compress.quantization.grids import Grid, precise
+from lightning_compress.quantization.placement import INTEGER_LAYERS, reused_modules
+from lightning_compress.quantization.traces import Trace
+from lightning_compress.quantization.weights import grids_of
+
+__all__ = ["QuantizeDequantize", "QuantizedLayer", "is_quantized", "lower"]
+
+_ops = torch.ops.quantized_decomposed
+
+
+def is_quantized(module: nn.Module) -> bool:
+    """Whether ``module`` was trained on grids that its weights or activations are on."""
+    return bool(grids_of(module) or quantizers_of(module))
+
+
+def lower(
+    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None, *, integer_bias: bool = False
+) -> nn.Module:
+    """A copy of ``module`` in evaluation mode with int8 weights and explicit quantize and dequantize operations.
+
+    Linear layers and convolutions that were trained on a grid become a :class:`QuantizedLayer`; others keep their
+    weights, whose values are on the grid. ``module`` is left as it is.
+
+    Args:
+        module: trained with :class:`~lightning_compress.quantization.QATCallback`, or loaded with
+            :func:`~lightning_compress.loading.load_compressed`.
+        args: what its ``forward`` takes.
+        kwargs: keyword arguments of its ``forward``.
+        integer_bias: round the biases of linear layers to multiples of ``input scale * weight scale``, which lets
+            ONNX Runtime fuse them; without it, and without batch normalisation, every bit stays what it was.
+
+    Raises:
+        ValueError: ``module`` was not trained on a grid, or a weight is not on its grid (any more).
+    """
+    if not is_quantized(module):
+        raise ValueError(
+            "need a module trained with QATCallback, got one without grids: train it, or load its checkpoint with "
+            "load_compressed"
+        )
+    lowered = copy.deepcopy(module).eval()
+    quantizers, grids = quantizers_of(lowered), grids_of(lowered)
+    detach_quantizers(lowered)
+    with torch.enable_grad(), Trace(lowered) as trace:
+        lowered(*args, **(kwargs or {}))
+    norms, inputs = _norms(lowered, trace), _inputs(trace, quantizers)
+    for name, grid in grids.items():
+        path, _, key = name.rpartition(".")
+        layer = lowered.get_submodule(path)
+        _check_on_grid(name, layer.get_parameter(key), grid)
+        if key == "weight" and isinstance(layer, INTEGER_LAYERS):
+            norm = lowered.get_submodule(norms[path]) if path in norms else None
+            quantized = QuantizedLayer(layer, grid)
+            if isinstance(norm, _BatchNorm) and quantized.fold(norm):
+                lowered.set_submodule(norms[path], nn.Identity())
+            if integer_bias and path in inputs and isinstance(layer, nn.Linear):
+                quantized.round_bias(inputs[path].scale)
+            lowered.set_submodule(path, quantized)
+    for place, quantizer in quantizers.items():
+        if quantizer.enabled:
+            _attach(lowered, place, QuantizeDequantize(quantizer))
+    return lowered
+
+
+class QuantizeDequantize:
+    """A hook that rounds what passes to the grid of ``quantizer``, as two operations of the graph.
+
+    Args:
+        quantizer: whose scale and zero point become constants.
+    """
+
+    def __init__(self, quantizer: ActivationQuantizer) -> None:
+        self.scale = float(quantizer.scale)
+        self.zero_point = int(quantizer.zero_point)
+        self.levels = quantizer.levels
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.levels < 255:  # exporters read the type, uint8, and not the range
+            x = x.clamp(-self.zero_point * self.scale, (self.levels - self.zero_point) * self.scale)
+        form = (self.scale, self.zero_point, 0, 255, torch.uint8)
+        rounded: Tensor = _ops.dequantize_per_tensor(_ops.quantize_per_tensor(x, *form), *form)
+        return rounded
+
+    def on_input(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The forward pre-hook."""
+        return (self(args[0]), *args[1:])
+
+    def on_output(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        """The forward hook."""
+        return self(output)
+
+
+class QuantizedLayer(nn.Module):
+    """A linear layer or convolution whose weight is int8 codes and scales.
+
+    Args:
+        layer: the trained layer; it is taken over.
+        grid: that its weight is on.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    zero_point: Tensor
+    bias: Tensor | None
+    bias_codes: Tensor
+    bias_unit: Tensor
+
+    def __init__(self, layer: nn.Module, grid: Grid) -> None:
+        super().__init__()
+        weight, bias = layer.get_parameter("weight").detach(), layer._parameters["bias"]
+        self.range = grid.low, grid.high
+        scale, zero_point = grid.scale.float().flatten(), grid.zero_point.flatten()
+        if len(scale) == 1:  # one scale for the tensor is the same scale for every channel
+            scale, zero_point = scale.expand(len(weight)), zero_point.expand(len(weight))
+        self.register_buffer("codes", grid.codes(precise(weight)).to(torch.int8))
+        self.register_buffer("scale", scale.clone())
+        self.register_buffer("zero_point", zero_point.to(torch.int64))
+        self.register_buffer("bias", None if bias is None else bias.detach().float())
+        layer.register_parameter("weight", None)
+        layer.register_parameter("bias", None)
+        self.layer = layer
+
+    def fold(self, norm: _BatchNorm) -> bool:
+        r"""Take in the normalisation behind: ``s' = s |g|``, ``q' = q sign(g)``, ``b' = beta + (b - mean) g``.
+
+        ``g = gamma / sqrt(var + eps)``. Returns False, and changes nothing, where that is not exact: groups smaller
+        than a channel, an affine grid under a negative ``gamma``, statistics of the batch.
+        """
+        if norm.running_mean is None or norm.running_var is None or len(self.scale) != len(self.codes):
+            return False
+        gain = torch.rsqrt(norm.running_var.double() + norm.eps)
+        if norm.affine:
+            gain = gain * norm.weight.detach().double()
+        if bool((gain < 0).any()) and bool(self.zero_point.any()):
+            return False
+        bias = torch.zeros_like(gain) if self.bias is None else self.bias.double()
+        shift = norm.bias.detach().double() if norm.affine else 0.0
+        signs = gain.sign().to(torch.int8).view(-1, *[1] * (self.codes.ndim - 1))
+        self.codes = torch.where(signs < 0, -self.codes, self.codes)
+        scale = (self.scale.double() * gain.abs()).float()
+        self.codes = torch.where((scale > 0).view_as(signs), self.codes, self.zero_point.view_as(signs).to(torch.int8))
+        self.scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+        self.bias = (shift + (bias - norm.running_mean.double()) * gain).float()
+        return True
+
+    def round_bias(self, input_scale: Tensor) -> None:
+        """Give the bias the unit of the integer sums, ``input_scale * scale``: else kernels add it in float."""
+        if self.bias is None or len(self.scale) != len(self.codes):
+            return
+        unit = input_scale.float() * self.scale
+        largest = 2**31 - 1
+        if bool((self.bias.abs() < unit * largest).all()):
+            self.register_buffer("bias_unit", unit)
+            self.register_buffer("bias_codes", (self.bias.double() / unit.double()).round().to(torch.int32))
+            self.bias = None
+
+    def _bias(self) -> Tensor | None:
+        if "bias_codes" not in self._buffers:
+            return self.bias
+        zeros, most = torch.zeros_like(self.zero_point), 2**31 - 1
+        bias: Tensor = _ops.dequantize_per_channel(
+            self.bias_codes, self.bias_unit, zeros, 0, -most - 1, most, torch.int32
+        )
+        return bias
+
+    @property
+    def weight(self) -> Tensor:
+        """The float weight that the codes stand for."""
+        if len(self.scale) == len(self.codes):
+            weight: Tensor = _ops.dequantize_per_channel(
+                self.codes, self.scale, self.zero_point, 0, *self.range, torch.int8
+            )
+            return weight
+        rows = self.codes.reshape(len(self.scale), -1).float()
+        return ((rows - self.zero_point.view(-1, 1)) * self.scale.view(-1, 1)).view(self.codes.shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not isinstance(self.layer, _ConvNd):
+            return F.linear(x, self.weight, self._bias())
+        output: Tensor = self.layer._conv_forward(x, self.weight, self._bias())
+        return output
+
+
+def _norms(module: nn.Module, trace: Trace) -> dict[str, str]:
+    """Layer -> the batch normalisation that alone reads what the layer gives."""
+    reused = reused_modules(trace)
+    kinds = {call.module: module.get_submodule(call.module) for call in trace.calls if call.module not in reused}
+    layers = {call.output: call.module for call in trace.calls if isinstance(kinds.get(call.module), INTEGER_LAYERS)}
+    readers = Counter(value for operation in trace.operations for value in operation.inputs)
+    return {
+        layers[call.input]: call.module
+        for call in trace.calls
+        if isinstance(kinds.get(call.module), _BatchNorm) and call.input in layers and readers[call.input] == 1
+    }
+
+
+def _inputs(trace: Trace, quantizers: Mapping[Place, ActivationQuantizer]) -> dict[str, ActivationQuantizer]:
+    """Module -> the quantizer that its input has passed last."""
+    values = {
+        call.output: quantizers[Place(call.module, "output")]
+        for call in trace.calls
+        if Place(call.module, "output") in quantizers
+    }
+    passed = {call.module: values[call.input] for call in trace.calls if call.input in values}
+    return {**passed, **{place.module: quantizer for place, quantizer in quantizers.items() if place.side == "input"}}
+
+
+def _check_on_grid(name: str, weight: Tensor, grid: Grid) -> None:
+    weight = weight.detach()
+    if not torch.equal(grid.project(precise(weight)).to(weight.dtype), weight):
+        raise ValueError(
+            f"need weights on the grids that they were trained on, got {name!r} off its grid: it was changed after "
+            "training, or the schedule had not ended"
+        )
+
+
+def _attach(module: nn.Module, place: Place, hook: QuantizeDequantize) -> None:
+    holder = module.get_submodule(place.module)
+    if place.side == "input":
+        holder.register_forward_pre_hook(hook.on_input)
+    else:
+        holder.register_forward_hook(hook.on_output)

@@ -1,0 +1,68 @@
+"""Observers: the range of values that one batch of activations asks for.
+
+All share one signature, ``Observer = Callable[[Tensor, int], tuple[Tensor, Tensor]]``: activations, bits -> lowest and
+highest value. The quantizer keeps a running mean of both. An observer of your own is a function of this signature;
+bind options with :func:`functools.partial`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+__all__ = ["Observer", "minmax", "mse", "percentile"]
+
+Observer: TypeAlias = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+
+_SAMPLE = 1 << 16
+
+
+def minmax(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """The smallest and the largest value.
+
+    >>> minmax(torch.tensor([-1.0, 0.0, 3.0]), 8)
+    (tensor(-1.), tensor(3.))
+    """
+    low, high = torch.aminmax(x)
+    return low, high
+
+
+def percentile(x: Tensor, bits: int, share: float = 0.999) -> tuple[Tensor, Tensor]:
+    """The values that ``1 - share`` of the activations lie below and above; of an even sample where there are many.
+
+    >>> percentile(torch.arange(1001.0), 8, share=0.9)
+    (tensor(100.), tensor(900.))
+    """
+    flat = _sample(x)
+    low, high = torch.quantile(flat, flat.new_tensor([1 - share, share]))
+    return low, high
+
+
+def mse(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """The range that loses least, rounding and clipping together: the best of 20 that shrink towards zero.
+
+    >>> low, high = mse(torch.cat([torch.linspace(0, 1, 1000), torch.tensor([9.0])]), 2)
+    >>> bool(high < 3)
+    True
+    """
+    flat = _sample(x)
+    low, high = (bound.clone() for bound in torch.aminmax(flat))
+    shares = torch.linspace(0.05, 1.0, 20, device=x.device)
+    errors = torch.stack([_error(flat, low * share, high * share, bits) for share in shares])
+    best = shares[errors.argmin()]
+    return low * best, high * best
+
+
+def _error(x: Tensor, low: Tensor, high: Tensor, bits: int) -> Tensor:
+    scale = ((high.clamp(min=0) - low.clamp(max=0)) / (2**bits - 1)).clamp(min=torch.finfo(x.dtype).tiny)
+    clipped = x.clamp(low.clamp(max=0), high.clamp(min=0))
+    error: Tensor = ((clipped / scale).round() * scale - x).square().mean()
+    return error
+
+
+def _sample(x: Tensor) -> Tensor:
+    flat = x.flatten()
+    return flat[:: max(1, len(flat) // _SAMPLE)]

@@ -1,0 +1,128 @@
+"""Placement: which tensors to quantize, and which module to hook for each.
+
+Integer kernels fuse an operation when its inputs *and* its output are quantized. Quantized are therefore what enters a
+target layer, what leaves a convolution (behind its normalisation and ReLU) on the way to another target, and sums of
+such tensors. Each is quantized once, where it is produced, so that every reader sees the same integers: by a hook on
+the outermost module that returns it; where no module does, on the input of each target that reads it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from lightning_compress.quantization.activations import Place
+from lightning_compress.quantization.traces import Operation, Trace
+
+__all__ = ["INTEGER_LAYERS", "Placement", "place_quantizers", "reused_modules"]
+
+INTEGER_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""Layers that integer kernels exist for."""
+
+_LAYERS = {"linear", "conv1d", "conv2d", "conv3d"}
+_CLAMPS = {"relu", "relu6", "hardtanh"}
+# These move values and invent none but zero: what is on a grid before them is on it behind them.
+_MOVES = {"max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "flatten", "reshape"}
+_MOVES |= {"view", "permute", "transpose", "squeeze", "unsqueeze", "contiguous", "dropout", "dropout2d", "pad"}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where quantizers go.
+
+    Attributes:
+        places: place -> value (of the trace) that is quantized there.
+        missed: targets whose input no hook can reach.
+    """
+
+    places: Mapping[Place, int]
+    missed: tuple[str, ...]
+
+
+def place_quantizers(trace: Trace, targets: Mapping[str, Tensor]) -> Placement:
+    """Choose the places for the traced forward pass.
+
+    Args:
+        trace: of the model.
+        targets: module name -> weight of the layers that shall compute in integers.
+    """
+    readers = {
+        name: operation
+        for operation in trace.operations
+        for name, weight in targets.items()
+        if operation.name in _LAYERS and trace.value(weight) in operation.inputs
+    }
+    graph = _Graph(trace.operations)
+    once = {call.module for call in trace.calls} - reused_modules(trace)
+    outputs = {call.output: call.module for call in trace.calls if call.output != call.input and call.module in once}
+    inputs = {(call.module, call.input) for call in trace.calls}
+    places: dict[Place, int] = {}
+    for value in graph.points(list(readers.values())):
+        if outputs.get(value):  # the last to return it is the outermost; the model as a whole has no name
+            places[Place(outputs[value], "output")] = value
+            continue
+        for name, operation in readers.items():
+            if graph.source(operation.inputs[0]) == value and (name, operation.inputs[0]) in inputs:
+                places[Place(name, "input")] = operation.inputs[0]
+    reached = {graph.source(value) for value in places.values()}
+    missed = [name for name in targets if name not in readers or graph.source(readers[name].inputs[0]) not in reached]
+    return Placement(places, tuple(missed))
+
+
+def reused_modules(trace: Trace) -> set[str]:
+    """Names of the modules that one forward pass calls more than once."""
+    counts = Counter((call.module, call.outermost) for call in trace.calls)
+    return {module for (module, _), count in counts.items() if count > 1}
+
+
+class _Graph:
+    def __init__(self, operations: list[Operation]) -> None:
+        self._operations = operations
+        self._producer = {operation.output: operation for operation in operations}
+        self._consumers: dict[int, list[Operation]] = defaultdict(list)
+        for operation in operations:
+            for value in operation.inputs:
+                self._consumers[value].append(operation)
+
+    def points(self, readers: list[Operation]) -> list[int]:
+        """The values to quantize, in the order of their computation."""
+        reaching = self._reaching(readers)
+        points = {self.source(operation.inputs[0]) for operation in readers}
+        convolved = [self._fused(operation) for operation in readers if operation.name != "linear"]
+        points.update(value for value in convolved if value in reaching)
+        for operation in self._operations:
+            if operation.name in ("add", "iadd", "radd") and len(operation.inputs) == 2:
+                total = self._clamped(operation.output)
+                if total in reaching and all(self.source(value) in points for value in operation.inputs):
+                    points.add(total)
+        return sorted(points)
+
+    def source(self, value: int) -> int:
+        """Where a value was computed that has only been moved since."""
+        operation = self._producer.get(value)
+        while operation is not None and operation.name in _MOVES:
+            value = operation.inputs[0]
+            operation = self._producer.get(value)
+        return value
+
+    def _fused(self, convolution: Operation) -> int:
+        """What leaves a convolution that has taken in the normalisation and the ReLU behind it."""
+        value, then = convolution.output, self._consumers[convolution.output]
+        if len(then) == 1 and then[0].name == "batch_norm":
+            value = then[0].output
+        return self._clamped(value)
+
+    def _clamped(self, value: int) -> int:
+        then = self._consumers[value]
+        return then[0].output if len(then) == 1 and then[0].name in _CLAMPS else value
+
+    def _reaching(self, readers: list[Operation]) -> set[int]:
+        """The values that some reader depends on."""
+        reaching = {operation.inputs[0] for operation in readers}
+        for operation in reversed(self._operations):
+            if operation.output in reaching:
+                reaching.update(operation.inputs)
+        return reaching

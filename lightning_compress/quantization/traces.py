@@ -1,0 +1,144 @@
+"""Traces: which operation reads what, in one real forward pass.
+
+A torch function mode sees every operation, inside modules and between them, and hooks see every call of a module.
+Values are numbered, so that a tensor changed in place is a new value. Nothing is rewritten, and any Python is allowed
+in ``forward``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+__all__ = ["Call", "Operation", "Trace"]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation.
+
+    Attributes:
+        name: of the function, ``"conv2d"``.
+        inputs: the values that it reads, in the order of its arguments; parameters are values too.
+        output: the value that it gives.
+    """
+
+    name: str
+    inputs: tuple[int, ...]
+    output: int
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a module.
+
+    Attributes:
+        module: its name.
+        input: the value of its first argument, -1 if that is no tensor.
+        output: the value that it gives, -1 if that is no tensor.
+        outermost: number of the outermost call that it is part of.
+    """
+
+    module: str
+    input: int
+    output: int
+    outermost: int
+
+
+@dataclass
+class _Open:
+    input: int
+    outermost: int
+
+
+class Trace(TorchFunctionMode):
+    """Watches ``module`` while it is entered; only operations that gradients flow through are seen.
+
+    Args:
+        module: the model.
+        note: something to note of every activation when it appears, before it may be changed in place.
+
+    Attributes:
+        operations: in the order of their execution.
+        calls: in the order of their ends: an inner call comes before the one around it.
+        notes: value -> what ``note`` gave.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    >>> with Trace(net) as trace:
+    ...     _ = net(torch.zeros(1, 2))
+    >>> [operation.name for operation in trace.operations], [call.module for call in trace.calls]
+    (['linear', 'relu'], ['0', '1', ''])
+    """
+
+    def __init__(self, module: nn.Module, note: Callable[[Tensor], Any] | None = None) -> None:
+        super().__init__()
+        self.operations: list[Operation] = []
+        self.calls: list[Call] = []
+        self.notes: dict[int, Any] = {}
+        self._module = module
+        self._note = note
+        self._values: dict[int, int] = {}  # id of a tensor -> its value now
+        self._kept: list[Tensor] = []  # held, so that no id is used twice
+        self._count = 0
+        self._open: list[_Open] = []
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> Trace:
+        for name, submodule in self._module.named_modules():
+            self._handles.append(submodule.register_forward_pre_hook(self._begin))
+            self._handles.append(submodule.register_forward_hook(self._end(name), always_call=True))
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
+        self._kept.clear()
+        while self._handles:
+            self._handles.pop().remove()
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        inputs = tuple(self.value(leaf) for leaf in leaves)
+        result = func(*args, **kwargs)
+        if isinstance(result, Tensor) and inputs:
+            self.operations.append(Operation(getattr(func, "__name__", "").strip("_"), inputs, self._new(result)))
+        return result
+
+    def value(self, tensor: Tensor) -> int:
+        """The number of what ``tensor`` holds now."""
+        number = self._values.get(id(tensor))
+        return self._new(tensor) if number is None else number
+
+    def _new(self, tensor: Tensor) -> int:
+        self._count += 1
+        self._values[id(tensor)] = self._count
+        self._kept.append(tensor)
+        if self._note is not None and tensor.is_floating_point() and not isinstance(tensor, nn.Parameter):
+            with torch.no_grad():  # what happens there is not traced
+                self.notes[self._count] = self._note(tensor)
+        return self._count
+
+    def _begin(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        first = self.value(args[0]) if args and isinstance(args[0], Tensor) else -1
+        self._count += 1
+        self._open.append(_Open(first, self._open[0].outermost if self._open else self._count))
+
+    def _end(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def end(module: nn.Module, args: Any, output: Any) -> None:
+            if self._open:
+                call = self._open.pop()
+                result = self.value(output) if isinstance(output, Tensor) else -1
+                self.calls.append(Call(name, call.input, result, call.outermost))
+
+        return end

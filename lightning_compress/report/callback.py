@@ -1,0 +1,220 @@
+"""The report as a callback."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from rich.console import Console
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from lightning_compress.deploy import export
+from lightning_compress.deploy.modes import ExampleInput
+from lightning_compress.report.comparisons import Comparison, remarks
+from lightning_compress.report.costs import Latency, count_macs, measure_latencies
+from lightning_compress.report.plots import draw
+from lightning_compress.report.profile import ModelProfile, profile
+from lightning_compress.report.tables import as_dict, markdown, rich_table, tables
+
+__all__ = ["CompressionReport"]
+
+_Cost = TypeVar("_Cost")
+
+
+class CompressionReport(Callback):
+    """Weigh the model before and after ``fit``, print the difference, and leave it in files with the model.
+
+    Zeros, bytes in the file, multiply-accumulates and measured latency are shown apart, for none of them follows from
+    another. The last validation metrics before compression began stand beside the last ones of the run.
+
+    =================  ====================================================================================
+    ``report.md``      the tables, per layer and in total
+    ``report.json``    the same as numbers
+    ``report.png``     zeros per layer and sizes, where matplotlib (extra ``plots``) is installed
+    ``model.lcz``      the compressed weights; see :func:`~lightning_compress.archive.load_archive`
+    =================  ====================================================================================
+
+    Any callback of the Trainer with a method ``report() -> dict[str, object]`` adds rows of its own, and one with
+    an attribute ``strength`` says by a value of 0 that it has not begun to compress.
+
+    Args:
+        dirpath: folder of the files; by default that of the Trainer's first logger, or ``default_root_dir``.
+        example_input: what ``forward`` takes, a tensor, a tuple of positional or a mapping of keyword arguments; by
+            default the module's ``example_input_array``, else the first sample of the first tensor in the first
+            training batch.
+
+    ======================  ==============================================================================
+    ``on_fit_start``        profile the dense model, and keep a copy of it on the CPU to time it in the end
+    ``on_train_batch_start``  take the example from the first batch, if there is no other
+    ``on_validation_end``   note the metrics
+    ``teardown``            all callbacks have settled: profile the compressed model, print, write
+    ======================  ==============================================================================
+    """
+
+    def __init__(self, dirpath: str | Path | None = None, example_input: ExampleInput | None = None) -> None:
+        self.dirpath = dirpath
+        self.example_input = example_input
+        self._reset()
+
+    def _reset(self) -> None:
+        self._before: ModelProfile | None = None
+        self._twin: nn.Module | None = None
+        self._uncosted = "needs example_input"
+        self._metrics_before: dict[str, float] = {}
+        self._metrics: dict[str, float] = {}
+        self._dense_steps = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "before": asdict(self._before) if self._before else None,
+            "metrics_before": self._metrics_before,
+            "metrics": self._metrics,
+            "dense_steps": self._dense_steps,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._before = ModelProfile.from_dict(state_dict["before"]) if state_dict["before"] else None
+        self._metrics_before = state_dict["metrics_before"]
+        self._metrics = state_dict["metrics"]
+        self._dense_steps = state_dict["dense_steps"]
+        # What the model of the checkpoint is by now is not the dense one.
+        self._twin = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self._reset()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._directory = Path(self.dirpath or trainer.log_dir or trainer.default_root_dir)
+        self._device = pl_module.device
+        self._sharded = any(isinstance(parameter, DTensor) for parameter in pl_module.parameters())
+        self._example = pl_module.example_input_array if self.example_input is None else self.example_input
+        self._waiting = trainer.is_global_zero and not self._sharded  # for the first batch
+        if self._before is not None or not (trainer.is_global_zero or self._sharded):
+            return
+        self._before = profile(pl_module)
+        if self._sharded:
+            return
+        shared = {id(one): one for one in (trainer, *trainer.callbacks)}  # type: ignore[attr-defined]
+        self._twin = copy.deepcopy(pl_module, shared).cpu()
+        if self._example is not None:
+            self._before = replace(self._before, macs=count_macs(pl_module, self._example))
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if not self._waiting:
+            return
+        self._waiting = False
+        tensor = _first_tensor(batch)
+        if self._example is None and tensor is not None:
+            self._example = tensor[:1].detach().clone()
+        if self._before and self._before.macs is None:
+            self._before = replace(self._before, macs=self._tried(lambda example: count_macs(pl_module, example)))
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._earlier = dict(trainer.callback_metrics)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        # What training logged is still there, as the very tensors that were there before.
+        fresh = {
+            name: value.item()
+            for name, value in trainer.callback_metrics.items()
+            if value is not self._earlier.get(name) and value.numel() == 1
+        }
+        self._metrics = fresh
+        if all(getattr(callback, "strength", 0.0) == 0.0 for callback in trainer.callbacks):  # type: ignore[attr-defined]
+            self._metrics_before, self._dense_steps = fresh, trainer.global_step
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit" or self._before is None:
+            return
+        after = profile(pl_module)
+        if not trainer.is_global_zero:
+            return
+        if not self._sharded:
+            after = replace(after, macs=self._tried(lambda example: count_macs(pl_module, example)))
+        comparison = Comparison(
+            before=self._before,
+            after=after,
+            latencies=self._latencies(pl_module),
+            uncosted=self._uncosted,
+            metrics_before=self._metrics_before,
+            metrics_after=self._metrics,
+            dense_steps=self._dense_steps,
+            steps=trainer.global_step,
+            methods=_methods(trainer.callbacks),  # type: ignore[attr-defined]
+        )
+        self._directory.mkdir(parents=True, exist_ok=True)
+        export(pl_module, self._directory / "model.lcz")
+        write(comparison, self._directory)
+        show(comparison)
+        rank_zero_info(f"report.md, report.json and model.lcz are in {self._directory}")
+
+    def _latencies(self, module: LightningModule) -> tuple[Latency, Latency] | None:
+        """Of the dense twin and the compressed model, where the run was; the strategy has moved both to the CPU."""
+        if self._twin is None:
+            self._uncosted = "not measured: sharded" if self._sharded else "not measured: resumed run"
+            return None
+        models = [self._twin.to(self._device), module.to(self._device)]
+        measured = self._tried(lambda example: measure_latencies(models, example))
+        module.cpu()
+        self._twin = None
+        return (measured[0], measured[1]) if measured else None
+
+    def _tried(self, cost: Callable[[ExampleInput], _Cost]) -> _Cost | None:
+        """The cost of the example, or None and the reason noted: no run is lost for it."""
+        if self._example is None:
+            return None
+        try:
+            return cost(self._example)
+        except Exception as error:
+            self._uncosted = f"needs example_input: {type(error).__name__}: {error}".split("\n")[0]
+            return None
+
+
+def write(comparison: Comparison, directory: Path) -> None:
+    """Write ``report.md``, ``report.json`` and, where matplotlib is installed, ``report.png``."""
+    (directory / "report.md").write_text(markdown(comparison), encoding="utf-8")
+    (directory / "report.json").write_text(json.dumps(as_dict(comparison), indent=2, default=str), encoding="utf-8")
+    try:
+        draw(comparison).savefig(directory / "report.png", dpi=120)
+    except ImportError:
+        rank_zero_info("report.png is left out: pip install 'lightning-compress[plots]' to have it drawn")
+
+
+def show(comparison: Comparison) -> None:
+    """Print the tables: drawn in a terminal, as Markdown elsewhere."""
+    console = Console()
+    if not console.is_terminal:
+        print(markdown(comparison))
+        return
+    for table in tables(comparison):
+        console.print(rich_table(table))
+        if table.title == "Model":
+            console.print(*(f"- {remark}" for remark in remarks(comparison)), sep="\n", highlight=False)
+
+
+def _first_tensor(batch: Any) -> Tensor | None:
+    """The first tensor with a batch dimension in nested sequences and mappings."""
+    if isinstance(batch, Tensor):
+        return batch if batch.ndim else None
+    values = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else ()
+    return next((tensor for value in values if (tensor := _first_tensor(value)) is not None), None)
+
+
+def _methods(callbacks: list[Callback]) -> dict[str, dict[str, object]]:
+    """What each callback reports, by its class; numbered if there are several of a class."""
+    reports: dict[str, dict[str, object]] = {}
+    for callback in callbacks:
+        if report := getattr(callback, "report", None):
+            same = sum(name.split(" ")[0] == type(callback).__name__ for name in reports)
+            reports[f"{type(callback).__name__}{f' {same + 1}' if same else ''}"] = report()
+    return reports

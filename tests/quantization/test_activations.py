@@ -1,0 +1,199 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
+
+from lightning_compress import PruningCallback
+from lightning_compress.loading import load_compressed
+from lightning_compress.quantization import QATCallback, observers
+from lightning_compress.quantization.activations import ActivationQuantizer, Place, quantizers_of
+from lightning_compress.quantization.placement import place_quantizers, reused_modules
+from lightning_compress.quantization.traces import Trace
+from lightning_compress.schedules import Step
+from tests.quantization.models import Classifier, Conv, ResNet, fit, loader, mlp, trainer
+from tests.quantization.test_callback import Save
+
+
+def places(net: nn.Module, *shape: int) -> set[tuple[str, str]]:
+    weights = {n: m.weight for n, m in net.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+    with Trace(net) as trace:
+        net(torch.randn(2, *shape))
+    placement = place_quantizers(trace, weights)
+    assert not placement.missed
+    return {(place.module, place.side) for place in placement.places}
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("low", [0.0, -1.3])
+def test_values_are_bit_for_bit_those_of_the_native_operator(bits, low):
+    x = 3 * torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    quantizer = ActivationQuantizer(bits, torch.tensor(low), torch.tensor(2.1))
+    native = torch.fake_quantize_per_tensor_affine(x, quantizer.scale, quantizer.zero_point.int(), 0, quantizer.levels)
+    assert torch.equal(quantizer.quantize(x), native)
+    assert quantizer.quantize(torch.zeros(1)) == 0
+
+
+def test_the_gradient_passes_straight_and_half_precision_is_kept():
+    quantizer = ActivationQuantizer(8, torch.tensor(0.0), torch.tensor(1.0))
+    x = torch.tensor([0.3, 2.0], dtype=torch.bfloat16, requires_grad=True)
+    y = quantizer.quantize(x)
+    y.sum().backward()
+    assert y.dtype == torch.bfloat16
+    assert x.grad.tolist() == [1, 1]
+    assert torch.equal(y, quantizer.quantize(x.detach().float()).bfloat16())
+
+
+def test_ranges():
+    x = torch.cat([torch.linspace(-1, 2, 3001), torch.tensor([50.0])])
+    assert [float(bound) for bound in observers.minmax(x, 8)] == [-1, 50]
+    low, high = observers.percentile(x, 8, share=0.999)
+    assert float(low) == pytest.approx(-1, abs=0.01)
+    assert float(high) == pytest.approx(2, abs=0.01)
+    assert observers.mse(x, 4)[1] < 50
+
+
+def test_a_residual_network_is_quantized_where_tensors_are_produced():
+    assert places(ResNet(), 1, 8, 8) == {
+        ("stem.0", "input"),
+        ("stem", "output"),
+        ("blocks.0.relu", "output"),
+        ("blocks.0.bn2", "output"),
+        ("blocks.0", "output"),
+        ("blocks.1.relu", "output"),
+        ("blocks.1.bn2", "output"),
+        ("blocks.1.shortcut", "output"),
+        ("blocks.1", "output"),
+        ("blocks.2.relu", "output"),
+        ("blocks.2.bn2", "output"),
+        ("blocks.2.shortcut", "output"),
+        ("blocks", "output"),
+        ("fc", "input"),
+    }
+
+
+def test_a_chain_is_quantized_at_its_start_and_behind_each_activation():
+    assert places(mlp(), 64) == {("1", "input"), ("2", "output")}
+    assert places(nn.Sequential(nn.Linear(4, 4), nn.Flatten(), nn.Linear(4, 4)), 4) == {("0", "input"), ("0", "output")}
+
+
+class Functional(nn.Module):
+    """One ReLU module for two layers, pooling behind it, an addition in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.relu, self.fc = nn.ReLU(inplace=True), nn.Linear(4 * 16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.max_pool2d(self.relu(self.conv1(x)), 2)
+        y = self.relu(self.conv2(x))
+        y += x
+        return self.fc(y.flatten(1))
+
+
+def test_what_no_module_returns_is_quantized_by_its_readers():
+    assert places(Functional(), 1, 8, 8) == {("conv1", "input"), ("conv2", "input"), ("fc", "input")}
+
+
+def test_a_layer_used_twice_is_found():
+    layer = nn.Linear(4, 4)
+    net = nn.Sequential(layer, nn.ReLU(), layer)
+    with Trace(net) as trace:
+        net(torch.randn(2, 4))
+    assert reused_modules(trace) == {"0"}
+    with pytest.raises(ValueError, match=r"used once in a forward pass .* got net.1 used more often"):
+        fit(Classifier(nn.Sequential(nn.Flatten(), (fc := nn.Linear(64, 64)), fc, nn.Linear(64, 10))), QATCallback())
+
+
+def test_after_fit_the_model_computes_on_the_grid():
+    module = Conv()
+    fit(module, QATCallback())
+    module.eval()
+    seen = []
+    module.net.blocks[0].conv1.register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+    module(loader().__iter__().__next__()[0])
+    quantizer = quantizers_of(module)[Place("net.stem", "output")]
+    assert quantizer.positive
+    assert torch.equal(quantizer.quantize(seen[0]), seen[0])
+    assert len(seen[0].unique()) > 16
+    assert set(module.state_dict()) == set(Conv().state_dict())
+
+
+def test_ranges_and_statistics_stand_still_at_the_end():
+    module, states = Conv(), []
+
+    class Watch(Save):
+        def on_train_batch_end(self, trainer, module, *args) -> None:
+            scales = [quantizer.scale.clone() for quantizer in quantizers_of(module).values()]
+            states.append([*scales, module.net.stem[1].running_mean.clone()])
+
+    fit(module, QATCallback(freeze=0.5, every_n_steps=1), Watch(None, 0))
+
+    def equal(a: int, b: int) -> bool:
+        return all(torch.equal(x, y) for x, y in zip(states[a], states[b], strict=True))
+
+    assert equal(8, 15)
+    assert not equal(6, 7)
+    assert module.net.stem[1].training
+
+
+@pytest.mark.parametrize("step", [1, 5, 14])
+def test_a_resumed_run_ends_in_the_same_bits(tmp_path, step):
+    whole, resumed = Conv(), Conv()
+    whole.load_state_dict(resumed.state_dict())
+    callback = QATCallback(schedule=Step(at=0.4), every_n_steps=3)
+    fit(whole, copy.deepcopy(callback), Save(tmp_path / "half.ckpt", step))
+    trainer(copy.deepcopy(callback)).fit(resumed, loader(), loader(2), ckpt_path=tmp_path / "half.ckpt")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    x = loader().__iter__().__next__()[0]
+    assert torch.equal(whole.eval()(x), resumed.eval()(x))
+
+
+@pytest.mark.parametrize("weights_only", [True, False])
+def test_a_checkpoint_gives_the_logged_metric(tmp_path, weights_only):
+    checkpoint = ModelCheckpoint(tmp_path, save_weights_only=weights_only)
+    run = fit(Conv(), QATCallback(), checkpoint, enable_checkpointing=True)
+    logged = float(run.callback_metrics["val_loss"])
+    loaded = load_compressed(Conv, checkpoint.best_model_path)
+    again = trainer().validate(loaded, loader(2), verbose=False)[0]["val_loss"]
+    assert again == logged
+    with_callback = trainer(QATCallback(), copy.deepcopy(checkpoint), enable_checkpointing=True)
+    assert with_callback.validate(Conv(), loader(2), checkpoint.best_model_path, verbose=False)[0]["val_loss"] == logged
+    plain = trainer().validate(Conv.load_from_checkpoint(checkpoint.best_model_path), loader(2), verbose=False)
+    assert plain[0]["val_loss"] != logged
+
+
+def test_compiled_code_is_quantized():
+    eager, compiled = Conv(), Conv()
+    compiled.load_state_dict(eager.state_dict())
+    compiled.net.compile(backend="eager", fullgraph=True)
+    fit(eager, QATCallback())
+    fit(compiled, QATCallback())
+    x = loader().__iter__().__next__()[0]
+    torch.testing.assert_close(compiled.eval()(x), eager.eval()(x))
+
+
+def test_a_second_fit_starts_afresh_and_pruning_holds():
+    module = Conv()
+    for _ in range(2):
+        fit(module, QATCallback(), PruningCallback(0.5))
+    zeros = sum(int((p == 0).sum()) for n, p in module.named_parameters() if p.ndim > 1)
+    assert zeros >= 0.5 * sum(p.numel() for p in module.parameters() if p.ndim > 1) - 1
+    assert len(quantizers_of(module)) == 14
+
+
+def test_mixed_precision_trains():
+    module = Conv()
+    fit(module, QATCallback(), precision="bf16-mixed")
+    assert all(quantizer.scale.dtype == torch.float32 for quantizer in quantizers_of(module).values())
+
+
+def test_bad_settings_are_refused():
+    with pytest.raises(ValueError, match="need an integer 4 <= activation_bits <= 8, got activation_bits=3"):
+        QATCallback(activation_bits=3)
+    with pytest.raises(ValueError, match="need 0 <= freeze <= 1, got freeze=2"):
+        QATCallback(freeze=2)

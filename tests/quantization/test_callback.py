@@ -1,0 +1,151 @@
+import copy
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lightning_compress import NM, PruningCallback
+from lightning_compress.loading import load_compressed
+from lightning_compress.quantization import BinarizationCallback, PerGroup, PerTensor, QATCallback, scales
+from lightning_compress.quantization.weights import grids_of
+from lightning_compress.schedules import Linear, Step
+from tests.quantization.models import Classifier, Dense, fit, loader, trainer
+
+
+def on_grids(module: torch.nn.Module) -> bool:
+    grids = grids_of(module)
+    return bool(grids) and all(
+        torch.equal(grid.project(module.get_parameter(name)), module.get_parameter(name).detach())
+        for name, grid in grids.items()
+    )
+
+
+class Watch(Callback):
+    def __init__(self) -> None:
+        self.seen: list[bool] = []
+
+    def on_validation_epoch_end(self, trainer, module) -> None:
+        self.seen.append(on_grids(module))
+
+
+class Save(Callback):
+    def __init__(self, path, step: int) -> None:
+        self.path, self.step = path, step
+
+    def on_train_batch_end(self, trainer, module, *args) -> None:
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize("scale", [scales.absmax, scales.minmax, scales.mse, scales.power_of_two])
+@pytest.mark.parametrize("granularity", [PerTensor(), PerGroup(16)])
+def test_every_weight_is_on_its_grid_from_the_begin_on(scale, granularity):
+    module, watch = Classifier(), Watch()
+    fit(module, QATCallback(4, activation_bits=None, scale=scale, granularity=granularity), watch)
+    assert watch.seen == [True, True]
+    assert on_grids(module)
+    assert len(module.net[1].weight.unique()) <= 16 * len(grids_of(module)["net.1.weight"].scale)
+    assert set(module.state_dict()) == set(Classifier().state_dict())
+
+
+def test_before_the_begin_training_is_what_it_is_without():
+    plain, module = Classifier(), Classifier()
+    module.load_state_dict(plain.state_dict())
+    fit(plain, epochs=1)
+    fit(module, QATCallback(activation_bits=None, schedule=Step(at=1.0)), epochs=1)
+    grid = scales.absmax(plain.net[1].weight.detach(), 8)
+    assert torch.equal(module.net[1].weight, grid.project(plain.net[1].weight.detach()))
+
+
+def test_a_ramp_draws_the_weights_towards_the_grid():
+    module = Classifier()
+    callback = QATCallback(3, activation_bits=None, schedule=Linear(0.0, 0.9), every_n_steps=1)
+    distances = []
+
+    class Distance(Callback):
+        def on_train_batch_end(self, trainer, module, *args) -> None:
+            grid = grids_of(module).get("net.1.weight")
+            if grid is not None:
+                weight = module.net[1].weight.detach()
+                distances.append(float((weight - grid.project(weight)).norm()))
+
+    fit(module, callback, Distance())
+    assert distances[2] > 2 * distances[-4] > distances[-1] == 0
+    assert on_grids(module)
+
+
+def test_binary_weights_have_two_values_per_channel():
+    module, watch = Classifier(), Watch()
+    fit(module, BinarizationCallback(), watch)
+    assert watch.seen == [True, True]
+    assert all(len(row.unique()) == 2 for row in module.net[1].weight)
+    assert torch.equal(-module.net[1].weight.amin(1), module.net[1].weight.amax(1))
+
+
+def test_binary_gradients_stop_beyond_one():
+    callback = BinarizationCallback()
+    gradient = torch.ones(3)
+    callback.backward_({"w": gradient}, {"w": torch.tensor([-1.5, 0.5, 1.0])})
+    assert gradient.tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize("quantize", [QATCallback(4, activation_bits=None), BinarizationCallback()])
+def test_pruned_weights_stay_zero(quantize):
+    module = Classifier()
+    fit(module, quantize, PruningCallback(pattern=NM(2, 4)))
+    for weight in (module.net[1].weight, module.net[3].weight):
+        assert (torch.count_nonzero(weight.view(-1, 4), dim=1) <= 2).all()
+    assert on_grids(module)
+
+
+@pytest.mark.parametrize("weights_only", [True, False])
+@pytest.mark.parametrize("callback", [QATCallback(4, activation_bits=None), BinarizationCallback()])
+def test_a_checkpoint_carries_the_grids(tmp_path, callback, weights_only):
+    module = Dense()
+    checkpoint = ModelCheckpoint(tmp_path, save_weights_only=weights_only)
+    fit(module, copy.deepcopy(callback), checkpoint, enable_checkpointing=True)
+    loaded = load_compressed(Dense, checkpoint.best_model_path)
+    assert type(loaded) is Dense
+    assert on_grids(loaded)
+    assert torch.equal(loaded.net[1].weight, module.net[1].weight)
+    plain = Dense.load_from_checkpoint(checkpoint.best_model_path)
+    assert torch.equal(plain.net[1].weight, module.net[1].weight)
+    assert not grids_of(plain)
+
+
+@pytest.mark.parametrize("callback", [QATCallback(4, activation_bits=None, scale=scales.mse), BinarizationCallback()])
+@pytest.mark.parametrize("step", [2, 7, 11])
+def test_a_resumed_run_ends_in_the_same_bits(tmp_path, callback, step):
+    whole, resumed = Dense(), Dense()
+    whole.load_state_dict(resumed.state_dict())
+    fit(whole, copy.deepcopy(callback), Save(tmp_path / "half.ckpt", step))
+    run = trainer(copy.deepcopy(callback))
+    run.fit(resumed, loader(), loader(2), ckpt_path=tmp_path / "half.ckpt")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_two_callbacks_share_a_model():
+    module = Classifier()
+    fit(
+        module,
+        QATCallback(8, activation_bits=None, include=("net.1",)),
+        QATCallback(2, activation_bits=None, include=("net.3",)),
+    )
+    assert on_grids(module)
+    assert len(module.net[3].weight[0].unique()) <= 3 < len(module.net[1].weight[0].unique())
+
+
+def test_half_precision_weights_are_on_the_grid():
+    module = Classifier()
+    fit(module, QATCallback(4, activation_bits=None), precision="bf16-true")
+    grid = grids_of(module)["net.1.weight"]
+    weight = module.net[1].weight.detach()
+    assert torch.equal(grid.project(weight.float()).bfloat16(), weight)
+
+
+@pytest.mark.parametrize("bits", [1, 9, 1.5, True])
+def test_bad_bits_are_refused(bits):
+    with pytest.raises(ValueError, match="need an integer 2 <= weight_bits <= 8"):
+        QATCallback(weight_bits=bits)

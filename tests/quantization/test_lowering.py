@@ -1,0 +1,120 @@
+import copy
+from collections import Counter
+
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from lightning_compress.deploy.export import export
+from lightning_compress.deploy.integers import integer_operators
+from lightning_compress.quantization import PerGroup, PerTensor, QATCallback, scales
+from lightning_compress.quantization.grids import PerChannel
+from lightning_compress.quantization.lowering import QuantizedLayer, lower
+from tests.quantization.models import Classifier, Conv, ResNet, fit, loader
+
+
+def images(channels: int = 1) -> torch.Tensor:
+    return torch.cat([x for x, _ in loader(channels=channels)])
+
+
+@pytest.fixture(scope="module")
+def trained() -> Classifier:
+    module = Classifier(ResNet(width=16))
+    fit(module, QATCallback(), epochs=3)
+    return module.eval()
+
+
+def close(got: torch.Tensor, want: torch.Tensor) -> None:
+    """Sums in another order may move an activation to the next integer: few, and by little."""
+    spread = want.max() - want.min()
+    assert (got - want).abs().max() <= 0.02 * spread
+    assert (got - want).abs().mean() <= 0.002 * spread
+    assert (got.argmax(1) == want.argmax(1)).float().mean() >= 0.99
+
+
+@torch.no_grad()
+def test_lowered_computes_what_was_trained(trained):
+    x, state = images(), copy.deepcopy(trained.state_dict())
+    lowered = lower(trained, (x[:2],))
+    close(lowered(x), trained(x))
+    kinds = Counter(type(module).__name__ for module in lowered.modules())
+    assert (kinds["QuantizedLayer"], kinds["BatchNorm2d"]) == (10, 0)
+    assert all(torch.equal(value, trained.state_dict()[name]) for name, value in state.items())
+
+
+@pytest.mark.parametrize("granularity", [PerTensor(), PerChannel(), PerGroup(16)])
+@pytest.mark.parametrize("scale", [scales.absmax, scales.minmax])
+@torch.no_grad()
+def test_without_normalisation_every_bit_is_the_same(scale, granularity):
+    module = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)))
+    fit(module, QATCallback(4, 5, granularity, scale))
+    lowered, x = lower(module, (images()[:2],)), images()
+    assert sum(isinstance(part, QuantizedLayer) for part in lowered.modules()) == 2
+    assert torch.equal(lowered(x), module.eval()(x))
+
+
+@torch.no_grad()
+def test_folding_is_exact_for_any_gain():
+    conv, norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4).eval()
+    norm.weight.copy_(torch.tensor([1.5, -2.0, 0.0, -0.1]))
+    norm.bias.uniform_(-1, 1)
+    norm.running_mean.uniform_(-1, 1)
+    norm.running_var.uniform_(0.5, 2)
+    grid = scales.absmax(PerChannel().rows(conv.weight), 8)
+    conv.weight.copy_(grid.project(conv.weight))
+    x = torch.randn(2, 3, 8, 8)
+    want = norm(conv(x))
+    layer = QuantizedLayer(conv, grid)
+    codes = layer.codes.clone()
+    assert layer.fold(norm)
+    torch.testing.assert_close(layer(x), want, rtol=1e-5, atol=1e-5)
+    assert torch.equal(layer.codes.abs()[[0, 1, 3]], codes.abs()[[0, 1, 3]])
+    assert (layer.scale > 0).all()
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+def test_export_writes_integers(trained, tmp_path, suffix):
+    x = images()
+    path = export(trained, tmp_path / f"model{suffix}", x[:4])
+    if suffix == ".onnx":
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        logits = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
+        operators = integer_operators(path)
+        fused = {name: operators.fused[name] for name in ("QLinearConv", "QLinearAdd", "QGemm")}
+        assert fused == {"QLinearConv": 9, "QLinearAdd": 3, "QGemm": 1}
+        assert operators.floating == ()
+    else:
+        logits = torch.export.load(path).module()(x)
+    with torch.no_grad():
+        close(logits, trained(x))
+
+
+class Shared(nn.Module):
+    """The ReLU module is used twice, so that the first convolution's output cannot be quantized."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3)
+        self.relu, self.pool, self.fc = nn.ReLU(), nn.AvgPool2d(2), nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.pool(self.relu(self.conv1(x)))
+        return self.fc(self.relu(self.conv2(x)).flatten(1))
+
+
+def test_layers_left_in_float_are_named(tmp_path):
+    module = Classifier(Shared())
+    fit(module, QATCallback())
+    with pytest.warns(UserWarning, match=r"computes \d layers of model.onnx in float"):
+        export(module, tmp_path / "model.onnx", images()[:2])
+
+
+def test_what_was_not_trained_is_refused(trained):
+    x = images()[:2]
+    with pytest.raises(ValueError, match="need a module trained with QATCallback"):
+        lower(Conv(), (x,))
+    changed = copy.deepcopy(trained)
+    changed.net.fc.weight.data.mul_(1.01)
+    with pytest.raises(ValueError, match=r"got 'net.fc.weight' off its grid"):
+        lower(changed, (x,))
