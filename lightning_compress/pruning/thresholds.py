@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["Cut", "Scores", "find_cut", "spare"]
+__all__ = ["Cut", "Scores", "each", "find_cut", "spare"]
 
 Scores: TypeAlias = Callable[[], Iterable[Tensor]]
 """A stream of float32 scores: each call starts it anew."""
@@ -65,9 +65,9 @@ def find_cut(scores: Scores, share: float, group: dist.ProcessGroup | None = Non
         return Cut(-math.inf, 0)
     value = _kth_smallest(scores, count, total, group)
     smaller, equal = _count(scores, value, value)
-    ties = count - sum(_each(smaller, group))
+    ties = count - sum(each(smaller, group))
     rank = 0 if group is None else dist.get_rank(group)
-    before = sum(_each(equal, group)[:rank])
+    before = sum(each(equal, group)[:rank])
     return Cut(value, min(max(ties - before, 0), equal))
 
 
@@ -141,7 +141,7 @@ def _total(scores: Scores, group: dist.ProcessGroup | None) -> int:
         total += tensor.numel()
         if tensor.isnan().any():
             raise ValueError("need scores that are numbers, got NaN: a weight or gradient is not finite")
-    return sum(_each(total, group))
+    return sum(each(total, group))
 
 
 def _count(scores: Scores, low: float, high: float) -> tuple[int, int]:
@@ -155,10 +155,10 @@ def _count(scores: Scores, low: float, high: float) -> tuple[int, int]:
 
 def _count_all(scores: Scores, low: float, high: float, group: dist.ProcessGroup | None) -> tuple[int, int]:
     below, inside = _count(scores, low, high)
-    return sum(_each(below, group)), sum(_each(inside, group))
+    return sum(each(below, group)), sum(each(inside, group))
 
 
-def _each(number: int, group: dist.ProcessGroup | None) -> list[int]:
+def each(number: int, group: dist.ProcessGroup | None) -> list[int]:
     """The number of every process, in the order of their ranks."""
     if group is None:
         return [number]

@@ -135,6 +135,12 @@ class WeightSharingCallback(WeightCompression):
             else:
                 self._reassign(names, latents)
 
+    def verify(self, weights: Mapping[str, Tensor]) -> None:
+        for names in self._codebooks(weights):
+            values = len(torch.unique(torch.cat([weights[name].flatten() for name in names])))
+            if values > self.entries:
+                raise RuntimeError(f"need at most {self.entries} distinct values in {', '.join(names)}, got {values}")
+
     def metrics(self) -> dict[str, float]:
         key = "clusters" if self.include == ("*",) else f"clusters/{','.join(self.include)}"
         return {key: float(self.entries)}
