@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lightning_compress.archive import ArchiveError, load_archive
+    from lightning_compress.channels import ChannelPruningCallback
     from lightning_compress.deploy import export
     from lightning_compress.distillation import DistillationCallback, DistillationModule
+    from lightning_compress.loading import load_compressed
     from lightning_compress.pruning import NM, Block, PruningCallback, Unstructured
     from lightning_compress.quantization import BinarizationCallback, QATCallback
     from lightning_compress.report import CompressionReport
@@ -21,6 +23,7 @@ __all__ = [
     "ArchiveError",
     "BinarizationCallback",
     "Block",
+    "ChannelPruningCallback",
     "CompressionReport",
     "DistillationCallback",
     "DistillationModule",
@@ -30,13 +33,16 @@ __all__ = [
     "WeightSharingCallback",
     "export",
     "load_archive",
+    "load_compressed",
 ]
 
 # A name is imported when it is first asked for: whoever only loads an archive needs nothing of Lightning.
 _ROOMS = {
     "archive": ("ArchiveError", "load_archive"),
+    "channels": ("ChannelPruningCallback",),
     "deploy": ("export",),
     "distillation": ("DistillationCallback", "DistillationModule"),
+    "loading": ("load_compressed",),
     "pruning": ("NM", "Block", "PruningCallback", "Unstructured"),
     "quantization": ("BinarizationCallback", "QATCallback"),
     "report": ("CompressionReport",),

@@ -14,7 +14,7 @@ https://arxiv.org/abs/2006.07253 (2020).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -172,6 +172,20 @@ class LatentWeights:
     def save(self) -> dict[str, Tensor]:
         """Name -> unsharded latent, as ``load`` takes them. Sharded latents are gathered: call it on every rank."""
         return {name: gather(latent, self._parameters[name]) for name, latent in self._latents.items()}
+
+    def replace(self, parameters: Mapping[str, Tensor], narrow: Callable[[str, Tensor], Tensor]) -> None:
+        """Go on with other parameters in place of those of the same names.
+
+        Args:
+            parameters: name -> new parameter, which holds the projected weight.
+            narrow: name, latent of the old parameter -> latent of the new one. A latent that no projection is active
+                for any more is forgotten.
+        """
+        self._parameters.update({name: p for name, p in parameters.items() if name in self._parameters})
+        self._latents = {
+            name: narrow(name, self._latents[name]) if name in parameters else self._latents[name]
+            for name in self._active(self._latents)
+        }
 
     def drop(self) -> None:
         """Forget the latents; the parameters keep what they hold."""

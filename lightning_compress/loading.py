@@ -5,17 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from lightning_compress.channels.structures import CHANNELS
 from lightning_compress.quantization.records import QUANTIZATION
 from lightning_compress.training.structures import attach_structure, carry
 
 __all__ = ["load_compressed"]
 
 _Module = TypeVar("_Module", bound=Any)
-_STRUCTURES = (QUANTIZATION,)
+_STRUCTURES = (CHANNELS, QUANTIZATION)
 
 
 def load_compressed(cls: type[_Module], ckpt_path: str | Path, **init_args: Any) -> _Module:
-    """Load a compressed LightningModule with what no plain load can carry: activation quantizers, weight grids.
+    """Load a compressed LightningModule with what no plain load can carry: cut channels, quantizers.
 
     It needs no Trainer and no callback. The file is read with ``weights_only=True``: it cannot run code. A checkpoint
     that carries nothing of the kind is loaded as ``cls.load_from_checkpoint`` does.

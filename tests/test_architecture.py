@@ -11,6 +11,7 @@ STAIRS = [
     {"latent"},
     {"training"},
     {"pruning", "channels", "quantization", "sharing", "distillation"},
+    {"loading"},
     {"deploy"},
     {"report"},
     {"cli"},

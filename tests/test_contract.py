@@ -24,6 +24,7 @@ from lightning.pytorch.callbacks import (
 )
 
 from lightning_compress import NM, Block, PruningCallback
+from lightning_compress.channels import ChannelPruningCallback
 from lightning_compress.pruning import criteria
 from lightning_compress.schedules import Constant, Cubic, Linear
 from lightning_compress.sharing import WeightSharingCallback, gradients, kmeans
@@ -76,6 +77,14 @@ def both(*checks):
     return check
 
 
+def half_the_macs(module):
+    positions = {"net.0.weight": 64, "net.3.weight": 16, "net.9.weight": 1, "net.11.weight": 1}
+    dense = sum(positions[name] * w.numel() for name, w in weights(module).items())
+    assert sum(positions[name] * int((w != 0).sum()) for name, w in weights(module).items()) <= dense / 2
+    empty = [(w.flatten(1) == 0).all(1) for w in weights(module).values()]
+    assert sum(int(rows.sum()) for rows in empty) >= 8
+
+
 @dataclass(frozen=True)
 class Case:
     callbacks: Callable[[], list[L.Callback]]
@@ -121,6 +130,10 @@ CASES = {
             WeightSharingCallback(8, schedule=RAMP, every_n_steps=5),
         ],
         both(sparsity(0.9), values(8)),
+    ),
+    "channels": Case(
+        lambda: [ChannelPruningCallback(0.5, round_to=4, schedule=RAMP, every_n_steps=3, remove=False)],
+        half_the_macs,
     ),
 }
 resumes = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")

@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_compress.schedules import Schedule
-from lightning_compress.targets import Selection, Target
+from lightning_compress.targets import Selection, Target, select
 
 __all__ = ["PRUNE", "QUANTIZE", "SHARE", "Method"]
 
@@ -49,6 +49,10 @@ class Method(ABC):
         self.include = tuple(include)
         self.exclude = tuple(exclude)
         self.begin(Selection((), {}))
+
+    def select(self, module: nn.Module) -> Selection:
+        """Choose the parameters of ``module`` to compress: by default the weights that the patterns leave."""
+        return select(module, self.include, self.exclude)
 
     def begin(self, selection: Selection) -> None:
         """Start afresh on the selected targets, as if no step had been taken."""

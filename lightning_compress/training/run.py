@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,11 +12,11 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 from lightning_compress.latent import LatentWeights, local
-from lightning_compress.targets import Selection, select
+from lightning_compress.targets import Selection, Target
 from lightning_compress.training.averages import Average, averaging_first
 from lightning_compress.training.method import PRUNE, Method
 from lightning_compress.training.monitors import MonitorGate
@@ -63,6 +64,10 @@ class CompressionRun:
         # With manual optimization a batch may take any number of optimizer steps: count batches.
         return min(1.0, (self._trainer.fit_loop.total_batch_idx + 1) / self._length)
 
+    @property
+    def _targets(self) -> dict[str, Target]:
+        return {name: target for method in self.methods for name, target in method.targets.items()}
+
     def begin(self) -> None:
         """The model stands: choose the targets, refuse what cannot work, print the plan, hold back the monitors."""
         strategy = self._trainer.strategy
@@ -72,17 +77,16 @@ class CompressionRun:
                 f"got {type(strategy).__name__}"
             )
         for method in self.methods:
-            selection = select(self._module, method.include, method.exclude)
+            selection = method.select(self._module)
             for target in selection:
                 method.check(target)
             method.begin(selection)
             rank_zero_info(_plan(method, selection))
         _refuse_conflicts(self.methods)
-        targets = {name: target for method in self.methods for name, target in method.targets.items()}
-        self._parameters = {name: target.parameter for name, target in targets.items()}
+        self._parameters = {name: target.parameter for name, target in self._targets.items()}
         self._latents = LatentWeights(self._parameters, self._ordered)
         callbacks = self._trainer.callbacks  # type: ignore[attr-defined]
-        self.average = Average(callbacks, self._module, targets, self._latents)
+        self.average = Average(callbacks, self._module, self._targets, self._latents)
         gate = MonitorGate(callbacks, closed=lambda: not self.reached)
         self._release.append(gate.release)
 
@@ -141,6 +145,29 @@ class CompressionRun:
     def load(self, checkpoint: Mapping[str, Any]) -> None:
         """Keep a checkpoint's latents until :meth:`start`."""
         self._loaded = checkpoint
+
+    def replace(self, parameters: Mapping[str, nn.Parameter], narrow: Callable[[str, Tensor], Tensor]) -> None:
+        """Go on with new parameters in place of those of the same names: channels have been cut out of them.
+
+        Args:
+            parameters: name -> new parameter, for those that were replaced.
+            narrow: name, tensor of the shape of the old parameter -> the same for the new one.
+        """
+        for method in self.methods:
+            state = method.tensors()
+            method.targets = {
+                name: replace(target, parameter=parameters.get(name, target.parameter))
+                for name, target in method.targets.items()
+            }
+            method.load_tensors(
+                {
+                    kind: {name: narrow(name, t) if name in parameters else t for name, t in named.items()}
+                    for kind, named in state.items()
+                }
+            )
+        self._parameters.update({name: p for name, p in parameters.items() if name in self._parameters})
+        self._latents.replace(parameters, narrow)
+        self.average = Average(self._trainer.callbacks, self._module, self._targets, self._latents)  # type: ignore[attr-defined]
 
     def settle(self) -> None:
         """Training is over: what the parameters hold now, projected a last time, is the model."""

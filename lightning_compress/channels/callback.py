@@ -1,0 +1,255 @@
+"""Channel pruning during training."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from lightning_compress.channels import criteria, structures
+from lightning_compress.channels.criteria import Criterion, members
+from lightning_compress.channels.groups import Dropped, Group, dropped, mask_, sizes_of, total
+from lightning_compress.channels.inputs import first_examples
+from lightning_compress.channels.plans import make_plan
+from lightning_compress.channels.selection import choose, smallest
+from lightning_compress.channels.structures import CHANNELS, copies
+from lightning_compress.channels.surgery import narrow, remove_
+from lightning_compress.schedules import Cubic, Schedule
+from lightning_compress.targets import Selection, Target, select
+from lightning_compress.training import PRUNE, WeightCompression
+from lightning_compress.training.run import CompressionRun
+from lightning_compress.training.structures import carry
+
+__all__ = ["ChannelPruningCallback"]
+
+
+class ChannelPruningCallback(WeightCompression):
+    """Remove the least important channels during ``fit``: first masked, more and more of them, then cut out for good.
+
+    While the schedule ramps, whole channels are held at zero: their row in the weight that produces them, their bias
+    and batch normalisation, their column in every weight that consumes them, in all layers that share them. The model
+    in the Trainer is the pruned model at every validation and in every checkpoint. The channels of the output, and
+    channels that a layer normalises over, are left alone; attention is pruned by heads.
+
+    Args:
+        macs: share of the multiply-accumulate operations of linear and convolution layers that stays, in (0, 1).
+        criterion: importance of channels; see :mod:`~lightning_compress.channels.criteria`.
+        round_to: channels of a layer stay in multiples of this number; runtimes are slow at odd counts.
+        schedule: progress of the run -> share of the reduction that is reached.
+        every_n_steps: optimizer steps between two choices of channels.
+        remove: cut the channels out when the schedule has ended; otherwise they stay as zeros.
+        momentum: memory of the running mean of scores, for criteria that read gradients, in [0, 1).
+        example_input: what ``forward`` takes: one argument, a tuple of arguments, or a dict of keyword arguments. By
+            default ``module.example_input_array``, or the first examples of the training data.
+        include: patterns of the layers whose output channels may go; see :func:`~lightning_compress.targets.select`.
+        exclude: patterns of layers whose output channels stay.
+
+    Raises:
+        ImportError: in ``fit``, torch-pruning is not installed (extra ``channels``).
+        ValueError: an argument is out of its range; in ``fit``, the asked reduction cannot be reached, or no example
+            input is found.
+        TypeError: ``include`` or ``exclude`` is one string.
+
+    Papers: Fang et al., "DepGraph: Towards Any Structural Pruning", https://arxiv.org/abs/2301.12900 (2023); He et al.,
+    "Soft Filter Pruning for Accelerating Deep Convolutional Neural Networks", https://arxiv.org/abs/1808.06866 (2018).
+
+    >>> ChannelPruningCallback(macs=0.0)
+    Traceback (most recent call last):
+    ValueError: need 0 < macs < 1, got macs=0.0
+    """
+
+    rank: ClassVar[int] = PRUNE
+    _groups: tuple[Group, ...] = ()
+
+    def __init__(
+        self,
+        macs: float = 0.5,
+        criterion: Criterion = criteria.magnitude,
+        round_to: int = 16,
+        schedule: Schedule = Cubic(begin=0.15, until=0.7),
+        every_n_steps: int = 10,
+        remove: bool = True,
+        momentum: float = 0.9,
+        example_input: Any = None,
+        include: Sequence[str] = ("*",),
+        exclude: Sequence[str] = (),
+    ) -> None:
+        super().__init__(schedule, every_n_steps, include, exclude)
+        if not 0 < macs < 1:
+            raise ValueError(f"need 0 < macs < 1, got macs={macs}")
+        if round_to < 1:
+            raise ValueError(f"need round_to >= 1, got round_to={round_to}")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"need 0 <= momentum < 1, got momentum={momentum}")
+        self.macs = macs
+        self.criterion = criterion
+        self.round_to = round_to
+        self.remove = remove
+        self.momentum = momentum
+        self.example_input = example_input
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        carry(pl_module, CHANNELS)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if isinstance(trainer.strategy, ModelParallelStrategy):
+            raise ValueError(
+                "need a single device or DDP to prune channels, got ModelParallelStrategy: dependencies of channels "
+                "cannot be traced through sharded parameters"
+            )
+        self._removes = self.remove and not isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+        if self.remove and not self._removes:
+            rank_zero_warn(
+                f"{type(self).__name__}: channels stay as zeros, because strategies that spawn their processes return "
+                "no smaller model; use strategy='ddp' to have them removed."
+            )
+        super().on_fit_start(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if self._run and self._removes and self._groups and self.strength == 1.0:
+            self._cut(self._run, trainer, pl_module)
+
+    def _cut(self, run: CompressionRun, trainer: Trainer, module: LightningModule) -> None:
+        """Take the masked channels out of the model and of everything that goes with it."""
+        gone = dropped(self._groups, self._removed)
+        new = remove_(module, self._groups, self._removed, trainer.optimizers, copies(module))
+        self._groups = ()
+        self.begin(Selection((), {}))
+        self.strength = 1.0
+        self._sizes = sizes_of(module)
+        run.replace(new, lambda name, tensor: narrow(tensor, gone[name]))
+        if isinstance(trainer.strategy, DDPStrategy):
+            module.zero_grad(set_to_none=True)  # gradients may be views of the buckets that are given up
+            trainer.strategy.model = module
+            trainer.strategy.configure_ddp()
+        if "torch._dynamo" in sys.modules:
+            torch.compiler.reset()  # each new shape would count as one recompilation, and these are limited
+        rank_zero_info(f"{type(self).__name__}: channels removed, {self.metrics()['macs']:.4g} of the MACs are left")
+
+    def select(self, module: nn.Module) -> Selection:
+        allowed = select(module, self.include, self.exclude)
+        with isolate_rng():
+            plan = make_plan(module, self._example(module))
+        left_alone = dict(plan.left_alone)
+        for group in plan.groups:
+            reasons = {allowed.skipped.get(part.name, "") for part in group.slices if part.role == "out"}
+            if reasons & {"excluded", "not included"}:
+                left_alone[group.name] = "excluded" if "excluded" in reasons else "not included"
+        self._groups = tuple(group for group in plan.groups if group.name not in left_alone)
+        self._prices = plan.prices
+        self._sizes = sizes_of(module)
+        self._dense = structures.dense_macs(module, total(self._sizes, self._prices))
+        if total(self._sizes, self._prices) <= self.macs * self._dense:
+            self._groups = ()  # an earlier run has removed them
+        else:
+            self._check_reach(left_alone)
+        return _selection(module, self._groups, left_alone)
+
+    def begin(self, selection: Selection) -> None:
+        super().begin(selection)
+        self._removed: dict[str, Tensor] = {}  # group -> True where a unit is removed
+        self._gone: Dropped = {}  # the same by parameters, on their device
+        self._evidence: dict[str, Tensor] = {}  # group -> running mean of scores
+
+    def check(self, target: Target) -> None:
+        return
+
+    def describe(self) -> str:
+        criterion = getattr(self.criterion, "__name__", repr(self.criterion))
+        return f"{self.macs:.4g} of the MACs by {criterion}, channels in multiples of {self.round_to}, {self.schedule}"
+
+    def observe(self, latents: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
+        if self.settled or not self._reads_gradient:
+            return
+        for group in self._groups:
+            score = self.criterion(members(group, latents, gradients))
+            self._evidence.setdefault(group.name, score.clone()).lerp_(score, 1 - self.momentum)
+
+    def update(self, weights: Mapping[str, Tensor]) -> None:
+        if self._reads_gradient and not self._evidence:
+            self.strength = 0.0  # nothing is known yet: wait for the first step
+            return
+        scores = self._evidence or {g.name: self.criterion(members(g, weights, {})) for g in self._groups}
+        limit = (1 - (1 - self.macs) * self.strength) * self._dense
+        self._remove(choose(self._groups, scores, self._sizes, self._prices, limit, self.round_to))
+
+    def project_(self, weights: Mapping[str, Tensor]) -> None:
+        mask_(weights, self._gone)
+
+    def backward_(self, gradients: Mapping[str, Tensor], latents: Mapping[str, Tensor]) -> None:
+        self.project_(gradients)
+
+    def metrics(self) -> dict[str, float]:
+        sizes = {name: list(size) for name, size in self._sizes.items()}
+        for name, dims in self._gone.items():
+            for dim, positions in dims.items():
+                sizes[name][dim] -= len(positions)
+        return {"macs": total(sizes, self._prices) / self._dense}
+
+    def report(self) -> dict[str, object]:
+        return {**super().report(), **self.metrics()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "removed": self._removed, "evidence": self._evidence}
+
+    def restore(self) -> None:
+        state = self._loaded
+        super().restore()
+        if state is not None:
+            self._evidence = dict(state["evidence"])
+            self._remove(state["removed"])
+
+    @property
+    def _reads_gradient(self) -> bool:
+        return bool(getattr(self.criterion, "needs_gradient", False))
+
+    def _remove(self, removed: Mapping[str, Tensor]) -> None:
+        self._removed = dict(removed)
+        gone = dropped(self._groups, self._removed)
+        self._gone = {
+            name: {dim: positions.to(self.targets[name].parameter.device) for dim, positions in dims.items()}
+            for name, dims in gone.items()
+            if name in self.targets
+        }
+
+    def _check_reach(self, left_alone: Mapping[str, str]) -> None:
+        reach = smallest(self._groups, self._sizes, self._prices, self.round_to) / self._dense
+        if reach > self.macs:
+            raise ValueError(
+                f"need macs >= {reach:.3f} for this model with round_to={self.round_to}, got macs={self.macs}: ask for "
+                "less, or lower round_to; left alone: "
+                + ("; ".join(f"{name} ({reason})" for name, reason in left_alone.items()) or "nothing")
+            )
+
+    def _example(self, module: nn.Module) -> Any:
+        example = self.example_input
+        if example is None:
+            example = getattr(module, "example_input_array", None)
+        if example is None and isinstance(module, LightningModule):
+            example = first_examples(module.trainer.fit_loop._data_source.dataloader(), module)
+        device = next(module.parameters()).device
+        return tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, example)
+
+
+def _selection(module: nn.Module, groups: Sequence[Group], left_alone: dict[str, str]) -> Selection:
+    owners = {part.name: part.name.rpartition(".") for group in groups for part in group.slices}
+    parameters = dict(module.named_parameters())
+    targets = tuple(
+        Target(name, (name,), module.get_submodule(owner), parameters[name])
+        for name, (owner, _, _) in owners.items()
+        if name in parameters
+    )
+    return Selection(targets, left_alone)

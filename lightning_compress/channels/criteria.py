@@ -1,0 +1,98 @@
+"""Criteria: how important each unit of a group is; the least important are removed.
+
+All criteria share one signature, ``Criterion = Callable[[Sequence[Member]], Tensor]``: what a group has in each
+parameter -> ``(units,)`` scores, high scores kept. Scores of different groups are compared with each other, per MAC or
+parameter saved, so they should measure shares of something that the whole model has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+
+from lightning_compress.channels.groups import Group, Role, Slice
+
+__all__ = ["Criterion", "Member", "batchnorm_scale", "magnitude", "members", "needs_gradient", "taylor"]
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """The entries of one parameter that belong to the units of a group.
+
+    Attributes:
+        role: what the parameter is to a channel.
+        weight: ``(units, n)``.
+        gradient: ``(units, n)``, of the loss; zeros unless the criterion is marked by :func:`needs_gradient`.
+    """
+
+    role: Role
+    weight: Tensor
+    gradient: Tensor
+
+
+Criterion: TypeAlias = Callable[[Sequence[Member]], Tensor]
+_Function = TypeVar("_Function", bound=Criterion)
+
+
+def members(group: Group, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> list[Member]:
+    """What a group has in each of the weights; where there is no gradient, it is zero."""
+    found = []
+    for part in group.slices:
+        if part.name in weights:
+            weight = weights[part.name]
+            gradient = gradients.get(part.name, weight.new_zeros(()).expand_as(weight))
+            found.append(Member(part.role, _rows(weight, part), _rows(gradient, part)))
+    return found
+
+
+def _rows(tensor: Tensor, part: Slice) -> Tensor:
+    channels = tensor.detach().movedim(part.dim, 0).reshape(tensor.shape[part.dim], -1)
+    return channels[part.index.to(tensor.device)].flatten(1)
+
+
+def needs_gradient(criterion: _Function) -> _Function:
+    """Mark a criterion that reads gradients; its scores are averaged over optimizer steps."""
+    criterion.needs_gradient = True  # type: ignore[attr-defined]
+    return criterion
+
+
+def magnitude(members: Sequence[Member]) -> Tensor:
+    r"""Units with large weights matter: their share of each weight's squared norm, summed over the weights.
+
+    .. math:: s_u = \sum_W \|W_u\|^2 / \|W\|^2
+
+    Paper: Li et al., "Pruning Filters for Efficient ConvNets", https://arxiv.org/abs/1608.08710 (2017).
+    """
+    return _shares([m.weight.float().square().sum(1) for m in members if m.role in ("out", "in")])
+
+
+@needs_gradient
+def taylor(members: Sequence[Member]) -> Tensor:
+    r"""Units matter whose removal changes the loss, to first order, squared: ``(sum w g)^2`` over all their entries.
+
+    Paper: Molchanov et al., "Importance Estimation for Neural Network Pruning",
+    https://arxiv.org/abs/1906.10771 (2019).
+    """
+    parts = [(m.weight.float() * m.gradient.float()).sum(1) for m in members if m.role != "in"]
+    return torch.stack(parts).sum(0).square()
+
+
+def batchnorm_scale(members: Sequence[Member]) -> Tensor:
+    r"""Units matter that batch normalisation scales up: their share of ``|gamma|``; by magnitude where there is none.
+
+    Paper: Liu et al., "Learning Efficient Convolutional Networks through Network Slimming",
+    https://arxiv.org/abs/1708.06519 (2017).
+    """
+    scales = [m.weight.float().abs().sum(1) for m in members if m.role == "scale"]
+    if not scales:
+        return magnitude(members)
+    return _shares(scales)
+
+
+def _shares(amounts: Sequence[Tensor]) -> Tensor:
+    """Each unit's share of every amount, summed: ``(units,)``."""
+    return torch.stack([amount / amount.sum().clamp_min(1e-30) for amount in amounts]).sum(0)

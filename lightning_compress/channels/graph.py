@@ -1,0 +1,263 @@
+"""The graph: which channels of a model depend on each other, found by tracing one forward pass.
+
+The graph is torch-pruning's. It is walked here channel by channel, so that channels that are tied to each other inside
+one layer (gated units, groups of a convolution, a flattened map) come out as one unit.
+
+Paper: Fang et al., "DepGraph: Towards Any Structural Pruning", https://arxiv.org/abs/2301.12900 (2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from lightning_compress.channels.groups import Group, Role, Slice
+
+__all__ = ["HEAD_COUNTS", "HEAD_TOTALS", "find_groups"]
+
+HEAD_COUNTS = ("num_heads", "num_attention_heads", "num_key_value_heads", "n_heads", "n_head", "heads")
+"""Attributes by which attention modules know how many heads they have."""
+HEAD_TOTALS = ("all_head_size", "inner_dim")
+"""Attributes by which attention modules know the width of all heads together."""
+
+_Entry: TypeAlias = tuple[str, int, Role]  # tensor name, dimension, role
+_Found: TypeAlias = dict[_Entry, dict[int, list[int]]]  # -> channel of the root -> positions
+
+_Layers: TypeAlias = nn.modules.conv._ConvNd | nn.Linear
+
+
+class _RefusedError(Exception):
+    """Why the channels of a layer cannot be removed."""
+
+
+def find_groups(module: nn.Module, run: Callable[[nn.Module], list[Tensor]]) -> tuple[list[Group], dict[str, str]]:
+    """Find the groups of a model, and the layers whose channels cannot be removed.
+
+    Args:
+        module: the model, in evaluation mode, with gradients enabled on all parameters. Tracing may change its mode.
+        run: one forward pass; gives the output tensors.
+
+    Returns:
+        the groups, disjoint, and layer name -> reason for every layer that produces channels of none.
+
+    Raises:
+        ImportError: torch-pruning is not installed.
+    """
+    nodes, kinds = _trace(module, run)
+    names = {id(layer): name for name, layer in module.named_modules()}
+    names |= {id(parameter): name for name, parameter in module.named_parameters()}
+    groups: list[Group] = []
+    refused: dict[str, str] = {}
+    taken: dict[tuple[str, int], set[int]] = {}
+    visited: set[str] = set()
+    for layer, node in nodes.items():
+        if not isinstance(layer, _Layers) or names[id(layer)] in visited:
+            continue
+        name = names[id(layer)]
+        try:
+            for group in _Walk(names, kinds, node).groups(name, module):
+                _claim(group, taken)
+                groups.append(group)
+                visited |= {part.name.rpartition(".")[0] for part in group.slices if part.role == "out"}
+        except _RefusedError as reason:
+            refused[name] = str(reason)
+    return groups, refused
+
+
+def _trace(module: nn.Module, run: Callable[[nn.Module], list[Tensor]]) -> tuple[Mapping[Any, Any], Any]:
+    try:
+        import torch_pruning
+    except ImportError as error:
+        raise ImportError(
+            "need torch-pruning to find the channels of a model: pip install 'lightning-compress[channels]'"
+        ) from error
+    graph = torch_pruning.DependencyGraph()
+    with torch.enable_grad():
+        # The product makes an output node of its own: otherwise the graph takes the last layer for the output.
+        graph.build_dependency(module, (), forward_fn=lambda model, _: [out * 1 for out in run(model)], verbose=False)
+    return graph.module2node, torch_pruning
+
+
+class _Walk:
+    """The walk through the graph from the output channels of one layer."""
+
+    def __init__(self, names: Mapping[int, str], library: Any, root: Any) -> None:
+        self._names = names
+        self._library = library
+        self._root = root
+        self._found: _Found = {}
+        self._parent = list(range(_out_channels(root.module)))  # union-find over the root's channels
+        self._first: dict[tuple[object, ...], int] = {}  # a channel of some layer -> the first root channel that met it
+
+    def groups(self, name: str, module: nn.Module) -> Iterator[Group]:
+        """The groups of the root; several where its channels have different fates."""
+        self._collect()
+        heads = _heads(name, module, self._producers())
+        if heads:
+            for channel in range(len(self._parent)):
+                self._union(channel, channel - channel % (len(self._parent) // heads))
+        counters = tuple(_counters(name, module, heads, len(self._parent))) if heads else ()
+        for number, units in enumerate(self._alike()):
+            slices = tuple(self._slice(entry, units) for entry in self._found if self._positions(entry, units[0]))
+            width = len(self._positions((f"{name}.weight", _out_dim(self._root.module), "out"), units[0]))
+            yield Group(name if number == 0 else f"{name}#{number}", slices, width, counters)
+
+    def _collect(self) -> None:
+        root = self._root
+        index = self._library._helpers._HybridIndex
+        handler = self._library.dependency.DependencyGraph().get_pruner_of_module(root.module).prune_out_channels
+        seen: set[tuple[int, Any, int, int]] = set()
+        stack = [(root, handler, [index(idx=i, root_idx=i) for i in range(len(self._parent))])]
+        while stack:
+            node, function, channels = stack.pop()
+            new = [c for c in channels if (id(node), function, c.idx, c.root_idx) not in seen]
+            if not new:
+                continue
+            seen.update((id(node), function, c.idx, c.root_idx) for c in new)
+            self._record(node, function, new)
+            for dependency in node.dependencies:
+                if dependency.is_triggered_by(function):
+                    mapped = new
+                    for mapping in dependency.index_mapping:
+                        mapped = mapped if mapping is None else mapping(mapped)
+                    stack.append((dependency.target, dependency.handler, mapped))
+
+    def _record(self, node: Any, function: Any, channels: Iterable[Any]) -> None:
+        """Note the tensor entries of these channels of a node, and tie root channels that meet in one of them."""
+        layer = node.module
+        _refuse(node, self._library.ops.OPTYPE, self._names)
+        incoming = getattr(function, "__name__", "").endswith("prune_in_channels")
+        entries = _entries(layer, incoming, node.pruning_dim)
+        prefix = self._names.get(id(layer), "")
+        per_group = _channels_per_group(layer, incoming)
+        for channel in channels:
+            if channel.root_idx is None:
+                raise _RefusedError(f"its heads are repeated at {prefix or layer}")
+            position = channel.idx
+            tie = position % per_group if per_group else position
+            self._union(channel.root_idx, self._first.setdefault((id(layer), incoming, tie), channel.root_idx))
+            if per_group and incoming:
+                position = tie
+            for key, dim, role in entries:
+                entry = (f"{prefix}.{key}" if key else prefix, dim, role)
+                self._found.setdefault(entry, {}).setdefault(channel.root_idx, []).append(position)
+
+    def _producers(self) -> list[str]:
+        return [name.rpartition(".")[0] for name, _, role in self._found if role == "out"]
+
+    def _union(self, a: int, b: int) -> None:
+        a, b = self._find(a), self._find(b)
+        self._parent[max(a, b)] = min(a, b)
+
+    def _find(self, a: int) -> int:
+        while self._parent[a] != a:
+            self._parent[a] = self._parent[self._parent[a]]
+            a = self._parent[a]
+        return a
+
+    def _alike(self) -> list[list[list[int]]]:
+        """Units (lists of root channels), those of the same make together."""
+        members: dict[int, list[int]] = {}
+        for channel in range(len(self._parent)):
+            members.setdefault(self._find(channel), []).append(channel)
+        makes: dict[tuple[int, ...], list[list[int]]] = {}
+        for unit in members.values():
+            make = tuple(len(self._positions(entry, unit)) for entry in self._found)
+            makes.setdefault(make, []).append(unit)
+        return list(makes.values())
+
+    def _positions(self, entry: _Entry, unit: Iterable[int]) -> list[int]:
+        return sorted({position for channel in unit for position in self._found[entry].get(channel, ())})
+
+    def _slice(self, entry: _Entry, units: Iterable[Iterable[int]]) -> Slice:
+        name, dim, role = entry
+        return Slice(name, dim, torch.tensor([self._positions(entry, unit) for unit in units]), role)
+
+
+def _refuse(node: Any, types: Any, names: Mapping[int, str]) -> None:
+    """Layers that a channel may not reach."""
+    layer = node.module
+    name = names.get(id(layer), type(layer).__name__)
+    if node.type == types.OUTPUT:
+        raise _RefusedError("its channels are an output of the model")
+    if node.type in (types.LN, types.GN):
+        raise _RefusedError(f"{name} normalises over its channels, so that a removed one would be missed")
+    if node.type in (types.MHA, types.LSTM) or isinstance(layer, nn.RNNBase):
+        raise _RefusedError(f"{name} is a {type(layer).__name__}")
+    if isinstance(layer, nn.modules.conv._ConvNd) and layer.groups > 1:
+        odd = layer.groups == layer.out_channels != layer.in_channels or (layer.transposed and not _depthwise(layer))
+        if odd:
+            raise _RefusedError(f"{name} is a grouped convolution of a kind that cannot be narrowed")
+
+
+def _depthwise(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.modules.conv._ConvNd) and layer.groups == layer.out_channels == layer.in_channels > 1
+
+
+def _out_channels(layer: nn.Module) -> int:
+    return layer.out_features if isinstance(layer, nn.Linear) else int(layer.out_channels)  # type: ignore[arg-type]
+
+
+def _out_dim(layer: nn.Module) -> int:
+    return int(bool(getattr(layer, "transposed", False)) and not _depthwise(layer))
+
+
+def _channels_per_group(layer: nn.Module, incoming: bool) -> int:
+    """Channels of one group of a grouped convolution, all groups of which shrink alike; 0 for every other layer."""
+    if not isinstance(layer, nn.modules.conv._ConvNd) or layer.groups == 1 or _depthwise(layer):
+        return 0
+    return (layer.in_channels if incoming else layer.out_channels) // layer.groups
+
+
+def _entries(layer: Any, incoming: bool, pruning_dim: int) -> list[tuple[str, int, Role]]:
+    """The tensors of a layer that have an entry for each of its channels: key, dimension, role."""
+    if isinstance(layer, nn.Parameter):
+        return [("", pruning_dim % layer.ndim, "other")]
+    if isinstance(layer, nn.Embedding):
+        return [("weight", 1, "out")]
+    if isinstance(layer, _Layers):
+        if incoming and not _depthwise(layer):
+            return [("weight", 1 - _out_dim(layer), "in")]
+        bias: list[tuple[str, int, Role]] = [("bias", 0, "other")] if layer.bias is not None else []
+        return [("weight", _out_dim(layer), "out"), *bias]
+    if isinstance(layer, nn.modules.batchnorm._NormBase | nn.PReLU):
+        if isinstance(layer, nn.PReLU) and layer.num_parameters == 1:
+            return []
+        keys: dict[str, Role] = {"weight": "scale" if not isinstance(layer, nn.PReLU) else "other", "bias": "other"}
+        keys |= {"running_mean": "other", "running_var": "other"}
+        return [(key, 0, role) for key, role in keys.items() if getattr(layer, key, None) is not None]
+    return []
+
+
+def _heads(name: str, module: nn.Module, producers: list[str]) -> int:
+    """How many attention heads the output of a layer is divided into; 0 if it is no part of attention."""
+    owner = name.rpartition(".")[0]
+    if sum(producer.rpartition(".")[0] == owner for producer in producers) < 2:
+        return 0
+    attention, width = module.get_submodule(owner), _out_channels(module.get_submodule(name))
+    counts = [vars(attention).get(key) for key in HEAD_COUNTS]
+    return next((n for n in counts if type(n) is int and n > 1 and width % n == 0), 0)
+
+
+def _counters(name: str, module: nn.Module, heads: int, width: int) -> Iterator[tuple[str, str, int]]:
+    owner = name.rpartition(".")[0]
+    attributes = vars(module.get_submodule(owner))
+    for key in HEAD_COUNTS:
+        if attributes.get(key) == heads:
+            yield owner, key, 1
+    for key in HEAD_TOTALS:
+        if attributes.get(key) == width:
+            yield owner, key, width // heads
+
+
+def _claim(group: Group, taken: dict[tuple[str, int], set[int]]) -> None:
+    """Every entry belongs to one group only."""
+    mine = {(part.name, part.dim): set(part.index.flatten().tolist()) for part in group.slices}
+    for key, positions in mine.items():
+        if positions & taken.get(key, set()):
+            raise _RefusedError(f"{key[0]} belongs to other channels as well")
+    for key, positions in mine.items():
+        taken.setdefault(key, set()).update(positions)

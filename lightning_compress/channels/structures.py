@@ -1,0 +1,94 @@
+"""Structures: the shapes of a model whose channels may have been cut, in a checkpoint and back.
+
+What is written is absolute: the shape of every tensor and the numbers of attention heads. A model that is loaded takes
+these shapes, whether it was wider or narrower before, and the strict load of the weights then fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from lightning_compress.channels.graph import HEAD_COUNTS, HEAD_TOTALS
+from lightning_compress.channels.surgery import replace_
+from lightning_compress.training.structures import Structure
+
+__all__ = ["CHANNELS", "conform_", "copies", "dense_macs", "record"]
+
+_DENSE = "_dense_macs"
+
+
+def record(module: nn.Module) -> dict[str, Any]:
+    """Describe the shapes of ``module`` in numbers and strings.
+
+    >>> record(nn.Linear(2, 3))
+    {'shapes': {'weight': [3, 2], 'bias': [3]}, 'numbers': {}, 'dense_macs': 0.0}
+    """
+    numbers = {name: _numbers(layer) for name, layer in module.named_modules()}
+    return {
+        "shapes": {name: list(tensor.shape) for name, tensor in module.state_dict().items()},
+        "numbers": {name: found for name, found in numbers.items() if found},
+        "dense_macs": float(vars(module).get(_DENSE, 0.0)),
+    }
+
+
+@torch.no_grad()
+def conform_(module: nn.Module, record: dict[str, Any]) -> None:
+    """Give ``module`` the shapes that :func:`record` described; tensors of another shape than before are zero.
+
+    Raises:
+        ValueError: the record is not one of this model.
+    """
+    changed: dict[Tensor, Tensor] = {}
+    for name, old in module.state_dict(keep_vars=True).items():
+        shape = record["shapes"].get(name, list(old.shape))
+        if shape != list(old.shape):
+            if len(shape) != old.ndim or not all(type(size) is int and size > 0 for size in shape):
+                raise _foreign(f"the shape {shape} for {name!r} of shape {list(old.shape)}")
+            new = torch.zeros(shape, dtype=old.dtype, device=old.device)
+            changed[old] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+    replace_(module, changed)
+    layers = dict(module.named_modules())
+    for name, numbers in record["numbers"].items():
+        for key, value in numbers.items():
+            if name not in layers or key not in _numbers(layers[name]) or type(value) is not int:
+                raise _foreign(f"{key}={value} for {name!r}")
+            setattr(layers[name], key, value)
+    setattr(module, _DENSE, float(record["dense_macs"]))
+
+
+def _numbers(layer: nn.Module) -> dict[str, int]:
+    """The numbers of heads that a layer keeps."""
+    return {key: vars(layer)[key] for key in (*HEAD_COUNTS, *HEAD_TOTALS) if type(vars(layer).get(key)) is int}
+
+
+def _foreign(found: str) -> ValueError:
+    return ValueError(f"need a checkpoint of this model, got one with {found}")
+
+
+def dense_macs(module: nn.Module, macs: float) -> float:
+    """MACs that ``module`` had before any channel was cut: ``macs``, if none was; remembered from then on."""
+    dense = float(vars(module).get(_DENSE, 0.0)) or macs
+    setattr(module, _DENSE, dense)
+    return dense
+
+
+def copies(module: nn.Module) -> Iterator[nn.Module]:
+    """Copies of ``module`` that callbacks of its Trainer keep in step with it: averages of its weights."""
+    trainer = getattr(module, "_trainer", None)
+    for callback in getattr(trainer, "callbacks", ()):
+        average = getattr(callback, "_average_model", None)
+        if average is not None:
+            yield average.module if isinstance(average, AveragedModel) else average
+
+
+def _attach(module: nn.Module, record: dict[str, Any]) -> None:
+    for model in (*copies(module), module):
+        conform_(model, record)
+
+
+CHANNELS = Structure("channels", record, _attach)

@@ -1,0 +1,252 @@
+import pytest
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
+
+from lightning_compress.channels import ChannelPruningCallback, criteria
+from lightning_compress.pruning import PruningCallback
+from lightning_compress.schedules import Constant, Linear
+from lightning_compress.training import QUANTIZE, WeightCompression
+from tests.channels.nets import Module, Residual, data, trainer
+from tests.distributed import run_distributed
+
+
+def callback(**settings):
+    return ChannelPruningCallback(**{"round_to": 2, "every_n_steps": 2, **settings})
+
+
+class TestArguments:
+    @pytest.mark.parametrize("macs", [0.0, 1.0, -1])
+    def test_macs(self, macs):
+        with pytest.raises(ValueError, match=f"need 0 < macs < 1, got macs={macs}"):
+            ChannelPruningCallback(macs=macs)
+
+    def test_round_to(self):
+        with pytest.raises(ValueError, match="need round_to >= 1, got round_to=0"):
+            ChannelPruningCallback(round_to=0)
+
+    def test_momentum(self):
+        with pytest.raises(ValueError, match="need 0 <= momentum < 1, got momentum=1"):
+            ChannelPruningCallback(momentum=1)
+
+    def test_reach(self):
+        with pytest.raises(
+            ValueError,
+            match=r"need macs >= 1\.000 for this model with round_to=16, got macs=0\.5.*left alone: net\.head",
+        ):
+            trainer(callback(round_to=16)).fit(Module(), data())
+
+    def test_two_prunings_of_a_weight(self):
+        with pytest.raises(ValueError, match="need one callback of a kind per weight"):
+            trainer(callback(), PruningCallback(0.5)).fit(Module(), data())
+
+
+@pytest.mark.parametrize("criterion", [criteria.magnitude, criteria.taylor, criteria.batchnorm_scale])
+def test_whole_channels_are_zero(criterion):
+    torch.manual_seed(0)
+    module = Module(weight_decay=0.1)
+    pruning = callback(criterion=criterion, remove=False)
+    trainer(pruning).fit(module, data())
+    assert 0.35 < pruning.metrics()["macs"] <= 0.5
+    zero = {name: int((p.flatten(1) == 0).all(1).sum()) for name, p in module.net.named_parameters() if p.ndim == 4}
+    assert zero["stem.weight"] == zero["conv2.weight"]
+    assert sum(zero.values()) > 0
+    gone = (module.net.conv1.weight.flatten(1) == 0).all(1)
+    assert not module.net.norm1.weight[gone].any()
+    assert not module.net.norm1.bias[gone].any()
+    assert not module.net.conv2.weight[:, gone].any()
+
+
+def test_the_budget_is_approached_along_the_schedule():
+    module, seen = Module(), []
+
+    class Watch(ChannelPruningCallback):
+        def update(self, weights):
+            super().update(weights)
+            seen.append((self.strength, self.metrics()["macs"]))
+
+    trainer(Watch(round_to=1, every_n_steps=1, schedule=Linear(0.1, 0.6))).fit(module, data())
+    assert len(seen) > 5
+    for strength, macs in seen:
+        assert 1 - 0.5 * strength - 0.15 < macs <= 1 - 0.5 * strength
+
+
+def test_excluded_layers_keep_their_channels():
+    module = Module(net=Residual(16))
+    trainer(callback(macs=0.6, exclude=("net.stem",), remove=False)).fit(module, data())
+    assert not (module.net.stem.weight.flatten(1) == 0).all(1).any()
+    assert (module.net.conv1.weight.flatten(1) == 0).all(1).any()
+
+
+def test_the_first_training_examples_are_looked_up_without_a_trace():
+    seen = []
+
+    class Watch(Module):
+        def training_step(self, batch, batch_idx):
+            seen.append((batch[0].sum().item(), torch.rand(()).item()))
+            return super().training_step(batch, batch_idx)
+
+    for callbacks in ([], [callback()]):
+        torch.manual_seed(0)
+        loader = torch.utils.data.DataLoader(data().dataset, 8, shuffle=True)
+        trainer(*callbacks, max_steps=5, max_epochs=-1).fit(Watch(), loader)
+    assert seen[:5] == seen[5:]
+
+
+def test_data_without_an_index_needs_an_example():
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(data().dataset)
+
+    loader = torch.utils.data.DataLoader(Stream(), 8)
+    with pytest.raises(ValueError, match=r"need an example input to find the channels.*example_input_array"):
+        trainer(callback(), max_steps=5).fit(Module(), loader)
+    trainer(callback(example_input=torch.zeros(2, 1, 8, 8)), max_steps=5).fit(Module(), loader)
+
+
+def test_named_inputs():
+    class Named(Module):
+        def forward(self, pixels):
+            return self.net(pixels)
+
+        def training_step(self, batch, batch_idx):
+            return super().training_step((batch["pixels"], batch["label"]), batch_idx)
+
+    samples = [{"pixels": x, "label": y} for x, y in data().dataset]
+    trainer(callback(), max_steps=4).fit(Named(), torch.utils.data.DataLoader(samples, 8))
+
+
+def test_a_schedule_that_starts_at_once():
+    pruning = callback(schedule=Constant())
+    trainer(pruning, max_steps=2).fit(Module(), data())
+    assert pruning.metrics()["macs"] <= 0.5
+
+
+class Halved(WeightCompression):
+    """A method that comes after pruning, with a state of the shape of the weights."""
+
+    rank = QUANTIZE
+
+    def begin(self, selection):
+        super().begin(selection)
+        self.signs = {}
+
+    def check(self, target):
+        return
+
+    def describe(self):
+        return "halved"
+
+    def update(self, weights):
+        self.signs = {name: weight.sign() for name, weight in weights.items()}
+
+    def project_(self, weights):
+        for name, weight in weights.items():
+            weight.copy_(self.signs[name] * weight.abs() / 2)
+
+    def tensors(self):
+        return {"signs": self.signs}
+
+    def load_tensors(self, tensors):
+        self.signs = dict(tensors["signs"])
+
+
+def outcome(module):
+    module.eval()
+    with torch.no_grad():
+        return module(torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(5)).to(module.dtype))
+
+
+OPTIMIZERS = {
+    "adamw": {},
+    "sgd": {"optimizer": torch.optim.SGD, "momentum": 0.9, "weight_decay": 0.1},
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+@pytest.mark.parametrize(
+    "others",
+    [
+        list,
+        lambda: [Halved(Linear(0.2, 0.5), 3, ("*",), ())],
+        lambda: [EMAWeightAveraging(decay=0.5)],
+    ],
+    ids=["alone", "with another method", "EMA"],
+)
+def test_the_cut_run_ends_where_the_masked_run_ends(optimizer, others):
+    ends = []
+    for remove in (True, False):
+        torch.manual_seed(0)
+        module = Module(**optimizer)
+        pruning = callback(remove=remove, schedule=Linear(0.1, 0.5))
+        run = trainer(pruning, *others(), precision="64-true", gradient_clip_val=0.5, max_epochs=4)
+        run.fit(module, doubles())
+        ends.append(
+            (outcome(module), sum(p.numel() for p in module.parameters()), run.optimizers[0].param_groups[0]["lr"])
+        )
+    (cut, small, lr), (masked, large, same) = ends
+    torch.testing.assert_close(cut, masked, rtol=1e-8, atol=1e-10)
+    assert small < 0.7 * large
+    assert lr == same
+
+
+@pytest.mark.filterwarnings("ignore:SWA is currently only supported every epoch")
+def test_an_average_that_began_before_the_cut_goes_on_after_it():
+    module = Module()
+    trainer(callback(), StochasticWeightAveraging(1e-3, 0.4, annealing_epochs=1), max_epochs=4).fit(module, data())
+    assert module.net.conv1.weight.shape != (16, 8, 3, 3)
+    assert outcome(module).isfinite().all()
+
+
+def doubles():
+    dataset = data().dataset
+    return torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(dataset.tensors[0].double(), dataset.tensors[1]), 8
+    )
+
+
+def test_the_cut_changes_nothing_at_the_moment_it_is_made():
+    differences = []
+
+    class Watch(ChannelPruningCallback):
+        def _cut(self, run, trainer, module):
+            before = outcome(module)
+            super()._cut(run, trainer, module)
+            differences.append(((outcome(module) - before).abs().max() / before.abs().max()).item())
+            module.train()
+
+    module = Module()
+    trainer(Watch(round_to=2)).fit(module, data())
+    assert len(differences) == 1
+    assert differences[0] < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore:.*channels stay as zeros")  # in the forked process
+def test_strategies_that_return_no_smaller_model_keep_zeros():
+    module = Module()
+    trainer(callback(), strategy="ddp_fork", devices=1).fit(module, data())
+    assert module.net.conv1.weight.shape == (16, 8, 3, 3)
+    assert (module.net.conv1.weight.flatten(1) == 0).all(1).any()
+
+
+def test_fit_again_leaves_the_small_model_as_it_is():
+    module, pruning = Module(), callback()
+    trainer(pruning).fit(module, data())
+    shapes = [p.shape for p in module.parameters()]
+    trainer(pruning).fit(module, data())
+    trainer(callback()).fit(module, data())
+    assert [p.shape for p in module.parameters()] == shapes
+
+
+def _ranks():
+    torch.manual_seed(0)
+    module = Module()
+    run = trainer(callback(), strategy="ddp", devices=2)
+    run.fit(module, data())
+    return {name: p.detach().numpy() for name, p in module.named_parameters()}
+
+
+def test_every_rank_has_the_same_small_model():
+    first, second = run_distributed(_ranks)
+    assert first["net.conv1.weight"].shape != (16, 8, 3, 3)
+    for name in first:
+        assert (first[name] == second[name]).all(), name

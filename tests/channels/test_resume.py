@@ -1,0 +1,192 @@
+"""Checkpoints before, at and after the cut."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
+
+from lightning_compress.channels import ChannelPruningCallback
+from lightning_compress.channels.structures import CHANNELS, conform_, record
+from lightning_compress.loading import load_compressed
+from lightning_compress.schedules import Linear
+from tests.channels.nets import Transformer
+from tests.test_contract import checkpoints, same
+from tests.toys import Digits, Randomness, build, fit, held_out, trainer
+
+ROOT = Path(__file__).parents[2]
+resumes = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+
+
+def callback(**settings):
+    settings = {"round_to": 4, "schedule": Linear(0.1, 0.5), "every_n_steps": 3, **settings}
+    return ChannelPruningCallback(0.5, **settings)
+
+
+def numbers(paths):
+    return sorted(paths, key=lambda path: int(path.stem.partition("=")[2]))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """An uninterrupted run of 36 steps, cut after step 18, and its checkpoints around the cut."""
+    folder = tmp_path_factory.mktemp("run")
+    module = build()
+    saving = checkpoints(folder, every_n_train_steps=1, save_weights_only=False)
+    fit(module, callback(), Randomness(), saving, enable_checkpointing=True)
+    return module, folder
+
+
+def width(path):
+    return len(torch.load(path, weights_only=True)["state_dict"]["net.3.weight"])
+
+
+@resumes
+def test_resumed_is_bit_identical_before_at_and_after_the_cut(finished):
+    module, folder = finished
+    paths = numbers(folder.glob("*.ckpt"))
+    widths = [width(path) for path in paths]
+    cut = next(i for i, w in enumerate(widths) if w < 16)
+    assert set(widths[:cut]) == {16}
+    for path in (paths[4], paths[cut - 1], paths[cut], paths[cut + 1], paths[cut + 6]):
+        resumed = build()
+        fit(resumed, callback(), Randomness(), ckpt_path=path)
+        assert same(resumed, module), path.name
+
+
+@resumes
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
+def test_resume_with_other_optimizers_and_an_average(tmp_path, optimizer):
+    options = {"lr": 0.01, "momentum": 0.9} if optimizer is torch.optim.SGD else {"lr": 0.01, "fused": True}
+    ends = []
+    for path in (None, tmp_path / "step=15.ckpt", tmp_path / "step=20.ckpt"):
+        module = Digits(optimizer, **options) if path else build_with(optimizer, options)
+        extra = [] if path else [checkpoints(tmp_path)]
+        averaging = EMAWeightAveraging(decay=0.9)
+        run = {"enable_checkpointing": True} if not path else {"ckpt_path": path}
+        fit(module, averaging, callback(), Randomness(), *extra, **run)
+        ends.append(module)
+    assert same(ends[0], ends[1])
+    assert same(ends[0], ends[2])
+
+
+def build_with(optimizer, options):
+    module = Digits(optimizer, **options)
+    module.load_state_dict(build().state_dict())
+    return module
+
+
+KILLED = """
+import os, signal, sys
+import lightning as L
+from tests.channels.test_resume import callback
+from tests.test_contract import checkpoints
+from tests.toys import Randomness, build, fit
+
+class Kill(L.Callback):
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == 27:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+fit(build(), callback(), Randomness(), Kill(), checkpoints(sys.argv[1]), enable_checkpointing=True)
+"""
+
+
+@resumes
+def test_resume_after_sigkill(finished, tmp_path):
+    command = [sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path)]
+    assert subprocess.run(command, cwd=ROOT, env=dict(os.environ)).returncode == -signal.SIGKILL
+    resumed = build()
+    fit(resumed, callback(), Randomness(), ckpt_path=tmp_path / "step=25.ckpt")
+    assert same(resumed, finished[0])
+
+
+def metrics(module, path=None):
+    return trainer(callbacks=[callback()]).validate(module, held_out(), ckpt_path=path, verbose=False)[0]
+
+
+@resumes
+def test_evaluation_makes_a_wide_model_narrow_and_a_narrow_one_wide(finished):
+    module, folder = finished
+    paths = numbers(folder.glob("*.ckpt"))
+    fresh = Digits()
+    expected = metrics(module)
+    assert metrics(fresh, paths[-1]) == expected
+    assert fresh.net[3].out_channels == len(module.net[3].weight) < 16
+    dense = metrics(fresh, paths[3])
+    assert fresh.net[3].out_channels == len(fresh.net[3].weight) == 16
+    assert metrics(fresh, paths[-1]) == expected != dense
+
+
+def test_load_compressed_needs_no_trainer(finished):
+    module, folder = finished
+    loaded = load_compressed(Digits, numbers(folder.glob("*.ckpt"))[-1])
+    assert type(loaded) is Digits
+    assert same(loaded, module)
+    assert torch.equal(loaded.eval()(torch.ones(1, 1, 8, 8)), module.eval()(torch.ones(1, 1, 8, 8)))
+
+
+def test_weights_only_checkpoints_and_those_after_fit_carry_the_shapes(tmp_path):
+    module = build()
+    run = fit(module, callback())
+    run.save_checkpoint(tmp_path / "weights.ckpt", weights_only=True)
+    assert same(load_compressed(Digits, tmp_path / "weights.ckpt"), module)
+    load_compressed(Digits, tmp_path / "weights.ckpt")
+    again = trainer(callbacks=[])
+    loaded = load_compressed(Digits, tmp_path / "weights.ckpt")
+    again.strategy.connect(loaded)
+    again.save_checkpoint(tmp_path / "again.ckpt", weights_only=True)
+    assert same(load_compressed(Digits, tmp_path / "again.ckpt"), module)
+
+
+def test_a_plain_load_says_what_is_wrong(finished):
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        Digits.load_from_checkpoint(numbers(finished[1].glob("*.ckpt"))[-1])
+
+
+def test_numbers_of_heads_travel():
+    small, fresh = Transformer(), Transformer()
+    small.attention.num_heads = 2
+    conform_(fresh, record(small))
+    assert fresh.attention.num_heads == 2
+    conform_(fresh, record(Transformer()))
+    assert fresh.attention.num_heads == 4
+
+
+def test_shapes_conform_twice_and_there_and_back():
+    wide, narrow = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3)), torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3))
+    for target in (narrow, narrow, wide):
+        net = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3))
+        for _ in range(2):
+            conform_(net, record(target))
+        net.load_state_dict(target.state_dict())
+        assert net[0].out_channels == target[0].out_channels
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"shapes": {"net.0.weight": [4, 1, 3]}}, r"got one with the shape \[4, 1, 3\] for 'net.0.weight'"),
+        ({"shapes": {"net.0.weight": [4, 1, 3, -3]}}, "got one with the shape"),
+        ({"numbers": {"net.0": {"forward": 3}}}, "got one with forward=3 for 'net.0'"),
+        ({"numbers": {"": {"__class__": 3}}}, "got one with __class__=3"),
+    ],
+)
+def test_a_foreign_record_is_refused(change, message):
+    module = Digits()
+    with pytest.raises(ValueError, match=f"need a checkpoint of this model, {message}"):
+        conform_(module, record(module) | change)
+
+
+def test_the_structure_is_carried_once():
+    module = build()
+    run = fit(module, callback(), max_steps=2)
+    fit(module, callback(), max_steps=2)
+    checkpoint = run._checkpoint_connector.dump_checkpoint()
+    assert list(checkpoint["compression_structures"]) == [CHANNELS.key]
+    assert isinstance(module, L.LightningModule)
