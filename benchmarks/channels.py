@@ -27,7 +27,7 @@ from examples.fashion_mnist.models import ResNet
 from lightning_compress.channels import ChannelPruningCallback
 
 SETTINGS = ((20, 0.5, 16), (8, 0.53, 16), (8, 0.5, 8))
-"""Depth, share of MACs, ``round_to``; with 16 channels in its first stage, 53 % is what ResNet-8 reaches in sixteens."""
+"""Depth, share of MACs, ``round_to``; ResNet-8 reaches 53 % in sixteens: its first stage has 16 channels."""
 
 
 def main(seed: int = 0) -> None:

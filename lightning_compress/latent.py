@@ -14,7 +14,7 @@ https://arxiv.org/abs/2006.07253 (2020).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -120,6 +120,26 @@ class LatentWeights:
             mine = {name: weight for name, weight in weights.items() if name in projection.active}
             if mine:
                 projection.project_(mine)
+
+    def stages(self) -> Iterator[tuple[Projection, Mapping[str, Tensor]]]:
+        """Project copies of the latents: each projection in turn, with all weights as it leaves them.
+
+        Raises:
+            RuntimeError: in the end these are not what the parameters hold.
+        """
+        weights = {name: latent.clone() for name, latent in self._latents.items()}
+        for projection in self._projections:
+            mine = {name: weight for name, weight in weights.items() if name in projection.active}
+            if mine:
+                projection.project_(mine)
+                yield projection, weights
+        for name, weight in weights.items():
+            others = int(torch.count_nonzero((weight != self._weight(name)) & ~weight.isnan()))
+            if others:
+                raise RuntimeError(
+                    f"need {name!r} to hold its compressed weights, got others in {others} of {weight.numel()} places: "
+                    "something wrote into the parameter after the optimizer had stepped"
+                )
 
     @torch.no_grad()
     def adopt(self) -> None:

@@ -14,7 +14,7 @@ from lightning_compress.pruning import criteria
 from lightning_compress.pruning.criteria import Criterion, evidence_of
 from lightning_compress.pruning.inputs import InputSquares, check_inputs
 from lightning_compress.pruning.patterns import Pattern, Unstructured
-from lightning_compress.pruning.thresholds import find_cut, spare
+from lightning_compress.pruning.thresholds import each, find_cut, spare
 from lightning_compress.schedules import Cubic, Schedule
 from lightning_compress.targets import Selection, Target
 from lightning_compress.training import PRUNE, WeightCompression
@@ -129,8 +129,7 @@ class PruningCallback(WeightCompression):
         if evidence_of(self.criterion) != "nothing" and not self._evidence.keys() >= weights.keys():
             self.strength = 0.0  # nothing is known yet: wait for the first step
             return
-        groups = [list(weights)] if self.scope == "global" else [[name] for name in weights]
-        for names in groups:
+        for names in self._groups(weights):
             self._cut(names, weights)
 
     def project_(self, weights: Mapping[str, Tensor]) -> None:
@@ -141,6 +140,21 @@ class PruningCallback(WeightCompression):
     def backward_(self, gradients: Mapping[str, Tensor], latents: Mapping[str, Tensor]) -> None:
         if not self.regrow:
             self.project_(gradients)
+
+    def verify(self, weights: Mapping[str, Tensor]) -> None:
+        for names in self._groups(weights):
+            masks = {name: self._masks[name] != 0 for name in names}
+            group = shard_group([self.targets[name].parameter for name in names])
+            total = sum(each(sum(mask.numel() for mask in masks.values()), group))
+            pruned = sum(each(sum(int((~mask).sum()) for mask in masks.values()), group))
+            alive = sum(each(sum(int(weights[name][~mask].count_nonzero()) for name, mask in masks.items()), group))
+            tile = max(mask.numel() // max(1, self.pattern.units(mask.float()).numel()) for mask in masks.values())
+            asked = self.sparsity * self.strength
+            if alive or abs(pruned - asked * total) > tile:
+                raise RuntimeError(
+                    f"need {asked:.4%} of the {total} weights of {', '.join(names)} to be zero, got {pruned - alive}: "
+                    f"{pruned} are pruned, of which {alive} are not zero"
+                )
 
     def metrics(self) -> dict[str, float]:
         return {
@@ -163,6 +177,10 @@ class PruningCallback(WeightCompression):
         wide = self._inputs is None
         self._evidence = {name: (value if wide else value[:1]).clone() for name, value in tensors["evidence"].items()}
 
+    def _groups(self, weights: Mapping[str, Tensor]) -> list[list[str]]:
+        """Names of the weights that are ranked against each other."""
+        return [list(weights)] if self.scope == "global" else [[name] for name in weights]
+
     def _scores(self, weights: Mapping[str, Tensor]) -> Iterator[Tensor]:
         """Scores of the pattern's units, a tensor at a time."""
         for name, weight in weights.items():
@@ -183,14 +201,13 @@ class PruningCallback(WeightCompression):
         passed = 0
         for name, scores in zip(names, self._scores(mine), strict=True):
             spared, passed = spare(scores, cut, passed)
-            mask = self.pattern.spread(spared, mine[name].shape)
-            if not mask.any() and name not in self._warned:
+            word = self._masks[name] = _word(self.pattern.spread(spared, mine[name].shape), mine[name])
+            if word.numel() and not word.amin() and name not in self._warned:  # amin is far faster than any
                 self._warned.add(name)
                 rank_zero_warn(
                     f"every weight of {name!r} is pruned and nothing passes through: add it to exclude, ask for less "
                     "sparsity or prune each layer alike with scope='layer'"
                 )
-            self._masks[name] = _word(mask, mine[name])
 
 
 def _word(mask: Tensor, weight: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["Cut", "Scores", "find_cut", "spare"]
+__all__ = ["Cut", "Scores", "each", "find_cut", "spare"]
 
 Scores: TypeAlias = Callable[[], Iterable[Tensor]]
 """A stream of float32 scores: each call starts it anew."""
@@ -70,7 +70,7 @@ def find_cut(scores: Scores, share: float, group: dist.ProcessGroup | None = Non
         return Cut(-math.inf, 0, 0)
     value, smaller, equal = _select(scores, count, total, sample, group)
     rank = 0 if group is None else dist.get_rank(group)
-    before = sum(_each(equal, group)[:rank])
+    before = sum(each(equal, group)[:rank])
     return Cut(value, min(max(count - smaller - before, 0), equal), equal)
 
 
@@ -185,10 +185,10 @@ def _around(scores: Scores, value: float) -> tuple[int, int]:
 
 
 def _sum(number: int, group: dist.ProcessGroup | None) -> int:
-    return sum(_each(number, group))
+    return sum(each(number, group))
 
 
-def _each(number: int, group: dist.ProcessGroup | None) -> list[int]:
+def each(number: int, group: dist.ProcessGroup | None) -> list[int]:
     """The number of every process, in the order of their ranks."""
     if group is None:
         return [number]

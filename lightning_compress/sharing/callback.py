@@ -11,7 +11,6 @@ from torch import Tensor
 
 from lightning_compress.latent import gather, shard_group
 from lightning_compress.schedules import Cubic, Schedule
-from lightning_compress.sharing import gradients as shared_gradients
 from lightning_compress.sharing.gradients import Gradient
 from lightning_compress.sharing.kmeans import Init, assign, fit, linear
 from lightning_compress.sharing.totals import totals
@@ -27,10 +26,11 @@ class WeightSharingCallback(WeightCompression):
     """Let the weights of a layer, or of all layers, hold few distinct values, and train these values.
 
     K-means groups the weights; every weight holds the mean of its cluster. While the schedule ramps, the number of
-    clusters falls by equal ratios from 255 to ``clusters``: they are fitted anew every ``every_n_steps`` optimizer
-    steps, and in between weights go on learning behind the values that they hold, so that one may join another cluster
-    at every step. Once the ramp is done the clusters stay, and the gradients of a cluster's weights are shared: what is
-    trained from then on are the values (Deep Compression's trained quantization; ``schedule=Step(0.5)`` is that alone).
+    clusters falls by equal ratios from 255 to ``clusters``, fitted anew every ``every_n_steps`` optimizer steps. In
+    between each weight learns behind the value that it holds, which moves by the mean of what its weights have learnt,
+    and joins another cluster as soon as that is nearer. With ``gradient`` the clusters stay once the ramp is done: what
+    is trained from then on are the shared values, by the summed gradients of their weights or the mean of them, as in
+    Deep Compression (with ``schedule=Step(0.5)``, that is all that is done).
 
     A weight that pruning has set to zero stays zero: zero is then one of the ``clusters`` values.
 
@@ -41,8 +41,9 @@ class WeightSharingCallback(WeightCompression):
         schedule: progress of the run -> how far the number of clusters has come down.
         every_n_steps: optimizer steps between two fits of the codebook while the schedule ramps.
         init: where k-means starts from; see :mod:`~lightning_compress.sharing.kmeans`.
-        gradient: how gradients are shared; see :mod:`~lightning_compress.sharing.gradients`. The mean suits the dense
-            model's learning rate; the sum is larger by the size of a cluster, which Adam cancels and SGD does not.
+        gradient: once the ramp is done, keep the clusters and train their values alone by what this function makes of
+            the gradients of their weights; see :mod:`~lightning_compress.sharing.gradients`. By default weights go on
+            learning behind the values that they hold, and change clusters, to the end.
         include: patterns of parameters to share; see :func:`~lightning_compress.targets.select`.
         exclude: patterns of parameters to leave alone.
 
@@ -78,7 +79,7 @@ class WeightSharingCallback(WeightCompression):
         schedule: Schedule = Cubic(begin=0.15, until=0.9),
         every_n_steps: int = 50,
         init: Init = linear,
-        gradient: Gradient = shared_gradients.mean,
+        gradient: Gradient | None = None,
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
     ) -> None:
@@ -113,7 +114,8 @@ class WeightSharingCallback(WeightCompression):
 
     def describe(self) -> str:
         gradient, init = (getattr(each, "__name__", repr(each)) for each in (self.gradient, self.init))
-        return f"{self.clusters} values, {self.scope} scope, {init} start, gradients {gradient}, {self.schedule}"
+        shared = "" if self.gradient is None else f", then trained by the {gradient} of gradients"
+        return f"{self.clusters} values, {self.scope} scope, {init} start, {self.schedule}{shared}"
 
     def update(self, weights: Mapping[str, Tensor]) -> None:
         for names in self._codebooks(weights):
@@ -128,10 +130,16 @@ class WeightSharingCallback(WeightCompression):
 
     def backward_(self, gradients: Mapping[str, Tensor], latents: Mapping[str, Tensor]) -> None:
         for names in self._codebooks(gradients):
-            if self._found:
-                self._share_(names, gradients)
+            if self._found and self.gradient is not None:
+                self._share_(names, gradients, self.gradient)
             else:
                 self._reassign(names, latents)
+
+    def verify(self, weights: Mapping[str, Tensor]) -> None:
+        for names in self._codebooks(weights):
+            values = len(torch.unique(torch.cat([weights[name].flatten() for name in names])))
+            if values > self.entries:
+                raise RuntimeError(f"need at most {self.entries} distinct values in {', '.join(names)}, got {values}")
 
     def metrics(self) -> dict[str, float]:
         key = "clusters" if self.include == ("*",) else f"clusters/{','.join(self.include)}"
@@ -162,7 +170,8 @@ class WeightSharingCallback(WeightCompression):
         """Codes of weights of which some have become zero and some others are zero no more, and the codes' values."""
         codes = {name: self._codes[name].masked_fill(weights[name] == 0, 0) for name in names}
         sums, counts = self._totals(names, weights, codes)
-        if torch.count_nonzero(counts) > self.entries:  # zeros have come, and no entry is left for them
+        # Zeros have come, and no entry is left for them; or all weights were zero, and some are no more.
+        if torch.count_nonzero(counts) > self.entries or not counts[1:].any():
             codes = self._fitted(names, weights)
             sums, counts = self._totals(names, weights, codes)
         table = sums / counts.clamp(min=1)
@@ -192,9 +201,9 @@ class WeightSharingCallback(WeightCompression):
             nearest = _nearest(latents[name], sums / counts.clamp(min=1), counts)
             self._codes[name] = nearest.to(codes.dtype).masked_fill_(codes == 0, 0)
 
-    def _share_(self, names: Sequence[str], gradients: Mapping[str, Tensor]) -> None:
+    def _share_(self, names: Sequence[str], gradients: Mapping[str, Tensor], rule: Gradient) -> None:
         """Give all weights of a cluster one gradient; what is zero has no share, and may grow back by its own."""
-        shared = self.gradient(*self._totals(names, gradients, self._codes))
+        shared = rule(*self._totals(names, gradients, self._codes))
         for name in names:
             codes, gradient = self._codes[name], gradients[name]
             gradient.copy_(torch.where(codes == 0, gradient, _look_up(shared.to(gradient.dtype), codes)))

@@ -15,6 +15,7 @@ Dally, "Deep Compression", https://arxiv.org/abs/1510.00149 (2016).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -30,6 +31,7 @@ _Array: TypeAlias = NDArray[np.floating]
 _Indices: TypeAlias = NDArray[np.integer]
 
 _SAMPLE = 1 << 16
+_CELLS = 1 << 12
 _PATIENCE = 1000  # steps of Lloyd's algorithm; with hundreds of clusters the last digits take very many
 
 
@@ -134,7 +136,24 @@ def assign(values: Tensor, codebook: Tensor) -> Tensor:
     """
     wide = torch.promote_types(values.dtype, torch.float32)  # halfway between two bfloat16 there may be none
     between = codebook[:-1].to(wide).lerp(codebook[1:].to(wide), 0.5)
-    return torch.bucketize(values.to(wide), between, out_int32=True)
+    values = values.to(wide)
+    if len(between) < 2 or values.numel() < _CELLS or not values.is_cpu:
+        return torch.bucketize(values, between, out_int32=True)
+    # A processor that guesses branches is slow in a binary search. Cut the line into cells, so small that no two
+    # boundaries share one (as a rule): the cell of a value says which boundary to compare it with.
+    places = _cells(between, between)
+    if (places[1:] == places[:-1]).any():
+        return torch.bucketize(values, between, out_int32=True)
+    passed = torch.bucketize(torch.arange(_CELLS, dtype=torch.int32), places, out_int32=True)
+    codes = passed.index_select(0, _cells(values.flatten(), between))
+    ahead = torch.cat([between, between.new_full((1,), math.inf)]).index_select(0, codes)
+    return codes.add_(values.flatten() > ahead).view(values.shape)
+
+
+def _cells(values: Tensor, between: Tensor) -> Tensor:
+    """Where on the line from the first boundary to the last each value lies, as one of ``_CELLS`` steps."""
+    places = (values - between[0]).mul_((_CELLS - 1) / (between[-1] - between[0]))
+    return places.clamp_(0, _CELLS - 1).nan_to_num_().int()
 
 
 def _sorted(values: Tensor) -> _Array:
@@ -168,6 +187,8 @@ def _ends(ordered: _Array, centres: _Array) -> _Indices:
 
 def _move(ordered: _Array, sums: _Array, ends: _Indices, clusters: int) -> _Indices:
     """Merge the two neighbours that cost least, or none if a cluster is missing, and cut where that gains more."""
+    if clusters == 1:
+        return ends
     merged, cost = ends, 0.0
     if len(ends) > clusters:
         costs = _ward(sums, ends[:-2], ends[1:-1], ends[2:])

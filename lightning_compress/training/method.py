@@ -99,6 +99,13 @@ class Method(ABC):
         """See latents and gradients (at the projected weights) before an optimizer steps; nothing by default."""
         return
 
+    def verify(self, weights: Mapping[str, Tensor]) -> None:
+        """Raise RuntimeError, with numbers, if ``weights`` do not keep what this method promises; nothing by default.
+
+        They are the parameters that it is active for, as this projection left them, at the present strength.
+        """
+        return
+
     def metrics(self) -> dict[str, float]:
         """Numbers to log after an update, by name."""
         return {}

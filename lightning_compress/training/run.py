@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -17,7 +18,7 @@ from torch.optim import LBFGS, Optimizer
 from lightning_compress.latent import LatentWeights, local
 from lightning_compress.targets import Selection, Target
 from lightning_compress.training.averages import Average, averaging_first
-from lightning_compress.training.method import Method
+from lightning_compress.training.method import PRUNE, Method
 from lightning_compress.training.monitors import MonitorGate
 
 __all__ = ["CompressionRun"]
@@ -171,6 +172,7 @@ class CompressionRun:
     def settle(self) -> None:
         """Training is over: what the parameters hold now, projected a last time, is the model."""
         self._latents.adopt()
+        self._verify()
         self._latents.drop()
         for method in self.methods:
             if method.strength < 1.0:
@@ -200,6 +202,18 @@ class CompressionRun:
         if due:
             self._latents.renew(due)
             self._fresh = due
+            if torch.is_anomaly_enabled():  # Trainer(detect_anomaly=True)
+                self._verify()
+
+    @torch.no_grad()
+    def _verify(self) -> None:
+        """Let the methods see whether what they promise holds; what is pruned, also after those that follow."""
+        done: list[Method] = []
+        for projection, weights in self._latents.stages():
+            done = [method for method in self._ordered if method is projection or method in done]
+            for method in done:
+                if method is projection or method.rank == PRUNE:
+                    method.verify({name: weight for name, weight in weights.items() if name in method.active})
 
 
 def _after_step(latents: LatentWeights, names: Sequence[str], *_: Any) -> None:

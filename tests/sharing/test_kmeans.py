@@ -114,3 +114,21 @@ def test_refuses_what_is_no_number(bad):
 def test_refuses_no_clusters():
     with pytest.raises(ValueError, match="need clusters >= 1, got clusters=0"):
         fit(torch.ones(3), 0)
+
+
+@pytest.mark.parametrize("clusters", [1, 2, 3, 16, 255])
+@pytest.mark.parametrize("kind", ["normal", "tailed"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_many_values_are_assigned_as_few_are(kind, clusters, dtype):
+    values = sample(kind, 20_000).to(dtype)
+    codebook = fit(values, clusters)
+    wide = torch.promote_types(dtype, torch.float32)
+    between = codebook[:-1].to(wide).lerp(codebook[1:].to(wide), 0.5)
+    values = torch.cat([values, codebook, between.to(dtype), torch.tensor([-1e30, 1e30]).to(dtype)])
+    expected = np.searchsorted(between.numpy(), values.to(wide).numpy(), side="left")
+    np.testing.assert_array_equal(assign(values, codebook).numpy(), expected)
+
+
+def test_assigning_survives_what_is_no_number():
+    values = torch.full((10_000,), float("nan"))
+    assert len(assign(values, torch.tensor([0.0, 1.0, 2.0]))) == 10_000

@@ -1,0 +1,156 @@
+"""Distillation on Fashion-MNIST: what a ResNet-8 gains from a ResNet-20, and what a step costs.
+
+    python -m benchmarks.distillation
+
+20,000 images, 3 epochs, SGD, OneCycle 0.2, batch 128, no augmentation; test accuracy after the last step. The trained
+teacher and its cached outputs are kept in ``runs/benchmarks/distillation``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+
+from examples.distillation import ResNetClassifier
+from examples.fashion_mnist import FashionClassifier, FashionData, LeNet300
+from lightning_compress import PruningCallback
+from lightning_compress.distillation import Cache, DistillationModule, Term, cache_outputs, losses
+
+FOLDER = Path("runs/benchmarks/distillation")
+ALPHA = 0.5
+TERMS = (Term(losses.Correlation(beta=2.0, gamma=2.0)),)
+QUIET: dict[str, Any] = {
+    "accelerator": "cpu",
+    "devices": 1,
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+    "limit_val_batches": 0,
+}
+
+
+def fit(module: LightningModule, seed: int) -> float:
+    """Train with the recipe; accuracy on the test images, in percent."""
+    trainer = Trainer(**QUIET, max_epochs=3)
+    data = FashionData(images=20_000, seed=seed)
+    trainer.fit(module, data)
+    if not (path := FOLDER / "teacher.ckpt").exists():
+        trainer.save_checkpoint(path)
+    return 100 * trainer.test(module, data, verbose=False)[0]["test_acc"]
+
+
+def teacher() -> ResNetClassifier:
+    """The trained ResNet-20."""
+    if not (path := FOLDER / "teacher.ckpt").exists():
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        seed_everything(0, verbose=False)
+        print(f"teacher: {fit(ResNetClassifier(20), seed=0):.2f} %", flush=True)
+    return ResNetClassifier.load_from_checkpoint(path)
+
+
+def cached() -> Cache:
+    """What the teacher answers for the training images."""
+    if not (path := FOLDER / "cache").exists():
+        data = FashionData(images=20_000)
+        data.setup("fit")
+        return cache_outputs(teacher(), data.train_dataloader(), path)
+    return Cache(path)
+
+
+def accuracies(seeds: int) -> None:
+    """Student alone and taught, over seeds."""
+    rows: dict[str, list[float]] = {"alone": [], "taught": []}
+    for seed in range(seeds):
+        for name, found in rows.items():
+            seed_everything(seed, verbose=False)
+            student = ResNetClassifier(8)
+            module = student if name == "alone" else DistillationModule(student, cached(), TERMS, alpha=ALPHA)
+            found.append(fit(module, seed))
+            print(f"seed {seed} {name}: {found[-1]:.2f} %", flush=True)
+    print_table(rows)
+
+
+class Lap(Callback):
+    """Process time of each training step, data loading left out."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def on_train_batch_start(self, *args: object) -> None:
+        self._begin = time.process_time()
+
+    def on_train_batch_end(self, *args: object) -> None:
+        self.seconds.append(time.process_time() - self._begin)
+
+
+def step_seconds(master: LightningModule | Cache | None, data: FashionData, steps: int = 12) -> float:
+    """Median time of one step of the student, taught by ``master`` or alone."""
+    seed_everything(0, verbose=False)
+    student, lap = ResNetClassifier(8), Lap()
+    module = student if master is None else DistillationModule(student, master, TERMS, alpha=ALPHA)
+    trainer = Trainer(**QUIET, max_steps=steps, callbacks=[lap])
+    trainer.fit(module, data)
+    return statistics.median(lap.seconds[2:])
+
+
+def costs(rounds: int) -> None:
+    """Step time of each teacher against the student alone, in turns: A B C A B C."""
+    data = FashionData(images=20_000)
+    masters = {"live": teacher(), "cached": cached()}
+    ratios: dict[str, list[float]] = {name: [] for name in masters}
+    for _ in range(rounds):
+        alone = step_seconds(None, data)
+        for name, master in masters.items():
+            ratios[name].append(step_seconds(master, data) / alone)
+    for name, found in ratios.items():
+        print(f"step {name:8} {statistics.median(found):.3f} x alone  {[round(one, 3) for one in sorted(found)]}")
+
+
+def pruned(seeds: int) -> None:
+    """LeNet-300-100 pruned to 98 % while it trains (60,000 images, 10 epochs), alone and taught by its dense twin."""
+    rows: dict[str, list[float]] = {"dense": [], "pruned": [], "pruned, taught": []}
+    for seed in range(seeds):
+        dense = None
+        for name, found in rows.items():
+            seed_everything(seed, verbose=False)
+            student = FashionClassifier(LeNet300())
+            dense = dense or student
+            module = DistillationModule(student, dense, TERMS, alpha=ALPHA) if "taught" in name else student
+            callbacks = [PruningCallback(sparsity=0.98)] if "pruned" in name else []
+            one = Trainer(**QUIET, max_epochs=10, callbacks=callbacks)
+            one.fit(module, FashionData(seed=seed))
+            found.append(100 * one.test(module, FashionData(), verbose=False)[0]["test_acc"])
+    print_table(rows)
+
+
+def print_table(rows: dict[str, list[float]]) -> None:
+    """Mean and standard deviation of each row."""
+    for name, found in rows.items():
+        spread = statistics.stdev(found) if len(found) > 1 else 0.0
+        print(f"{name:15} {statistics.mean(found):.2f} +- {spread:.2f} %  {[round(one, 2) for one in found]}")
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3, help="0: no accuracies")
+    parser.add_argument("--rounds", type=int, default=7, help="0: no step costs")
+    parser.add_argument("--pruned", type=int, default=0, help="seeds of the pruned LeNet")
+    arguments = parser.parse_args()
+    if arguments.rounds:
+        costs(arguments.rounds)
+    if arguments.seeds:
+        accuracies(arguments.seeds)
+    if arguments.pruned:
+        pruned(arguments.pruned)
+
+
+if __name__ == "__main__":
+    main()

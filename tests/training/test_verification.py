@@ -1,0 +1,92 @@
+"""A promise that does not hold stops the run, with numbers: at its end, and on demand after every update."""
+
+import lightning as L
+import pytest
+import torch
+
+from lightning_compress import NM, Block, PruningCallback
+from lightning_compress.latent import LatentWeights
+from lightning_compress.schedules import Constant, Linear
+from lightning_compress.sharing import WeightSharingCallback
+from lightning_compress.targets import select
+from tests.toys import build, fit
+
+
+class Forgetful(PruningCallback):
+    """Lets five pruned weights live."""
+
+    def project_(self, weights):
+        super().project_(weights)
+        weights["net.9.weight"].view(-1)[:20] = 0.125
+
+
+class Lazy(PruningCallback):
+    """Prunes half of what was asked."""
+
+    def update(self, weights):
+        asked, self.sparsity = self.sparsity, self.sparsity / 2
+        super().update(weights)
+        self.sparsity = asked
+
+
+class Generous(WeightSharingCallback):
+    """Adds values to the codebook."""
+
+    def project_(self, weights):
+        super().project_(weights)
+        weights["net.9.weight"].view(-1)[:3] = torch.tensor([0.125, 0.25, 0.5])
+
+
+BROKEN = [
+    (lambda: Forgetful(0.9, schedule=Constant()), r"need 90.0000% of the 3592 weights .*, of which 1?\d are not zero"),
+    (
+        lambda: Lazy(0.5, schedule=Constant()),
+        "need 50.0000% of the 3592 weights .* to be zero, got 898: 898 are pruned",
+    ),
+    (lambda: Generous(4, schedule=Constant()), "need at most 4 distinct values in net.9.weight, got 7"),
+]
+
+
+class Count(L.Callback):
+    def __init__(self):
+        self.steps = 0
+
+    def on_train_batch_end(self, *_):
+        self.steps += 1
+
+
+@pytest.mark.parametrize(("callback", "message"), BROKEN)
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_broken_promise_stops_the_run(callback, message, debug):
+    count = Count()
+    with pytest.raises(RuntimeError, match=message):
+        fit(build(), callback(), count, max_epochs=1, detect_anomaly=debug)
+    assert count.steps == (0 if debug else 12)
+
+
+def test_a_parameter_that_another_hand_changed_is_found():
+    callback = WeightSharingCallback(2)
+    net = torch.nn.Sequential(torch.nn.Linear(3, 1))
+    callback.begin(select(net))
+    callback.strength = 1.0
+    weights = LatentWeights({"0.weight": net[0].weight}, [callback])
+    weights.renew([callback])
+    with torch.no_grad():
+        list(weights.stages())
+        net[0].weight[0, 1] = 7.0
+        with pytest.raises(RuntimeError, match="need '0.weight' to hold its compressed weights, got others in 1 of 3"):
+            list(weights.stages())
+
+
+@pytest.mark.parametrize(
+    "callbacks",
+    [
+        lambda: [PruningCallback(0.9, schedule=Linear(0.1, 0.8)), WeightSharingCallback(4, schedule=Linear(0.1, 0.8))],
+        lambda: [PruningCallback(pattern=NM(2, 4), schedule=Linear(0.1, 0.8), exclude=("net.0",))],
+        lambda: [
+            PruningCallback(0.7, pattern=Block(2, 4), scope="layer", schedule=Linear(0.1, 0.8), exclude=("net.0",))
+        ],
+    ],
+)
+def test_promises_hold_after_every_update(callbacks):
+    fit(build(), *callbacks(), max_epochs=1, detect_anomaly=True)
