@@ -32,6 +32,10 @@ class Projection(Protocol):
     def active(self) -> Collection[str]:
         """Names of the parameters that are projected now; empty before the method begins."""
 
+    @property
+    def still(self) -> bool:
+        """Whether ``P`` is a mask whose zeros also mask the gradient: behind them latents stand still until renewed."""
+
     def update(self, weights: Mapping[str, Tensor]) -> None:
         """Renew what ``P`` depends on (masks, codebooks) from the weights as earlier projections left them."""
 
@@ -45,15 +49,16 @@ class Projection(Protocol):
 class LatentWeights:
     """The latents of some parameters, exchanged with the parameters in place.
 
-    A parameter that no projection is active for is its own latent: it costs no memory and no time. Sharded
-    parameters (``DTensor``) are worked on shard by shard.
+    A parameter that no projection is active for is its own latent: it costs no memory and no time. One behind whose
+    masks latents stand still is left in place while its optimizer steps, and masked again; its latent is brought up to
+    date when it is needed. Sharded parameters (``DTensor``) are worked on shard by shard.
 
     Args:
         parameters: name -> parameter.
         projections: applied one after the other, ``P3(P2(P1(latent)))``.
 
     >>> class Sign:
-    ...     active = ("p",)
+    ...     active, still = ("p",), False
     ...     def project_(self, weights):
     ...         for weight in weights.values():
     ...             weight.sign_()
@@ -70,6 +75,7 @@ class LatentWeights:
         self._projections = tuple(projections)
         self._latents: dict[str, Tensor] = {}
         self._restored: set[str] = set()
+        self._still: set[str] = set()  # names whose latents lag behind, where their masks let weights learn
 
     @property
     def latents(self) -> Mapping[str, Tensor]:
@@ -78,32 +84,45 @@ class LatentWeights:
 
     @property
     def restored(self) -> frozenset[str]:
-        """Names of the parameters that hold their latents at this moment: their optimizer is stepping."""
+        """Names of the parameters that their optimizer is about to step, or steps at this moment."""
         return frozenset(self._restored)
 
     @torch.no_grad()
     def restore(self, names: Iterable[str]) -> None:
         """``p = latent`` for those of the named parameters that have a latent."""
         known = [name for name in names if name in self._latents]
-        if known:
-            torch._foreach_copy_([self._weight(name) for name in known], [self._latents[name] for name in known])
+        moving = [name for name in known if name not in self._still]
+        if moving:
+            torch._foreach_copy_([self._weight(name) for name in moving], [self._latents[name] for name in moving])
         self._restored.update(known)
 
     @torch.no_grad()
     def compress(self, names: Iterable[str]) -> None:
         """``latent = p ; p = P(latent)`` for those of the named parameters that a projection is active for."""
         names = self._active(names)
-        self._take(names)
+        self._take([name for name in names if name not in self._still])
         self._project(names)
 
     @torch.no_grad()
     def renew(self, due: Collection[Projection]) -> None:
         """Update the projections that are due, each from the weights as those before it left them, and project anew."""
+        self._wake()
         names = self._active(self._parameters)
         held = [name for name in names if name not in self._restored]
         self.restore(held)
         self._take([name for name in names if name not in self._latents])
         self._project(names, due)
+
+    @torch.no_grad()
+    def catch_up(self) -> None:
+        """Bring all latents up to date: where a mask lets weights learn, the parameter is the latent."""
+        for name in self._still:
+            latent = self._latents[name]
+            kept = torch.ones_like(latent)
+            for projection in self._projections:
+                if projection.still and name in projection.active:
+                    projection.project_({name: kept})
+            latent.copy_(torch.where(kept != 0, self._weight(name), latent))
 
     @torch.no_grad()
     def backward(self, gradients: Mapping[str, Tensor]) -> None:
@@ -127,6 +146,7 @@ class LatentWeights:
         Raises:
             RuntimeError: in the end these are not what the parameters hold.
         """
+        self.catch_up()
         weights = {name: latent.clone() for name, latent in self._latents.items()}
         for projection in self._projections:
             mine = {name: weight for name, weight in weights.items() if name in projection.active}
@@ -145,13 +165,17 @@ class LatentWeights:
     def adopt(self) -> None:
         """Take what another hand (weight averaging, say) wrote into the parameters as their latents, and project it."""
         held = {name: self._weight(name).clone() for name in self._latents}
+        before = {name: latent.clone() for name, latent in self._latents.items()}
+        self._wake()
         self.restore(held)
         self._project(list(held))
         changed = [name for name in held if not torch.equal(self._weight(name), held[name])]
         if changed:
+            self._wake()
             self.restore(held)
             for name in changed:
-                self._weight(name).copy_(held[name])
+                # What was zero in all that was averaged, and is not masked now, would be a zero too many.
+                self._weight(name).copy_(torch.where(held[name] == 0, before[name], held[name]))
             self.compress(held)
 
     def load(self, latents: Mapping[str, Tensor]) -> None:
@@ -168,9 +192,11 @@ class LatentWeights:
                     "resume with the include and exclude patterns that the checkpoint was written with"
                 )
             self._latents[name] = shard(latent.to(parameter.device, parameter.dtype), parameter).clone()
+        self._still.update(name for name in latents if self._stands(name))
 
     def save(self) -> dict[str, Tensor]:
         """Name -> unsharded latent, as ``load`` takes them. Sharded latents are gathered: call it on every rank."""
+        self.catch_up()
         return {name: gather(latent, self._parameters[name]) for name, latent in self._latents.items()}
 
     def replace(self, parameters: Mapping[str, Tensor], narrow: Callable[[str, Tensor], Tensor]) -> None:
@@ -190,10 +216,19 @@ class LatentWeights:
     def drop(self) -> None:
         """Forget the latents; the parameters keep what they hold."""
         self._latents.clear()
+        self._still.clear()
         self._restored.clear()
 
     def _active(self, names: Iterable[str]) -> list[str]:
         return [name for name in names if any(name in projection.active for projection in self._projections)]
+
+    def _stands(self, name: str) -> bool:
+        return all(projection.still for projection in self._projections if name in projection.active)
+
+    def _wake(self) -> None:
+        """From here on latents are exchanged with their parameters, until they are projected again."""
+        self.catch_up()
+        self._still.clear()
 
     def _take(self, names: Sequence[str]) -> None:
         known = [name for name in names if name in self._latents]
@@ -212,6 +247,7 @@ class LatentWeights:
             if mine:
                 projection.project_(mine)
         self._restored.difference_update(names)
+        self._still.update(name for name in names if self._stands(name))
 
     def _weight(self, name: str) -> Tensor:
         return local(self._parameters[name].detach())

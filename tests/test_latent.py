@@ -9,6 +9,8 @@ from lightning_compress.latent import LatentWeights
 class Keep:
     """Projects onto the weights above a bound, which update sets to the mean; the gradient is halved on the way."""
 
+    still = False
+
     def __init__(self, active, bound=0.0):
         self.active, self.bound = set(active), bound
 
@@ -25,6 +27,8 @@ class Keep:
 
 
 class Round:
+    still = False
+
     def __init__(self, active):
         self.active = set(active)
 

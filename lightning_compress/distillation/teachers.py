@@ -166,8 +166,9 @@ class EMA(Live):
         weights: list[Tensor] = list(student.parameters())
         if averages:
             torch._foreach_lerp_(averages, weights, 1 - self.decay)
-        for average, buffer in zip(self.module.buffers(), student.buffers(), strict=True):
-            average.copy_(buffer)
+        buffers = dict(student.named_buffers())  # quantizers that came later bring their own
+        for name, average in self.module.named_buffers():
+            average.copy_(buffers[name])
 
     def state_dict(self) -> dict[str, Any]:
         return {"module": self.module.state_dict(), "step": self._step}

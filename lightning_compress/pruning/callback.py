@@ -90,6 +90,11 @@ class PruningCallback(WeightCompression):
     def settled(self) -> bool:
         return super().settled and not self.regrow
 
+    @property
+    def still(self) -> bool:
+        # A criterion that reads gradients scores masked weights too, by their latents.
+        return not self.regrow and (self.settled or evidence_of(self.criterion) != "gradient")
+
     def begin(self, selection: Selection) -> None:
         super().begin(selection)
         self._masks: dict[str, Tensor] = {}  # all bits set where a weight is kept, in the weight's width

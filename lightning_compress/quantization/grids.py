@@ -17,7 +17,7 @@ __all__ = ["Granularity", "Grid", "PerChannel", "PerGroup", "PerTensor", "precis
 
 
 class Granularity(Protocol):
-    """Which weights share a scale."""
+    """Which weights share a scale; inherit from it, so that a YAML takes your class for a granularity."""
 
     def check(self, name: str, shape: torch.Size) -> None:
         """Raise ValueError if the weight ``name`` of this shape cannot be cut into such rows."""
@@ -27,7 +27,7 @@ class Granularity(Protocol):
 
 
 @dataclass(frozen=True)
-class PerTensor:
+class PerTensor(Granularity):
     """One scale for the whole weight.
 
     >>> PerTensor().rows(torch.zeros(8, 4, 3, 3)).shape
@@ -42,7 +42,7 @@ class PerTensor:
 
 
 @dataclass(frozen=True)
-class PerChannel:
+class PerChannel(Granularity):
     """One scale for each index of the first dimension: the output channels of linear layers and convolutions.
 
     >>> PerChannel().rows(torch.zeros(8, 4, 3, 3)).shape
@@ -57,7 +57,7 @@ class PerChannel:
 
 
 @dataclass(frozen=True)
-class PerGroup:
+class PerGroup(Granularity):
     """One scale for every ``size`` consecutive inputs of an output: what four-bit kernels of linear layers read.
 
     Args:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
@@ -81,7 +82,7 @@ class Trace(TorchFunctionMode):
         self.operations: list[Operation] = []
         self.calls: list[Call] = []
         self.notes: dict[int, Any] = {}
-        self._module = module
+        self._names = {id(submodule): name for name, submodule in module.named_modules()}
         self._note = note
         self._values: dict[int, int] = {}  # id of a tensor -> its value now
         self._kept: list[Tensor] = []  # held, so that no id is used twice
@@ -90,9 +91,9 @@ class Trace(TorchFunctionMode):
         self._handles: list[Any] = []
 
     def __enter__(self) -> Trace:
-        for name, submodule in self._module.named_modules():
-            self._handles.append(submodule.register_forward_pre_hook(self._begin))
-            self._handles.append(submodule.register_forward_hook(self._end(name), always_call=True))
+        # Hooks of all modules, not of these: a copy made in the meantime (a teacher, an average) takes none along.
+        self._handles.append(register_module_forward_pre_hook(self._begin))
+        self._handles.append(register_module_forward_hook(self._end, always_call=True))
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -129,16 +130,15 @@ class Trace(TorchFunctionMode):
                 self.notes[self._count] = self._note(tensor)
         return self._count
 
-    def _begin(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+    def _begin(self, module: nn.Module, args: Any) -> None:
+        if id(module) not in self._names:
+            return
         first = self.value(args[0]) if args and isinstance(args[0], Tensor) else -1
         self._count += 1
         self._open.append(_Open(first, self._open[0].outermost if self._open else self._count))
 
-    def _end(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def end(module: nn.Module, args: Any, output: Any) -> None:
-            if self._open:
-                call = self._open.pop()
-                result = self.value(output) if isinstance(output, Tensor) else -1
-                self.calls.append(Call(name, call.input, result, call.outermost))
-
-        return end
+    def _end(self, module: nn.Module, args: Any, output: Any) -> None:
+        if id(module) in self._names and self._open:
+            call = self._open.pop()
+            result = self.value(output) if isinstance(output, Tensor) else -1
+            self.calls.append(Call(self._names[id(module)], call.input, result, call.outermost))

@@ -25,6 +25,7 @@ class WeightCompression(Method, Callback):
     ========================  =============================================================================
     ``on_fit_start``          choose the targets, refuse what cannot work, print the plan
     ``on_train_start``        take up the state of a checkpoint, project
+    ``on_train_batch_start``  the first of an epoch: project what another callback wrote into the parameters
     ``on_before_optimizer_step``  the optimizer's parameters hold their latents until it has stepped
     ``on_train_batch_end``    update masks, codebooks, grids where due
     ``on_fit_end``            project a last time, drop the latents
@@ -92,6 +93,10 @@ class WeightCompression(Method, Callback):
         self.restore()
         if self._run and self._run.methods[-1] is self:
             self._run.start()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0 and self._driven:
+            self._driven.adopt()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         if self._driven:

@@ -75,6 +75,11 @@ class Method(ABC):
         """Whether nothing is left to update; by default once strength 1 is reached."""
         return self.strength == 1.0
 
+    @property
+    def still(self) -> bool:
+        """Whether the projection is a mask behind which latents stand still; see :class:`~.latent.Projection`."""
+        return False
+
     @abstractmethod
     def check(self, target: Target) -> None:
         """Raise ValueError, naming the target and the fix, if this method cannot compress it."""

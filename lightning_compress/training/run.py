@@ -125,7 +125,8 @@ class CompressionRun:
 
     def after_batch(self) -> None:
         """The optimizers have stepped, or not: project what is left, and update the methods that are due."""
-        self._latents.compress(self._latents.restored)  # a GradScaler skipped the step, and its hook with it
+        if self._latents.restored:  # a GradScaler skipped the step, and its hook with it
+            self._latents.compress(self._latents.restored)
         if self._trainer.global_step != self._step:
             self._renew()
             self._step = self._trainer.global_step
@@ -153,6 +154,7 @@ class CompressionRun:
             parameters: name -> new parameter, for those that were replaced.
             narrow: name, tensor of the shape of the old parameter -> the same for the new one.
         """
+        self._latents.catch_up()
         for method in self.methods:
             state = method.tensors()
             method.targets = {
@@ -168,6 +170,10 @@ class CompressionRun:
         self._parameters.update({name: p for name, p in parameters.items() if name in self._parameters})
         self._latents.replace(parameters, narrow)
         self.average = Average(self._trainer.callbacks, self._module, self._targets, self._latents)  # type: ignore[attr-defined]
+
+    def adopt(self) -> None:
+        """An epoch begins, at which another callback may have written into the parameters (SWA, say): project that."""
+        self._latents.adopt()
 
     def settle(self) -> None:
         """Training is over: what the parameters hold now, projected a last time, is the model."""

@@ -213,12 +213,14 @@ def _ranges() -> list[float]:
     return [float(bound) for q in quantizers_of(module).values() for bound in (q.low, q.high, q.scale)]
 
 
+@pytest.mark.filterwarnings("ignore:It is recommended to use `self.log")
 def test_every_rank_has_the_same_ranges():
     first, second = run_distributed(_ranges)
     assert len(first) == 42
     assert first == second
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's compiler looks
 def test_freezing_the_ranges_compiles_nothing():
     module, graphs = Classifier(), []
 

@@ -3,6 +3,7 @@
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
@@ -245,3 +246,21 @@ def test_sharded_parameters(tmp_path, criterion, scope):
         assert abs(sum((w == 0).sum() for w in group) - 0.9 * sum(w.size for w in group)) <= 1
     saved = torch.load(tmp_path / "17.ckpt", weights_only=True)
     assert saved["latent_weights"]["net.9.weight"].shape == (32, 64)
+
+
+@pytest.mark.filterwarnings("ignore:SWA is currently only supported every epoch")
+def test_what_swa_averages_is_what_ends_in_the_model():
+    """Lightning writes the mean into the parameters, and then takes one more epoch to renew BatchNorm's statistics."""
+    module, means = build(), {}
+
+    class Spy(L.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 4:
+                means.update({name: p.detach().clone() for name, p in pl_module.named_parameters()})
+
+    swa = StochasticWeightAveraging(1e-2, swa_epoch_start=1, annealing_epochs=1)
+    fit(module, PruningCallback(0.5, schedule=Constant()), swa, Spy(), max_epochs=4)
+    for name, p in module.named_parameters():
+        if p.ndim > 1:
+            kept = p != 0
+            assert torch.equal(p[kept], means[name][kept])
