@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from itertools import chain
 from typing import Any, Protocol
 
 import torch
@@ -121,9 +122,9 @@ class Live:
 class EMA(Live):
     """Self-distillation: the exponential moving average of the student itself.
 
-    ``teacher = decay * teacher + (1 - decay) * student`` after every optimizer step; buffers are copied. Its
-    weights are training state and so the one thing of a teacher that a checkpoint holds, apart from the
-    student's weights.
+    ``teacher = decay * teacher + (1 - decay) * student`` after every optimizer step; buffers are copied, hooks
+    (quantizers of activations) are not. Its weights are training state and so the one thing of a teacher that a
+    checkpoint holds, apart from the student's weights.
 
     Args:
         decay: in [0, 1).
@@ -143,6 +144,7 @@ class EMA(Live):
             raise ValueError(f"need 0 <= decay < 1, got decay={decay}")
         super().__init__(nn.Module())
         self.decay = decay
+        self._name = ""
         self._step = 0
         self._pending: dict[str, Any] = {}
 
@@ -150,8 +152,8 @@ class EMA(Live):
         return EMA(self.decay)  # the average is of one student; a copy follows another
 
     def begin(self, student: nn.Module, network: str, convert: Convert) -> None:
-        self.module = deepcopy(student).requires_grad_(False).eval()
-        self._network = self.module.get_submodule(network)
+        self.module = nn.Module()  # of an earlier fit nothing is left
+        self._copy(student, network)
         self._device = None  # the copy is in the run's precision already
         if self._pending:
             self.module.load_state_dict(self._pending["module"])
@@ -162,19 +164,33 @@ class EMA(Live):
         if step <= self._step:
             return
         self._step = step
+        if _shapes(student) != _shapes(self.module):  # channels have been removed
+            self._copy(student, self._name)
         averages: list[Tensor] = list(self.module.parameters())
         weights: list[Tensor] = list(student.parameters())
         if averages:
             torch._foreach_lerp_(averages, weights, 1 - self.decay)
-        buffers = dict(student.named_buffers())  # quantizers that came later bring their own
-        for name, average in self.module.named_buffers():
-            average.copy_(buffers[name])
+        for average, buffer in zip(self.module.buffers(), student.buffers(), strict=True):
+            average.copy_(buffer)
 
     def state_dict(self) -> dict[str, Any]:
         return {"module": self.module.state_dict(), "step": self._step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._pending = state
+
+    @torch.no_grad()
+    def _copy(self, student: nn.Module, network: str) -> None:
+        """Take the student's structure; averages of parameters that have kept their shape go on."""
+        averages = dict(self.module.named_parameters())
+        self.module = deepcopy(student).requires_grad_(False).eval()
+        for module in self.module.modules():  # what else is attached to the student is no part of its average
+            module._forward_pre_hooks.clear()
+            module._forward_hooks.clear()
+        self._name, self._network = network, self.module.get_submodule(network)
+        for name, parameter in self.module.named_parameters():
+            if name in averages and averages[name].shape == parameter.shape:
+                parameter.copy_(averages[name])
 
 
 class Ensemble(nn.Module):
@@ -200,6 +216,10 @@ class Ensemble(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Mean over the members of ``member(*args, **kwargs)``."""
         return torch.stack([tensor(member(*args, **kwargs)) for member in self.members]).mean(0)
+
+
+def _shapes(module: nn.Module) -> list[torch.Size]:
+    return [tensor.shape for tensor in chain(module.parameters(), module.buffers())]
 
 
 def _unchanged(module: nn.Module) -> nn.Module:

@@ -68,7 +68,7 @@ class PruningCallback(WeightCompression):
         pattern: Pattern = Unstructured(),
         scope: Literal["global", "layer"] = "global",
         schedule: Schedule = Cubic(begin=0.15, until=0.7),
-        every_n_steps: int = 10,
+        every_n_steps: int = 50,
         regrow: bool = False,
         momentum: float = 0.9,
         include: Sequence[str] = ("*",),

@@ -12,6 +12,7 @@ from rich.table import Table as RichTable
 from lightning_compress.report.comparisons import Comparison, remarks
 from lightning_compress.report.costs import Latency
 from lightning_compress.report.profile import LayerProfile
+from lightning_compress.report.stages import stages
 
 __all__ = ["Table", "as_dict", "markdown", "rich_table", "tables"]
 
@@ -26,13 +27,14 @@ class Table:
 
 
 def tables(comparison: Comparison) -> list[Table]:
-    """The model as a whole, its layers, and what the methods say about themselves."""
+    """The model as a whole, how it became small, its layers, and what the methods say about themselves."""
     methods = tuple(
         (name, key, _value(value)) for name, report in comparison.methods.items() for key, value in report.items()
     )
     rows = (*_sizes(comparison), *_costs(comparison), *_metrics(comparison))
     whole = Table("Model", ("", "before", "after", "ratio"), rows)
-    return [whole, _layers(comparison), *([Table("Methods", ("callback", "", "value"), methods)] if methods else [])]
+    told = [Table("Methods", ("callback", "", "value"), methods)] if methods else []
+    return [whole, *_stages(comparison), _layers(comparison), *told]
 
 
 def rich_table(table: Table) -> RichTable:
@@ -63,7 +65,8 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
         name: {"parameters": model.parameters, "nonzeros": model.nonzeros, "sparsity": model.sparsity}
         for name, model in (("before", comparison.before), ("after", comparison.after))
     }
-    return {**asdict(comparison), "totals": totals, "remarks": remarks(comparison)}
+    became = {stage.name: stage.bytes for stage in stages(comparison.before, comparison.after)}
+    return {**asdict(comparison), "totals": totals, "stages": became, "remarks": remarks(comparison)}
 
 
 def _sizes(comparison: Comparison) -> list[tuple[str, ...]]:
@@ -94,6 +97,13 @@ def _metrics(comparison: Comparison) -> list[tuple[str, ...]]:
     before, after = comparison.metrics_before, comparison.metrics_after
     shown = [{name: f"{value:.4f}" for name, value in metrics.items()} for metrics in (before, after)]
     return [(name, *(metrics.get(name, "") for metrics in shown), "") for name in {**before, **after}]
+
+
+def _stages(comparison: Comparison) -> list[Table]:
+    found = stages(comparison.before, comparison.after)
+    dense = found[0].bytes
+    rows = tuple((stage.name, f"{stage.bytes:,}", f"{dense / max(1, stage.bytes):.2f}x") for stage in found)
+    return [Table("Stages", ("stored", "bytes", "smaller"), rows)] if len(found) > 1 else []
 
 
 def _layers(comparison: Comparison) -> Table:
