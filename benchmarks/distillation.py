@@ -22,7 +22,7 @@ from lightning_compress import PruningCallback
 from lightning_compress.distillation import Cache, DistillationModule, Term, cache_outputs, losses
 
 FOLDER = Path("runs/benchmarks/distillation")
-ALPHA = 0.5
+ALPHA = 2 / 3
 TERMS = (Term(losses.Correlation(beta=2.0, gamma=2.0)),)
 QUIET: dict[str, Any] = {
     "accelerator": "cpu",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from lightning_compress.deploy.program import trace
+from lightning_compress.deploy.rewrites import spread_single_channels
 
 __all__ = ["write_onnx"]
 
@@ -29,10 +30,13 @@ def write_onnx(
         import onnx  # noqa: F401
         import onnxruntime
         import onnxscript  # noqa: F401
+        from onnxscript.ir.passes.common import ClearMetadataAndDocStringPass
     except ImportError as error:
         raise ImportError(f"need {error.name} to write .onnx: pip install 'lightning-compress[onnx]'") from error
     program = torch.onnx.export(trace(module, args, kwargs), opset_version=OPSET, dynamo=True, verbose=False)
     assert program is not None  # noqa: S101  (None is what the exporter without dynamo returns)
+    ClearMetadataAndDocStringPass()(program.model)  # where each node came from, stack traces: half of a small file
+    spread_single_channels(program.model)
     program.save(path)
 
     def run() -> list[Tensor]:

@@ -21,7 +21,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from lightning_compress.quantization.activations import ActivationQuantizer, Place, detach_quantizers, quantizers_of
 from lightning_compress.quantization.grids import Grid, precise
-from lightning_compress.quantization.placement import INTEGER_LAYERS, reused_modules
+from lightning_compress.quantization.placement import INTEGER_LAYERS, reused_modules, sources
 from lightning_compress.quantization.traces import Trace
 from lightning_compress.quantization.weights import grids_of
 
@@ -217,12 +217,13 @@ def _norms(module: nn.Module, trace: Trace) -> dict[str, str]:
 
 def _inputs(trace: Trace, quantizers: Mapping[Place, ActivationQuantizer]) -> dict[str, ActivationQuantizer]:
     """Module -> the quantizer that its input has passed last."""
+    source = sources(trace)
     values = {
-        call.output: quantizers[Place(call.module, "output")]
+        source(call.output): quantizers[Place(call.module, "output")]
         for call in trace.calls
         if Place(call.module, "output") in quantizers
     }
-    passed = {call.module: values[call.input] for call in trace.calls if call.input in values}
+    passed = {call.module: values[source(call.input)] for call in trace.calls if source(call.input) in values}
     return {**passed, **{place.module: quantizer for place, quantizer in quantizers.items() if place.side == "input"}}
 
 

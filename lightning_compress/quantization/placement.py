@@ -9,7 +9,7 @@ the outermost module that returns it; where no module does, on the input of the 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lightning_compress.quantization.activations import Place
 from lightning_compress.quantization.traces import Operation, Trace
 
-__all__ = ["INTEGER_LAYERS", "Placement", "place_quantizers", "reused_modules"]
+__all__ = ["INTEGER_LAYERS", "Placement", "place_quantizers", "reused_modules", "sources"]
 
 INTEGER_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Layers that integer kernels exist for."""
@@ -82,6 +82,11 @@ def reused_modules(trace: Trace) -> set[str]:
     """Names of the modules that one forward pass calls more than once."""
     counts = Counter((call.module, call.outermost) for call in trace.calls)
     return {module for (module, _), count in counts.items() if count > 1}
+
+
+def sources(trace: Trace) -> Callable[[int], int]:
+    """The function: value -> the value that it is a part or a new shape of, where it was computed."""
+    return _Graph(trace.operations).source
 
 
 def _outermost(target: str, takers: Collection[str], targets: Collection[str]) -> str | None:
