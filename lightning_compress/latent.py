@@ -6,6 +6,9 @@ it hold the latent. The gradient taken at ``P(latent)`` updates the latent (stra
     restore    p = latent                      just before the optimizer step
     compress   latent = p ; p = P(latent)      just after it
 
+Where ``P`` is a mask that masks the gradient too, what it hides stands still and what it shows is its own latent: then
+nothing is restored, and ``compress`` is ``p = P(p)``.
+
 Papers: Courbariaux et al., "BinaryConnect: Training Deep Neural Networks with binary weights during propagations",
 https://arxiv.org/abs/1511.00363 (2015); Bai et al., "ProxQuant: Quantized Neural Networks via Proximal Operators",
 https://arxiv.org/abs/1810.00861 (2018); Lin et al., "Dynamic Model Pruning with Feedback",
@@ -79,7 +82,10 @@ class LatentWeights:
 
     @property
     def latents(self) -> Mapping[str, Tensor]:
-        """Name -> latent (this rank's shard of it) of those parameters that have one; read only."""
+        """Name -> latent (this rank's shard of it) of those parameters that have one; read only.
+
+        Where latents stand still they are as of the last :meth:`catch_up`.
+        """
         return self._latents
 
     @property
