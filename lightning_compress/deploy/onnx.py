@@ -33,6 +33,7 @@ def write_onnx(
         raise ImportError(f"need {error.name} to write .onnx: pip install 'lightning-compress[onnx]'") from error
     program = torch.onnx.export(trace(module, args, kwargs), opset_version=OPSET, dynamo=True, verbose=False)
     assert program is not None  # noqa: S101  (None is what the exporter without dynamo returns)
+    _strip(program.model)
     program.save(path)
 
     def run() -> list[Tensor]:
@@ -42,3 +43,17 @@ def write_onnx(
         return [torch.from_numpy(output) for output in session.run(None, dict(zip(names, leaves, strict=True)))]
 
     return run
+
+
+def _strip(model: Any) -> None:
+    """Take off what the exporter notes for debugging, lines of source for every node: it can outweigh int8 weights."""
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+    for value in [
+        *model.graph.initializers.values(),
+        *(out for node in model.graph.all_nodes() for out in node.outputs),
+    ]:
+        value.metadata_props.clear()
