@@ -56,6 +56,12 @@ def test_onnx_runs_in_onnx_runtime_at_any_batch_size(tmp_path):
         np.testing.assert_allclose(output, expected(module, IMAGES[:count]).numpy(), atol=1e-5)
 
 
+def test_onnx_carries_no_notes_for_debugging(tmp_path):
+    graph = onnx.load(export(build(), tmp_path / "m.onnx", IMAGES)).graph
+    assert graph.node
+    assert not any(list(node.metadata_props) or node.doc_string for node in graph.node)
+
+
 def test_program_runs_at_any_batch_size(tmp_path):
     module = build()
     program = torch.export.load(export(module, tmp_path / "m.pt2", IMAGES)).module()
