@@ -70,7 +70,17 @@ def find_groups(module: nn.Module, run: Callable[[nn.Module], list[Tensor]]) -> 
                 visited |= {part.name.rpartition(".")[0] for part in group.slices if part.role == "out"}
         except _RefusedError as reason:
             refused[name] = str(reason)
-    return groups, refused
+    return groups, refused | _unknown(module)
+
+
+def _unknown(module: nn.Module) -> dict[str, str]:
+    """Layers with a weight that are of no kind that can be narrowed."""
+    return {
+        name: f"it is a {type(layer).__name__}: no convolution or linear layer of torch.nn"
+        for name, layer in module.named_modules()
+        if not isinstance(layer, _Layers | nn.Embedding)
+        and any(key == "weight" and weight.ndim > 1 for key, weight in layer.named_parameters(recurse=False))
+    }
 
 
 def _trace(module: nn.Module, run: Callable[[nn.Module], list[Tensor]]) -> tuple[Mapping[Any, Any], Any]:

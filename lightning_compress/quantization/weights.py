@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -113,6 +114,15 @@ class WeightGrids(WeightCompression):
             else:
                 weight.copy_(projected)
 
+    def replace(self, parameters: Mapping[str, nn.Parameter], narrow: Callable[[str, Tensor], Tensor]) -> None:
+        shapes = {name: target.parameter.shape for name, target in self.targets.items()}
+        super().replace(parameters, narrow)
+        for name in self._grids.keys() & parameters.keys():
+            self.check(self.targets[name])
+            grid = self._moved(self._grids[name], shapes[name], partial(narrow, name))
+            set_grid(self.targets[name].module, name.rpartition(".")[2], grid)
+            self._grids[name] = grid
+
     def _here(self, target: Target, grid: Grid) -> Grid:
         """The grid of a whole weight -> that of this process's shard of it."""
         parameter = target.parameter
@@ -120,10 +130,13 @@ class WeightGrids(WeightCompression):
         grid = Grid(grid.scale.to(device), grid.zero_point.to(device), grid.low, grid.high)
         if not isinstance(parameter, DTensor):
             return grid
-        rows = self.granularity.rows(torch.empty(parameter.shape, device=device))
+        return self._moved(grid, parameter.shape, lambda whole: shard(whole, parameter))
+
+    def _moved(self, grid: Grid, shape: torch.Size, part: Callable[[Tensor], Tensor]) -> Grid:
+        """The grid of a weight of this shape -> that of a part of the weight."""
+        rows = self.granularity.rows(torch.empty(shape, device=grid.scale.device))
 
         def cut(of_rows: Tensor) -> Tensor:
-            whole = of_rows.expand(rows.shape).reshape(parameter.shape)
-            return self.granularity.rows(shard(whole, parameter))[:, :1]
+            return self.granularity.rows(part(of_rows.expand(rows.shape).reshape(shape)))[:, :1]
 
         return Grid(cut(grid.scale), cut(grid.zero_point), grid.low, grid.high)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -127,6 +128,25 @@ class Method(ABC):
     def load_tensors(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Take back what :meth:`tensors` gave."""
         return
+
+    def replace(self, parameters: Mapping[str, nn.Parameter], narrow: Callable[[str, Tensor], Tensor]) -> None:
+        """Channels have been cut out of parameters: go on with the new ones, and with state of their shape.
+
+        Args:
+            parameters: name -> new parameter, for those that were replaced.
+            narrow: name, tensor of the shape of the old parameter -> the same for the new one.
+        """
+        state = self.tensors()
+        self.targets = {
+            name: replace(target, parameter=parameters.get(name, target.parameter))
+            for name, target in self.targets.items()
+        }
+        self.load_tensors(
+            {
+                kind: {name: narrow(name, t) if name in parameters else t for name, t in named.items()}
+                for kind, named in state.items()
+            }
+        )
 
 
 def _check_schedule(schedule: Schedule) -> None:

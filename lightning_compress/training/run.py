@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -156,17 +155,7 @@ class CompressionRun:
         """
         self._latents.catch_up()
         for method in self.methods:
-            state = method.tensors()
-            method.targets = {
-                name: replace(target, parameter=parameters.get(name, target.parameter))
-                for name, target in method.targets.items()
-            }
-            method.load_tensors(
-                {
-                    kind: {name: narrow(name, t) if name in parameters else t for name, t in named.items()}
-                    for kind, named in state.items()
-                }
-            )
+            method.replace(parameters, narrow)
         self._parameters.update({name: p for name, p in parameters.items() if name in self._parameters})
         self._latents.replace(parameters, narrow)
         self.average = Average(self._trainer.callbacks, self._module, self._targets, self._latents)  # type: ignore[attr-defined]

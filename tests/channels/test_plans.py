@@ -160,3 +160,19 @@ def test_an_input_that_does_not_fit_is_refused():
         ValueError, match=r"need an example input that Residual\.forward takes, got \(2, 5\), which raises"
     ):
         make_plan(Residual(), torch.randn(2, 5))
+
+
+class Transposed(nn.Module):
+    """A linear layer of another make."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(6, 6))
+
+    def forward(self, x):
+        return x @ self.weight
+
+
+def test_layers_of_an_unknown_kind_are_named():
+    plan = make_plan(nn.Sequential(nn.Linear(4, 6), Transposed(), nn.Linear(6, 3)), torch.randn(2, 4))
+    assert plan.left_alone["1"] == "it is a Transposed: no convolution or linear layer of torch.nn"
