@@ -25,6 +25,7 @@ from benchmarks.tables import quiet, show
 from examples.fashion_mnist import FashionClassifier, FashionData
 from examples.fashion_mnist.models import ResNet
 from lightning_compress.channels import ChannelPruningCallback
+from lightning_compress.deploy import export
 
 SETTINGS = ((20, 0.5, 16), (8, 0.53, 16), (8, 0.5, 8))
 """Depth, share of MACs, ``round_to``; ResNet-8 reaches 53 % in sixteens: its first stage has 16 channels."""
@@ -103,8 +104,8 @@ def _session(model: nn.Module, images: torch.Tensor) -> Callable[[], Sequence[np
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        torch.onnx.export(model, (images,), path, dynamo=True, verbose=False)
-        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        export(model, path, images)
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     feed = {session.get_inputs()[0].name: images.numpy()}
     return lambda: session.run(None, feed)
 

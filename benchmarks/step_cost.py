@@ -1,8 +1,8 @@
 """What a training step costs with PruningCallback, against none and against Lightning's ModelPruning.
 
 Short fits of the same model take turns (A B C D, A B C D, ...); each is timed over its second epoch. Ratios are to the
-plain fit of the same turn, and the median over the turns is shown. "ramp" renews its masks every 10 steps all the
-time, "settled" is what follows a ramp.
+plain fit of the same turn, and the median over the turns is shown. "ramp" renews its masks all the time,
+"settled" is what follows a ramp.
 """
 
 from __future__ import annotations
