@@ -146,6 +146,11 @@ class PruningCallback(WeightCompression):
         if not self.regrow:
             self.project_(gradients)
 
+    def forget_(self, memories: Mapping[str, Tensor]) -> None:
+        if not self.regrow:
+            for name, memory in memories.items():
+                memory.masked_fill_(self._masks[name] == 0, 0)
+
     def verify(self, weights: Mapping[str, Tensor]) -> None:
         for names in self._groups(weights):
             masks = {name: self._masks[name] != 0 for name in names}

@@ -32,6 +32,7 @@ _Indices: TypeAlias = NDArray[np.integer]
 
 _SAMPLE = 1 << 16
 _CELLS = 1 << 12
+_COMPARED = 16  # so many boundaries are compared with one after the other
 _PATIENCE = 1000  # steps of Lloyd's algorithm; with hundreds of clusters the last digits take very many
 
 
@@ -139,6 +140,8 @@ def assign(values: Tensor, codebook: Tensor) -> Tensor:
     values = values.to(wide)
     if len(between) < 2 or values.numel() < _CELLS or not values.is_cpu:
         return torch.bucketize(values, between, out_int32=True)
+    if len(between) <= _COMPARED:
+        return _passed(values, between)
     # A processor that guesses branches is slow in a binary search. Cut the line into cells, so small that no two
     # boundaries share one (as a rule): the cell of a value says which boundary to compare it with.
     places = _cells(between, between)
@@ -148,6 +151,15 @@ def assign(values: Tensor, codebook: Tensor) -> Tensor:
     codes = passed.index_select(0, _cells(values.flatten(), between))
     ahead = torch.cat([between, between.new_full((1,), math.inf)]).index_select(0, codes)
     return codes.add_(values.flatten() > ahead).view(values.shape)
+
+
+def _passed(values: Tensor, between: Tensor) -> Tensor:
+    """How many boundaries each value has passed: comparisons in NumPy are as fast as memory."""
+    flat = values.detach().contiguous().view(-1).numpy()
+    codes = np.zeros(flat.shape, np.int8)
+    for boundary in between.numpy():
+        codes += flat > boundary
+    return torch.from_numpy(codes).int().view(values.shape)
 
 
 def _cells(values: Tensor, between: Tensor) -> Tensor:

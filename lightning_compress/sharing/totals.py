@@ -34,8 +34,8 @@ def totals(
     (tensor([3., 0., 5.], dtype=torch.float64), tensor([2., 0., 1.], dtype=torch.float64))
     """
     counts = torch.stack([torch.bincount(code.flatten(), minlength=clusters) for code in codes]).sum(0).double()
-    largest = torch.stack([value.abs().amax().double() for value in values if value.numel()] or [counts.new_zeros(())])
-    largest = largest.amax()
+    ends = [end.double() for value in values if value.numel() for end in torch.aminmax(value)]
+    largest = torch.stack([counts.new_zeros(()), *ends]).abs().amax()
     if group is not None:
         dist.all_reduce(counts, group=group)
         dist.all_reduce(largest, dist.ReduceOp.MAX, group=group)

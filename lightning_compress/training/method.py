@@ -101,6 +101,13 @@ class Method(ABC):
         """Turn gradients at the projected weights into those of the latents, in place; the identity by default."""
         return
 
+    def forget_(self, memories: Mapping[str, Tensor]) -> None:
+        """Clear what an optimizer remembers of weights that no gradient reaches any more; nothing by default.
+
+        Called after an update with every tensor of its state that has the shape of a weight (or of its shard).
+        """
+        return
+
     def observe(self, latents: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
         """See latents and gradients (at the projected weights) before an optimizer steps; nothing by default."""
         return

@@ -196,9 +196,25 @@ class CompressionRun:
                 due.append(method)
         if due:
             self._latents.renew(due)
+            self._forget(due)
             self._fresh = due
             if torch.is_anomaly_enabled():  # Trainer(detect_anomaly=True)
                 self._verify()
+
+    @torch.no_grad()
+    def _forget(self, methods: Sequence[Method]) -> None:
+        """A momentum without gradients would fade into subnormal numbers, and CPUs take twice the time for a step."""
+        for optimizer in self._trainer.optimizers:
+            for name in self._names[id(optimizer)]:
+                parameter = self._parameters[name]
+                memories = [
+                    local(memory)
+                    for memory in optimizer.state.get(parameter, {}).values()
+                    if isinstance(memory, Tensor) and memory.shape == parameter.shape
+                ]
+                for method in methods:
+                    for memory in memories if name in method.active else ():
+                        method.forget_({name: memory})
 
     @torch.no_grad()
     def _verify(self) -> None:

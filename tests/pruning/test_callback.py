@@ -205,3 +205,17 @@ def test_a_run_cut_short_says_how_far_it_came():
 def test_validation_alone_needs_no_fit():
     trainer(callbacks=[PruningCallback()]).validate(build(), held_out(), verbose=False)
     trainer(callbacks=[PruningCallback()], max_epochs=1, limit_train_batches=2).fit(build(), Batches(), held_out())
+
+
+@pytest.mark.parametrize("options", [{"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}, {"lr": 0.01}])
+def test_the_optimizer_forgets_what_is_pruned(options):
+    module = build(torch.optim.SGD if "momentum" in options else torch.optim.Adam, **options)
+    run = fit(module, PruningCallback(0.8, schedule=Linear(0.2, 0.6), every_n_steps=5))
+    (optimizer,) = run.optimizers
+    for parameter in weights(module).values():
+        (state,) = [state for p, state in optimizer.state.items() if p.data_ptr() == parameter.data_ptr()]
+        memories = [memory for memory in state.values() if memory.shape == parameter.shape]
+        assert memories
+        for memory in memories:
+            assert not memory[parameter == 0].any()
+            assert memory.any()
