@@ -168,7 +168,7 @@ class WeightSharingCallback(WeightCompression):
 
     def _present(self, names: Sequence[str], weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
         """Codes of weights of which some have become zero and some others are zero no more, and the codes' values."""
-        codes = {name: self._codes[name].masked_fill(weights[name] == 0, 0) for name in names}
+        codes = {name: self._codes[name] * weights[name].bool() for name in names}  # 0 for what has become zero
         sums, counts = self._totals(names, weights, codes)
         # Zeros have come, and no entry is left for them; or all weights were zero, and some are no more.
         if torch.count_nonzero(counts) > self.entries or not counts[1:].any():
@@ -177,7 +177,7 @@ class WeightSharingCallback(WeightCompression):
         table = sums / counts.clamp(min=1)
         table[0] = 0
         for name in names:
-            back = (weights[name] != 0).logical_and_(codes[name] == 0)
+            back = weights[name].bool().logical_and_(codes[name].bool().logical_not_())
             if back.any():
                 codes[name][back] = _nearest(weights[name][back], table, counts).to(codes[name].dtype)
         return codes, table
@@ -199,7 +199,7 @@ class WeightSharingCallback(WeightCompression):
         for name in names:
             codes = self._codes[name]
             nearest = _nearest(latents[name], sums / counts.clamp(min=1), counts)
-            self._codes[name] = nearest.to(codes.dtype).masked_fill_(codes == 0, 0)
+            self._codes[name] = nearest.to(codes.dtype).mul_(codes.bool())
 
     def _share_(self, names: Sequence[str], gradients: Mapping[str, Tensor], rule: Gradient) -> None:
         """Give all weights of a cluster one gradient; what is zero has no share, and may grow back by its own."""
