@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lightning_compress.archive import ArchiveError, load_archive
     from lightning_compress.channels import ChannelPruningCallback
-    from lightning_compress.deploy import export
+    from lightning_compress.deploy import export, freeze
     from lightning_compress.distillation import DistillationCallback, DistillationModule
     from lightning_compress.loading import load_compressed
     from lightning_compress.pruning import NM, Block, PruningCallback, Unstructured
@@ -32,6 +32,7 @@ __all__ = [
     "Unstructured",
     "WeightSharingCallback",
     "export",
+    "freeze",
     "load_archive",
     "load_compressed",
 ]
@@ -40,7 +41,7 @@ __all__ = [
 _ROOMS = {
     "archive": ("ArchiveError", "load_archive"),
     "channels": ("ChannelPruningCallback",),
-    "deploy": ("export",),
+    "deploy": ("export", "freeze"),
     "distillation": ("DistillationCallback", "DistillationModule"),
     "loading": ("load_compressed",),
     "pruning": ("NM", "Block", "PruningCallback", "Unstructured"),

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from lightning_compress.archive import load_archive, save_archive
+from lightning_compress.deploy.checks import check_equal, check_near
 from lightning_compress.deploy.integers import integer_operators
-from lightning_compress.deploy.modes import ExampleInput, call, device_of, evaluating, on_device
+from lightning_compress.deploy.modes import ExampleInput, arguments, device_of, evaluating, on_device
 from lightning_compress.deploy.onnx import write_onnx
-from lightning_compress.deploy.program import write_program
+from lightning_compress.deploy.program import write_package, write_program
 from lightning_compress.quantization.activations import quantizers_of
-from lightning_compress.quantization.lowering import is_quantized, lower
+from lightning_compress.quantization.lowering import is_quantized, lower, pad_single_channels
 
 __all__ = ["export"]
 
@@ -25,7 +26,13 @@ _Writer = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Path], Callable[
 _GRAPHS: dict[str, _Writer] = {".onnx": write_onnx, ".pt2": write_program}
 
 
-def export(module: nn.Module, path: str | PathLike[str], example_input: ExampleInput | None = None) -> Path:
+def export(
+    module: nn.Module,
+    path: str | PathLike[str],
+    example_input: ExampleInput | None = None,
+    *,
+    compiled: bool = False,
+) -> Path:
     """Write ``module`` to a file, and check that what was written computes what the module does.
 
     ==========  ============================================================================================
@@ -35,9 +42,9 @@ def export(module: nn.Module, path: str | PathLike[str], example_input: ExampleI
     ==========  ============================================================================================
 
     A module that was trained by ``QATCallback`` is written with integer weights and explicit quantize and dequantize
-    operations, which runtimes fuse into integer kernels; its outputs may differ by 1 % of the largest on average, for
-    an activation next to the middle of two integers may become the other one. A warning names the layers that ONNX
-    Runtime computes in float all the same.
+    operations, which runtimes fuse into integer kernels. On average its outputs may differ by 1 % of the largest, or by
+    as much as the rounding of activations changes them: one next to the middle of two integers may become the other
+    one. A warning names the layers that ONNX Runtime computes in float all the same.
 
     The computation is that of evaluation mode; the module itself is left as it is. Outputs may differ by
     ``tolerance * max(1, max |output|)``, with ``tolerance`` 1e-4, or 4 units of the last place of a shorter dtype.
@@ -47,13 +54,17 @@ def export(module: nn.Module, path: str | PathLike[str], example_input: ExampleI
         path: the file, its suffix the format; written over if it exists.
         example_input: what ``forward`` takes: a tensor, a tuple of arguments or a mapping of keyword arguments, with
             the batch as first dimension of every tensor; not needed for ``.lcz``.
+        compiled: have a ``.pt2`` file hold machine code, by AOTInductor with constant weights, for
+            ``torch._inductor.aoti_load_package``: the fastest that torch runs, on this kind of processor and with this
+            version of torch alone; needs a C++ compiler. For the running process there is
+            :func:`~lightning_compress.deploy.freeze`.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: another suffix, no ``example_input`` where one is needed, or the file does not compute (hold) what
-            the module does.
+        ValueError: another suffix, no ``example_input`` where one is needed, ``compiled`` for another format, or the
+            file does not compute (hold) what the module does.
         ImportError: ``.onnx`` without the extra ``onnx``.
 
     >>> import tempfile
@@ -61,6 +72,8 @@ def export(module: nn.Module, path: str | PathLike[str], example_input: ExampleI
     'm.lcz'
     """
     path = Path(path)
+    if compiled and path.suffix != ".pt2":
+        raise ValueError(f"need a path that ends in .pt2 for compiled=True, got {str(path)!r}")
     if path.suffix == ".lcz":
         _write_archive(module, path)
         return path
@@ -68,32 +81,20 @@ def export(module: nn.Module, path: str | PathLike[str], example_input: ExampleI
         raise ValueError(f"need a path that ends in .lcz, .onnx or .pt2, got {str(path)!r}")
     if example_input is None:
         raise ValueError(f"need example_input to write {path.suffix}, got None: pass export(..., example_input=x)")
+    write = write_package if compiled else _GRAPHS[path.suffix]
     with evaluating(module):
         example = on_device(example_input, device_of(module))
-        expected = tensors_in(call(module, example))
-        args, kwargs = _arguments(example)
+        args, kwargs = arguments(example)
         if not is_quantized(module):
-            _check_equal(path, expected, _GRAPHS[path.suffix](module, args, kwargs, path)())
+            check_equal(path.name, module, example, write(module, args, kwargs, path)())
             return path
         lowered = lower(module, args, kwargs, integer_bias=path.suffix == ".onnx")
-        _check_near(path, expected, _GRAPHS[path.suffix](lowered, args, kwargs, path)())
+        if compiled:
+            pad_single_channels(lowered)
+        check_near(path.name, module, example, write(lowered, args, kwargs, path)())
         if path.suffix == ".onnx" and quantizers_of(module):
             _warn_of_float_layers(path)
     return path
-
-
-def tensors_in(output: Any) -> list[Tensor]:
-    """The tensors of what a module returns, in order, on the CPU."""
-    if isinstance(output, Tensor):
-        return [output.detach().cpu()]
-    values = output.values() if isinstance(output, dict) else output if isinstance(output, tuple | list) else ()
-    return [tensor for value in values for tensor in tensors_in(value)]
-
-
-def _arguments(example: ExampleInput) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if isinstance(example, Tensor):
-        return (example,), {}
-    return (example, {}) if isinstance(example, tuple) else ((), dict(example))
 
 
 def _write_archive(module: nn.Module, path: Path) -> None:
@@ -110,20 +111,6 @@ def _bytes(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
 
 
-def _check_near(path: Path, expected: list[Tensor], got: list[Tensor]) -> None:
-    """Sums in another order move a few activations to the next integer: the mean error says whether it is more."""
-    _check_shapes(path, expected, got)
-    for want, have in zip(expected, got, strict=True):
-        if not want.numel():
-            continue
-        error, bound = (want - have).abs().double().mean().item(), 0.01 * want.abs().max().item()
-        if not error <= bound:
-            raise ValueError(
-                f"need {path.name} to compute what the quantized module does within {bound:.2g} on average, "
-                f"got a mean difference of {error:.2g}"
-            )
-
-
 def _warn_of_float_layers(path: Path) -> None:
     floating = integer_operators(path).floating
     if floating:
@@ -131,26 +118,4 @@ def _warn_of_float_layers(path: Path) -> None:
             f"ONNX Runtime computes {len(floating)} layers of {path.name} in float, though activations are quantized: "
             f"{', '.join(floating)}; a quantizer has to reach their input and their output",
             stacklevel=3,
-        )
-
-
-def _check_equal(path: Path, expected: list[Tensor], got: list[Tensor]) -> None:
-    _check_shapes(path, expected, got)
-    for want, have in zip(expected, got, strict=True):
-        if not want.numel():
-            continue
-        error = (want.double() - have.double()).abs().max().item()
-        tolerance = 4 * torch.finfo(want.dtype).eps if want.dtype.is_floating_point else 0.0
-        bound = max(1e-4, tolerance) * max(1.0, want.double().abs().max().item())
-        if not error <= bound:
-            raise ValueError(
-                f"need {path.name} to compute what the module does within {bound:.2g}, got a difference of {error:.2g}"
-            )
-
-
-def _check_shapes(path: Path, expected: list[Tensor], got: list[Tensor]) -> None:
-    if [tuple(tensor.shape) for tensor in expected] != [tuple(tensor.shape) for tensor in got]:
-        raise ValueError(
-            f"need {path.name} to give outputs of shapes {[tuple(tensor.shape) for tensor in expected]}, "
-            f"got {[tuple(tensor.shape) for tensor in got]}"
         )

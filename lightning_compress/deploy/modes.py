@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ExampleInput", "call", "device_of", "evaluating", "on_device"]
+__all__ = ["ExampleInput", "arguments", "call", "device_of", "evaluating", "on_device"]
 
 ExampleInput: TypeAlias = "Tensor | tuple[Any, ...] | Mapping[str, Any]"
 """What ``forward`` takes: one tensor, a tuple of positional or a mapping of keyword arguments."""
@@ -26,6 +26,17 @@ def call(module: nn.Module, example_input: ExampleInput) -> Any:
     if isinstance(example_input, Mapping):
         return module(**example_input)
     return module(*example_input)
+
+
+def arguments(example_input: ExampleInput) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The example as positional and keyword arguments.
+
+    >>> arguments({"ids": 1})
+    ((), {'ids': 1})
+    """
+    if isinstance(example_input, Tensor):
+        return (example_input,), {}
+    return (example_input, {}) if isinstance(example_input, tuple) else ((), dict(example_input))
 
 
 def device_of(module: nn.Module) -> torch.device:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._inductor
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
-__all__ = ["trace", "write_program"]
+__all__ = ["trace", "write_package", "write_program"]
 
 
 def trace(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ExportedProgram:
@@ -37,6 +38,21 @@ def write_program(
 
     def run() -> list[Tensor]:
         output = torch.export.load(path).module()(*args, **kwargs)
+        return [leaf.detach().cpu() for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+
+    return run
+
+
+def write_package(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], path: Path
+) -> Callable[[], list[Tensor]]:
+    """Compile to a ``.pt2`` package of machine code; calling the result loads it and runs it on the same arguments."""
+    torch._inductor.aoti_compile_and_package(
+        trace(module, args, kwargs), package_path=str(path), inductor_configs={"freezing": True}
+    )
+
+    def run() -> list[Tensor]:
+        output = torch._inductor.aoti_load_package(str(path))(*args, **kwargs)
         return [leaf.detach().cpu() for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
 
     return run

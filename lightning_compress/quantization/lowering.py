@@ -25,7 +25,7 @@ from lightning_compress.quantization.placement import INTEGER_LAYERS, reused_mod
 from lightning_compress.quantization.traces import Trace
 from lightning_compress.quantization.weights import grids_of
 
-__all__ = ["QuantizeDequantize", "QuantizedLayer", "is_quantized", "lower"]
+__all__ = ["QuantizeDequantize", "QuantizedLayer", "is_quantized", "lower", "pad_single_channels"]
 
 _ops = torch.ops.quantized_decomposed
 
@@ -81,6 +81,22 @@ def lower(
         if quantizer.enabled:
             _attach(lowered, place, QuantizeDequantize(quantizer))
     return lowered
+
+
+def pad_single_channels(lowered: nn.Module) -> None:
+    """Let quantized convolutions of one channel read a second one, of zeros: torch's inductor reads one wrongly.
+
+    With a free batch size it takes other strides for what such a convolution gives than that has (torch 2.13).
+    """
+    for layer in lowered.modules():
+        if isinstance(layer, QuantizedLayer) and isinstance(layer.layer, nn.Conv2d) and layer.layer.in_channels == 1:
+            zeros = layer.zero_point.to(torch.int8).view(-1, 1, 1, 1).expand_as(layer.codes)
+            layer.codes = torch.cat([layer.codes, zeros], dim=1)
+            layer.register_forward_pre_hook(_with_zeros, prepend=True)
+
+
+def _with_zeros(layer: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (F.pad(args[0], (0, 0, 0, 0, 0, 1)), *args[1:])
 
 
 class QuantizeDequantize:

@@ -1,0 +1,95 @@
+"""Checks: whether what was written, or compiled, computes what the module does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_compress.deploy.modes import ExampleInput, call
+from lightning_compress.quantization.activations import quantizers_of
+
+__all__ = ["check_equal", "check_near", "tensors_in"]
+
+
+def check_equal(what: str, module: nn.Module, example: ExampleInput, got: list[Tensor]) -> None:
+    """Refuse outputs farther from those of a module than ``tolerance * max(1, max |output|)``.
+
+    ``tolerance`` is 1e-4, or 4 units of the last place of a shorter dtype.
+
+    Args:
+        what: name of what gave the outputs, for the error.
+        module: in evaluation mode.
+        example: what its ``forward`` takes.
+        got: what was computed of it, on the CPU.
+
+    Raises:
+        ValueError: an output is farther away, or has another shape.
+    """
+    expected = tensors_in(call(module, example))
+    _check_shapes(what, expected, got)
+    for want, have in zip(expected, got, strict=True):
+        if not want.numel():
+            continue
+        error = (want.double() - have.double()).abs().max().item()
+        tolerance = 4 * torch.finfo(want.dtype).eps if want.dtype.is_floating_point else 0.0
+        bound = max(1e-4, tolerance) * max(1.0, want.double().abs().max().item())
+        if not error <= bound:
+            raise ValueError(
+                f"need {what} to compute what the module does within {bound:.2g}, got a difference of {error:.2g}"
+            )
+
+
+def check_near(what: str, module: nn.Module, example: ExampleInput, got: list[Tensor]) -> None:
+    """Refuse outputs whose mean distance from those of a quantized module is more than rounding explains.
+
+    Sums in another order move a few activations to the next integer. On average that must change an output by less than
+    the rounding of all activations does, or by less than 1 % of the largest output. Arguments are those of
+    :func:`check_equal`.
+
+    Raises:
+        ValueError: an output is farther away, or has another shape.
+    """
+    expected, exact = tensors_in(call(module, example)), tensors_in(_with_exact_activations(module, example))
+    _check_shapes(what, expected, got)
+    for want, have, free in zip(expected, got, exact, strict=True):
+        if not want.numel():
+            continue
+        bound = max(0.01 * want.abs().max().item(), _distance(want, free))
+        if not _distance(want, have) <= bound:
+            raise ValueError(
+                f"need {what} to compute what the quantized module does within {bound:.2g} on average, "
+                f"got a mean difference of {_distance(want, have):.2g}"
+            )
+
+
+def tensors_in(output: Any) -> list[Tensor]:
+    """The tensors of what a module returns, in order, on the CPU."""
+    if isinstance(output, Tensor):
+        return [output.detach().cpu()]
+    values = output.values() if isinstance(output, dict) else output if isinstance(output, tuple | list) else ()
+    return [tensor for value in values for tensor in tensors_in(value)]
+
+
+def _with_exact_activations(module: nn.Module, example: ExampleInput) -> Any:
+    enabled = [quantizer for quantizer in quantizers_of(module).values() if quantizer.enabled]
+    for quantizer in enabled:
+        quantizer.enabled = False
+    try:
+        return call(module, example)
+    finally:
+        for quantizer in enabled:
+            quantizer.enabled = True
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    return (a - b).abs().double().mean().item()
+
+
+def _check_shapes(what: str, expected: list[Tensor], got: list[Tensor]) -> None:
+    if [tuple(tensor.shape) for tensor in expected] != [tuple(tensor.shape) for tensor in got]:
+        raise ValueError(
+            f"need {what} to give outputs of shapes {[tuple(tensor.shape) for tensor in expected]}, "
+            f"got {[tuple(tensor.shape) for tensor in got]}"
+        )

@@ -1,0 +1,52 @@
+"""Checks: near is what the rounding of activations explains."""
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_compress.deploy.checks import check_equal, check_near
+from lightning_compress.quantization import QATCallback
+from lightning_compress.quantization.activations import quantizers_of
+from tests.quantization.models import Classifier, fit, loader
+
+IMAGES = torch.cat([x for x, _ in loader()])
+
+
+@pytest.fixture(scope="module")
+def coarse():
+    """Activations of 4 bits: their rounding moves outputs by more than 1 %."""
+    module = Classifier()
+    fit(module, QATCallback(8, 4))
+    return module.eval()
+
+
+@torch.no_grad()
+def test_near_is_what_rounding_explains(coarse):
+    want = coarse(IMAGES)
+    for quantizer in quantizers_of(coarse).values():
+        quantizer.enabled = False
+    noise = (coarse(IMAGES) - want).abs().mean()
+    for quantizer in quantizers_of(coarse).values():
+        quantizer.enabled = True
+    assert noise > 0.01 * want.abs().max()
+    check_near("m", coarse, IMAGES, [want + 0.9 * noise])
+    with pytest.raises(ValueError, match="need m to compute what the quantized module does within .* on average, got"):
+        check_near("m", coarse, IMAGES, [want + 1.1 * noise])
+    with pytest.raises(ValueError, match="on average"):
+        check_near("m", coarse, IMAGES, [want * torch.nan])
+    assert all(quantizer.enabled for quantizer in quantizers_of(coarse).values())
+
+
+@pytest.mark.parametrize("check", [check_equal, check_near])
+@torch.no_grad()
+def test_other_shapes_are_refused(check):
+    with pytest.raises(ValueError, match=r"need m to give outputs of shapes \[\(2, 3\)\], got \[\(2, 4\)\]"):
+        check("m", nn.Linear(5, 3), torch.ones(2, 5), [torch.ones(2, 4)])
+
+
+@torch.no_grad()
+def test_equal_has_a_tolerance():
+    layer, x = nn.Linear(5, 3), torch.ones(2, 5)
+    check_equal("m", layer, x, [layer(x) + 5e-5])
+    with pytest.raises(ValueError, match="need m to compute what the module does within 0.0001, got a difference of"):
+        check_equal("m", layer, x, [layer(x) + 1e-3])

@@ -1,0 +1,87 @@
+"""Compiled with constant weights: in the process, and as a package."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lightning_compress import export, freeze
+from lightning_compress.quantization import QATCallback
+from tests.quantization.models import Classifier, fit, loader
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.conv = nn.Conv2d(8, 16, 3, 2, 1)
+        self.fc = nn.Linear(16, 10)
+
+    def forward(self, x):
+        return self.fc(F.relu(self.conv(self.stem(x))).mean((2, 3)))
+
+
+# torch's own, while it compiles
+pytestmark = pytest.mark.filterwarnings("ignore:To copy construct from a tensor")
+
+IMAGES = torch.cat([x for x, _ in loader()])
+
+
+@pytest.fixture(scope="module")
+def trained():
+    module = Classifier(Net())
+    fit(module, QATCallback(), epochs=2)
+    return module.train()
+
+
+@pytest.fixture
+def counters():
+    """What the compiler fuses; it would count nothing that it finds in a cache."""
+    torch.compiler.reset()
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    with torch._inductor.config.patch(force_disable_caches=True):
+        yield counters["inductor"]
+
+
+def test_quantized_layers_become_integer_kernels(trained, counters):
+    fast = freeze(trained, IMAGES[:16])
+    fused = counters["qconv_weight_prepack_matcher_count"], counters["qlinear_weight_prepack_matcher_count"]
+    assert fused == (2, 1)
+    assert trained.training
+    with torch.no_grad():
+        want = trained.eval()(IMAGES[:16])
+    trained.train()
+    got = fast(IMAGES[:16])
+    assert not got.requires_grad
+    torch.testing.assert_close(got, want, rtol=0, atol=0.02 * (want.max() - want.min()).item())
+    assert torch.equal(got.argmax(1), want.argmax(1))
+
+
+def test_a_package_computes_what_was_trained(trained, tmp_path):
+    path = export(trained, tmp_path / "m.pt2", IMAGES[:16], compiled=True)
+    package = torch._inductor.aoti_load_package(str(path))
+    with torch.no_grad():
+        want = trained.eval()(IMAGES)
+        got = package(IMAGES)  # of another batch size
+    trained.train()
+    torch.testing.assert_close(got, want, rtol=0, atol=0.02 * (want.max() - want.min()).item())
+    assert (got.argmax(1) == want.argmax(1)).float().mean() >= 0.99
+
+
+def test_a_float_module_is_frozen_as_it_was():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 2))
+    x = torch.randn(5, 4)
+    fast = freeze(net, x[:3])
+    with torch.no_grad():
+        want = net.eval()(x)
+        net.train()[0].weight.zero_()
+    torch.testing.assert_close(fast(x[:3]), want[:3])
+    torch.testing.assert_close(fast(x), want)  # another batch size
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".lcz"])
+def test_only_programs_are_compiled(suffix, tmp_path):
+    with pytest.raises(ValueError, match=rf"need a path that ends in .pt2 for compiled=True, got '.*m{suffix}'"):
+        export(nn.Linear(2, 2), tmp_path / f"m{suffix}", torch.ones(1, 2), compiled=True)
