@@ -7,13 +7,13 @@ from torch import nn
 
 from lightning_compress import export, freeze
 from lightning_compress.quantization import QATCallback
-from tests.quantization.models import Classifier, fit, loader
+from tests.quantization.models import Classifier, loader, trainer
 
 
 class Net(nn.Module):
-    def __init__(self):
+    def __init__(self, channels):
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(1, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.stem = nn.Sequential(nn.Conv2d(channels, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
         self.conv = nn.Conv2d(8, 16, 3, 2, 1)
         self.fc = nn.Linear(16, 10)
 
@@ -24,47 +24,45 @@ class Net(nn.Module):
 # torch's own, while it compiles
 pytestmark = pytest.mark.filterwarnings("ignore:To copy construct from a tensor")
 
-IMAGES = torch.cat([x for x, _ in loader()])
 
-
-@pytest.fixture(scope="module")
-def trained():
-    module = Classifier(Net())
-    fit(module, QATCallback(), epochs=2)
-    return module.train()
+def trained(channels):
+    torch.manual_seed(0)
+    module = Classifier(Net(channels))
+    trainer(QATCallback(), epochs=2).fit(module, loader(channels=channels))
+    return module.train(), torch.cat([x for x, _ in loader(channels=channels)])
 
 
 @pytest.fixture
 def counters():
     """What the compiler fuses; it would count nothing that it finds in a cache."""
     torch.compiler.reset()
-    counters = torch._dynamo.utils.counters
-    counters.clear()
-    with torch._inductor.config.patch(force_disable_caches=True):
-        yield counters["inductor"]
+    torch._dynamo.utils.counters.clear()
+    with torch._inductor.config.patch(fx_graph_cache=False), torch._functorch.config.patch(enable_autograd_cache=False):
+        yield torch._dynamo.utils.counters
 
 
-def test_quantized_layers_become_integer_kernels(trained, counters):
-    fast = freeze(trained, IMAGES[:16])
-    fused = counters["qconv_weight_prepack_matcher_count"], counters["qlinear_weight_prepack_matcher_count"]
-    assert fused == (2, 1)
-    assert trained.training
+def test_quantized_layers_become_integer_kernels(counters):
+    module, images = trained(channels=3)
+    x = images[:16]
+    fast = freeze(module, x)
+    fused = counters["inductor"]
+    assert (fused["qconv_weight_prepack_matcher_count"], fused["qlinear_weight_prepack_matcher_count"]) == (2, 1)
+    assert module.training
     with torch.no_grad():
-        want = trained.eval()(IMAGES[:16])
-    trained.train()
-    got = fast(IMAGES[:16])
+        want = module.eval()(x)
+    got = fast(x)
     assert not got.requires_grad
     torch.testing.assert_close(got, want, rtol=0, atol=0.02 * (want.max() - want.min()).item())
     assert torch.equal(got.argmax(1), want.argmax(1))
 
 
-def test_a_package_computes_what_was_trained(trained, tmp_path):
-    path = export(trained, tmp_path / "m.pt2", IMAGES[:16], compiled=True)
+def test_a_package_computes_what_was_trained(tmp_path):
+    module, images = trained(channels=1)
+    path = export(module, tmp_path / "m.pt2", images[:16], compiled=True)
     package = torch._inductor.aoti_load_package(str(path))
     with torch.no_grad():
-        want = trained.eval()(IMAGES)
-        got = package(IMAGES)  # of another batch size
-    trained.train()
+        want = module.eval()(images)
+        got = package(images)  # of another batch size
     torch.testing.assert_close(got, want, rtol=0, atol=0.02 * (want.max() - want.min()).item())
     assert (got.argmax(1) == want.argmax(1)).float().mean() >= 0.99
 
