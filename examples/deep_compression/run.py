@@ -28,10 +28,12 @@ from torch import nn
 from examples.fashion_mnist import FashionClassifier, FashionData, LeNet5, LeNet300
 from lightning_compress import PruningCallback, WeightSharingCallback, export
 from lightning_compress.distillation import DistillationCallback, Term, losses
+from lightning_compress.schedules import Cubic
 
 FOLDER = Path("runs/deep_compression")
 MODELS: dict[str, type[nn.Module]] = {"lenet300": LeNet300, "lenet5": LeNet5}
-TEACHING = {"losses": [Term(losses.SoftTargets(temperature=2.0))], "alpha": 0.7}
+SHARING = Cubic(begin=0.7, until=0.9)  # once pruning is done
+TEACHING = {"losses": [Term(losses.SoftTargets(temperature=1.0))], "alpha": 0.5}
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Setting:
         """The callbacks that ask for it."""
         return [
             *([PruningCallback(self.sparsity)] if self.sparsity else []),
-            *([WeightSharingCallback(self.clusters)] if self.clusters else []),
+            *([WeightSharingCallback(self.clusters, schedule=SHARING)] if self.clusters else []),
             *([DistillationCallback(teacher, **TEACHING)] if self.taught and teacher else []),
         ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -16,11 +17,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from lightning_compress.channels import criteria, structures
+from lightning_compress.channels.budgets import Costs, budget_of
 from lightning_compress.channels.criteria import Criterion, members
-from lightning_compress.channels.groups import Dropped, Group, dropped, mask_, sizes_of, total
+from lightning_compress.channels.groups import Dropped, Group, dropped, mask_, sizes_of
 from lightning_compress.channels.inputs import first_examples
+from lightning_compress.channels.latencies import macs_in_time
 from lightning_compress.channels.plans import make_plan
-from lightning_compress.channels.selection import choose, smallest
+from lightning_compress.channels.selection import choose, choose_of_each, smallest
 from lightning_compress.channels.structures import CHANNELS, copies
 from lightning_compress.channels.surgery import narrow, remove_
 from lightning_compress.schedules import Cubic, Schedule
@@ -41,7 +44,8 @@ class ChannelPruningCallback(WeightCompression):
     channels that a layer normalises over, are left alone; attention is pruned by heads.
 
     Args:
-        macs: share of the multiply-accumulate operations of linear and convolution layers that stays, in (0, 1).
+        macs: share of the multiply-accumulate operations of linear and convolution layers that stays, in (0, 1); 0.5 if
+            no other budget is given.
         criterion: importance of channels; see :mod:`~lightning_compress.channels.criteria`.
         round_to: channels of a layer stay in multiples of this number; runtimes are slow at odd counts.
         schedule: progress of the run -> share of the reduction that is reached.
@@ -52,6 +56,12 @@ class ChannelPruningCallback(WeightCompression):
             default ``module.example_input_array``, or the first examples of the training data.
         include: patterns of the layers whose output channels may go; see :func:`~lightning_compress.targets.select`.
         exclude: patterns of layers whose output channels stay.
+        parameters: instead of ``macs``, share of the parameters that stays, in (0, 1).
+        latency: instead of ``macs``, share of the latency that stays, in (0, 1): that of the forward pass of
+            ``example_input`` in evaluation mode, as torch runs it on the device of the model. When ``fit`` starts,
+            copies of different widths are timed; the widest that is fast enough gives the MACs to keep.
+        ratio: instead of ``macs``, share of the channels that goes, in (0, 1), the same in every layer, to the nearest
+            multiple of ``round_to``.
 
     Raises:
         ImportError: in ``fit``, torch-pruning is not installed (extra ``channels``).
@@ -69,10 +79,11 @@ class ChannelPruningCallback(WeightCompression):
 
     rank: ClassVar[int] = PRUNE
     _groups: tuple[Group, ...] = ()
+    _costs: Costs
 
     def __init__(
         self,
-        macs: float = 0.5,
+        macs: float | None = None,
         criterion: Criterion = criteria.magnitude,
         round_to: int = 16,
         schedule: Schedule = Cubic(begin=0.15, until=0.7),
@@ -82,15 +93,16 @@ class ChannelPruningCallback(WeightCompression):
         example_input: Any = None,
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
+        parameters: float | None = None,
+        latency: float | None = None,
+        ratio: float | None = None,
     ) -> None:
         super().__init__(schedule, every_n_steps, include, exclude)
-        if not 0 < macs < 1:
-            raise ValueError(f"need 0 < macs < 1, got macs={macs}")
+        self.budget = budget_of(macs, parameters, latency, ratio)
         if round_to < 1:
             raise ValueError(f"need round_to >= 1, got round_to={round_to}")
         if not 0 <= momentum < 1:
             raise ValueError(f"need 0 <= momentum < 1, got momentum={momentum}")
-        self.macs = macs
         self.criterion = criterion
         self.round_to = round_to
         self.remove = remove
@@ -129,7 +141,7 @@ class ChannelPruningCallback(WeightCompression):
         self._groups = ()
         self.begin(Selection((), {}))
         self.strength = 1.0
-        self._sizes = sizes_of(module)
+        self._costs = replace(self._costs, sizes=sizes_of(module))
         run.replace(new, lambda name, tensor: narrow(tensor, gone[name]))
         if isinstance(trainer.strategy, DDPStrategy):
             module.zero_grad(set_to_none=True)  # gradients may be views of the buckets that are given up
@@ -141,22 +153,65 @@ class ChannelPruningCallback(WeightCompression):
 
     def select(self, module: nn.Module) -> Selection:
         allowed = select(module, self.include, self.exclude)
+        example = self._example(module)
         with isolate_rng():
-            plan = make_plan(module, self._example(module))
+            plan = make_plan(module, example)
         left_alone = dict(plan.left_alone)
         for group in plan.groups:
             reasons = {allowed.skipped.get(part.name, "") for part in group.slices if part.role == "out"}
             if reasons & {"excluded", "not included"}:
                 left_alone[group.name] = "excluded" if "excluded" in reasons else "not included"
         self._groups = tuple(group for group in plan.groups if group.name not in left_alone)
-        self._prices = plan.prices
-        self._sizes = sizes_of(module)
-        self._dense = structures.dense_macs(module, total(self._sizes, self._prices))
-        if total(self._sizes, self._prices) <= self.macs * self._dense:
+        sizes = sizes_of(module)
+        prices = {"macs": plan.prices, "parameters": dict.fromkeys(sizes, 1.0)}
+        self._costs = Costs(sizes, structures.dense_sizes(module), prices)
+        self._share = self._share_to_keep(module, example)
+        if self._is_met():
             self._groups = ()  # an earlier run has removed them
         else:
             self._check_reach(left_alone)
         return _selection(module, self._groups, left_alone)
+
+    def _share_to_keep(self, module: nn.Module, example: Any) -> float:
+        """The budget as a share that stays: of the MACs, of the parameters, or of the channels."""
+        if self.budget.name == "ratio":
+            return 1 - self.budget.amount
+        if self.budget.name != "latency":
+            return self.budget.amount
+        if self._loaded is not None:  # what an interrupted run has measured
+            return float(self._loaded["share"])
+        weights = {name: parameter.detach() for name, parameter in module.named_parameters()}
+        scores = {group.name: criteria.magnitude(members(group, weights, {})) for group in self._groups}
+        with isolate_rng():
+            return macs_in_time(
+                module,
+                structures.dense_copy(module),
+                example,
+                self._groups,
+                scores,
+                self._costs,
+                self.budget.amount,
+                self.round_to,
+            )
+
+    def _is_met(self) -> bool:
+        if self.budget.name == "ratio":
+            ones = {group.name: torch.ones(group.units) for group in self._groups}
+            cut = self._costs.share("parameters") < 1
+            return cut and not any(bool(removed.any()) for removed in self._chosen(ones, self._share).values())
+        return self._costs.share(self._priced) <= self._share
+
+    @property
+    def _priced(self) -> str:
+        """What the budget is counted in."""
+        return "parameters" if self.budget.name == "parameters" else "macs"
+
+    def _chosen(self, scores: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+        if self.budget.name == "ratio":
+            dense = {group.name: _dense_units(group, self._costs) for group in self._groups}
+            return choose_of_each(self._groups, scores, dense, 1 - share, self.round_to)
+        prices, limit = self._costs.prices[self._priced], share * self._costs.total(self._priced)
+        return choose(self._groups, scores, self._costs.sizes, prices, limit, self.round_to)
 
     def begin(self, selection: Selection) -> None:
         super().begin(selection)
@@ -169,7 +224,8 @@ class ChannelPruningCallback(WeightCompression):
 
     def describe(self) -> str:
         criterion = getattr(self.criterion, "__name__", repr(self.criterion))
-        return f"{self.macs:.4g} of the MACs by {criterion}, channels in multiples of {self.round_to}, {self.schedule}"
+        found = f" ({self._share:.4g} of the MACs)" if self.budget.name == "latency" else ""
+        return f"{self.budget}{found} by {criterion}, channels in multiples of {self.round_to}, {self.schedule}"
 
     def observe(self, latents: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
         if self.settled or not self._reads_gradient:
@@ -183,8 +239,7 @@ class ChannelPruningCallback(WeightCompression):
             self.strength = 0.0  # nothing is known yet: wait for the first step
             return
         scores = self._evidence or {g.name: self.criterion(members(g, weights, {})) for g in self._groups}
-        limit = (1 - (1 - self.macs) * self.strength) * self._dense
-        self._remove(choose(self._groups, scores, self._sizes, self._prices, limit, self.round_to))
+        self._remove(self._chosen(scores, 1 - (1 - self._share) * self.strength))
 
     def project_(self, weights: Mapping[str, Tensor]) -> None:
         mask_(weights, self._gone)
@@ -193,17 +248,13 @@ class ChannelPruningCallback(WeightCompression):
         self.project_(gradients)
 
     def metrics(self) -> dict[str, float]:
-        sizes = {name: list(size) for name, size in self._sizes.items()}
-        for name, dims in self._gone.items():
-            for dim, positions in dims.items():
-                sizes[name][dim] -= len(positions)
-        return {"macs": total(sizes, self._prices) / self._dense}
+        return {name: self._costs.share(name, self._gone) for name in dict.fromkeys(("macs", self._priced))}
 
     def report(self) -> dict[str, object]:
         return {**super().report(), **self.metrics()}
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "removed": self._removed, "evidence": self._evidence}
+        return {**super().state_dict(), "removed": self._removed, "evidence": self._evidence, "share": self._share}
 
     def restore(self) -> None:
         state = self._loaded
@@ -226,11 +277,21 @@ class ChannelPruningCallback(WeightCompression):
         }
 
     def _check_reach(self, left_alone: Mapping[str, str]) -> None:
-        reach = smallest(self._groups, self._sizes, self._prices, self.round_to) / self._dense
-        if reach > self.macs:
+        if self.budget.name == "ratio":
+            ones = {group.name: torch.ones(group.units) for group in self._groups}
+            reached = any(removed.any() for removed in self._chosen(ones, self._share).values())
+            asked = f"need a larger ratio for this model with round_to={self.round_to}, got ratio={self.budget.amount}"
+        else:
+            prices, dense = self._costs.prices[self._priced], self._costs.total(self._priced)
+            least = smallest(self._groups, self._costs.sizes, prices, self.round_to) / dense
+            reached = least <= self._share
+            asked = (
+                f"need {self._priced} >= {least:.3f} for this model with round_to={self.round_to}, "
+                f"got {self._priced}={self._share}"
+            )
+        if not reached:
             raise ValueError(
-                f"need macs >= {reach:.3f} for this model with round_to={self.round_to}, got macs={self.macs}: ask for "
-                "less, or lower round_to; left alone: "
+                f"{asked}: {'or' if self.budget.name == 'ratio' else 'ask for less, or'} lower round_to; left alone: "
                 + ("; ".join(f"{name} ({reason})" for name, reason in left_alone.items()) or "nothing")
             )
 
@@ -242,6 +303,12 @@ class ChannelPruningCallback(WeightCompression):
             example = first_examples(module.trainer.fit_loop._data_source.dataloader(), module)
         device = next(module.parameters()).device
         return tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, example)
+
+
+def _dense_units(group: Group, costs: Costs) -> float:
+    """How many units a group had before any was cut."""
+    part = next(part for part in group.slices if part.role == "out")
+    return group.units * costs.dense[part.name][part.dim] / costs.sizes[part.name][part.dim]
 
 
 def _selection(module: nn.Module, groups: Sequence[Group], left_alone: dict[str, str]) -> Selection:

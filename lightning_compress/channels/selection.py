@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lightning_compress.channels.groups import Group, total
 
-__all__ = ["choose", "smallest"]
+__all__ = ["choose", "choose_of_each", "smallest"]
 
 _Sizes = dict[str, list[int]]
 
@@ -75,6 +75,38 @@ def choose(
     return {name: queue.removed() for name, queue in queues.items()}
 
 
+def choose_of_each(
+    groups: Sequence[Group],
+    scores: Mapping[str, Tensor],
+    dense: Mapping[str, float],
+    ratio: float,
+    round_to: int = 1,
+) -> dict[str, Tensor]:
+    """Choose the same share of units to remove in every group, the least important ones.
+
+    Args:
+        groups: the groups.
+        scores: group name -> ``(units,)`` importance.
+        dense: group name -> how many units the group had before any was cut.
+        ratio: share of these to remove.
+        round_to: channels of each layer are kept in the multiple of this number that is nearest; at least so many stay.
+
+    Returns:
+        group name -> ``(units,)`` bool, True where a unit is removed.
+
+    >>> from lightning_compress.channels.groups import Slice
+    >>> part = Slice("fc1.weight", 0, torch.arange(4)[:, None], "out")
+    >>> choose_of_each([Group("fc1", (part,))], {"fc1": torch.tensor([3.0, 1.0, 4.0, 2.0])}, {"fc1": 4}, ratio=0.25)
+    {'fc1': tensor([False,  True, False, False])}
+    """
+    removed = {}
+    for group in groups:
+        queue = _Queue(group, scores[group.name].cpu(), round_to)
+        queue.keep_(dense[group.name] * (1 - ratio))
+        removed[group.name] = queue.removed()
+    return removed
+
+
 def smallest(
     groups: Sequence[Group], sizes: Mapping[str, Sequence[int]], prices: Mapping[str, float], round_to: int
 ) -> float:
@@ -122,6 +154,11 @@ class _Queue:
         """Remove the next block."""
         self._narrow_(sizes)
         self._gone += self.block
+
+    def keep_(self, units: float) -> None:
+        """Remove blocks until what is left is as near to ``units`` as it gets; where two are, the smaller."""
+        while self.block and 2 * (self.group.units - self._gone - units) >= self.block:
+            self._gone += self.block
 
     def removed(self) -> Tensor:
         """``(units,)`` bool, True where a unit has gone."""

@@ -6,6 +6,7 @@ these shapes, whether it was wider or narrower before, and the strict load of th
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,22 +18,25 @@ from lightning_compress.channels.graph import HEAD_COUNTS, HEAD_TOTALS
 from lightning_compress.channels.surgery import replace_
 from lightning_compress.training.structures import Structure
 
-__all__ = ["CHANNELS", "conform_", "copies", "dense_macs", "record"]
+__all__ = ["CHANNELS", "conform_", "copies", "dense_copy", "dense_sizes", "record"]
 
-_DENSE = "_dense_macs"
+_DENSE = "_dense_structure"
 
 
 def record(module: nn.Module) -> dict[str, Any]:
-    """Describe the shapes of ``module`` in numbers and strings.
+    """Describe the shapes of ``module``, and those that it had before any channel was cut, in numbers and strings.
 
     >>> record(nn.Linear(2, 3))
-    {'shapes': {'weight': [3, 2], 'bias': [3]}, 'numbers': {}, 'dense_macs': 0.0}
+    {'shapes': {'weight': [3, 2], 'bias': [3]}, 'numbers': {}, 'dense': {}}
     """
+    return {**_described(module), "dense": vars(module).get(_DENSE, {})}
+
+
+def _described(module: nn.Module) -> dict[str, Any]:
     numbers = {name: _numbers(layer) for name, layer in module.named_modules()}
     return {
         "shapes": {name: list(tensor.shape) for name, tensor in module.state_dict().items()},
         "numbers": {name: found for name, found in numbers.items() if found},
-        "dense_macs": float(vars(module).get(_DENSE, 0.0)),
     }
 
 
@@ -58,7 +62,7 @@ def conform_(module: nn.Module, record: dict[str, Any]) -> None:
             if name not in layers or key not in _numbers(layers[name]) or type(value) is not int:
                 raise _foreign(f"{key}={value} for {name!r}")
             setattr(layers[name], key, value)
-    setattr(module, _DENSE, float(record["dense_macs"]))
+    vars(module)[_DENSE] = record["dense"]
 
 
 def _numbers(layer: nn.Module) -> dict[str, int]:
@@ -70,10 +74,19 @@ def _foreign(found: str) -> ValueError:
     return ValueError(f"need a checkpoint of this model, got one with {found}")
 
 
-def dense_macs(module: nn.Module, macs: float) -> float:
-    """MACs that ``module`` had before any channel was cut: ``macs``, if none was; remembered from then on."""
-    dense = float(vars(module).get(_DENSE, 0.0)) or macs
-    setattr(module, _DENSE, dense)
+def dense_sizes(module: nn.Module) -> dict[str, list[int]]:
+    """Shapes in the state dict that ``module`` had before any channel was cut; remembered from the first call on."""
+    if not vars(module).get(_DENSE):
+        vars(module)[_DENSE] = _described(module)
+    shapes: dict[str, list[int]] = vars(module)[_DENSE]["shapes"]
+    return shapes
+
+
+def dense_copy(module: nn.Module) -> nn.Module:
+    """A copy of ``module`` of the shapes that it had before any channel was cut; what was cut is zero."""
+    dense = copy.deepcopy(module)
+    dense_sizes(module)
+    conform_(dense, {**vars(module)[_DENSE], "dense": {}})
     return dense
 
 

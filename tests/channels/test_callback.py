@@ -20,6 +20,19 @@ class TestArguments:
         with pytest.raises(ValueError, match=f"need 0 < macs < 1, got macs={macs}"):
             ChannelPruningCallback(macs=macs)
 
+    @pytest.mark.parametrize("name", ["parameters", "latency", "ratio"])
+    def test_other_budgets(self, name):
+        with pytest.raises(ValueError, match=f"need 0 < {name} < 1, got {name}=1.5"):
+            ChannelPruningCallback(**{name: 1.5})
+
+    def test_two_budgets(self):
+        with pytest.raises(ValueError, match="need one of macs, parameters, latency and ratio, got macs=0.5 and ratio"):
+            ChannelPruningCallback(macs=0.5, ratio=0.5)
+
+    def test_a_ratio_that_removes_nothing(self):
+        with pytest.raises(ValueError, match=r"need a larger ratio for this model with round_to=16, got ratio=0\.1"):
+            trainer(callback(ratio=0.1, round_to=16)).fit(Module(), data())
+
     def test_round_to(self):
         with pytest.raises(ValueError, match="need round_to >= 1, got round_to=0"):
             ChannelPruningCallback(round_to=0)
@@ -68,6 +81,61 @@ def test_the_budget_is_approached_along_the_schedule():
     assert len(seen) > 5
     for strength, macs in seen:
         assert 1 - 0.5 * strength - 0.15 < macs <= 1 - 0.5 * strength
+
+
+def test_a_budget_of_parameters():
+    module = Module()
+    dense = sum(p.numel() for p in module.parameters())
+    pruning = callback(parameters=0.4, round_to=1)
+    trainer(pruning).fit(module, data())
+    share = sum(p.numel() for p in module.parameters()) / dense
+    assert 0.3 < share <= 0.4
+    assert pruning.metrics()["parameters"] == pytest.approx(share)
+
+
+def test_the_same_ratio_in_every_layer():
+    module = Module(net=Residual(16))
+    dense = {name: layer.out_channels for name, layer in module.net.named_modules() if hasattr(layer, "out_channels")}
+    for ratio in (0.25, 0.5, 0.5):  # fit again: what the first run has removed counts
+        trainer(callback(ratio=ratio, round_to=1)).fit(module, data())
+        left = {n: layer.out_channels for n, layer in module.net.named_modules() if hasattr(layer, "out_channels")}
+        assert left == {name: round(count * (1 - ratio)) for name, count in dense.items()}
+
+
+class Stopwatch:
+    """A latency that is the share of parameters that is left, and no longer true when asked the second time."""
+
+    def __init__(self, monkeypatch):
+        self.slower = 1.0
+        monkeypatch.setattr("lightning_compress.channels.latencies.relative_latency", self)
+
+    def __call__(self, module, reference, example):
+        counts = [sum(p.numel() for p in model.parameters()) for model in (module, reference)]
+        return self.slower * counts[0] / counts[1]
+
+
+def test_a_budget_of_latency_is_measured(monkeypatch):
+    Stopwatch(monkeypatch)
+    module = Module()
+    dense = sum(p.numel() for p in module.parameters())
+    trainer(callback(latency=0.5, round_to=1)).fit(module, data())
+    assert 0.3 < sum(p.numel() for p in module.parameters()) / dense <= 0.55
+    before = module.state_dict()["net.stem.weight"].shape
+    trainer(callback(latency=0.6, round_to=1)).fit(module, data())
+    assert module.state_dict()["net.stem.weight"].shape == before
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint")
+def test_a_resumed_run_does_not_measure_again(monkeypatch, tmp_path):
+    watch = Stopwatch(monkeypatch)
+    run = trainer(callback(latency=0.6), max_steps=3, max_epochs=-1)
+    run.fit(Module(), data())
+    run.save_checkpoint(tmp_path / "m.ckpt")
+    watch.slower = 100.0
+    pruning = callback(latency=0.6)
+    trainer(pruning, max_steps=6, max_epochs=-1).fit(Module(), data(), ckpt_path=tmp_path / "m.ckpt")
+    with pytest.raises(ValueError, match=r"need latency >= .* with round_to=2, got latency=0\.6: measured with"):
+        trainer(callback(latency=0.6)).fit(Module(), data())
 
 
 def test_excluded_layers_keep_their_channels():
