@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--model", choices=MODELS, default="lenet300")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--sparsities", type=float, nargs="+", default=[0.9, 0.95, 0.97, 0.98])
+    parser.add_argument("--sparsities", type=float, nargs="+", default=[0.9, 0.945, 0.96, 0.97])
     parser.add_argument("--clusters", type=int, default=16)
     arguments = parser.parse_args()
     pruned = [Setting(sparsity) for sparsity in arguments.sparsities]

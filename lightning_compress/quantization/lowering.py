@@ -76,6 +76,8 @@ def lower(
                 lowered.set_submodule(norms[path], nn.Identity())
             if integer_bias and path in inputs and isinstance(layer, nn.Linear):
                 quantized.round_bias(inputs[path].scale)
+            if path in inputs and inputs[path].enabled:
+                quantized.reads = QuantizeDequantize(inputs[path])
             lowered.set_submodule(path, quantized)
     for place, quantizer in quantizers.items():
         if quantizer.enabled:
@@ -95,8 +97,10 @@ def pad_single_channels(lowered: nn.Module) -> None:
             layer.register_forward_pre_hook(_with_zeros, prepend=True)
 
 
-def _with_zeros(layer: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (F.pad(args[0], (0, 0, 0, 0, 0, 1)), *args[1:])
+def _with_zeros(layer: QuantizedLayer, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    padded = F.pad(args[0], (0, 0, 0, 0, 0, 1))
+    # Rounding again changes nothing; without it the compiler sees no quantizer before the layer, and computes in float.
+    return (padded if layer.reads is None else layer.reads(padded), *args[1:])
 
 
 class QuantizeDequantize:
@@ -133,8 +137,12 @@ class QuantizedLayer(nn.Module):
     Args:
         layer: the trained layer; it is taken over.
         grid: that its weight is on.
+
+    Attributes:
+        reads: the rounding that its input has passed last, if any.
     """
 
+    reads: QuantizeDequantize | None = None
     codes: Tensor
     scale: Tensor
     zero_point: Tensor
@@ -240,7 +248,22 @@ def _inputs(trace: Trace, quantizers: Mapping[Place, ActivationQuantizer]) -> di
         if Place(call.module, "output") in quantizers
     }
     passed = {call.module: values[source(call.input)] for call in trace.calls if source(call.input) in values}
-    return {**passed, **{place.module: quantizer for place, quantizer in quantizers.items() if place.side == "input"}}
+    entered = [
+        (call.module, source(call.input), quantizers[Place(call.module, "input")])
+        for call in trace.calls
+        if Place(call.module, "input") in quantizers
+    ]
+    within = {
+        call.module: quantizer
+        for call in trace.calls
+        for outer, value, quantizer in entered
+        if source(call.input) == value and call.module.startswith(f"{outer}." if outer else "")
+    }
+    return {
+        **passed,
+        **within,
+        **{place.module: quantizer for place, quantizer in quantizers.items() if place.side == "input"},
+    }
 
 
 def _check_on_grid(name: str, weight: Tensor, grid: Grid) -> None:

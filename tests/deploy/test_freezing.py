@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:To copy construct from a tensor"
 def trained(channels):
     torch.manual_seed(0)
     module = Classifier(Net(channels))
-    trainer(QATCallback(), epochs=2).fit(module, loader(channels=channels))
+    trainer(QATCallback(), epochs=2).fit(module, loader(channels=channels), loader(2, channels=channels))
     return module.train(), torch.cat([x for x, _ in loader(channels=channels)])
 
 
@@ -41,8 +41,9 @@ def counters():
         yield torch._dynamo.utils.counters
 
 
-def test_quantized_layers_become_integer_kernels(counters):
-    module, images = trained(channels=3)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_quantized_layers_become_integer_kernels(channels, counters):
+    module, images = trained(channels)
     x = images[:16]
     fast = freeze(module, x)
     fused = counters["inductor"]
