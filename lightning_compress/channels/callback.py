@@ -196,10 +196,13 @@ class ChannelPruningCallback(WeightCompression):
 
     def _is_met(self) -> bool:
         if self.budget.name == "ratio":
-            ones = {group.name: torch.ones(group.units) for group in self._groups}
-            cut = self._costs.share("parameters") < 1
-            return cut and not any(bool(removed.any()) for removed in self._chosen(ones, self._share).values())
+            return self._costs.share("parameters") < 1 and not self._narrows()
         return self._costs.share(self._priced) <= self._share
+
+    def _narrows(self) -> bool:
+        """Whether the ratio takes a channel of any layer."""
+        alike = {group.name: torch.ones(group.units) for group in self._groups}
+        return any(bool(removed.any()) for removed in self._chosen(alike, self._share).values())
 
     @property
     def _priced(self) -> str:
@@ -278,8 +281,7 @@ class ChannelPruningCallback(WeightCompression):
 
     def _check_reach(self, left_alone: Mapping[str, str]) -> None:
         if self.budget.name == "ratio":
-            ones = {group.name: torch.ones(group.units) for group in self._groups}
-            reached = any(removed.any() for removed in self._chosen(ones, self._share).values())
+            reached = self._narrows()
             asked = f"need a larger ratio for this model with round_to={self.round_to}, got ratio={self.budget.amount}"
         else:
             prices, dense = self._costs.prices[self._priced], self._costs.total(self._priced)
