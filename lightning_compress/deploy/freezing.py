@@ -43,10 +43,11 @@ def freeze(module: nn.Module, example_input: ExampleInput) -> Callable[..., Any]
     with evaluating(module):
         example = on_device(example_input, device_of(module))
         args, kwargs = arguments(example)
-        check, frozen = check_equal, copy.deepcopy(module)
         if is_quantized(module):
             check, frozen = check_near, lower(module, args, kwargs)
             pad_single_channels(frozen)
+        else:
+            check, frozen = check_equal, copy.deepcopy(module)
         compiled = torch.compile(trace(frozen, args, kwargs).module(), dynamic=False)
 
         def run(*args: Any, **kwargs: Any) -> Any:

@@ -38,7 +38,7 @@ def write_program(
 
     def run() -> list[Tensor]:
         output = torch.export.load(path).module()(*args, **kwargs)
-        return [leaf.detach().cpu() for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+        return _tensors(output)
 
     return run
 
@@ -53,9 +53,13 @@ def write_package(
 
     def run() -> list[Tensor]:
         output = torch._inductor.aoti_load_package(str(path))(*args, **kwargs)
-        return [leaf.detach().cpu() for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+        return _tensors(output)
 
     return run
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    return [leaf.detach().cpu() for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
 
 
 def _doubled(tensor: Tensor) -> Tensor:
