@@ -26,7 +26,7 @@ from torch import Tensor
 from benchmarks.tables import quiet, show
 from examples.fashion_mnist import FashionClassifier, FashionData, ResNet
 from lightning_compress.deploy.export import export
-from lightning_compress.deploy.integers import integer_operators
+from lightning_compress.deploy.runtimes import OnnxRuntime
 from lightning_compress.quantization import BinarizationCallback, QATCallback, scales
 from lightning_compress.schedules import Constant
 
@@ -114,7 +114,7 @@ def _runtimes(data: FashionData, trained: dict[str, FashionClassifier]) -> None:
         rows.append([runtime, *(f"{ratio:.2f}" for ratio in ratios), f"{agreement:.2f}", f"{accuracy:.2f}"])
     header = ["runtime", "int8 / float, batch 1", "batch 64", "same class as torch, %", "accuracy, %"]
     show("ResNet-8 as .onnx: latency of int8 against float, one thread", header, rows)
-    operators = integer_operators(files["W8A8"])
+    operators = OnnxRuntime().operators(files["W8A8"])
     print(f"fused: {operators.fused}; left in float: {operators.floating or 'none'}")
     print({name: f"{path.stat().st_size / 1000:.0f} kB" for name, path in files.items()})
 

@@ -13,17 +13,20 @@ from torch import Tensor, nn
 
 from lightning_compress.archive import load_archive, save_archive
 from lightning_compress.deploy.checks import check_equal, check_near
-from lightning_compress.deploy.integers import integer_operators
 from lightning_compress.deploy.modes import ExampleInput, arguments, device_of, evaluating, on_device
 from lightning_compress.deploy.onnx import write_onnx
 from lightning_compress.deploy.program import write_package, write_program
+from lightning_compress.deploy.runtimes import OnnxRuntime
 from lightning_compress.quantization.activations import quantizers_of
 from lightning_compress.quantization.lowering import is_quantized, lower, pad_single_channels
 
-__all__ = ["export"]
+__all__ = ["FORMATS", "export"]
 
 _Writer = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Path], Callable[[], list[Tensor]]]
 _GRAPHS: dict[str, _Writer] = {".onnx": write_onnx, ".pt2": write_program}
+
+FORMATS = (".lcz", *_GRAPHS)
+"""Suffixes of the files that :func:`export` writes."""
 
 
 def export(
@@ -112,7 +115,7 @@ def _bytes(tensor: Tensor) -> Tensor:
 
 
 def _warn_of_float_layers(path: Path) -> None:
-    floating = integer_operators(path).floating
+    floating = OnnxRuntime().operators(path).floating
     if floating:
         warnings.warn(
             f"ONNX Runtime computes {len(floating)} layers of {path.name} in float, though activations are quantized: "

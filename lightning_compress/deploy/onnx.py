@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from lightning_compress.deploy.blocks import pack_four_bits, translations, with_blocks
 from lightning_compress.deploy.program import trace
 from lightning_compress.deploy.rewrites import spread_single_channels
+from lightning_compress.deploy.runtimes import OnnxRuntime
 
 __all__ = ["write_onnx"]
 
@@ -28,21 +30,22 @@ def write_onnx(
     """
     try:
         import onnx  # noqa: F401
-        import onnxruntime
+        import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
         from onnxscript.ir.passes.common import ClearMetadataAndDocStringPass
     except ImportError as error:
         raise ImportError(f"need {error.name} to write .onnx: pip install 'lightning-compress[onnx]'") from error
-    program = torch.onnx.export(trace(module, args, kwargs), opset_version=OPSET, dynamo=True, verbose=False)
+    program = torch.onnx.export(
+        trace(with_blocks(module), args, kwargs),
+        opset_version=OPSET,
+        dynamo=True,
+        verbose=False,
+        custom_translation_table=translations(),
+    )
     assert program is not None  # noqa: S101  (None is what the exporter without dynamo returns)
     ClearMetadataAndDocStringPass()(program.model)  # where each node came from, stack traces: half of a small file
     spread_single_channels(program.model)
+    pack_four_bits(program.model)
     program.save(path)
-
-    def run() -> list[Tensor]:
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        leaves = [leaf.cpu().numpy() for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        names = [entry.name for entry in session.get_inputs()]
-        return [torch.from_numpy(output) for output in session.run(None, dict(zip(names, leaves, strict=True)))]
-
-    return run
+    leaves = [leaf.cpu() for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    return lambda: OnnxRuntime().load(path)(leaves)

@@ -52,8 +52,9 @@ class QATCallback(_Quantization):
         scale: which grid fits the weights; see :mod:`~lightning_compress.quantization.scales`.
         schedule: progress of the run -> strength; where it is between 0 and 1, weights are drawn towards the grid.
         observer: the range of one batch of activations; see :mod:`~lightning_compress.quantization.observers`.
-        freeze: share of the run after which the ranges of activations and the statistics of batch normalisation stand
-            still, in [0, 1].
+        freeze: share of the run after which the ranges of activations stand still, in [0, 1].
+        freeze_norms: share of the run after which the statistics of batch normalisation stand still too, in [0, 1]. A
+            network that does not normalise by the batch any more needs a small learning rate: SGD may diverge.
         every_n_steps: optimizer steps between two fits of the grids, and between two looks at the ranges.
         include: patterns of parameters to quantize; see :func:`~lightning_compress.targets.select`.
         exclude: patterns of parameters to leave alone.
@@ -83,18 +84,21 @@ class QATCallback(_Quantization):
         observer: Observer = observers.minmax,
         schedule: Schedule = Step(at=0.2),
         freeze: float = 0.8,
+        freeze_norms: float = 1.0,
         every_n_steps: int = 10,
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
     ) -> None:
         super().__init__(granularity, schedule, every_n_steps, include, exclude)
-        if not 0 <= freeze <= 1:
-            raise ValueError(f"need 0 <= freeze <= 1, got freeze={freeze}")
+        for argument, share in (("freeze", freeze), ("freeze_norms", freeze_norms)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"need 0 <= {argument} <= 1, got {argument}={share}")
         self.weight_bits = _bits("weight_bits", weight_bits, 2)
         self.activation_bits = None if activation_bits is None else _bits("activation_bits", activation_bits, 4)
         self.scale = scale
         self.observer = observer
         self.freeze = freeze
+        self.freeze_norms = freeze_norms
 
     def describe(self) -> str:
         scale = getattr(self.scale, "__name__", repr(self.scale))
@@ -135,10 +139,10 @@ class QATCallback(_Quantization):
         if not self._calibration.placed:
             self._calibration.watch()
             return
-        frozen = self._run.progress() >= self.freeze
-        if frozen:
+        progress = self._run.progress()
+        if progress >= self.freeze_norms:
             self._freeze_statistics(pl_module)
-        self._observing = not frozen and trainer.global_step % self.every_n_steps == 0
+        self._observing = progress < self.freeze and trainer.global_step % self.every_n_steps == 0
         self._calibration.switch(enabled=self.strength > 0, observing=self._observing)
 
     def on_train_batch_end(

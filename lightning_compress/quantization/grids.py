@@ -108,6 +108,15 @@ class Grid:
     low: int
     high: int
 
+    @property
+    def bits(self) -> int:
+        """What it takes to write a code down.
+
+        >>> Grid(torch.ones(1, 1), torch.zeros(1, 1), -7, 7).bits
+        4
+        """
+        return (self.high - self.low).bit_length()
+
     def codes(self, weight: Tensor) -> Tensor:
         """Integers of the values nearest to ``weight``, in its shape and dtype.
 

@@ -25,7 +25,7 @@ from lightning_compress.quantization.placement import INTEGER_LAYERS, reused_mod
 from lightning_compress.quantization.traces import Trace
 from lightning_compress.quantization.weights import grids_of
 
-__all__ = ["QuantizeDequantize", "QuantizedLayer", "is_quantized", "lower", "pad_single_channels"]
+__all__ = ["QuantizeDequantize", "QuantizedEmbedding", "QuantizedLayer", "is_quantized", "lower", "pad_single_channels"]
 
 _ops = torch.ops.quantized_decomposed
 
@@ -40,8 +40,8 @@ def lower(
 ) -> nn.Module:
     """A copy of ``module`` in evaluation mode with int8 weights and explicit quantize and dequantize operations.
 
-    Linear layers and convolutions that were trained on a grid become a :class:`QuantizedLayer`; others keep their
-    weights, whose values are on the grid. ``module`` is left as it is.
+    Linear layers and convolutions that were trained on a grid become a :class:`QuantizedLayer`, embeddings a
+    :class:`QuantizedEmbedding`; others keep their weights, whose values are on the grid. ``module`` is left as it is.
 
     Args:
         module: trained with :class:`~lightning_compress.quantization.QATCallback`, or loaded with
@@ -79,6 +79,8 @@ def lower(
             if path in inputs and inputs[path].enabled:
                 quantized.reads = QuantizeDequantize(inputs[path])
             lowered.set_submodule(path, quantized)
+        elif key == "weight" and isinstance(layer, nn.Embedding) and _has_rows(layer, grid):
+            lowered.set_submodule(path, QuantizedEmbedding(layer, grid))
     for place, quantizer in quantizers.items():
         if quantizer.enabled:
             _attach(lowered, place, QuantizeDequantize(quantizer))
@@ -224,6 +226,37 @@ class QuantizedLayer(nn.Module):
             return F.linear(x, self.weight, self._bias())
         output: Tensor = self.layer._conv_forward(x, self.weight, self._bias())
         return output
+
+
+class QuantizedEmbedding(nn.Module):
+    """An embedding whose table is int8 codes and scales: rows are looked up, then multiplied.
+
+    Args:
+        layer: the trained embedding.
+        grid: that its table is on, with one scale a row or one in all.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, layer: nn.Embedding, grid: Grid) -> None:
+        super().__init__()
+        rows = len(layer.weight)
+        self.register_buffer("codes", grid.codes(precise(layer.weight.detach())).to(torch.int8))
+        self.register_buffer("scale", grid.scale.float().expand(rows, 1).clone())
+        self.register_buffer("zero_point", grid.zero_point.float().expand(rows, 1).clone())
+        self.shifted = bool(self.zero_point.any())
+
+    def forward(self, indices: Tensor) -> Tensor:
+        codes = F.embedding(indices, self.codes).float()
+        if self.shifted:
+            codes = codes - F.embedding(indices, self.zero_point)
+        return codes * F.embedding(indices, self.scale)
+
+
+def _has_rows(layer: nn.Embedding, grid: Grid) -> bool:
+    return len(grid.scale) in (1, layer.num_embeddings)
 
 
 def _norms(module: nn.Module, trace: Trace) -> dict[str, str]:

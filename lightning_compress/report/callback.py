@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from rich.console import Console
@@ -16,9 +18,11 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from lightning_compress.deploy import export
-from lightning_compress.deploy.modes import ExampleInput
+from lightning_compress.deploy.export import FORMATS
+from lightning_compress.deploy.modes import ExampleInput, on_device
 from lightning_compress.report.comparisons import Comparison, remarks
 from lightning_compress.report.costs import Latency, count_macs, measure_latencies
+from lightning_compress.report.deployments import Deployment, measure_deployments
 from lightning_compress.report.plots import draw
 from lightning_compress.report.profile import ModelProfile, profile
 from lightning_compress.report.tables import as_dict, markdown, rich_table, tables
@@ -26,6 +30,8 @@ from lightning_compress.report.tables import as_dict, markdown, rich_table, tabl
 __all__ = ["CompressionReport"]
 
 _Cost = TypeVar("_Cost")
+
+_SAMPLES = 64  # outputs are compared on so many
 
 
 class CompressionReport(Callback):
@@ -39,7 +45,12 @@ class CompressionReport(Callback):
     ``report.json``    the same as numbers
     ``report.png``     zeros per layer and sizes, where matplotlib (extra ``plots``) is installed
     ``model.lcz``      the compressed weights; see :func:`~lightning_compress.archive.load_archive`
+    ``model.onnx``...  the deployable model, where ``formats`` asks for it; see
+                       :func:`~lightning_compress.deploy.export`
     =================  ====================================================================================
+
+    A ``.onnx`` file is run in the runtimes that are installed, ONNX Runtime and OpenVINO, beside the dense model: which
+    layers compute in integers, latency, and whether outputs are those of PyTorch.
 
     Any callback of the Trainer with a method ``report() -> dict[str, object]`` adds rows of its own, and one with
     an attribute ``strength`` says by a value of 0 that it has not begun to compress.
@@ -49,6 +60,11 @@ class CompressionReport(Callback):
         example_input: what ``forward`` takes, a tensor, a tuple of positional or a mapping of keyword arguments; by
             default the module's ``example_input_array``, else the first sample of the first tensor in the first
             training batch.
+        formats: suffixes of the model files to write: ``".lcz"``, ``".onnx"``, ``".pt2"``.
+
+    Raises:
+        ValueError: an unknown format; after ``fit`` and after the report was written, a model that cannot be exported.
+        TypeError: ``formats`` is one string.
 
     ======================  ==============================================================================
     ``on_fit_start``        profile the dense model, and keep a copy of it on the CPU to time it in the end
@@ -58,9 +74,20 @@ class CompressionReport(Callback):
     ======================  ==============================================================================
     """
 
-    def __init__(self, dirpath: str | Path | None = None, example_input: ExampleInput | None = None) -> None:
+    def __init__(
+        self,
+        dirpath: str | Path | None = None,
+        example_input: ExampleInput | None = None,
+        formats: Sequence[str] = (".lcz",),
+    ) -> None:
+        if isinstance(formats, str):
+            raise TypeError(f"need formats as a list, got the string {formats!r}: write [{formats!r}]")
+        unknown = [suffix for suffix in formats if suffix not in FORMATS]
+        if unknown:
+            raise ValueError(f"need formats out of {', '.join(FORMATS)}, got {', '.join(map(repr, unknown))}")
         self.dirpath = dirpath
         self.example_input = example_input
+        self.formats = tuple(formats)
         self._reset()
 
     def _reset(self) -> None:
@@ -96,6 +123,7 @@ class CompressionReport(Callback):
         self._device = pl_module.device
         self._sharded = any(isinstance(parameter, DTensor) for parameter in pl_module.parameters())
         self._example = pl_module.example_input_array if self.example_input is None else self.example_input
+        self._samples = self._example
         self._waiting = trainer.is_global_zero and not self._sharded  # for the first batch
         if self._before is not None or not (trainer.is_global_zero or self._sharded):
             return
@@ -114,6 +142,7 @@ class CompressionReport(Callback):
         tensor = _first_tensor(batch)
         if self._example is None and tensor is not None:
             self._example = tensor[:1].detach().clone()
+            self._samples = tensor[:_SAMPLES].detach().cpu()
         if self._before and self._before.macs is None:
             self._before = replace(self._before, macs=self._tried(lambda example: count_macs(pl_module, example)))
 
@@ -141,22 +170,42 @@ class CompressionReport(Callback):
             return
         if not self._sharded:
             after = replace(after, macs=self._tried(lambda example: count_macs(pl_module, example)))
+        latencies = self._latencies(pl_module)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        failed = self._export(pl_module)
         comparison = Comparison(
             before=self._before,
             after=after,
-            latencies=self._latencies(pl_module),
+            latencies=latencies,
             uncosted=self._uncosted,
             metrics_before=self._metrics_before,
             metrics_after=self._metrics,
             dense_steps=self._dense_steps,
             steps=trainer.global_step,
             methods=_methods(trainer.callbacks),  # type: ignore[attr-defined]
+            deployments=() if failed else self._deployments(pl_module),
         )
-        self._directory.mkdir(parents=True, exist_ok=True)
-        export(pl_module, self._directory / "model.lcz")
+        self._twin = None
         write(comparison, self._directory)
         show(comparison)
-        rank_zero_info(f"report.md, report.json and model.lcz are in {self._directory}")
+        written = ", ".join(["report.md", "report.json", *(f"model{suffix}" for suffix in self.formats)])
+        if failed is not None:
+            raise failed
+        rank_zero_info(f"{written} are in {self._directory}")
+
+    def _export(self, module: LightningModule) -> Exception | None:
+        """Write the model files; the error of one that cannot be written, for the report comes first."""
+        failures: list[Exception] = []
+        for suffix in self.formats:
+            with _kept(failures):
+                export(module, self._directory / f"model{suffix}", self._example)
+        return failures[0] if failures else None
+
+    def _deployments(self, module: LightningModule) -> tuple[Deployment, ...]:
+        if self._twin is None or ".onnx" not in self.formats or self._example is None or self._samples is None:
+            return ()
+        example, samples = (on_device(given, torch.device("cpu")) for given in (self._example, self._samples))
+        return measure_deployments(self._twin.cpu(), module.cpu(), self._directory / "model.onnx", example, samples)
 
     def _latencies(self, module: LightningModule) -> tuple[Latency, Latency] | None:
         """Of the dense twin and the compressed model, where the run was; the strategy has moved both to the CPU."""
@@ -166,7 +215,6 @@ class CompressionReport(Callback):
         models = [self._twin.to(self._device), module.to(self._device)]
         measured = self._tried(lambda example: measure_latencies(models, example))
         module.cpu()
-        self._twin = None
         return (measured[0], measured[1]) if measured else None
 
     def _tried(self, cost: Callable[[ExampleInput], _Cost]) -> _Cost | None:
@@ -178,6 +226,14 @@ class CompressionReport(Callback):
         except Exception as error:
             self._uncosted = f"needs example_input: {type(error).__name__}: {error}".split("\n")[0]
             return None
+
+
+@contextmanager
+def _kept(failures: list[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, ImportError) as error:
+        failures.append(error)
 
 
 def write(comparison: Comparison, directory: Path) -> None:

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lightning_compress.report.costs import Latency
+from lightning_compress.report.deployments import Deployment
 from lightning_compress.report.profile import LayerProfile, ModelProfile
 
 __all__ = ["Comparison", "remarks"]
+
+_FEW = 0.02  # zeros that rounding leaves need no word
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Comparison:
         dense_steps: optimizer steps after which ``metrics_before`` were seen.
         steps: optimizer steps of the run.
         methods: what each callback says about itself, by the callback's name.
+        deployments: what runtimes make of the files that were written.
     """
 
     before: ModelProfile
@@ -37,6 +41,7 @@ class Comparison:
     dense_steps: int = 0
     steps: int = 0
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    deployments: tuple[Deployment, ...] = ()
 
     @property
     def layers(self) -> list[tuple[LayerProfile | None, LayerProfile | None]]:
@@ -44,12 +49,18 @@ class Comparison:
         before, after = ({layer.name: layer for layer in model.layers} for model in (self.before, self.after))
         return [(before.get(name), after.get(name)) for name in before | after]
 
+    @property
+    def quantized(self) -> bool:
+        """Whether some parameters came to be integers."""
+        bits = {layer.name: layer.bits for layer in self.before.layers}
+        return any(layer.bits < bits.get(layer.name, 0) for layer in self.after.layers)
+
 
 def remarks(comparison: Comparison) -> list[str]:
     """What keeps the numbers of a comparison honest: which of them do not follow from others."""
     before, after = comparison.before, comparison.after
     said = []
-    if after.nonzeros < before.nonzeros and after.parameters == before.parameters:
+    if after.sparsity - before.sparsity > _FEW and after.parameters == before.parameters:
         said.append(
             f"{after.sparsity:.1%} of the parameters are zeros that stand where weights stood: dense kernels multiply "
             "by them all the same, so this sparsity cannot make this runtime faster or the state dict smaller. "
@@ -57,6 +68,13 @@ def remarks(comparison: Comparison) -> list[str]:
         )
     if comparison.latencies:
         said.append(_on_latency(comparison, *comparison.latencies))
+    for found in comparison.deployments:
+        pairs = {"the example": found.latencies, f"{found.samples} samples": found.batch_latencies}
+        slow = [what for what, (dense, mine) in pairs.items() if not mine.upper < dense.lower]
+        if slow:
+            said.append(f"{found.file} is no faster than the dense model in {found.runtime} on {' and '.join(slow)}.")
+        if found.integer and found.floating:
+            said.append(f"{found.runtime} computes in float in {found.file}: {', '.join(found.floating)}.")
     if comparison.metrics_before:
         said.append(
             "Metrics before are those of the last validation before compression began, after "
@@ -72,4 +90,6 @@ def _on_latency(comparison: Comparison, before: Latency, after: Latency) -> str:
     if not after.differs(before):
         return f"{where}; the quartiles overlap: no difference was measured."
     same = comparison.before.macs == comparison.after.macs
+    if comparison.quantized and after.median > before.median:
+        return where + "; quantization is played there in float, which costs time: the files compute in integers."
     return where + ("; the difference is not due to fewer multiply-accumulates." if same else ".")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from statistics import quantiles
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_compress.deploy.modes import ExampleInput, call, device_of, evaluating, on_device
 
-__all__ = ["Latency", "Macs", "count_macs", "measure_latencies"]
+__all__ = ["Latency", "Macs", "count_macs", "measure_latencies", "time_in_turns"]
 
 _ROUNDS, _SECONDS = 5, 0.04  # each module is measured so often, for so long
 
@@ -78,7 +79,7 @@ def count_macs(module: nn.Module, example_input: ExampleInput) -> Macs:
         for name, flops in counter.get_flop_counts().items()
         if name != "Global"
     }
-    layers = {name: count for name in macs if (count := _own(module, name, macs)) > 0}
+    layers = {name: count for name in macs if (count := _own(name, macs)) > 0}
     return Macs(counter.get_total_flops() // 2, layers, _shapes(example))
 
 
@@ -88,30 +89,35 @@ def measure_latencies(modules: Sequence[nn.Module], example_input: ExampleInput)
     Eager, in evaluation mode, without gradients, with one CPU thread; the modules are left as they were.
 
     Args:
-        modules: on the device where they are to be measured.
+        modules: one or more, on the device where they are to be measured.
         example_input: a tensor, a tuple of positional or a mapping of keyword arguments of ``forward``.
 
     >>> len(measure_latencies([nn.Linear(3, 2), nn.Linear(3, 1)], torch.zeros(1, 3)))
     2
     """
-    times: list[list[float]] = [[] for _ in modules]
     with ExitStack() as stack:
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         for module in modules:
             stack.enter_context(evaluating(module))
-        timers = [_timer(module, on_device(example_input, device_of(module))) for module in modules]
-        for _ in range(_ROUNDS):
-            for timer, seen in zip(timers, times, strict=True):
-                seen.extend(timer.blocked_autorange(min_run_time=_SECONDS).times)
+        examples = [on_device(example_input, device_of(module)) for module in modules]
+        runs = [partial(call, module, example) for module, example in zip(modules, examples, strict=True)]
+        return time_in_turns(runs, device_of(modules[0]).type)
+
+
+def time_in_turns(runs: Sequence[Callable[[], Any]], device: str) -> list[Latency]:
+    """Time functions in turns, A B A B.
+
+    Args:
+        runs: the functions.
+        device: where they compute, ``"cpu"`` or ``"cuda"``.
+    """
+    times: list[list[float]] = [[] for _ in runs]
+    timers = [Timer("run()", globals={"run": run}) for run in runs]
+    for _ in range(_ROUNDS):
+        for timer, seen in zip(timers, times, strict=True):
+            seen.extend(timer.blocked_autorange(min_run_time=_SECONDS).times)
     cuts = [quantiles(seen, method="inclusive") for seen in times]
-    return [
-        Latency(median, lower, upper, device_of(module).type)
-        for module, (lower, median, upper) in zip(modules, cuts, strict=True)
-    ]
-
-
-def _timer(module: nn.Module, example: ExampleInput) -> Timer:
-    return Timer("call(module, example)", globals={"call": call, "module": module, "example": example})
+    return [Latency(median, lower, upper, device) for lower, median, upper in cuts]
 
 
 @contextmanager
@@ -132,10 +138,12 @@ def _unfused() -> Iterator[None]:
             backend.enabled = was
 
 
-def _own(module: nn.Module, name: str, macs: Mapping[str, int]) -> int:
-    """What a module counted, less what its children did."""
-    children = (f"{name}.{child}".removeprefix(".") for child, _ in module.get_submodule(name).named_children())
-    return macs[name] - sum(macs.get(child, 0) for child in children)
+def _own(name: str, macs: Mapping[str, int]) -> int:
+    """What a module counted, less what the modules in it did; a list of modules is never called and counts nothing."""
+    within = f"{name}." if name else ""
+    inner = [other for other in macs if other != name and other.startswith(within)]
+    outermost = [other for other in inner if not any(other.startswith(f"{around}.") for around in inner)]
+    return macs[name] - sum(macs[other] for other in outermost)
 
 
 def _shapes(example: Any) -> str:

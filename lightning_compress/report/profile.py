@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from lightning_compress.archive import archived_bytes
 from lightning_compress.latent import gather, local
+from lightning_compress.quantization.grids import Grid
+from lightning_compress.quantization.weights import grids_of
 from lightning_compress.report.costs import Macs
 
 __all__ = ["LayerProfile", "ModelProfile", "profile"]
@@ -27,6 +29,7 @@ class LayerProfile:
         distinct: different values among its elements.
         state_bytes: in a state dict, which stores every element.
         archive_bytes: as a ``.lcz`` archive of its own.
+        bits: of an element: those of the integers on whose grid it was trained, else those of its dtype.
     """
 
     name: str
@@ -35,6 +38,7 @@ class LayerProfile:
     distinct: int
     state_bytes: int
     archive_bytes: int
+    bits: int = 32
 
     @property
     def parameters(self) -> int:
@@ -98,14 +102,15 @@ def profile(module: nn.Module) -> ModelProfile:
     """
     state = {name: _whole(tensor) for name, tensor in module.state_dict().items()}
     archived = archived_bytes(state)
+    grids = grids_of(module)
     return ModelProfile(
-        layers=tuple(_layer(name, _whole(parameter)) for name, parameter in module.named_parameters()),
+        layers=tuple(_layer(name, _whole(parameter), grids.get(name)) for name, parameter in module.named_parameters()),
         state_bytes=sum({_memory(name, tensor): tensor.nbytes for name, tensor in state.items()}.values()),
         archive_bytes=archived,
     )
 
 
-def _layer(name: str, tensor: Tensor) -> LayerProfile:
+def _layer(name: str, tensor: Tensor, grid: Grid | None) -> LayerProfile:
     return LayerProfile(
         name=name,
         shape=tuple(tensor.shape),
@@ -113,7 +118,15 @@ def _layer(name: str, tensor: Tensor) -> LayerProfile:
         distinct=torch.unique(tensor).numel(),
         state_bytes=tensor.nbytes,
         archive_bytes=archived_bytes({name: tensor}),
+        bits=_bits(tensor, grid),
     )
+
+
+def _bits(tensor: Tensor, grid: Grid | None) -> int:
+    if grid is None:
+        return 8 * tensor.element_size()
+    binary = (grid.low, grid.high) == (-1, 1) and bool(tensor.all())  # signs alone, no zero
+    return 1 if binary else grid.bits
 
 
 def _whole(value: Any) -> Any:

@@ -34,7 +34,7 @@ def tables(comparison: Comparison) -> list[Table]:
     rows = (*_sizes(comparison), *_costs(comparison), *_metrics(comparison))
     whole = Table("Model", ("", "before", "after", "ratio"), rows)
     told = [Table("Methods", ("callback", "", "value"), methods)] if methods else []
-    return [whole, *_stages(comparison), _layers(comparison), *told]
+    return [whole, *_stages(comparison), *_deployments(comparison), _layers(comparison), *told]
 
 
 def rich_table(table: Table) -> RichTable:
@@ -106,8 +106,32 @@ def _stages(comparison: Comparison) -> list[Table]:
     return [Table("Stages", ("stored", "bytes", "smaller"), rows)] if len(found) > 1 else []
 
 
+def _deployments(comparison: Comparison) -> list[Table]:
+    heads = ("", "bytes", "integer layers", "inputs", "latency, ms", "", "same class", "mean difference")
+    rows = []
+    for found in comparison.deployments:
+        integer = f"{found.integer} / {found.integer + len(found.floating)}"
+        size = f"{found.dense_bytes:,} → {found.bytes:,}"
+        agreement = "" if found.agreement is None else f"{found.agreement:.2%}"
+        name, parity = f"{found.file} in {found.runtime}", (agreement, f"{found.difference:.2%}")
+        rows.append((name, size, integer, "example", *_timed(*found.latencies), "", ""))
+        rows.append(("", "", "", f"{found.samples:,} samples", *_timed(*found.batch_latencies), *parity))
+    return [Table("Deployment", heads, tuple(rows))] if rows else []
+
+
 def _layers(comparison: Comparison) -> Table:
-    heads = ("parameter", "shape", "parameters", "non-zero", "zeros", "distinct", "state dict", "archive", "MACs")
+    heads = (
+        "parameter",
+        "shape",
+        "parameters",
+        "non-zero",
+        "zeros",
+        "distinct",
+        "bits",
+        "state dict",
+        "archive",
+        "MACs",
+    )
     rows = [_layer(before, after) for before, after in comparison.layers]
     macs = [model.macs.layers if model.macs else {} for model in (comparison.before, comparison.after)]
     for index, row in enumerate(rows):
@@ -125,6 +149,7 @@ def _layer(before: LayerProfile | None, after: LayerProfile | None) -> tuple[str
         lambda layer: f"{layer.nonzeros:,}",
         lambda layer: f"{layer.sparsity:.1%}",
         lambda layer: f"{layer.distinct:,}",
+        lambda layer: f"{layer.bits}",
         lambda layer: f"{layer.state_bytes:,}",
         lambda layer: f"{layer.archive_bytes:,}",
     ]
@@ -140,6 +165,7 @@ def _total(comparison: Comparison) -> tuple[str, ...]:
         _arrow(f"{before.parameters:,}", f"{after.parameters:,}"),
         _arrow(f"{before.nonzeros:,}", f"{after.nonzeros:,}"),
         _arrow(f"{before.sparsity:.1%}", f"{after.sparsity:.1%}"),
+        "",
         "",
         _arrow(f"{before.state_bytes:,}", f"{after.state_bytes:,}"),
         _arrow(f"{before.archive_bytes:,}", f"{after.archive_bytes:,}"),
@@ -162,6 +188,10 @@ def _numbers(before: int, after: int) -> tuple[str, str, str]:
 
 def _milliseconds(latency: Latency) -> str:
     return f"{1e3 * latency.median:.3f} ({1e3 * latency.lower:.3f}-{1e3 * latency.upper:.3f})"
+
+
+def _timed(before: Latency, after: Latency) -> tuple[str, str]:
+    return f"{1e3 * before.median:.3f} → {1e3 * after.median:.3f}", _speed(before, after)
 
 
 def _speed(before: Latency, after: Latency) -> str:

@@ -14,6 +14,7 @@ from lightning_compress.quantization.activations import ActivationQuantizer, Pla
 from lightning_compress.quantization.placement import place_quantizers, reused_modules
 from lightning_compress.quantization.traces import Trace
 from lightning_compress.schedules import Step
+from lightning_compress.targets import select
 from tests.distributed import run_distributed
 from tests.quantization.models import Batches, Classifier, Conv, ResNet, fit, loader, mlp, trainer
 from tests.quantization.test_callback import Save
@@ -132,14 +133,27 @@ def test_ranges_and_statistics_stand_still_at_the_end():
             scales = [quantizer.scale.clone() for quantizer in quantizers_of(module).values()]
             states.append([*scales, module.net.stem[1].running_mean.clone()])
 
-    fit(module, QATCallback(freeze=0.5, every_n_steps=1), Watch(None, 0))
+    fit(module, QATCallback(freeze=0.5, freeze_norms=0.75, every_n_steps=1), Watch(None, 0))
 
-    def equal(a: int, b: int) -> bool:
-        return all(torch.equal(x, y) for x, y in zip(states[a], states[b], strict=True))
+    def equal(a: int, b: int) -> list[bool]:
+        return [torch.equal(x, y) for x, y in zip(states[a], states[b], strict=True)]
 
-    assert equal(8, 15)
-    assert not equal(6, 7)
+    assert not any(equal(6, 7))
+    assert all(equal(8, 15)[:-1])  # the ranges
+    assert not equal(10, 11)[-1]
+    assert equal(12, 15)[-1]
     assert module.net.stem[1].training
+
+
+def test_statistics_go_on_to_the_end_by_default():
+    module, seen = Conv(), []
+
+    class Watch(Save):
+        def on_train_batch_end(self, trainer, module, *args) -> None:
+            seen.append(module.net.stem[1].running_mean.clone())
+
+    fit(module, QATCallback(), Watch(None, 0))
+    assert not torch.equal(seen[-1], seen[-2])
 
 
 @pytest.mark.parametrize("step", [1, 5, 14])
@@ -199,6 +213,14 @@ def test_bad_settings_are_refused():
         QATCallback(activation_bits=3)
     with pytest.raises(ValueError, match="need 0 <= freeze <= 1, got freeze=2"):
         QATCallback(freeze=2)
+    with pytest.raises(ValueError, match="need 0 <= freeze_norms <= 1, got freeze_norms=-1"):
+        QATCallback(freeze_norms=-1)
+
+
+def test_an_embedding_that_renormalises_its_rows_is_refused():
+    target = select(nn.Sequential(nn.Embedding(4, 2, max_norm=1.0))).targets[0]
+    with pytest.raises(ValueError, match="got '0.weight' of an embedding with max_norm: exclude it"):
+        QATCallback().check(target)
 
 
 def _ranges() -> list[float]:

@@ -1,16 +1,17 @@
 import copy
 from collections import Counter
 
+import onnx
 import onnxruntime
 import pytest
 import torch
 from torch import nn
 
 from lightning_compress.deploy.export import export
-from lightning_compress.deploy.integers import integer_operators
+from lightning_compress.deploy.runtimes import OnnxRuntime
 from lightning_compress.quantization import PerGroup, PerTensor, QATCallback, scales
 from lightning_compress.quantization.grids import PerChannel
-from lightning_compress.quantization.lowering import QuantizedLayer, lower
+from lightning_compress.quantization.lowering import QuantizedEmbedding, QuantizedLayer, lower
 from tests.quantization.models import Classifier, Conv, ResNet, fit, loader
 
 
@@ -80,7 +81,7 @@ def test_export_writes_integers(trained, tmp_path, suffix):
     if suffix == ".onnx":
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         logits = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
-        operators = integer_operators(path)
+        operators = OnnxRuntime().operators(path)
         fused = {name: operators.fused[name] for name in ("QLinearConv", "QLinearAdd", "QGemm")}
         assert fused == {"QLinearConv": 9, "QLinearAdd": 3, "QGemm": 1}
         assert operators.floating == ()
@@ -118,3 +119,36 @@ def test_what_was_not_trained_is_refused(trained):
     changed.net.fc.weight.data.mul_(1.01)
     with pytest.raises(ValueError, match=r"got 'net.fc.weight' off its grid"):
         lower(changed, (x,))
+
+
+class Words(nn.Module):
+    """An embedding and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.fc = nn.Embedding(50, 8), nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.words((x.flatten(1) * 10).long() % 50).mean(1))
+
+
+@pytest.mark.parametrize("scale", [scales.absmax, scales.minmax])
+@pytest.mark.parametrize("granularity", [PerChannel(), PerTensor()])
+def test_embeddings_look_up_integers(scale, granularity, tmp_path):
+    module = Classifier(Words())
+    fit(module, QATCallback(8, None, scale=scale, granularity=granularity))
+    x = images()[:8]
+    lowered = lower(module, (x,))
+    assert isinstance(lowered.net.words, QuantizedEmbedding)
+    assert lowered.net.words.codes.dtype == torch.int8
+    with torch.no_grad():
+        assert torch.equal(lowered(x), module.eval()(x))
+    path = export(module, tmp_path / "m.onnx", x)
+    stored = {tuple(tensor.dims): tensor.data_type for tensor in onnx.load(path).graph.initializer}
+    assert stored[50, 8] == onnx.TensorProto.INT8
+
+
+def test_groups_of_an_embedding_stay_float():
+    module = Classifier(Words())
+    fit(module, QATCallback(8, None, granularity=PerGroup(4)))
+    assert isinstance(lower(module, (images()[:8],)).net.words, nn.Embedding)

@@ -33,6 +33,22 @@ def test_macs_of_layers_add_up():
     assert macs.inputs == "1 x 4"
 
 
+def test_modules_in_a_list_count_for_themselves():
+    class Listed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(4))
+            self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(4, 4)) for _ in range(11)])
+
+        def forward(self, x):
+            for block in self.blocks:
+                x = block(x * self.scale)
+            return x
+
+    macs = count_macs(Listed(), torch.randn(1, 4))
+    assert macs.layers == {f"blocks.{number}.0": 16 for number in range(11)}
+
+
 def test_zeros_are_multiplied_like_other_numbers():
     layer = nn.Linear(4, 4)
     nn.init.zeros_(layer.weight)

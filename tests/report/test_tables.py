@@ -42,9 +42,9 @@ def test_zeros_bytes_macs_and_latency_stand_apart():
 def test_layers():
     layers = rows(Comparison(DENSE, PRUNED), "Layers")
     assert layers["fc.weight"] == (
-        "10 x 20", "200", "200 → 20", "0.0% → 90.0%", "190 → 21", "800", "700 → 90", "200"
+        "10 x 20", "200", "200 → 20", "0.0% → 90.0%", "190 → 21", "32", "800", "700 → 90", "200"
     )  # fmt: skip
-    assert layers["fc.bias"] == ("10", "10", "10", "0.0%", "10", "40", "70", "")
+    assert layers["fc.bias"] == ("10", "10", "10", "0.0%", "10", "32", "40", "70", "")
     assert layers["total, with buffers"][:4] == ("", "210", "210 → 30", "0.0% → 85.7%")
 
 
@@ -99,7 +99,7 @@ def test_markdown_has_every_row_and_escapes_bars():
     assert "| Callback | strength | 0.1235 |" in page
     for line in page.splitlines():
         if line.startswith("| fc.weight"):
-            assert line.count("|") == 10
+            assert line.count("|") == 11
     assert all(f"## {title}" in page for title in ("Model", "Layers", "Methods"))
 
 

@@ -1,0 +1,158 @@
+"""Runtimes: what runs an ``.onnx`` file on this machine's CPU, and which of its layers it computes in integers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar, TypeAlias
+
+import torch
+from torch import Tensor
+
+__all__ = ["IntegerOperators", "OnnxRuntime", "OpenVINO", "Run", "Runtime", "installed_runtimes"]
+
+Run: TypeAlias = Callable[[Sequence[Tensor]], list[Tensor]]
+"""A loaded file: the tensors that the model takes, in order -> those that it gives."""
+
+
+@dataclass(frozen=True)
+class IntegerOperators:
+    """What a runtime makes of a file.
+
+    Attributes:
+        fused: integer operator -> how many there are.
+        floating: names of the convolutions and matrix products that are left in float.
+    """
+
+    fused: dict[str, int]
+    floating: tuple[str, ...]
+
+    @property
+    def layers(self) -> int:
+        """How many of the fused operators are convolutions or matrix products.
+
+        >>> IntegerOperators({"QLinearConv": 9, "QLinearAdd": 3, "QGemm": 1}, ()).layers
+        10
+        """
+        products = ("Conv", "Gemm", "MatMul", "FullyConnected")
+        return sum(count for kind, count in self.fused.items() if any(product in kind for product in products))
+
+
+class Runtime(ABC):
+    """One runtime.
+
+    Attributes:
+        name: for tables.
+        package: that has to be installed.
+        extra: of this package, that installs it.
+    """
+
+    name: ClassVar[str]
+    package: ClassVar[str]
+    extra: ClassVar[str]
+
+    @abstractmethod
+    def load(self, path: Path) -> Run:
+        """Load an ``.onnx`` file, to run it on one thread in its own precision."""
+
+    @abstractmethod
+    def operators(self, path: Path) -> IntegerOperators:
+        """Load an ``.onnx`` file as it would run on this machine's CPU, and count."""
+
+
+class OnnxRuntime(Runtime):
+    """ONNX Runtime with its CPU provider."""
+
+    name = "ONNX Runtime"
+    package = "onnxruntime"
+    extra = "onnx"
+
+    _FLOAT: ClassVar = {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
+    _INTEGER: ClassVar = ("QLinear", "QGemm", "MatMulInteger", "MatMulNBits", "ConvInteger", "DynamicQuantizeMatMul")
+
+    def load(self, path: Path) -> Run:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        names = [entry.name for entry in session.get_inputs()]
+
+        def run(inputs: Sequence[Tensor]) -> list[Tensor]:
+            arrays = (tensor.numpy() for tensor in inputs)
+            return [torch.from_numpy(output) for output in session.run(None, dict(zip(names, arrays, strict=True)))]
+
+        return run
+
+    def operators(self, path: Path) -> IntegerOperators:
+        import onnx
+        import onnxruntime
+
+        with TemporaryDirectory() as folder:
+            options = onnxruntime.SessionOptions()
+            options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+            options.log_severity_level = 3  # that the optimized graph is this machine's is what we want to know
+            onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            nodes = list(onnx.load(options.optimized_model_filepath).graph.node)
+        kinds = [(node.op_type, node.name) for node in nodes]
+        return _counted(kinds, lambda kind: kind.startswith(self._INTEGER), lambda kind: kind in self._FLOAT)
+
+
+class OpenVINO(Runtime):
+    """OpenVINO's CPU plugin, floats as float32."""
+
+    name = "OpenVINO"
+    package = "openvino"
+    extra = "openvino"
+
+    _LAYERS: ClassVar = {"Convolution", "GroupConvolution", "FullyConnected", "MatMul"}
+
+    def load(self, path: Path) -> Run:
+        compiled = self._compiled(path)
+        request = compiled.create_infer_request()
+
+        def run(inputs: Sequence[Tensor]) -> list[Tensor]:
+            given = request.infer([tensor.numpy() for tensor in inputs])
+            return [torch.from_numpy(given[output].copy()) for output in compiled.outputs]
+
+        return run
+
+    def operators(self, path: Path) -> IntegerOperators:
+        notes = [(node.get_rt_info(), node) for node in self._compiled(path).get_runtime_model().get_ops()]
+        integer = {"u8", "i8"}
+        kinds = [
+            (f"{note['layerType'].astype(str)} {note['runtimePrecision'].astype(str)}", node.get_friendly_name())
+            for note, node in notes
+            if note["layerType"].astype(str) in self._LAYERS
+        ]
+        return _counted(kinds, lambda kind: kind.split()[1] in integer, lambda kind: kind.split()[1] not in integer)
+
+    def _compiled(self, path: Path) -> Any:
+        import openvino
+
+        core = openvino.Core()
+        options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+        return core.compile_model(core.read_model(path), "CPU", options)
+
+
+def installed_runtimes() -> list[Runtime]:
+    """The runtimes that this machine has.
+
+    >>> all(isinstance(runtime, Runtime) for runtime in installed_runtimes())
+    True
+    """
+    runtimes: list[Runtime] = [OnnxRuntime(), OpenVINO()]
+    return [runtime for runtime in runtimes if find_spec(runtime.package) is not None]
+
+
+def _counted(
+    kinds: Iterable[tuple[str, str]], integer: Callable[[str], bool], floating: Callable[[str], bool]
+) -> IntegerOperators:
+    kinds = list(kinds)
+    fused = Counter(kind for kind, _ in kinds if integer(kind))
+    return IntegerOperators(dict(fused), tuple(name for kind, name in kinds if floating(kind)))

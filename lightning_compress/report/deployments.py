@@ -1,0 +1,117 @@
+"""Deployments: what the runtimes of this machine make of a model's ``.onnx`` file."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from lightning_compress.deploy import export
+from lightning_compress.deploy.checks import tensors_in
+from lightning_compress.deploy.modes import ExampleInput, call, evaluating
+from lightning_compress.deploy.runtimes import Run, installed_runtimes
+from lightning_compress.report.costs import Latency, time_in_turns
+
+__all__ = ["Deployment", "measure_deployments"]
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One file in one runtime, beside the dense model in the same runtime.
+
+    Attributes:
+        file: its name.
+        runtime: name of the runtime.
+        bytes: of the file.
+        dense_bytes: of the dense model's file.
+        integer: convolutions and matrix products that the runtime computes in integers.
+        floating: names of those that it computes in float.
+        latencies: of the dense model and of the file on the example, in turns, on one thread.
+        batch_latencies: the same on all samples at once.
+        samples: how many these are; outputs are compared on them.
+        agreement: share of the samples that get the class that PyTorch gives them, in [0, 1]; None of what is no
+            classifier.
+        difference: mean distance from PyTorch's outputs, as a share of the largest output.
+    """
+
+    file: str
+    runtime: str
+    bytes: int
+    dense_bytes: int
+    integer: int
+    floating: tuple[str, ...]
+    latencies: tuple[Latency, Latency]
+    batch_latencies: tuple[Latency, Latency]
+    samples: int
+    agreement: float | None
+    difference: float
+
+
+def measure_deployments(
+    dense: nn.Module, module: nn.Module, path: Path, example: ExampleInput, samples: ExampleInput
+) -> tuple[Deployment, ...]:
+    """Run the file that ``module`` was exported to in every runtime that is installed.
+
+    Args:
+        dense: the model before compression, on the CPU.
+        module: the compressed model, on the CPU.
+        path: its ``.onnx`` file.
+        example: what latency is measured on.
+        samples: what outputs are compared on.
+    """
+    expected = _outputs(module, samples)
+    found = []
+    with TemporaryDirectory() as folder:
+        other = export(copy.deepcopy(dense), Path(folder) / path.name, example)
+        for runtime in installed_runtimes():
+            runs, operators = (runtime.load(other), runtime.load(path)), runtime.operators(path)
+            given = runs[1](_tensors(samples))
+            found.append(
+                Deployment(
+                    file=path.name,
+                    runtime=runtime.name,
+                    bytes=path.stat().st_size,
+                    dense_bytes=other.stat().st_size,
+                    integer=operators.layers,
+                    floating=operators.floating,
+                    latencies=_latencies(runs, _tensors(example)),
+                    batch_latencies=_latencies(runs, _tensors(samples)),
+                    samples=len(expected[0]) if expected and expected[0].ndim else 1,
+                    agreement=_agreement(expected, given),
+                    difference=_difference(expected, given),
+                )
+            )
+    return tuple(found)
+
+
+def _latencies(runs: tuple[Run, Run], inputs: list[Tensor]) -> tuple[Latency, Latency]:
+    before, after = time_in_turns([partial(run, inputs) for run in runs], "cpu")
+    return before, after
+
+
+def _outputs(module: nn.Module, samples: ExampleInput) -> list[Tensor]:
+    with evaluating(module):
+        return tensors_in(call(module, samples))
+
+
+def _tensors(example: ExampleInput) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(example) if isinstance(leaf, Tensor)]
+
+
+def _agreement(expected: Sequence[Tensor], given: Sequence[Tensor]) -> float | None:
+    if len(expected) != 1 or expected[0].ndim != 2 or expected[0].shape[1] < 2:
+        return None
+    return (expected[0].argmax(1) == given[0].argmax(1)).float().mean().item()
+
+
+def _difference(expected: Sequence[Tensor], given: Sequence[Tensor]) -> float:
+    pairs = [(a.double().flatten(), b.double().flatten()) for a, b in zip(expected, given, strict=True)]
+    want, have = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    return ((want - have).abs().mean() / want.abs().max().clamp(min=torch.finfo(torch.float32).tiny)).item()

@@ -1,0 +1,52 @@
+"""Runtimes: both run the same file, and say what they compute in integers."""
+
+import pytest
+import torch
+
+from lightning_compress.deploy import export
+from lightning_compress.deploy.runtimes import IntegerOperators, OnnxRuntime, OpenVINO, installed_runtimes
+from lightning_compress.quantization import QATCallback
+from tests.quantization.models import Conv, fit, loader
+
+IMAGES = torch.cat([x for x, _ in loader()])
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """The same network with integers and in float."""
+    folder = tmp_path_factory.mktemp("files")
+    integers, floats = Conv(), Conv()
+    fit(integers, QATCallback())
+    fit(floats)
+    return {
+        name: (module.eval(), export(module, folder / f"{name}.onnx", IMAGES[:4]))
+        for name, module in (("integers", integers), ("floats", floats))
+    }
+
+
+@pytest.mark.parametrize("runtime", [OnnxRuntime(), OpenVINO()], ids=lambda runtime: runtime.name)
+def test_it_computes_what_torch_does(runtime, files):
+    for name, (module, path) in files.items():
+        (logits,) = runtime.load(path)([IMAGES])
+        with torch.no_grad():
+            expected = module(IMAGES)
+        if name == "floats":
+            torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+        assert (logits.argmax(1) == expected.argmax(1)).float().mean() > 0.98
+
+
+@pytest.mark.parametrize("runtime", [OnnxRuntime(), OpenVINO()], ids=lambda runtime: runtime.name)
+def test_layers_are_counted(runtime, files):
+    integers, floats = (runtime.operators(path) for _, path in files.values())
+    assert (integers.layers, integers.floating) == (10, ())  # nine convolutions and a linear layer
+    assert (floats.layers, len(floats.floating)) == (0, 10)
+
+
+def test_what_is_installed_is_found(monkeypatch):
+    assert [runtime.name for runtime in installed_runtimes()] == ["ONNX Runtime", "OpenVINO"]
+    monkeypatch.setattr("lightning_compress.deploy.runtimes.find_spec", lambda name: name == "openvino" or None)
+    assert [runtime.name for runtime in installed_runtimes()] == ["OpenVINO"]
+
+
+def test_additions_are_no_layers():
+    assert IntegerOperators({"QLinearAdd": 3, "QLinearConv": 2, "FullyConnected i8": 1}, ()).layers == 3

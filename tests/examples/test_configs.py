@@ -1,0 +1,30 @@
+"""The configs of the examples run as they stand, and end in the files that they ask for."""
+
+from pathlib import Path
+
+import pytest
+
+from lightning_compress.cli import main
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Lightning's use of jsonargparse
+    pytest.mark.filterwarnings("ignore:ONNX Runtime computes"),
+]
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.mark.parametrize(
+    ("name", "fewer"),
+    [("digits/quantized.yaml", []), ("text/config.yaml", ["--data.count=60"]), ("time_series/config.yaml", [])],
+)
+def test_from_yaml_to_onnx(name, fewer, tmp_path, monkeypatch):
+    monkeypatch.setattr("lightning_compress.report.costs._SECONDS", 1e-4)
+    short = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=5", "--trainer.enable_progress_bar=false"]
+    folder = f"--trainer.logger.save_dir={tmp_path}"
+    words = ["fit", "--config", str(EXAMPLES / name), *short, *fewer, folder, "--trainer.log_every_n_steps=1"]
+    monkeypatch.setattr("sys.argv", ["lightning-compress", *words])
+    main()
+    written = {path.name for path in tmp_path.rglob("*.*")}
+    assert {"model.onnx", "model.lcz", "report.md", "report.json"} <= written
+    (report,) = tmp_path.rglob("report.md")
+    assert "| model.onnx in ONNX Runtime |" in report.read_text()
