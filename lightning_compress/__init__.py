@@ -35,12 +35,13 @@ __all__ = [
     "freeze",
     "load_archive",
     "load_compressed",
+    "remove_zero_channels",
 ]
 
 # A name is imported when it is first asked for: whoever only loads an archive needs nothing of Lightning.
 _ROOMS = {
     "archive": ("ArchiveError", "load_archive"),
-    "channels": ("ChannelPruningCallback",),
+    "channels": ("ChannelPruningCallback", "remove_zero_channels"),
     "deploy": ("export", "freeze"),
     "distillation": ("DistillationCallback", "DistillationModule"),
     "loading": ("load_compressed",),

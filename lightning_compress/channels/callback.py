@@ -123,7 +123,7 @@ class ChannelPruningCallback(WeightCompression):
         if self.remove and not self._removes:
             rank_zero_warn(
                 f"{type(self).__name__}: channels stay as zeros, because strategies that spawn their processes return "
-                "no smaller model; use strategy='ddp' to have them removed."
+                "no smaller model; use strategy='ddp' to have them removed, or remove_zero_channels after fit."
             )
         super().on_fit_start(trainer, pl_module)
 

@@ -9,6 +9,7 @@ Paper: Fang et al., "DepGraph: Towards Any Structural Pruning", https://arxiv.or
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from traceback import walk_tb
 from typing import Any, TypeAlias
 
 import torch
@@ -98,11 +99,26 @@ def _trace(module: nn.Module, run: Callable[[nn.Module], list[Tensor]]) -> tuple
                 module, (), forward_fn=lambda model, _: [out * 1 for out in run(model)], verbose=False
             )
         except Exception as error:
+            near = _layer_near(error, {id(layer): name for name, layer in module.named_modules()})
             raise ValueError(
                 f"need a model whose channels torch-pruning can trace, got {type(module).__name__}, on which it raises "
-                f"{type(error).__name__}: {error}"
+                f"{type(error).__name__}: {error}{f', at what follows {near!r}' if near else ''}"
             ) from error
     return graph.module2node, torch_pruning
+
+
+def _layer_near(error: Exception, names: Mapping[int, str]) -> str:
+    """The nearest named layer before the node of the graph at which torch-pruning failed; empty if unknown."""
+    for frame, _ in reversed(list(walk_tb(error.__traceback__))):
+        nodes = [value for value in frame.f_locals.values() if hasattr(value, "module") and hasattr(value, "inputs")]
+        seen = set(map(id, nodes))
+        for node in nodes:  # grows as it is walked: the nearest first
+            if names.get(id(node.module)):
+                return names[id(node.module)]
+            new = [before for before in node.inputs if id(before) not in seen]
+            seen.update(map(id, new))
+            nodes.extend(new)
+    return ""
 
 
 class _Walk:

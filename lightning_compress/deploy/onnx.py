@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from lightning_compress.deploy.blocks import pack_four_bits, translations, with_blocks
 from lightning_compress.deploy.program import trace
-from lightning_compress.deploy.rewrites import spread_single_channels
+from lightning_compress.deploy.rewrites import pool_means, spread_single_channels
 from lightning_compress.deploy.runtimes import OnnxRuntime
 
 __all__ = ["write_onnx"]
@@ -32,7 +32,7 @@ def write_onnx(
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
-        from onnxscript.ir.passes.common import ClearMetadataAndDocStringPass
+        from onnxscript.ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
     except ImportError as error:
         raise ImportError(f"need {error.name} to write .onnx: pip install 'lightning-compress[onnx]'") from error
     program = torch.onnx.export(
@@ -45,7 +45,9 @@ def write_onnx(
     assert program is not None  # noqa: S101  (None is what the exporter without dynamo returns)
     ClearMetadataAndDocStringPass()(program.model)  # where each node came from, stack traces: half of a small file
     spread_single_channels(program.model)
+    pool_means(program.model)
     pack_four_bits(program.model)
+    RemoveUnusedNodesPass()(program.model)
     program.save(path)
     leaves = [leaf.cpu() for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     return lambda: OnnxRuntime().load(path)(leaves)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["spread_single_channels"]
+__all__ = ["pool_means", "spread_single_channels"]
 
 
 def spread_single_channels(model: Any) -> int:
@@ -44,3 +44,67 @@ def spread_single_channels(model: Any) -> int:
         node.attributes["group"] = ir.AttrInt64("group", shape[0])
         changed += 1
     return changed
+
+
+def pool_means(model: Any) -> int:
+    """Write the mean over the space of a quantized map as ``GlobalAveragePool``, quantized before it is flattened.
+
+    ONNX Runtime has an integer kernel for that, and none for ``ReduceMean``.
+
+    Args:
+        model: an ``onnx_ir.Model``; changed in place.
+
+    Returns:
+        how many means were rewritten.
+    """
+    from onnxscript import ir
+
+    changed = 0
+    for mean in list(model.graph):
+        if mean.op_type != "ReduceMean" or not _over_space(mean):
+            continue
+        chain = _to_quantizer(mean)
+        read = mean.inputs[0].producer()
+        if chain is None or read is None or read.op_type != "DequantizeLinear":
+            continue
+        *shapes, quantizer = chain
+        name = mean.outputs[0].name
+        pooled = ir.node("GlobalAveragePool", [mean.inputs[0]], name=f"{name}_pool")
+        rounded = ir.node("QuantizeLinear", [pooled.outputs[0], *quantizer.inputs[1:]], name=f"{name}_quantize")
+        model.graph.insert_before(mean, (pooled, rounded))
+        value = rounded.outputs[0]
+        if not mean.attributes.get_int("keepdims", 1):
+            flat = ir.node("Flatten", [value], name=f"{name}_flatten")
+            model.graph.insert_before(mean, flat)
+            value = flat.outputs[0]
+        ir.convenience.replace_all_uses_with(mean.outputs[0], value)
+        last = shapes[-1].outputs[0] if shapes else value
+        for node in shapes:
+            node.outputs[0].dtype = None
+        ir.convenience.replace_all_uses_with(quantizer.outputs[0], last)
+        model.graph.remove([mean, quantizer], safe=True)
+        changed += 1
+    return changed
+
+
+def _over_space(mean: Any) -> bool:
+    """Whether a ``ReduceMean`` takes the mean over the last two of four dimensions."""
+    axes = mean.inputs[1].const_value if len(mean.inputs) > 1 and mean.inputs[1] is not None else None
+    shape = mean.inputs[0].shape
+    if axes is None or shape is None or len(shape) != 4:
+        return False
+    return sorted(int(axis) % 4 for axis in axes.numpy().flatten()) == [2, 3]
+
+
+def _to_quantizer(mean: Any) -> list[Any] | None:
+    """The nodes that change the shape of a mean, up to and with the ``QuantizeLinear`` that alone reads it."""
+    chain, value = [], mean.outputs[0]
+    while len(value.uses()) == 1:
+        node = value.uses()[0].node
+        chain.append(node)
+        if node.op_type == "QuantizeLinear":
+            return chain
+        if node.op_type not in ("Reshape", "Flatten", "Squeeze"):
+            return None
+        value = node.outputs[0]
+    return None

@@ -1,0 +1,64 @@
+"""Zeros: channels that a run has left as zeros, cut out afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_compress.channels.criteria import members
+from lightning_compress.channels.groups import Group
+from lightning_compress.channels.plans import make_plan
+from lightning_compress.channels.structures import CHANNELS, dense_sizes
+from lightning_compress.channels.surgery import remove_
+from lightning_compress.training.structures import carry
+
+__all__ = ["remove_zero_channels"]
+
+
+def remove_zero_channels(module: nn.Module, example_input: Any) -> int:
+    """Cut out the channels that are zero, in every layer that shares them; what ``module`` computes stays the same.
+
+    It is for runs that leave the channels in place: ``ChannelPruningCallback(remove=False)``, and strategies that spawn
+    their processes. One channel of each layer stays in any case. Checkpoints of a LightningModule carry the new shapes.
+    Weights must not be quantized yet: grids know how many channels there were.
+
+    Args:
+        module: changed in place; the optimizers of a run that goes on are not.
+        example_input: what ``forward`` takes, on the device of the module: one argument, a tuple of arguments, or a
+            dict of keyword arguments.
+
+    Returns:
+        how many channels were cut, those of a layer and of all that are tied to it counted once.
+
+    Raises:
+        ImportError: torch-pruning is not installed (extra ``channels``).
+        ValueError: the module does not take the example, or cannot be traced.
+
+    Example::
+
+        trainer = Trainer(strategy="ddp_spawn", callbacks=[ChannelPruningCallback(macs=0.5)])
+        trainer.fit(module, data)
+        remove_zero_channels(module, images)
+        export(module, "model.onnx", images)
+    """
+    plan = make_plan(module, example_input)
+    weights = dict(module.named_parameters())
+    removed = {group.name: _zeros(group, weights) for group in plan.groups}
+    if not any(bool(units.any()) for units in removed.values()):
+        return 0
+    dense_sizes(module)  # remembered before they change
+    remove_(module, plan.groups, removed)
+    if hasattr(module, "on_save_checkpoint"):
+        carry(module, CHANNELS)
+    return sum(int(removed[group.name].sum()) * group.width for group in plan.groups)
+
+
+def _zeros(group: Group, weights: Mapping[str, Tensor]) -> Tensor:
+    """``(units,)``: whether all entries of a unit are zero; one unit is spared."""
+    there = torch.stack([member.weight.ne(0).any(1).cpu() for member in members(group, weights, {})]).any(0)
+    if not there.any():
+        there[0] = True
+    return ~there

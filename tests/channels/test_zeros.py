@@ -1,0 +1,95 @@
+"""Channels left as zeros are cut after the run, and nothing else is."""
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_compress import export, load_compressed, remove_zero_channels
+from lightning_compress.channels import ChannelPruningCallback
+from lightning_compress.channels.graph import find_groups
+from lightning_compress.schedules import Linear
+from tests.channels.nets import Mobile, Residual
+from tests.toys import Digits, build, fit, trainer
+
+IMAGES = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+WORDS = torch.rand(5, 6, 16, generator=torch.Generator().manual_seed(0))
+
+
+def masked():
+    module = build()
+    fit(module, ChannelPruningCallback(0.5, round_to=4, schedule=Linear(0.1, 0.5), every_n_steps=3, remove=False))
+    return module.eval()
+
+
+def size(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_what_a_run_left_as_zeros_is_cut(tmp_path):
+    module = masked()
+    before, wide = module(IMAGES), size(module)
+    zero = int((module.net[3].weight.flatten(1) == 0).all(1).sum())
+    assert zero > 0
+    assert remove_zero_channels(module, IMAGES) >= zero
+    assert len(module.net[3].weight) == 16 - zero
+    assert size(module) < 0.7 * wide
+    torch.testing.assert_close(module(IMAGES), before, rtol=1e-5, atol=1e-6)
+    assert remove_zero_channels(module, IMAGES) == 0
+    assert export(module, tmp_path / "m.onnx", IMAGES).exists()
+
+
+def test_checkpoints_carry_the_new_shapes(tmp_path):
+    module = masked()
+    remove_zero_channels(module, IMAGES)
+    run = trainer(max_epochs=1)
+    run.strategy.connect(module)
+    run.save_checkpoint(tmp_path / "small.ckpt")
+    loaded = load_compressed(Digits, tmp_path / "small.ckpt").eval()
+    assert torch.equal(loaded(IMAGES), module(IMAGES))
+
+
+@pytest.mark.parametrize(("net", "example"), [(Residual(), IMAGES), (Mobile(), IMAGES)])
+def test_a_model_without_zeros_is_left_as_it_is(net, example):
+    state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    assert remove_zero_channels(net, example) == 0
+    assert all(torch.equal(tensor, state[name]) for name, tensor in net.state_dict().items())
+
+
+def test_zeros_in_one_layer_alone_stay():
+    net = Residual()
+    with torch.no_grad():
+        net.conv1.weight[:4] = 0  # what consumes these channels is not zero: a bias of the norm may pass
+    assert remove_zero_channels(net, IMAGES) == 0
+
+
+def test_one_channel_stays():
+    net = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+    with torch.no_grad():
+        for parameter in (net[0].weight, net[0].bias, net[2].weight):
+            parameter.zero_()
+    assert remove_zero_channels(net, torch.rand(2, 8)) == 5
+    assert net[0].out_features == 1
+
+
+class Split(nn.Module):
+    """Splits one layer's output in a way that torch-pruning fails on."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(1, 8, 3), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.last(self.first(x).mean((2, 3)))
+
+
+def test_a_model_that_cannot_be_traced_names_the_layer(monkeypatch):
+    from torch_pruning.dependency import index_mapping
+
+    def fail(graph):
+        node = graph.module2node[net.last]
+        raise IndexError(f"list index out of range in {node.type}")
+
+    net = Split()
+    monkeypatch.setattr(index_mapping, "update_index_mapping", fail)
+    with pytest.raises(ValueError, match=r"raises IndexError: .*, at what follows 'last'"):
+        find_groups(net, lambda model: [model(IMAGES)])
