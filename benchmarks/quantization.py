@@ -2,18 +2,20 @@
 
 ResNet-8 of width 16, the first 20,000 images, batches of 128: three epochs in float (SGD, OneCycle up to 0.1), then one
 more epoch up to 0.02 in float and once for each number of bits, from the same weights and in the same order of images.
-Accuracies are those after the last epoch on the 10,000 test images. Latencies are taken in turns, on one thread.
+Accuracies are those after the last epoch on the 10,000 test images, means over seeds. Latencies are taken in turns, on
+one thread. ``python -m benchmarks.quantization 3`` takes three seeds.
 """
 
 from __future__ import annotations
 
 import copy
 import gc
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import numpy as np
@@ -31,46 +33,55 @@ from lightning_compress.quantization import BinarizationCallback, QATCallback, s
 from lightning_compress.schedules import Constant
 
 _AT_ONCE = Constant()
+_ENDS = ("model.conv.weight", "model.fc.weight")
 _VARIANTS: dict[str, Callable[[], list[Callback]]] = {
     "float": list,
     "W8A8": lambda: [QATCallback(8, 8, schedule=_AT_ONCE)],
     "W4A8": lambda: [QATCallback(4, 8, scale=scales.mse, schedule=_AT_ONCE)],
     "W2A8": lambda: [QATCallback(2, 8, scale=scales.mse, schedule=_AT_ONCE)],
+    "W2A8, first and last layer W8A8": lambda: [
+        QATCallback(2, 8, scale=scales.mse, schedule=_AT_ONCE, exclude=_ENDS),
+        QATCallback(8, 8, schedule=_AT_ONCE, include=_ENDS),
+    ],
     "W8, float activations": lambda: [QATCallback(8, None, schedule=_AT_ONCE)],
     "binary weights": lambda: [BinarizationCallback(schedule=_AT_ONCE)],
 }
 _MOST_LOSS = {"W8A8": "0.2", "W4A8": "0.6", "W2A8": "2.0"}
 
 
-def main() -> None:
+def main(seeds: int = 1) -> None:
     """Print the three tables."""
     quiet()
+    trained = _accuracy(seeds)
     data = FashionData(images=20_000)
-    trained = _accuracy(data)
     _cost(data)
     _runtimes(data, trained)
 
 
-def _accuracy(data: FashionData) -> dict[str, FashionClassifier]:
-    seed_everything(0, verbose=False)
-    dense = FashionClassifier(ResNet(8))
-    _trainer(max_epochs=3).fit(dense, data)
-    trained, found = {}, {}
-    for name, callbacks in _VARIANTS.items():
-        module = FashionClassifier(ResNet(8), lr=0.02)
-        module.load_state_dict(dense.state_dict())
-        trainer = _trainer(*callbacks(), max_epochs=1)
-        trainer.fit(module, data)
-        trained[name] = module
-        found[name] = 100 * trainer.test(module, data, verbose=False)[0]["test_acc"]
+def _accuracy(seeds: int) -> dict[str, FashionClassifier]:
+    """Print the accuracies; the models of the first seed."""
+    models: list[dict[str, FashionClassifier]] = []
+    found: dict[str, list[float]] = {name: [] for name in _VARIANTS}
+    for seed in range(seeds):
+        data = FashionData(images=20_000, seed=seed)
+        seed_everything(seed, verbose=False)
+        dense = FashionClassifier(ResNet(8))
+        _trainer(max_epochs=3).fit(dense, data)
+        models.append({})
+        for name, callbacks in _VARIANTS.items():
+            module = models[-1][name] = FashionClassifier(ResNet(8), lr=0.02)
+            module.load_state_dict(dense.state_dict())
+            trainer = _trainer(*callbacks(), max_epochs=1)
+            trainer.fit(module, data)
+            found[name].append(100 * trainer.test(module, data, verbose=False)[0]["test_acc"])
+    float_ = mean(found["float"])
     rows = [
-        [name, f"{value:.2f}", f"{found['float'] - value:+.2f}", _MOST_LOSS.get(name, "")]
-        for name, value in found.items()
+        [name, f"{mean(values):.2f}", f"{float_ - mean(values):+.2f}", _MOST_LOSS.get(name, "")]
+        for name, values in found.items()
     ]
-    show(
-        "ResNet-8, one more epoch: test accuracy in %", ["weights and activations", "accuracy", "loss", "allowed"], rows
-    )
-    return trained
+    title = f"ResNet-8, one more epoch: test accuracy in %, {seeds} seed{'s' if seeds > 1 else ''}"
+    show(title, ["weights and activations", "accuracy", "loss", "allowed"], rows)
+    return models[0]
 
 
 def _cost(data: FashionData, steps: int = 15, turns: int = 7) -> None:
@@ -177,4 +188,4 @@ class _Stopwatch(Callback):
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(int, sys.argv[1:]))

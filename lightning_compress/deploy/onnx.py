@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +37,14 @@ def write_onnx(
         from onnxscript.ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
     except ImportError as error:
         raise ImportError(f"need {error.name} to write .onnx: pip install 'lightning-compress[onnx]'") from error
-    program = torch.onnx.export(
-        trace(with_blocks(module), args, kwargs),
-        opset_version=OPSET,
-        dynamo=True,
-        verbose=False,
-        custom_translation_table=translations(),
-    )
+    with _silent():
+        program = torch.onnx.export(
+            trace(with_blocks(module), args, kwargs),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+            custom_translation_table=translations(),
+        )
     assert program is not None  # noqa: S101  (None is what the exporter without dynamo returns)
     ClearMetadataAndDocStringPass()(program.model)  # where each node came from, stack traces: half of a small file
     spread_single_channels(program.model)
@@ -51,3 +54,15 @@ def write_onnx(
     program.save(path)
     leaves = [leaf.cpu() for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     return lambda: OnnxRuntime().load(path)(leaves)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """No word, each time, of operators of torchvision where that is not installed."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

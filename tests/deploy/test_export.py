@@ -62,6 +62,11 @@ def test_onnx_carries_no_notes_for_debugging(tmp_path):
     assert not any(list(node.metadata_props) or node.doc_string for node in graph.node)
 
 
+def test_onnx_is_written_without_a_word(tmp_path, caplog):
+    export(build(), tmp_path / "m.onnx", IMAGES)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
 def test_program_runs_at_any_batch_size(tmp_path):
     module = build()
     program = torch.export.load(export(module, tmp_path / "m.pt2", IMAGES)).module()
