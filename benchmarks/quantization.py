@@ -38,7 +38,7 @@ _VARIANTS: dict[str, Callable[[], list[Callback]]] = {
     "float": list,
     "W8A8": lambda: [QATCallback(8, 8, schedule=_AT_ONCE)],
     "W4A8": lambda: [QATCallback(4, 8, scale=scales.mse, schedule=_AT_ONCE)],
-    "W2A8": lambda: [QATCallback(2, 8, scale=scales.mse, schedule=_AT_ONCE)],
+    "W2A8": lambda: [QATCallback(2, 8, scale=scales.mse, schedule=_AT_ONCE, every_n_steps=1)],
     "W2A8, first and last layer W8A8": lambda: [
         QATCallback(2, 8, scale=scales.mse, schedule=_AT_ONCE, exclude=_ENDS),
         QATCallback(8, 8, schedule=_AT_ONCE, include=_ENDS),

@@ -36,7 +36,12 @@ def is_quantized(module: nn.Module) -> bool:
 
 
 def lower(
-    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None, *, integer_bias: bool = False
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    integer_bias: bool = False,
+    exact: bool = False,
 ) -> nn.Module:
     """A copy of ``module`` in evaluation mode with int8 weights and explicit quantize and dequantize operations.
 
@@ -50,6 +55,8 @@ def lower(
         kwargs: keyword arguments of its ``forward``.
         integer_bias: round the biases of linear layers to multiples of ``input scale * weight scale``, which lets
             ONNX Runtime fuse them; without it, and without batch normalisation, every bit stays what it was.
+        exact: add up the products of integers exactly, as integer kernels do, where inputs are quantized: the reference
+            for these. Floats, which the trained module adds up, round in an order that depends on the machine.
 
     Raises:
         ValueError: ``module`` was not trained on a grid, or a weight is not on its grid (any more).
@@ -78,6 +85,7 @@ def lower(
                 quantized.round_bias(inputs[path].scale)
             if path in inputs and inputs[path].enabled:
                 quantized.reads = QuantizeDequantize(inputs[path])
+                quantized.exact = exact
             lowered.set_submodule(path, quantized)
         elif key == "weight" and isinstance(layer, nn.Embedding) and _has_rows(layer, grid):
             lowered.set_submodule(path, QuantizedEmbedding(layer, grid))
@@ -142,9 +150,11 @@ class QuantizedLayer(nn.Module):
 
     Attributes:
         reads: the rounding that its input has passed last, if any.
+        exact: whether it adds up integers, in float64, instead of floats.
     """
 
     reads: QuantizeDequantize | None = None
+    exact: bool = False
     codes: Tensor
     scale: Tensor
     zero_point: Tensor
@@ -222,10 +232,24 @@ class QuantizedLayer(nn.Module):
         return ((rows - self.zero_point.view(-1, 1)) * self.scale.view(-1, 1)).view(self.codes.shape)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.exact and self.reads is not None and len(self.scale) == len(self.codes):
+            return self._sum_of_integers(x, self.reads.scale)
+        return self._product(x, self.weight, self._bias())
+
+    def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not isinstance(self.layer, _ConvNd):
-            return F.linear(x, self.weight, self._bias())
-        output: Tensor = self.layer._conv_forward(x, self.weight, self._bias())
+            return F.linear(x, weight, bias)
+        output: Tensor = self.layer._conv_forward(x, weight, bias)
         return output
+
+    def _sum_of_integers(self, x: Tensor, scale: float) -> Tensor:
+        """``scale * self.scale * sum(codes of x * codes) + bias``: the sum has less than 53 bits, so none is lost."""
+        behind = [1] * (self.codes.ndim - 2)
+        weight = self.codes.double() - self.zero_point.double().view(-1, 1, *behind)
+        total = self._product((x.double() / scale).round(), weight, None).float()
+        bias = self._bias()
+        output = total * (scale * self.scale).view(-1, *behind)
+        return output if bias is None else output + bias.view(-1, *behind)
 
 
 class QuantizedEmbedding(nn.Module):

@@ -1,6 +1,7 @@
 import copy
 from collections import Counter
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
@@ -152,3 +153,25 @@ def test_groups_of_an_embedding_stay_float():
     module = Classifier(Words())
     fit(module, QATCallback(8, None, granularity=PerGroup(4)))
     assert isinstance(lower(module, (images()[:8],)).net.words, nn.Embedding)
+
+
+def test_the_exact_reference_adds_up_integers(trained):
+    x = images()
+    lowered, kept = lower(trained, (x,), exact=True), {}
+    for name in ("net.fc", "net.blocks.1.conv1"):
+        layer = lowered.get_submodule(name)
+        layer.register_forward_hook(lambda layer, args, out, name=name: kept.update({name: (layer, args[0], out)}))
+    logits = lowered(x)
+    layer, read, out = kept["net.fc"]
+    codes = np.rint(read.numpy().astype(np.float64) / layer.reads.scale).astype(np.int64)
+    sums = codes @ layer.codes.numpy().astype(np.int64).T
+    unit = np.float32(layer.reads.scale) * layer.scale.numpy()
+    np.testing.assert_array_equal(out.numpy(), sums.astype(np.float32) * unit + layer.bias.numpy())
+    layer, read, out = kept["net.blocks.1.conv1"]
+    codes = torch.nn.functional.unfold((read.double() / layer.reads.scale).round(), 3, padding=1, stride=2).numpy()
+    sums = layer.codes.flatten(1).numpy().astype(np.int64) @ codes.astype(np.int64)
+    unit = (np.float32(layer.reads.scale) * layer.scale.numpy())[:, None]
+    want = sums.astype(np.float32) * unit + layer.bias.numpy()[:, None]
+    np.testing.assert_array_equal(out.flatten(2).numpy(), want)
+    with torch.no_grad():
+        close(logits, trained(x))
