@@ -49,12 +49,10 @@ class Runtime(ABC):
     Attributes:
         name: for tables.
         package: that has to be installed.
-        extra: of this package, that installs it.
     """
 
     name: ClassVar[str]
     package: ClassVar[str]
-    extra: ClassVar[str]
 
     @abstractmethod
     def load(self, path: Path) -> Run:
@@ -70,7 +68,6 @@ class OnnxRuntime(Runtime):
 
     name = "ONNX Runtime"
     package = "onnxruntime"
-    extra = "onnx"
 
     _FLOAT: ClassVar = {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
     _INTEGER: ClassVar = ("QLinear", "QGemm", "MatMulInteger", "MatMulNBits", "ConvInteger", "DynamicQuantizeMatMul")
@@ -108,7 +105,6 @@ class OpenVINO(Runtime):
 
     name = "OpenVINO"
     package = "openvino"
-    extra = "openvino"
 
     _LAYERS: ClassVar = {"Convolution", "GroupConvolution", "FullyConnected", "MatMul"}
 

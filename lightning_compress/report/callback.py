@@ -232,7 +232,7 @@ class CompressionReport(Callback):
 def _kept(failures: list[Exception]) -> Iterator[None]:
     try:
         yield
-    except (ValueError, ImportError) as error:
+    except Exception as error:
         failures.append(error)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from torch.utils import _pytree as pytree
 from lightning_compress.deploy import export
 from lightning_compress.deploy.checks import tensors_in
 from lightning_compress.deploy.modes import ExampleInput, call, evaluating
-from lightning_compress.deploy.runtimes import Run, installed_runtimes
+from lightning_compress.deploy.runtimes import Run, Runtime, installed_runtimes
 from lightning_compress.report.costs import Latency, time_in_turns
 
 __all__ = ["Deployment", "measure_deployments"]
@@ -57,7 +58,7 @@ class Deployment:
 def measure_deployments(
     dense: nn.Module, module: nn.Module, path: Path, example: ExampleInput, samples: ExampleInput
 ) -> tuple[Deployment, ...]:
-    """Run the file that ``module`` was exported to in every runtime that is installed.
+    """Run the file that ``module`` was exported to in every runtime that is installed; a warning names one that fails.
 
     Args:
         dense: the model before compression, on the CPU.
@@ -67,28 +68,42 @@ def measure_deployments(
         samples: what outputs are compared on.
     """
     expected = _outputs(module, samples)
-    found = []
     with TemporaryDirectory() as folder:
         other = export(copy.deepcopy(dense), Path(folder) / path.name, example)
-        for runtime in installed_runtimes():
-            runs, operators = (runtime.load(other), runtime.load(path)), runtime.operators(path)
-            given = runs[1](_tensors(samples))
-            found.append(
-                Deployment(
-                    file=path.name,
-                    runtime=runtime.name,
-                    bytes=path.stat().st_size,
-                    dense_bytes=other.stat().st_size,
-                    integer=operators.layers,
-                    floating=operators.floating,
-                    latencies=_latencies(runs, _tensors(example)),
-                    batch_latencies=_latencies(runs, _tensors(samples)),
-                    samples=len(expected[0]) if expected and expected[0].ndim else 1,
-                    agreement=_agreement(expected, given),
-                    difference=_difference(expected, given),
-                )
-            )
-    return tuple(found)
+        tried = [
+            _tried(runtime, other, path, _tensors(example), _tensors(samples), expected)
+            for runtime in installed_runtimes()
+        ]
+    return tuple(found for found in tried if found is not None)
+
+
+def _tried(runtime: Runtime, other: Path, path: Path, *tensors: list[Tensor]) -> Deployment | None:
+    try:
+        return _measured(runtime, other, path, *tensors)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".split("\n")[0]
+        warnings.warn(f"{runtime.name} does not run {path.name}: {reason}", stacklevel=3)
+        return None
+
+
+def _measured(
+    runtime: Runtime, other: Path, path: Path, example: list[Tensor], samples: list[Tensor], expected: list[Tensor]
+) -> Deployment:
+    runs, operators = (runtime.load(other), runtime.load(path)), runtime.operators(path)
+    given = runs[1](samples)
+    return Deployment(
+        file=path.name,
+        runtime=runtime.name,
+        bytes=path.stat().st_size,
+        dense_bytes=other.stat().st_size,
+        integer=operators.layers,
+        floating=operators.floating,
+        latencies=_latencies(runs, example),
+        batch_latencies=_latencies(runs, samples),
+        samples=len(expected[0]) if expected and expected[0].ndim else 1,
+        agreement=_agreement(expected, given),
+        difference=_difference(expected, given),
+    )
 
 
 def _latencies(runs: tuple[Run, Run], inputs: list[Tensor]) -> tuple[Latency, Latency]:

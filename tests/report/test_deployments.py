@@ -48,6 +48,18 @@ def test_what_the_runtimes_compute_is_compared_with_torch(tmp_path):
     assert other.difference > 0.1
 
 
+def test_a_runtime_that_cannot_run_the_file_is_named(tmp_path, monkeypatch):
+    def fail(self, path):
+        raise RuntimeError("no such operator\nand more")
+
+    monkeypatch.setattr("lightning_compress.deploy.runtimes.OpenVINO.load", fail)
+    module = Classifier()
+    path = export(module, tmp_path / "m.onnx", IMAGES[:1])
+    with pytest.warns(UserWarning, match="OpenVINO does not run m.onnx: RuntimeError: no such operator$"):
+        found = measure_deployments(module, module, path, IMAGES[:1], IMAGES)
+    assert [one.runtime for one in found] == ["ONNX Runtime"]
+
+
 class Scores(nn.Module):
     """Two outputs: no classifier."""
 
