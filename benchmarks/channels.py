@@ -9,23 +9,22 @@ from __future__ import annotations
 
 import copy
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from statistics import median
 
-import numpy as np
-import onnxruntime
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.tables import quiet, show
+from benchmarks.turns import ratio
 from examples.fashion_mnist import FashionClassifier, FashionData
 from examples.fashion_mnist.models import ResNet
 from lightning_compress.channels import ChannelPruningCallback
 from lightning_compress.deploy import export
+from lightning_compress.deploy.runtimes import OnnxRuntime
 
 SETTINGS = ((20, 0.5, 16), (8, 0.53, 16), (8, 0.5, 8))
 """Depth, share of MACs, ``round_to``; ResNet-8 reaches 53 % in sixteens: its first stage has 16 channels."""
@@ -51,7 +50,7 @@ def main(seed: int = 0) -> None:
                 f"{before:.2f}",
                 f"{accuracy:.2f}",
                 *(f"{_latency(wide, model, batch):.2f}" for batch in (1, 64)),
-                f"{_ratio(_stepper(wide), _stepper(model), 15):.2f}",
+                f"{ratio(_stepper(wide), _stepper(model), turns=15):.2f}",
             ]
         )
     header = ["model", "round_to", "MACs", "parameters", "dense", "cut", "latency b1", "latency b64", "step"]
@@ -79,35 +78,12 @@ def _size(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _ratio(one: Callable[[], object], other: Callable[[], object], rounds: int) -> float:
-    """Median of the ratios of process times of ``other`` to ``one``, run by turns."""
-    ratios = []
-    for _ in range(rounds):
-        times = []
-        for work in (one, other):
-            start = time.process_time()
-            work()
-            times.append(time.process_time() - start)
-        ratios.append(times[1] / times[0])
-    return median(ratios)
-
-
 def _latency(wide: nn.Module, small: nn.Module, batch: int) -> float:
     images = torch.randn(batch, 1, 28, 28)
-    runs = [_session(model, images) for model in (wide, small)]
-    repeats = 200 // batch + 5
-    return _ratio(*(lambda run=run: [run() for _ in range(repeats)] for run in runs), rounds=21)
-
-
-def _session(model: nn.Module, images: torch.Tensor) -> Callable[[], Sequence[np.ndarray]]:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        export(model, path, images)
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    feed = {session.get_inputs()[0].name: images.numpy()}
-    return lambda: session.run(None, feed)
+        files = [export(model, Path(folder) / f"{name}.onnx", images) for name, model in (("a", wide), ("b", small))]
+        one, other = (partial(OnnxRuntime().load(file), [images]) for file in files)
+    return ratio(one, other, turns=21, repeat=200 // batch + 5)
 
 
 def _stepper(model: nn.Module) -> Callable[[], None]:

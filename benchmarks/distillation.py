@@ -19,11 +19,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from examples.distillation import ResNetClassifier
 from examples.fashion_mnist import FashionClassifier, FashionData, LeNet300
 from lightning_compress import PruningCallback
-from lightning_compress.distillation import Cache, DistillationModule, Term, cache_outputs, losses
+from lightning_compress.distillation import Cache, DistillationModule, Term, cache_outputs, initialize, losses
 
 FOLDER = Path("runs/benchmarks/distillation")
 ALPHA = 2 / 3
 TERMS = (Term(losses.Correlation(beta=2.0, gamma=2.0)),)
+SOFT = (Term(losses.SoftTargets(temperature=2.0)),)
 QUIET: dict[str, Any] = {
     "accelerator": "cpu",
     "devices": 1,
@@ -65,13 +66,18 @@ def cached() -> Cache:
 
 
 def accuracies(seeds: int) -> None:
-    """Student alone and taught, over seeds."""
-    rows: dict[str, list[float]] = {"alone": [], "taught": []}
+    """Student alone, taught, and started from the teacher's first blocks as well, over seeds."""
+    rows: dict[str, list[float]] = {"alone": [], "taught": [], "initialized": [], "initialized, taught": []}
     for seed in range(seeds):
         for name, found in rows.items():
             seed_everything(seed, verbose=False)
-            student = ResNetClassifier(8)
-            module = student if name == "alone" else DistillationModule(student, cached(), TERMS, alpha=ALPHA)
+            module: LightningModule = ResNetClassifier(8)
+            if name.startswith("initialized"):
+                initialize(module, teacher(), {"model": "model"})
+            if name == "taught":
+                module = DistillationModule(module, cached(), TERMS, alpha=ALPHA)
+            if name == "initialized, taught":
+                module = DistillationModule(module, cached(), SOFT, alpha=0.3)
             found.append(fit(module, seed))
             print(f"seed {seed} {name}: {found[-1]:.2f} %", flush=True)
     print_table(rows)
@@ -134,7 +140,7 @@ def print_table(rows: dict[str, list[float]]) -> None:
     """Mean and standard deviation of each row."""
     for name, found in rows.items():
         spread = statistics.stdev(found) if len(found) > 1 else 0.0
-        print(f"{name:15} {statistics.mean(found):.2f} +- {spread:.2f} %  {[round(one, 2) for one in found]}")
+        print(f"{name:19} {statistics.mean(found):.2f} +- {spread:.2f} %  {[round(one, 2) for one in found]}")
 
 
 def main() -> None:

@@ -8,27 +8,24 @@ one thread. ``python -m benchmarks.quantization 3`` takes three seeds.
 
 from __future__ import annotations
 
-import copy
 import gc
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-import numpy as np
-import onnxruntime
-import openvino
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
-from torch import Tensor
 
 from benchmarks.tables import quiet, show
+from benchmarks.turns import ratio
 from examples.fashion_mnist import FashionClassifier, FashionData, ResNet
 from lightning_compress.deploy.export import export
-from lightning_compress.deploy.runtimes import OnnxRuntime
+from lightning_compress.deploy.runtimes import OnnxRuntime, OpenVINO
 from lightning_compress.quantization import BinarizationCallback, QATCallback, scales
 from lightning_compress.schedules import Constant
 
@@ -116,50 +113,21 @@ def _runtimes(data: FashionData, trained: dict[str, FashionClassifier]) -> None:
     with torch.no_grad():
         eager = torch.cat([trained["W8A8"].eval()(part) for part in images.split(1000)]).argmax(1)
     rows = []
-    for runtime, load in (("ONNX Runtime", _onnxruntime), ("OpenVINO", _openvino)):
-        runs = {name: load(path) for name, path in files.items()}
-        codes = torch.cat([torch.from_numpy(runs["W8A8"](part.numpy())) for part in images.split(100)]).argmax(1)
+    for runtime in (OnnxRuntime(), OpenVINO()):
+        plain, integer = (runtime.load(path) for path in files.values())
+        codes = torch.cat([integer([part])[0] for part in images.split(100)]).argmax(1)
         agreement = 100 * (codes == eager).float().mean().item()
         accuracy = 100 * (codes == labels).float().mean().item()
-        ratios = [_ratio(runs, images[:batch]) for batch in (1, 64)]
-        rows.append([runtime, *(f"{ratio:.2f}" for ratio in ratios), f"{agreement:.2f}", f"{accuracy:.2f}"])
+        ratios = [
+            ratio(partial(plain, [images[:batch]]), partial(integer, [images[:batch]]), turns=30, repeat=64 // batch)
+            for batch in (1, 64)
+        ]
+        rows.append([runtime.name, *(f"{one:.2f}" for one in ratios), f"{agreement:.2f}", f"{accuracy:.2f}"])
     header = ["runtime", "int8 / float, batch 1", "batch 64", "same class as torch, %", "accuracy, %"]
     show("ResNet-8 as .onnx: latency of int8 against float, one thread", header, rows)
     operators = OnnxRuntime().operators(files["W8A8"])
     print(f"fused: {operators.fused}; left in float: {operators.floating or 'none'}")
     print({name: f"{path.stat().st_size / 1000:.0f} kB" for name, path in files.items()})
-
-
-def _ratio(runs: dict[str, Callable[[Any], Any]], images: Tensor, turns: int = 30) -> float:
-    batch = images.numpy()
-    repeat = max(1, 64 // len(batch))
-    ratios = []
-    for _ in range(turns):
-        times = {}
-        for name, run in runs.items():
-            run(batch)
-            began = time.process_time()
-            for _ in range(repeat):
-                run(batch)
-            times[name] = time.process_time() - began
-        ratios.append(times["W8A8"] / times["float"])
-    return median(ratios)
-
-
-def _onnxruntime(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda batch: session.run(None, {name: batch})[0]
-
-
-def _openvino(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    core = openvino.Core()
-    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    model = core.compile_model(core.read_model(path), "CPU", options)
-    request = model.create_infer_request()
-    return lambda batch: copy.copy(request.infer([batch])[model.output(0)])
 
 
 def _trainer(*callbacks: Callback, **options: Any) -> Trainer:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torchmetrics.classification import MulticlassAccuracy
+from torch import nn
+
+from examples.classifier import Classifier
 
 __all__ = ["FashionClassifier"]
 
 
-class FashionClassifier(LightningModule):
+class FashionClassifier(Classifier):
     """Trains ``model`` by SGD with Nesterov momentum 0.9 and a learning rate that rises and falls once.
 
     Paper: Smith and Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates",
@@ -25,31 +24,7 @@ class FashionClassifier(LightningModule):
     """
 
     def __init__(self, model: nn.Module, lr: float = 0.1, weight_decay: float = 5e-4) -> None:
-        super().__init__()
-        self.save_hyperparameters(ignore="model")
-        self.model = model
-        self.val_acc = MulticlassAccuracy(10, average="micro")
-        self.test_acc = MulticlassAccuracy(10, average="micro")
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.model(images)
-        return logits
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        images, labels = batch
-        loss = F.cross_entropy(self(images), labels)
-        self.log("train_loss", loss)
-        return loss
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        images, labels = batch
-        self.val_acc(self(images), labels)
-        self.log("val_acc", self.val_acc, prog_bar=True)
-
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        images, labels = batch
-        self.test_acc(self(images), labels)
-        self.log("test_acc", self.test_acc)
+        super().__init__(model, classes=10, lr=lr)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         lr = self.hparams["lr"]

@@ -3,6 +3,7 @@
 from lightning_compress.distillation import losses
 from lightning_compress.distillation.caches import Cache, cache_outputs
 from lightning_compress.distillation.callback import DistillationCallback
+from lightning_compress.distillation.initialization import initialize
 from lightning_compress.distillation.metrics import Agreement, Fidelity
 from lightning_compress.distillation.module import DistillationModule, from_checkpoint
 from lightning_compress.distillation.regressors import LeastSquares
@@ -23,5 +24,6 @@ __all__ = [
     "Term",
     "cache_outputs",
     "from_checkpoint",
+    "initialize",
     "losses",
 ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from torchmetrics import Metric
 
+from lightning_compress.distillation.initialization import initialize as initialize_
 from lightning_compress.distillation.module import Taught, taught
 from lightning_compress.distillation.objectives import Objective
 from lightning_compress.distillation.teachers import Teacher
@@ -23,6 +24,7 @@ class DistillationCallback(Callback):
     | when | what happens |
     | --- | --- |
     | ``setup`` of a fit | the module gets a class derived from its own whose training step distils |
+    | ``setup`` at step 0 | layers named in ``initialize`` are copied; a checkpoint that is resumed overrides them |
     | checkpoint | holds the plain module; the callback's state is that of ``EMA`` and regressors |
     | end or failure of the fit | the module gets its class back |
 
@@ -34,6 +36,7 @@ class DistillationCallback(Callback):
         alpha: share of the teacher in the loss, in [0, 1].
         network: the student's submodule whose calls are taught; ``""`` is its own ``forward``.
         metrics: of (student, teacher) outputs, updated in validation.
+        initialize: name of a student's layer -> name of a teacher's layer that it starts from.
 
     Raises:
         TypeError: an argument is of another kind.
@@ -55,8 +58,12 @@ class DistillationCallback(Callback):
         alpha: float = 0.9,
         network: str = "",
         metrics: Sequence[Metric] = (),
+        initialize: Mapping[str, str] | None = None,
     ) -> None:
         self._objective = Objective(teacher, losses, alpha, network, metrics)
+        self._initialize = dict(initialize or {})
+        if self._initialize:
+            self._objective.network_of_teacher()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
@@ -65,6 +72,8 @@ class DistillationCallback(Callback):
             raise ValueError(
                 "need one teacher for a module, got two: use DistillationModule or one DistillationCallback"
             )
+        if self._initialize and trainer.global_step == 0:
+            initialize_(pl_module, self._objective.network_of_teacher(), self._initialize)
         pl_module.__class__ = taught(type(pl_module), self._objective)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

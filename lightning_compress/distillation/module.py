@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from lightning_compress.distillation.initialization import initialize as initialize_
 from lightning_compress.distillation.objectives import Objective
 from lightning_compress.distillation.teachers import Teacher
 from lightning_compress.distillation.terms import SOFT_TARGETS, Term
@@ -46,10 +47,12 @@ class DistillationModule(LightningModule):
             ``self.net(x)``; ``""`` for one that calls ``self(x)``.
         metrics: of (student, teacher) outputs; updated in validation, where the teacher then runs as well,
             and logged as ``distillation/<class name>``.
+        initialize: name of a student's layer -> name of a teacher's layer that it starts from; see
+            :func:`~lightning_compress.distillation.initialization.initialize`.
 
     Raises:
         TypeError: the student is no plain LightningModule, or an argument is of another kind.
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of its range, or a layer to initialize does not fit the teacher's.
 
     Example:
         ```python
@@ -72,12 +75,15 @@ class DistillationModule(LightningModule):
         alpha: float = 0.9,
         network: str = "",
         metrics: Sequence[Metric] = (),
+        initialize: Mapping[str, str] | None = None,
     ) -> None:
         if not isinstance(student, LightningModule) or isinstance(student, Taught):
             raise TypeError(f"need a plain LightningModule as student, got {type(student).__name__}")
         if hasattr(student, "student"):
             raise ValueError("need a student without an attribute named 'student': it would hide the student itself")
         objective = Objective(teacher, losses, alpha, network, metrics)
+        if initialize:
+            initialize_(student, objective.network_of_teacher(), initialize)
         bases = (type(self), taught(type(student), objective))
         # No super().__init__(): this object is a second view of the student's state, under a class that
         # teaches.

@@ -63,6 +63,15 @@ class Objective:
         self._batch: Any = None
         self.was_called = False
 
+    def network_of_teacher(self) -> nn.Module:
+        """The module that teaches, to read weights from; an error if the teacher is none, as ``Cache`` and ``EMA``."""
+        if type(self.teacher) is not Live:
+            raise ValueError(
+                f"need a module as teacher to initialize from, got {type(self.teacher).__name__}: "
+                "call initialize(student, network, layers) before with the network to start from"
+            )
+        return self.teacher.module
+
     def attach(self, student: nn.Module, convert: Convert) -> None:
         """Find the layers and hook them, once per fit; errors of names and shapes come from here."""
         if self._recorder is not None:
