@@ -30,6 +30,7 @@ class LayerProfile:
         state_bytes: in a state dict, which stores every element.
         archive_bytes: as a ``.lcz`` archive of its own.
         bits: of an element: those of the integers on whose grid it was trained, else those of its dtype.
+        scales: of the grid on which it was trained; 0 if on none.
     """
 
     name: str
@@ -39,6 +40,7 @@ class LayerProfile:
     state_bytes: int
     archive_bytes: int
     bits: int = 32
+    scales: int = 0
 
     @property
     def parameters(self) -> int:
@@ -119,6 +121,7 @@ def _layer(name: str, tensor: Tensor, grid: Grid | None) -> LayerProfile:
         state_bytes=tensor.nbytes,
         archive_bytes=archived_bytes({name: tensor}),
         bits=_bits(tensor, grid),
+        scales=0 if grid is None else grid.scale.numel(),
     )
 
 

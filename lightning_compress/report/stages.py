@@ -26,27 +26,27 @@ def stages(before: ModelProfile, after: ModelProfile) -> list[Stage]:
     """What is left after each step; a step that gains nothing is left out.
 
     Stored are, one after the other, all weights; those of the channels that are left; non-zeros, and a bit for each
-    position; codes of fixed width in place of values, and a table of these; the archive. Each tensor takes the cheapest
-    way known so far, and buffers are stored as they are.
+    position; integers of the trained grid in place of values, and its scales; codes of fixed width for the distinct
+    values, and a table of these; the archive. Each tensor takes the cheapest way so far, buffers stay as they are.
 
     >>> layer = LayerProfile("weight", (16,), nonzeros=4, distinct=3, state_bytes=64, archive_bytes=30)
     >>> dense = ModelProfile((layer,), state_bytes=64, archive_bytes=60)
     >>> [(stage.name, stage.bytes) for stage in stages(dense, ModelProfile((layer,), 64, 11))]
     [('dense', 64), ('zeros left out', 18), ('values shared', 11)]
     """
-    rest = after.state_bytes - sum(layer.state_bytes for layer in after.layers)
-    sparse = sum(min(layer.state_bytes, _sparse(layer)) for layer in after.layers) + rest
-    shared = sum(min(layer.state_bytes, _sparse(layer), _shared(layer)) for layer in after.layers) + rest
     found = [Stage("dense", before.state_bytes)]
-    for stage in (
-        Stage("channels removed", after.state_bytes),
-        Stage("zeros left out", sparse),
-        Stage("values shared", shared),
-        Stage("entropy coded", after.archive_bytes),
-    ):
-        if stage.bytes < found[-1].bytes:
-            found.append(stage)
-    return found
+    least = [layer.state_bytes for layer in after.layers]
+    rest = after.state_bytes - sum(least)
+    ways = {"channels removed": _dense, "zeros left out": _sparse, "quantized": _quantized, "values shared": _shared}
+    for name, way in ways.items():
+        least = [min(bytes_, way(layer)) for bytes_, layer in zip(least, after.layers, strict=True)]
+        found.append(Stage(name, sum(least) + rest))
+    found.append(Stage("entropy coded", after.archive_bytes))
+    return [stage for number, stage in enumerate(found) if all(stage.bytes < other.bytes for other in found[:number])]
+
+
+def _dense(layer: LayerProfile) -> int:
+    return layer.state_bytes
 
 
 def _positions(layer: LayerProfile) -> int:
@@ -55,6 +55,11 @@ def _positions(layer: LayerProfile) -> int:
 
 def _sparse(layer: LayerProfile) -> int:
     return _positions(layer) + layer.nonzeros * _itemsize(layer)
+
+
+def _quantized(layer: LayerProfile) -> int:
+    codes = math.ceil(layer.nonzeros * layer.bits / 8)
+    return _positions(layer) + codes + layer.scales * _itemsize(layer)
 
 
 def _shared(layer: LayerProfile) -> int:

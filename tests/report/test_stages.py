@@ -37,6 +37,24 @@ def test_without_zeros_no_positions_are_stored():
     assert stages(DENSE, quantized)[1] == Stage("values shared", 100 + 64 + 60)
 
 
+def test_integers_need_their_bits_and_scales():
+    quantized = with_weight(150, nonzeros=20, distinct=21, bits=4, scales=10)
+    # 20 codes of 4 bits, 10 scales of 4 bytes, 200 bits of positions.
+    assert stages(DENSE, quantized)[1:] == [
+        Stage("zeros left out", 80 + 25 + 60),
+        Stage("quantized", 10 + 40 + 25 + 60),
+    ]
+
+
+def test_shared_integers_have_shorter_codes():
+    both = with_weight(60, distinct=4, bits=8, scales=1)
+    assert stages(DENSE, both)[1:] == [
+        Stage("quantized", 200 + 4 + 60),
+        Stage("values shared", 50 + 4 * 4 + 60),
+        Stage("entropy coded", 60),
+    ]
+
+
 def test_binary_weights_take_a_bit_each():
     assert stages(DENSE, with_weight(100, distinct=2))[1] == Stage("values shared", 25 + 8 + 60)
 
