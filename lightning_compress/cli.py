@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,8 +48,22 @@ def _run(words: Sequence[str] | None) -> None:
 
     for name in lightning_compress.__all__:  # a bare name resolves once its class is imported
         getattr(lightning_compress, name)
-    # Given words beside those of the process, Lightning warns of a mistake.
-    LightningCLI(args=None if words is None else list(words), save_config_kwargs={"overwrite": True})
+    try:
+        # Given words beside those of the process, Lightning warns of a mistake.
+        LightningCLI(args=None if words is None else list(words), save_config_kwargs={"overwrite": True})
+    except (ImportError, TypeError, ValueError) as error:
+        said = _refusal(error)
+        if said is None:
+            raise
+        sys.exit(f"lightning-compress: error: {said}")
+
+
+def _refusal(error: BaseException) -> str | None:
+    """What this package said when it refused what the config asks for; None if the error is of other code."""
+    while error.__cause__ is not None:  # jsonargparse wraps what a constructor raises
+        error = error.__cause__
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(error) if frame.f_globals.get("__name__", "").partition(".")[0] == "lightning_compress" else None
 
 
 def contents_table(contents: ArchiveContents) -> Table:

@@ -189,10 +189,28 @@ def test_a_wrong_argument_is_named(wrong, said, folder, monkeypatch, capsys):
     assert said in error
 
 
-def test_a_value_out_of_range_says_what_is_needed(folder, monkeypatch):
-    wrong = "--trainer.callbacks=PruningCallback --trainer.callbacks.sparsity=1.5"
-    with pytest.raises(ValueError, match="need 0 < sparsity < 1, got sparsity=1.5"):
-        command(monkeypatch, f"lightning-compress fit --model project.Net --data project.Data {wrong}")
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("--trainer.callbacks.sparsity=1.5", "need 0 < sparsity < 1, got sparsity=1.5"),
+        ("--trainer.callbacks.include=[nope]", "need include patterns that match a parameter, got 'nope'; there are: "),
+    ],
+    ids=["constructor", "fit"],
+)
+def test_what_this_package_refuses_is_said_without_a_traceback(wrong, said, folder, monkeypatch):
+    line = f"--trainer.max_epochs=1 --trainer.callbacks=PruningCallback --trainer.logger false {wrong}"
+    with pytest.raises(SystemExit) as stopped:
+        command(monkeypatch, f"lightning-compress fit --model project.Net --data project.Data {line}")
+    assert str(stopped.value.code).startswith(f"lightning-compress: error: {said}")
+
+
+def test_errors_of_other_code_keep_their_traceback(folder, monkeypatch):
+    def fit(*_, **__):
+        raise ValueError("of the project")
+
+    monkeypatch.setattr("lightning.pytorch.Trainer.fit", fit)
+    with pytest.raises(ValueError, match="of the project"):
+        command(monkeypatch, "lightning-compress fit --model project.Net --data project.Data")
 
 
 def test_inspect_lists_the_tensors(tmp_path, monkeypatch, capsys):
