@@ -13,7 +13,7 @@ from lightning_compress.distillation.initialization import initialize as initial
 from lightning_compress.distillation.module import Taught, taught
 from lightning_compress.distillation.objectives import Objective
 from lightning_compress.distillation.teachers import Teacher
-from lightning_compress.distillation.terms import SOFT_TARGETS, Term
+from lightning_compress.distillation.terms import Term
 
 __all__ = ["DistillationCallback"]
 
@@ -32,7 +32,7 @@ class DistillationCallback(Callback):
 
     Args:
         teacher: a module that takes the inputs of the student's network; or ``EMA()``, or a ``Cache``.
-        losses: what is compared; soft targets of the outputs by default.
+        losses: what is compared; None for soft targets of the outputs.
         alpha: share of the teacher in the loss, in [0, 1].
         network: the student's submodule whose calls are taught; ``""`` is its own ``forward``.
         metrics: of (student, teacher) outputs, updated in validation.
@@ -54,7 +54,7 @@ class DistillationCallback(Callback):
     def __init__(
         self,
         teacher: nn.Module | Teacher,
-        losses: Sequence[Term] = SOFT_TARGETS,
+        losses: Sequence[Term] | None = None,
         alpha: float = 0.9,
         network: str = "",
         metrics: Sequence[Metric] = (),

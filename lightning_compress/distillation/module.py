@@ -15,7 +15,7 @@ from torchmetrics import Metric
 from lightning_compress.distillation.initialization import initialize as initialize_
 from lightning_compress.distillation.objectives import Objective
 from lightning_compress.distillation.teachers import Teacher
-from lightning_compress.distillation.terms import SOFT_TARGETS, Term
+from lightning_compress.distillation.terms import Term
 
 __all__ = ["DistillationModule", "from_checkpoint", "taught"]
 
@@ -41,7 +41,7 @@ class DistillationModule(LightningModule):
     Args:
         student: any LightningModule.
         teacher: a module that takes the inputs of the student's network; or ``EMA()``, or a ``Cache``.
-        losses: what is compared; soft targets of the outputs by default.
+        losses: what is compared; None for soft targets of the outputs.
         alpha: share of the teacher in the loss, in [0, 1].
         network: the student's submodule whose calls are taught, for a ``training_step`` that calls
             ``self.net(x)``; ``""`` for one that calls ``self(x)``.
@@ -71,7 +71,7 @@ class DistillationModule(LightningModule):
         self,
         student: LightningModule,
         teacher: nn.Module | Teacher,
-        losses: Sequence[Term] = SOFT_TARGETS,
+        losses: Sequence[Term] | None = None,
         alpha: float = 0.9,
         network: str = "",
         metrics: Sequence[Metric] = (),

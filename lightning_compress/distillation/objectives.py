@@ -25,7 +25,7 @@ class Objective:
 
     Args:
         teacher: a module, or a ``Teacher`` such as ``Cache`` and ``EMA``.
-        terms: what is compared.
+        terms: what is compared; None for soft targets of the outputs.
         alpha: share of the teacher, in [0, 1].
         network: name of the student's submodule whose calls are taught; ``""`` is the student's own
             ``forward``.
@@ -39,13 +39,14 @@ class Objective:
     def __init__(
         self,
         teacher: nn.Module | Teacher,
-        terms: Sequence[Term],
+        terms: Sequence[Term] | None,
         alpha: float,
         network: str,
         metrics: Sequence[Metric],
     ) -> None:
         if not 0 <= alpha <= 1:
             raise ValueError(f"need 0 <= alpha <= 1, got alpha={alpha}")
+        terms = (Term(),) if terms is None else terms
         if not terms:
             raise ValueError("need at least one term in losses, got none")
         for term in terms:

@@ -12,7 +12,7 @@ from lightning_compress.distillation.losses import Loss, soft_targets
 from lightning_compress.distillation.regressors import LeastSquares
 from lightning_compress.schedules import Schedule
 
-__all__ = ["SOFT_TARGETS", "Item", "Term", "always"]
+__all__ = ["Item", "Term", "always"]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,3 @@ class Term:
                 f"for {', '.join(str(tuple(tensor.shape)) for tensor in tensors)}"
             )
         return [tensor[mask] for tensor in tensors]
-
-
-SOFT_TARGETS = (Term(),)
-"""What is compared by default: the outputs, by ``losses.soft_targets``."""

@@ -11,6 +11,21 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:ONNX Runtime computes"),
 ]
 EXAMPLES = Path(__file__).parents[2] / "examples"
+CONFIGS = sorted(path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_a_config_prints_is_a_config_again(name, tmp_path, monkeypatch, capsys):
+    printed = []
+    for path in (EXAMPLES / name, tmp_path / "printed.yaml"):
+        monkeypatch.setattr("sys.argv", ["lightning-compress", "fit", "--config", str(path), "--print_config"])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert stopped.value.code == 0
+        printed.append(capsys.readouterr().out)
+        (tmp_path / "printed.yaml").write_text(printed[-1])
+    assert printed[0] == printed[1]
+    assert f"examples/{name}`" in (EXAMPLES / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
