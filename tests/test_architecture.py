@@ -16,7 +16,15 @@ STAIRS = [
     {"report"},
     {"cli"},
 ]
-MAY_IMPORT_LIGHTNING = {"callback.py", "module.py", "cli.py", "run.py", "monitors.py", "averages.py", "__init__.py"}
+MAY_IMPORT_LIGHTNING = {
+    "callback.py",
+    "module.py",
+    "training.py",
+    "run.py",
+    "monitors.py",
+    "averages.py",
+    "__init__.py",
+}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from jsonargparse._util import import_object
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import LightningCLI, _InstantiatorFn
+from lightning.pytorch.cli import LightningCLI
 
 from lightning_compress import PruningCallback
+from lightning_compress.cli.training import CompressionCLI
 from lightning_compress.distillation import DistillationCallback, DistillationModule
 from tests.distillation.students import Net, Student, loader, trainer
 
@@ -120,27 +120,11 @@ def test_callback_from_yaml(arguments: dict[str, Any], tmp_path: Path) -> None:
     check(run(tmp_path / "config.yaml", LightningCLI, STUDENT, [callback]))
 
 
-class NestedCLI(LightningCLI):
-    """Tells the configured hyperparameters to the model that they are of, and not to modules inside it."""
-
-    def _add_instantiators(self) -> None:
-        super()._add_instantiators()
-        self.parser.add_instantiator(_Model(self, "model"), LightningModule, subclasses=True)
-
-
-class _Model(_InstantiatorFn):
-    def __call__(self, class_type: Any, *args: Any, applied_instantiation_links: dict[str, Any], **kwargs: Any) -> Any:
-        self.cli._dump_config()
-        if import_object(self.cli.config_dump[self.key]["class_path"]) is not class_type:
-            return class_type(*args, **kwargs)
-        return super().__call__(class_type, *args, applied_instantiation_links=applied_instantiation_links, **kwargs)
-
-
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_module_from_yaml(arguments: dict[str, Any], tmp_path: Path) -> None:
     init_args = {"student": STUDENT, **arguments}
     model = {"class_path": "lightning_compress.distillation.DistillationModule", "init_args": init_args}
-    cli = run(tmp_path / "config.yaml", NestedCLI, model, [])
+    cli = run(tmp_path / "config.yaml", CompressionCLI, model, [])
     check(cli)
     cli.trainer.save_checkpoint(tmp_path / "student.ckpt")
     assert WidthStudent.load_from_checkpoint(tmp_path / "student.ckpt").net.head.in_features == 5

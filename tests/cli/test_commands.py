@@ -17,7 +17,7 @@ from lightning_compress.report import CompressionReport
 from lightning_compress.schedules import Linear
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Lightning's use of jsonargparse
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIG = """
 seed_everything: 0
 model:

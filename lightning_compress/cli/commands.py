@@ -1,4 +1,4 @@
-"""The command line: LightningCLI with this package's callbacks at hand, and a look into archives."""
+"""Commands: LightningCLI with this package's callbacks at hand, and a look into archives."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _run(words: Sequence[str] | None) -> None:
     # Takes seconds to import, and a look into an archive does not need it.
-    from lightning.pytorch.cli import LightningCLI
+    from lightning_compress.cli.training import CompressionCLI
 
     for name in lightning_compress.__all__:  # a bare name resolves once its class is imported
         getattr(lightning_compress, name)
     try:
         # Given words beside those of the process, Lightning warns of a mistake.
-        LightningCLI(args=None if words is None else list(words), save_config_kwargs={"overwrite": True})
+        CompressionCLI(args=None if words is None else list(words), save_config_kwargs={"overwrite": True})
     except (ImportError, TypeError, ValueError) as error:
         said = _refusal(error)
         if said is None:

@@ -1,0 +1,5 @@
+"""The command line."""
+
+from lightning_compress.cli.commands import main
+
+__all__ = ["main"]
