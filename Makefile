@@ -26,7 +26,7 @@ lint: .venv/.ready                 ## style and types
 demo: .venv/.demo                  ## train on real digits, compress, print the report
 	$(BIN)/lightning-compress fit --config examples/digits/config.yaml
 
-bench: .venv/.ready                ## step cost and thresholds, side by side
+bench: .venv/.ready                ## pruning beside Lightning's, step cost, thresholds, accuracy
 	$(BIN)/python -m benchmarks
 
 format: .venv/.ready
