@@ -44,6 +44,9 @@ _VARIANTS: dict[str, Callable[[], list[Callback]]] = {
     "W4A4": lambda: [QATCallback(4, 4, **_FITTED)],
     "W4A4, ranges by mse": lambda: [QATCallback(4, 4, **_FITTED, observer=observers.mse)],
     "W4A4, ranges learned": lambda: [QATCallback(4, 4, **_FITTED, observer=observers.mse, range_lr=0.03)],
+    "W4A4, ranges learned, all every 10 steps": lambda: [
+        QATCallback(4, 4, scale=scales.mse, schedule=_AT_ONCE, observer=observers.mse, range_lr=0.03)
+    ],
     "W2A4": lambda: [QATCallback(2, 4, **_FITTED)],
     "W2A4, ranges by mse": lambda: [QATCallback(2, 4, **_FITTED, observer=observers.mse)],
     "W2A4, ranges learned": lambda: [QATCallback(2, 4, **_FITTED, observer=observers.mse, range_lr=0.03)],

@@ -107,7 +107,7 @@ def test_a_branch_that_begins_at_zero_gets_a_range():
     trainer(QATCallback(range_lr=0.02, every_n_steps=1, schedule=Constant())).fit(module, loader(), loader(2))
     branches = [q for place, q in quantizers_of(module).items() if place.module.endswith("bn2")]
     assert len(branches) == 3
-    assert all(branch.low < 0 < branch.high for branch in branches)
+    assert all(branch.low < 0 < branch.high and not branch.positive for branch in branches)
 
 
 def test_the_state_dict_and_the_quantizers_stay_plain():
