@@ -58,7 +58,7 @@ _MOST_LOSS = {"W8A8": "0.2", "W4A8": "0.6", "W2A8": "2.0"}
 
 
 def main(seeds: int = 1) -> None:
-    """Print the three tables."""
+    """Print the tables."""
     quiet()
     trained = _accuracy(seeds)
     data = FashionData(images=20_000)
