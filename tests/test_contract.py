@@ -26,7 +26,7 @@ from lightning.pytorch.callbacks import (
 from lightning_compress import NM, Block, PruningCallback
 from lightning_compress.channels import ChannelPruningCallback
 from lightning_compress.pruning import criteria
-from lightning_compress.quantization import BinarizationCallback, QATCallback, scales
+from lightning_compress.quantization import BinarizationCallback, QATCallback, observers, scales
 from lightning_compress.quantization.records import QUANTIZATION
 from lightning_compress.quantization.weights import grids_of
 from lightning_compress.schedules import Constant, Cubic, Linear
@@ -159,6 +159,9 @@ CASES = {
         half_the_macs,
     ),
     "8 bits": Case(lambda: [QATCallback(every_n_steps=3)], on_grids, plain=False),
+    "4 bits of learned ranges": Case(
+        lambda: [QATCallback(4, 4, observer=observers.mse, range_lr=0.02, every_n_steps=2)], on_grids, plain=False
+    ),
     "4-bit weights": Case(lambda: [QATCallback(4, None, scale=scales.mse, schedule=RAMP, every_n_steps=3)], on_grids),
     "binary weights": Case(lambda: [BinarizationCallback(every_n_steps=3)], binary),
     "8 bits of 2:4": Case(

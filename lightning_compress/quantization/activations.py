@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_compress.quantization.observers import Observer, minmax
+from lightning_compress.quantization.rounding import Round, RoundAndLearn
 
 __all__ = ["ActivationQuantizer", "Place", "attach_quantizer", "detach_quantizers", "quantizers_of"]
 
@@ -60,7 +61,7 @@ class ActivationQuantizer:
         self.enabled = True
         self.observing = False
         # Which values come is known of the operation (a ReLU), so it does not change: two passes less.
-        self.positive = bool(low >= 0)
+        self.positive = bool(0 <= low < high)
         self.low, self.high = low.detach().float().clone(), high.detach().float().clone()
         self.scale, self.zero_point = torch.ones_like(self.low), torch.zeros_like(self.low)
         self.settle()
@@ -72,9 +73,18 @@ class ActivationQuantizer:
 
     def quantize(self, x: Tensor) -> Tensor:
         """``x`` rounded to the grid, in its dtype."""
-        zero_point = None if self.positive else self.zero_point
-        rounded: Tensor = _Round.apply(x, self.scale, zero_point, self.levels)  # type: ignore[no-untyped-call]
+        grid = self.scale, None if self.positive else self.zero_point, self.levels
+        rounded: Tensor = (
+            RoundAndLearn.apply(x, self.low, self.high, *grid)  # type: ignore[no-untyped-call]
+            if self.high.requires_grad
+            else Round.apply(x, *grid)  # type: ignore[no-untyped-call]
+        )
         return rounded
+
+    def learn(self, learning: bool) -> None:
+        """Say whether backward passes add the gradient of the range to ``low.grad`` and ``high.grad``."""
+        self.low.requires_grad_(learning and not self.positive)
+        self.high.requires_grad_(learning)
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
@@ -95,7 +105,8 @@ class ActivationQuantizer:
     def to(self, device: torch.device) -> None:
         """Move the state to ``device``."""
         for name in ("low", "high", "scale", "zero_point"):
-            setattr(self, name, getattr(self, name).to(device))
+            state = getattr(self, name)
+            setattr(self, name, state.detach().to(device).requires_grad_(state.requires_grad))
 
     def on_input(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """The forward pre-hook."""
@@ -111,21 +122,6 @@ class ActivationQuantizer:
         if self.observing and module.training:
             self.observe(x)
         return self.quantize(x) if self.enabled else x
-
-
-class _Round(torch.autograd.Function):
-    """Passes over memory are the cost: four in place, six with a zero point, none backward."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor | None, levels: int) -> Tensor:
-        codes = x.float().mul(1 / scale).round_()
-        if zero_point is None:
-            return codes.clamp_(0, levels).mul_(scale).to(x.dtype)
-        return codes.add_(zero_point).clamp_(0, levels).sub_(zero_point).mul_(scale).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        return gradient, None, None, None
 
 
 def quantizers_of(module: nn.Module) -> dict[Place, ActivationQuantizer]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -17,6 +18,7 @@ from lightning_compress.quantization.activations import (
 )
 from lightning_compress.quantization.observers import Observer
 from lightning_compress.quantization.placement import place_quantizers, reused_modules
+from lightning_compress.quantization.ranges import RangeOptimizer
 from lightning_compress.quantization.traces import Trace
 
 __all__ = ["Calibration"]
@@ -30,6 +32,7 @@ class Calibration:
         targets: module name -> weight of the layers that shall compute in integers.
         bits: of the activations.
         observer: the range of one batch.
+        optimizer: trains the ranges of quantizers that round; None to let them follow the observer all the time.
 
     Attributes:
         quantizers: by place.
@@ -37,7 +40,14 @@ class Calibration:
         missed: targets whose inputs no quantizer reaches.
     """
 
-    def __init__(self, module: nn.Module, targets: Mapping[str, Tensor], bits: int, observer: Observer) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        targets: Mapping[str, Tensor],
+        bits: int,
+        observer: Observer,
+        optimizer: RangeOptimizer | None = None,
+    ) -> None:
         self.quantizers: dict[Place, ActivationQuantizer] = {}
         self.placed = False
         self.missed: tuple[str, ...] = ()
@@ -45,16 +55,27 @@ class Calibration:
         self._targets = dict(targets)
         self._bits = bits
         self._observer = observer
+        self._optimizer = optimizer
+        self._learning = False
         self._trace: Trace | None = None
         self._entered = ExitStack()
 
-    def take_up(self, places: Sequence[Place]) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """Which quantizers are of this calibration, and what the optimizer of their ranges remembers."""
+        return {
+            "places": [[place.module, place.side] for place in self.quantizers],
+            "optimizer": None if self._optimizer is None else self._optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with quantizers that a checkpoint has attached already."""
         there = quantizers_of(self._module)
-        self.quantizers = {place: there[place] for place in places}
-        self.placed = bool(places)
+        self.quantizers = {place: there[place] for place in (Place(*names) for names in state["places"])}
+        self.placed = bool(self.quantizers)
         for quantizer in self.quantizers.values():
             quantizer.observer = self._observer
+        if self._optimizer is not None and state["optimizer"] is not None:
+            self._optimizer.load_state_dict(state["optimizer"])
 
     def watch(self) -> None:
         """Watch a first forward pass, up to :meth:`place`; what is compiled runs eagerly meanwhile."""
@@ -80,7 +101,7 @@ class Calibration:
         placement = place_quantizers(trace, self._targets)
         taken = quantizers_of(self._module)  # by another callback
         free = {place: trace.notes[value] for place, value in placement.places.items() if place not in taken}
-        ranges = _mean_over_processes([torch.stack(bounds) for bounds in free.values()])
+        ranges = _mean_over_processes(torch.stack([torch.stack(bounds) for bounds in free.values()])) if free else ()
         for place, (low, high) in zip(free, ranges, strict=True):
             self.quantizers[place] = ActivationQuantizer(self._bits, low, high, self._observer)
             attach_quantizer(self._module, place, self.quantizers[place])
@@ -94,17 +115,34 @@ class Calibration:
         self._trace = None
 
     def switch(self, *, enabled: bool, observing: bool) -> None:
-        """Say whether the quantizers round, and whether they renew their ranges."""
+        """Say whether the quantizers round, and whether their ranges are to be renewed."""
+        self._learning = self._optimizer is not None and enabled and observing
         for quantizer in self.quantizers.values():
-            quantizer.enabled, quantizer.observing = enabled, observing
+            # A range without width, as behind a BatchNorm that begins at 0, has no gradient: it is observed on.
+            learning = self._learning and bool(quantizer.high > quantizer.low)
+            quantizer.enabled, quantizer.observing = enabled, observing and not learning
+            quantizer.learn(learning)
 
-    def synchronize(self) -> None:
-        """Give every process the mean of the ranges that the processes saw; a collective."""
+    @torch.no_grad()
+    def renew(self, *, stepped: bool) -> None:
+        """Renew the ranges by what all processes saw in a batch; a collective.
+
+        Args:
+            stepped: whether the optimizer has stepped; gradients of ranges add up until it does.
+        """
         quantizers = list(self.quantizers.values())
-        ranges = _mean_over_processes([torch.stack([q.low, q.high]) for q in quantizers])
+        if not quantizers or (self._learning and not stepped):
+            return
+        bounds = [(quantizer.low, quantizer.high) for quantizer in quantizers]
+        ranges = torch.stack([torch.stack(pair) for pair in bounds])
+        gradients = torch.stack([torch.stack([_gradient(bound) for bound in pair]) for pair in bounds])
+        ranges, gradients = _mean_over_processes(torch.stack([ranges, gradients]))
+        if self._learning and self._optimizer is not None:
+            ranges = self._optimizer.moved(ranges, gradients)
         for quantizer, (low, high) in zip(quantizers, ranges, strict=True):
             quantizer.low.copy_(low)
             quantizer.high.copy_(high)
+            quantizer.low.grad = quantizer.high.grad = None
             quantizer.settle()
 
     def _range(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,9 +151,13 @@ class Calibration:
         return self._observer(x.detach().float(), self._bits)
 
 
-def _mean_over_processes(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    if not tensors or not dist.is_available() or not dist.is_initialized():
-        return tensors
-    flat = torch.stack(list(tensors))
-    dist.all_reduce(flat)
-    return list(flat / dist.get_world_size())
+def _gradient(bound: Tensor) -> Tensor:
+    return torch.zeros_like(bound) if bound.grad is None else bound.grad
+
+
+def _mean_over_processes(tensor: Tensor) -> Tensor:
+    if not dist.is_available() or not dist.is_initialized():
+        return tensor
+    total = tensor.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()

@@ -10,11 +10,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_compress.quantization import observers, scales
-from lightning_compress.quantization.activations import Place
 from lightning_compress.quantization.calibration import Calibration
 from lightning_compress.quantization.grids import Granularity, Grid, PerChannel
 from lightning_compress.quantization.observers import Observer
 from lightning_compress.quantization.placement import INTEGER_LAYERS
+from lightning_compress.quantization.ranges import RangeOptimizer
 from lightning_compress.quantization.records import QUANTIZATION, detach
 from lightning_compress.quantization.scales import Scale
 from lightning_compress.quantization.weights import WeightGrids
@@ -52,6 +52,9 @@ class QATCallback(_Quantization):
         scale: which grid fits the weights; see :mod:`~lightning_compress.quantization.scales`.
         schedule: progress of the run -> strength; where it is between 0 and 1, weights are drawn towards the grid.
         observer: the range of one batch of activations; see :mod:`~lightning_compress.quantization.observers`.
+        range_lr: learning rate of the ranges of activations. At 0 they are running means of what ``observer`` sees.
+            Above they start so, and from the schedule's begin on the gradient of every ``every_n_steps``-th step moves
+            them, by about this share of their width at most.
         freeze: share of the run after which the ranges of activations stand still, in [0, 1].
         freeze_norms: share of the run after which the statistics of batch normalisation stand still too, in [0, 1]. A
             network that does not normalise by the batch any more needs a small learning rate: SGD may diverge.
@@ -66,7 +69,8 @@ class QATCallback(_Quantization):
 
     Papers: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
     Inference", https://arxiv.org/abs/1712.05877 (2018); Bai et al., "ProxQuant: Quantized Neural Networks via Proximal
-    Operators", https://arxiv.org/abs/1810.00861 (2018).
+    Operators", https://arxiv.org/abs/1810.00861 (2018); Esser et al., "Learned Step Size Quantization",
+    https://arxiv.org/abs/1902.08153 (2020), for ``range_lr``.
 
     >>> QATCallback(weight_bits=1.5)
     Traceback (most recent call last):
@@ -82,6 +86,7 @@ class QATCallback(_Quantization):
         granularity: Granularity = PerChannel(),
         scale: Scale = scales.absmax,
         observer: Observer = observers.minmax,
+        range_lr: float = 0.0,
         schedule: Schedule = Step(at=0.2),
         freeze: float = 0.8,
         freeze_norms: float = 1.0,
@@ -93,16 +98,21 @@ class QATCallback(_Quantization):
         for argument, share in (("freeze", freeze), ("freeze_norms", freeze_norms)):
             if not 0 <= share <= 1:
                 raise ValueError(f"need 0 <= {argument} <= 1, got {argument}={share}")
+        if not 0 <= range_lr < 1:
+            raise ValueError(f"need 0 <= range_lr < 1, got range_lr={range_lr}")
         self.weight_bits = _bits("weight_bits", weight_bits, 2)
         self.activation_bits = None if activation_bits is None else _bits("activation_bits", activation_bits, 4)
         self.scale = scale
         self.observer = observer
+        self.range_lr = range_lr
         self.freeze = freeze
         self.freeze_norms = freeze_norms
 
     def describe(self) -> str:
         scale = getattr(self.scale, "__name__", repr(self.scale))
         activations = "float activations" if self.activation_bits is None else f"{self.activation_bits}-bit activations"
+        if self.activation_bits is not None and self.range_lr > 0:
+            activations += " with learned ranges"
         return f"{self.weight_bits}-bit weights, {activations}, {self.granularity}, scales by {scale}, {self.schedule}"
 
     def fit_grid(self, rows: Tensor) -> Grid:
@@ -111,6 +121,7 @@ class QATCallback(_Quantization):
     def begin(self, selection: Selection) -> None:
         super().begin(selection)
         self._frozen: list[nn.Module] = []
+        self._step = 0
 
     def end(self) -> None:
         if self._calibration is not None:
@@ -121,17 +132,19 @@ class QATCallback(_Quantization):
         self._frozen = []
 
     def state_dict(self) -> dict[str, Any]:
-        places = self._calibration.quantizers if self._calibration is not None else ()
-        return {**super().state_dict(), "places": [[place.module, place.side] for place in places]}
+        calibration = None if self._calibration is None else self._calibration.state_dict()
+        return {**super().state_dict(), "calibration": calibration}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        places = [] if self._loaded is None else [Place(*place) for place in self._loaded["places"]]
+        state = None if self._loaded is None else self._loaded["calibration"]
         super().on_train_start(trainer, pl_module)
         self._calibration = None
         if self.activation_bits is not None:
             layers = {t.module_name: t.parameter for t in self.targets.values() if isinstance(t.module, INTEGER_LAYERS)}
-            self._calibration = Calibration(pl_module, layers, self.activation_bits, self.observer)
-            self._calibration.take_up(places)
+            optimizer = RangeOptimizer(self.range_lr) if self.range_lr > 0 else None
+            self._calibration = Calibration(pl_module, layers, self.activation_bits, self.observer, optimizer)
+            if state is not None:
+                self._calibration.load_state_dict(state)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self._calibration is None or self._run is None:
@@ -142,7 +155,8 @@ class QATCallback(_Quantization):
         progress = self._run.progress()
         if progress >= self.freeze_norms:
             self._freeze_statistics(pl_module)
-        self._observing = progress < self.freeze and trainer.global_step % self.every_n_steps == 0
+        self._step = trainer.global_step
+        self._observing = progress < self.freeze and self._step % self.every_n_steps == 0
         self._calibration.switch(enabled=self.strength > 0, observing=self._observing)
 
     def on_train_batch_end(
@@ -159,7 +173,7 @@ class QATCallback(_Quantization):
                     "the first batch, or not as modules of their own; they will compute with quantized weights in float"
                 )
         elif self._observing:
-            self._calibration.synchronize()
+            self._calibration.renew(stepped=trainer.global_step != self._step)
         self._calibration.switch(enabled=self.strength > 0, observing=False)
 
     def _freeze_statistics(self, module: nn.Module) -> None:

@@ -36,8 +36,8 @@ def _record(module: nn.Module) -> dict[str, Any]:
             "module": place.module,
             "side": place.side,
             "bits": quantizer.bits,
-            "low": quantizer.low,
-            "high": quantizer.high,
+            "low": quantizer.low.detach(),
+            "high": quantizer.high.detach(),
             "positive": quantizer.positive,
             "enabled": quantizer.enabled,
         }

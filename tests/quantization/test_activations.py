@@ -125,7 +125,8 @@ def test_after_fit_the_model_computes_on_the_grid():
     assert set(module.state_dict()) == set(Conv().state_dict())
 
 
-def test_ranges_and_statistics_stand_still_at_the_end():
+@pytest.mark.parametrize("range_lr", [0.0, 0.05])
+def test_ranges_and_statistics_stand_still_at_the_end(range_lr):
     module, states = Conv(), []
 
     class Watch(Save):
@@ -133,7 +134,7 @@ def test_ranges_and_statistics_stand_still_at_the_end():
             scales = [quantizer.scale.clone() for quantizer in quantizers_of(module).values()]
             states.append([*scales, module.net.stem[1].running_mean.clone()])
 
-    fit(module, QATCallback(freeze=0.5, freeze_norms=0.75, every_n_steps=1), Watch(None, 0))
+    fit(module, QATCallback(range_lr=range_lr, freeze=0.5, freeze_norms=0.75, every_n_steps=1), Watch(None, 0))
 
     def equal(a: int, b: int) -> list[bool]:
         return [torch.equal(x, y) for x, y in zip(states[a], states[b], strict=True)]
@@ -156,23 +157,27 @@ def test_statistics_go_on_to_the_end_by_default():
     assert not torch.equal(seen[-1], seen[-2])
 
 
-@pytest.mark.parametrize("step", [1, 5, 14])
-def test_a_resumed_run_ends_in_the_same_bits(tmp_path, step):
+@pytest.mark.parametrize("range_lr", [0.0, 0.05])
+@pytest.mark.parametrize("step", [1, 5, 9, 14])
+def test_a_resumed_run_ends_in_the_same_bits(tmp_path, step, range_lr):
     whole, resumed = Conv(), Conv()
     whole.load_state_dict(resumed.state_dict())
-    callback = QATCallback(schedule=Step(at=0.4), every_n_steps=3)
+    callback = QATCallback(range_lr=range_lr, schedule=Step(at=0.4), every_n_steps=2)
     fit(whole, copy.deepcopy(callback), Save(tmp_path / "half.ckpt", step))
     trainer(copy.deepcopy(callback)).fit(resumed, loader(), loader(2), ckpt_path=tmp_path / "half.ckpt")
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
     x = loader().__iter__().__next__()[0]
     assert torch.equal(whole.eval()(x), resumed.eval()(x))
+    for one, other in zip(quantizers_of(whole).values(), quantizers_of(resumed).values(), strict=True):
+        assert torch.equal(one.high, other.high)
 
 
+@pytest.mark.parametrize("range_lr", [0.0, 0.05])
 @pytest.mark.parametrize("weights_only", [True, False])
-def test_a_checkpoint_gives_the_logged_metric(tmp_path, weights_only):
+def test_a_checkpoint_gives_the_logged_metric(tmp_path, weights_only, range_lr):
     checkpoint = ModelCheckpoint(tmp_path, save_weights_only=weights_only)
-    run = fit(Conv(), QATCallback(), checkpoint, enable_checkpointing=True)
+    run = fit(Conv(), QATCallback(range_lr=range_lr), checkpoint, enable_checkpointing=True)
     logged = float(run.callback_metrics["val_loss"])
     loaded = load_compressed(Conv, checkpoint.best_model_path)
     again = trainer().validate(loaded, loader(2), verbose=False)[0]["val_loss"]
@@ -183,12 +188,16 @@ def test_a_checkpoint_gives_the_logged_metric(tmp_path, weights_only):
     assert plain[0]["val_loss"] != logged
 
 
-def test_compiled_code_is_quantized():
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's compiler looks
+@pytest.mark.parametrize("range_lr", [0.0, 0.05])
+def test_compiled_code_is_quantized(range_lr):
     eager, compiled = Conv(), Conv()
     compiled.load_state_dict(eager.state_dict())
     compiled.net.compile(backend="eager", fullgraph=True)
-    fit(eager, QATCallback())
-    fit(compiled, QATCallback())
+    for module in (eager, compiled):
+        fit(module, QATCallback(range_lr=range_lr, every_n_steps=2))
+    for one, other in zip(quantizers_of(eager).values(), quantizers_of(compiled).values(), strict=True):
+        torch.testing.assert_close(one.high, other.high)
     x = loader().__iter__().__next__()[0]
     torch.testing.assert_close(compiled.eval()(x), eager.eval()(x))
 
@@ -202,10 +211,13 @@ def test_a_second_fit_starts_afresh_and_pruning_holds():
     assert len(quantizers_of(module)) == 14
 
 
-def test_mixed_precision_trains():
+@pytest.mark.parametrize("range_lr", [0.0, 0.05])
+def test_mixed_precision_trains(range_lr):
     module = Conv()
-    fit(module, QATCallback(), precision="bf16-mixed")
-    assert all(quantizer.scale.dtype == torch.float32 for quantizer in quantizers_of(module).values())
+    fit(module, QATCallback(range_lr=range_lr), precision="bf16-mixed")
+    for quantizer in quantizers_of(module).values():
+        assert quantizer.scale.dtype == quantizer.high.dtype == torch.float32
+        assert quantizer.scale.isfinite()
 
 
 def test_bad_settings_are_refused():
@@ -215,6 +227,8 @@ def test_bad_settings_are_refused():
         QATCallback(freeze=2)
     with pytest.raises(ValueError, match="need 0 <= freeze_norms <= 1, got freeze_norms=-1"):
         QATCallback(freeze_norms=-1)
+    with pytest.raises(ValueError, match="need 0 <= range_lr < 1, got range_lr=-0.1"):
+        QATCallback(range_lr=-0.1)
 
 
 def test_an_embedding_that_renormalises_its_rows_is_refused():
@@ -223,11 +237,11 @@ def test_an_embedding_that_renormalises_its_rows_is_refused():
         QATCallback().check(target)
 
 
-def _ranges() -> list[float]:
+def _ranges(range_lr: float) -> list[float]:
     torch.use_deterministic_algorithms(True)
     seed_everything(0, verbose=False)
     module = Conv()
-    run = trainer(QATCallback(every_n_steps=3), strategy="ddp", devices=2)
+    run = trainer(QATCallback(range_lr=range_lr, every_n_steps=3), strategy="ddp", devices=2)
     batches = loader()
     if run.global_rank:
         batches = Batches(2 * batches._batches[0][0], batches._batches[0][1], 2)  # other images, as many batches
@@ -236,14 +250,16 @@ def _ranges() -> list[float]:
 
 
 @pytest.mark.filterwarnings("ignore:It is recommended to use `self.log")
-def test_every_rank_has_the_same_ranges():
-    first, second = run_distributed(_ranges)
+@pytest.mark.parametrize("range_lr", [0.0, 0.05])
+def test_every_rank_has_the_same_ranges(range_lr):
+    first, second = run_distributed(_ranges, range_lr)
     assert len(first) == 42
     assert first == second
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's compiler looks
-def test_freezing_the_ranges_compiles_nothing():
+@pytest.mark.parametrize("range_lr", [0.0, 0.05])
+def test_freezing_the_ranges_compiles_nothing(range_lr):
     module, graphs = Classifier(), []
 
     def count(graph, example_inputs):
@@ -257,5 +273,5 @@ def test_freezing_the_ranges_compiles_nothing():
             frozen.append(len(graphs))
 
     module.net.compile(backend=count, fullgraph=True)
-    fit(module, QATCallback(freeze=0.5, every_n_steps=2), Count(None, 0), limit_val_batches=0)
+    fit(module, QATCallback(range_lr=range_lr, freeze=0.5, every_n_steps=2), Count(None, 0), limit_val_batches=0)
     assert frozen[8] == frozen[-1] > 0

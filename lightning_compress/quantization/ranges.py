@@ -1,0 +1,62 @@
+"""Ranges: how those of activations move along their gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["RangeOptimizer"]
+
+_DECAYS = 0.9, 0.99  # of the moments; short, for a range is settled within some hundred steps
+
+
+class RangeOptimizer:
+    r"""Adam, with steps in shares of the width of the range.
+
+    ``bound -= lr * (high - low) * m / sqrt(v)`` with the moments ``m`` and ``v`` of the bound's gradient. Activations
+    have a unit of their own in every tensor; a step of this kind has none, and the gradient scale
+    ``1 / sqrt(N * levels)`` of the paper, which keeps the steps of stochastic gradient descent in proportion, cancels.
+
+    Papers: Kingma and Ba, "Adam: A Method for Stochastic Optimization", https://arxiv.org/abs/1412.6980 (2015); Jain et
+    al., "Trained Quantization Thresholds for Accurate and Efficient Fixed-Point Inference of Deep Neural Networks",
+    https://arxiv.org/abs/1903.08066 (2020), for the units.
+
+    Args:
+        lr: largest share of its width by which a range moves in one step, about.
+
+    >>> RangeOptimizer(0.1).moved(torch.tensor([[0.0, 2.0]]), torch.tensor([[0.0, 7.0]]))
+    tensor([[0.0000, 1.8000]])
+    """
+
+    def __init__(self, lr: float) -> None:
+        self.lr = lr
+        self._steps = 0
+        self._moments: Tensor | None = None
+
+    def moved(self, ranges: Tensor, gradients: Tensor) -> Tensor:
+        """The ranges after one step, from where they hold zero.
+
+        Args:
+            ranges: ``(R, 2)``, lowest and highest values.
+            gradients: of the loss, ``(R, 2)``. One that is not finite counts as none: a loss scaler skips such steps.
+        """
+        ranges = torch.stack([ranges[:, 0].clamp(max=0), ranges[:, 1].clamp(min=0)], 1)
+        gradients = gradients.nan_to_num(0.0, 0.0, 0.0)
+        moments = torch.zeros(2, *ranges.shape) if self._moments is None else self._moments
+        decays = ranges.new_tensor(_DECAYS).view(2, 1, 1)
+        self._steps += 1
+        self._moments = moments.to(ranges).lerp(torch.stack([gradients, gradients.square()]), 1 - decays)
+        mean, square = self._moments / (1 - decays**self._steps)
+        step = mean / square.sqrt().clamp_(min=torch.finfo(ranges.dtype).tiny)
+        moved: Tensor = ranges - self.lr * (ranges[:, 1:] - ranges[:, :1]) * step
+        return moved
+
+    def state_dict(self) -> dict[str, Any]:
+        """Moments and steps, for a checkpoint."""
+        return {"steps": self._steps, "moments": self._moments}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave."""
+        self._steps, self._moments = state["steps"], state["moments"]
