@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -24,8 +24,10 @@ from lightning_compress.channels.inputs import first_examples
 from lightning_compress.channels.latencies import macs_in_time
 from lightning_compress.channels.plans import make_plan
 from lightning_compress.channels.selection import choose, choose_of_each, smallest
+from lightning_compress.channels.shards import is_sharded, unweighted_copy
 from lightning_compress.channels.structures import CHANNELS, copies
 from lightning_compress.channels.surgery import narrow, remove_
+from lightning_compress.latent import gather, held
 from lightning_compress.schedules import Cubic, Schedule
 from lightning_compress.targets import Selection, Target, select
 from lightning_compress.training import PRUNE, WeightCompression
@@ -50,7 +52,9 @@ class ChannelPruningCallback(WeightCompression):
         round_to: channels of a layer stay in multiples of this number; runtimes are slow at odd counts.
         schedule: progress of the run -> share of the reduction that is reached.
         every_n_steps: optimizer steps between two choices of channels.
-        remove: cut the channels out when the schedule has ended; otherwise they stay as zeros.
+        remove: cut the channels out when the schedule has ended; otherwise they stay as zeros, which
+            :func:`~lightning_compress.channels.remove_zero_channels` cuts out after ``fit``. Strategies that spawn
+            their processes or shard the parameters (FSDP2) leave zeros in any case, and say so.
         momentum: memory of the running mean of scores, for criteria that read gradients, in [0, 1).
         example_input: what ``forward`` takes: one argument, a tuple of arguments, or a dict of keyword arguments. By
             default ``module.example_input_array``, or the first examples of the training data.
@@ -115,15 +119,13 @@ class ChannelPruningCallback(WeightCompression):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if isinstance(trainer.strategy, ModelParallelStrategy):
-            raise ValueError(
-                "need a single device or DDP to prune channels, got ModelParallelStrategy: dependencies of channels "
-                "cannot be traced through sharded parameters"
-            )
-        self._removes = self.remove and not isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
-        if self.remove and not self._removes:
+            self._check_shards(trainer.strategy)
+        obstacle = _obstacle(trainer.strategy)
+        self._removes = self.remove and not obstacle
+        if self.remove and obstacle:
             rank_zero_warn(
-                f"{type(self).__name__}: channels stay as zeros, because strategies that spawn their processes return "
-                "no smaller model; use strategy='ddp' to have them removed, or remove_zero_channels after fit."
+                f"{type(self).__name__}: channels stay as zeros, because {obstacle}; call remove_zero_channels after "
+                "fit, or use strategy='ddp' to have them removed during it."
             )
         super().on_fit_start(trainer, pl_module)
 
@@ -155,7 +157,7 @@ class ChannelPruningCallback(WeightCompression):
         allowed = select(module, self.include, self.exclude)
         example = self._example(module)
         with isolate_rng():
-            plan = make_plan(module, example)
+            plan = make_plan(unweighted_copy(module) if is_sharded(module) else module, example)
         left_alone = dict(plan.left_alone)
         for group in plan.groups:
             reasons = {allowed.skipped.get(part.name, "") for part in group.slices if part.role == "out"}
@@ -219,7 +221,8 @@ class ChannelPruningCallback(WeightCompression):
     def begin(self, selection: Selection) -> None:
         super().begin(selection)
         self._removed: dict[str, Tensor] = {}  # group -> True where a unit is removed
-        self._gone: Dropped = {}  # the same by parameters, on their device
+        self._gone: Dropped = {}  # the same by parameters
+        self._held: Dropped = {}  # the part of it in this rank's shards, on their device
         self._evidence: dict[str, Tensor] = {}  # group -> running mean of scores
 
     def check(self, target: Target) -> None:
@@ -234,18 +237,27 @@ class ChannelPruningCallback(WeightCompression):
         if self.settled or not self._reads_gradient:
             return
         for group in self._groups:
-            score = self.criterion(members(group, latents, gradients))
+            score = self._score(group, latents, gradients)
             self._evidence.setdefault(group.name, score.clone()).lerp_(score, 1 - self.momentum)
 
     def update(self, weights: Mapping[str, Tensor]) -> None:
         if self._reads_gradient and not self._evidence:
             self.strength = 0.0  # nothing is known yet: wait for the first step
             return
-        scores = self._evidence or {g.name: self.criterion(members(g, weights, {})) for g in self._groups}
+        scores = self._evidence or {group.name: self._score(group, weights, {}) for group in self._groups}
         self._remove(self._chosen(scores, 1 - (1 - self._share) * self.strength))
 
+    def _score(self, group: Group, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Tensor:
+        """Scores of whole units: what is sharded is gathered, a group at a time."""
+        names = {part.name for part in group.slices}
+        whole, slopes = (
+            {name: gather(t, self.targets[name].parameter) for name, t in tensors.items() if name in names}
+            for tensors in (weights, gradients)
+        )
+        return self.criterion(members(group, whole, slopes))
+
     def project_(self, weights: Mapping[str, Tensor]) -> None:
-        mask_(weights, self._gone)
+        mask_(weights, self._held)
 
     def backward_(self, gradients: Mapping[str, Tensor], latents: Mapping[str, Tensor]) -> None:
         self.project_(gradients)
@@ -273,10 +285,10 @@ class ChannelPruningCallback(WeightCompression):
     def _remove(self, removed: Mapping[str, Tensor]) -> None:
         self._removed = dict(removed)
         gone = dropped(self._groups, self._removed)
-        self._gone = {
-            name: {dim: positions.to(self.targets[name].parameter.device) for dim, positions in dims.items()}
-            for name, dims in gone.items()
-            if name in self.targets
+        self._gone = {name: dims for name, dims in gone.items() if name in self.targets}
+        self._held = {
+            name: {dim: held(positions, self.targets[name].parameter, dim) for dim, positions in dims.items()}
+            for name, dims in self._gone.items()
         }
 
     def _check_reach(self, left_alone: Mapping[str, str]) -> None:
@@ -297,6 +309,19 @@ class ChannelPruningCallback(WeightCompression):
                 + ("; ".join(f"{name} ({reason})" for name, reason in left_alone.items()) or "nothing")
             )
 
+    def _check_shards(self, strategy: ModelParallelStrategy) -> None:
+        split = strategy.device_mesh["tensor_parallel"].size()
+        if split > 1:
+            raise ValueError(
+                f"need ModelParallelStrategy(tensor_parallel_size=1) to prune channels, got {split}: layers that are "
+                "split among processes cannot be traced"
+            )
+        if self.budget.name == "latency":
+            raise ValueError(
+                f"need macs, parameters or ratio under ModelParallelStrategy, got latency={self.budget.amount}: what "
+                "is sharded cannot be timed at other widths"
+            )
+
     def _example(self, module: nn.Module) -> Any:
         example = self.example_input
         if example is None:
@@ -305,6 +330,15 @@ class ChannelPruningCallback(WeightCompression):
             example = first_examples(module.trainer.fit_loop._data_source.dataloader(), module)
         device = next(module.parameters()).device
         return tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, example)
+
+
+def _obstacle(strategy: Strategy) -> str:
+    """Why channels cannot be cut out during ``fit``; empty if they can."""
+    if isinstance(strategy, ModelParallelStrategy):
+        return "parameters that ModelParallelStrategy shards cannot change their shapes"
+    if isinstance(strategy.launcher, _MultiProcessingLauncher):
+        return "strategies that spawn their processes return no smaller model"
+    return ""
 
 
 def _dense_units(group: Group, costs: Costs) -> float:
