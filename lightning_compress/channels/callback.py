@@ -23,7 +23,7 @@ from lightning_compress.channels.groups import Dropped, Group, dropped, mask_, s
 from lightning_compress.channels.inputs import first_examples
 from lightning_compress.channels.latencies import macs_in_time
 from lightning_compress.channels.plans import make_plan
-from lightning_compress.channels.selection import choose, choose_of_each, smallest
+from lightning_compress.channels.reductions import Reduction
 from lightning_compress.channels.shards import is_sharded, unweighted_copy
 from lightning_compress.channels.structures import CHANNELS, copies
 from lightning_compress.channels.surgery import narrow, remove_
@@ -82,8 +82,7 @@ class ChannelPruningCallback(WeightCompression):
     """
 
     rank: ClassVar[int] = PRUNE
-    _groups: tuple[Group, ...] = ()
-    _costs: Costs
+    _reduction: Reduction
 
     def __init__(
         self,
@@ -140,10 +139,10 @@ class ChannelPruningCallback(WeightCompression):
         """Take the masked channels out of the model and of everything that goes with it."""
         gone = dropped(self._groups, self._removed)
         new = remove_(module, self._groups, self._removed, trainer.optimizers, copies(module))
-        self._groups = ()
+        left = replace(self._reduction.costs, sizes=sizes_of(module))
+        self._reduction = replace(self._reduction, groups=(), costs=left)
         self.begin(Selection((), {}))
         self.strength = 1.0
-        self._costs = replace(self._costs, sizes=sizes_of(module))
         run.replace(new, lambda name, tensor: narrow(tensor, gone[name]))
         if isinstance(trainer.strategy, DDPStrategy):
             module.zero_grad(set_to_none=True)  # gradients may be views of the buckets that are given up
@@ -163,18 +162,23 @@ class ChannelPruningCallback(WeightCompression):
             reasons = {allowed.skipped.get(part.name, "") for part in group.slices if part.role == "out"}
             if reasons & {"excluded", "not included"}:
                 left_alone[group.name] = "excluded" if "excluded" in reasons else "not included"
-        self._groups = tuple(group for group in plan.groups if group.name not in left_alone)
+        groups = tuple(group for group in plan.groups if group.name not in left_alone)
         sizes = sizes_of(module)
         prices = {"macs": plan.prices, "parameters": dict.fromkeys(sizes, 1.0)}
-        self._costs = Costs(sizes, structures.dense_sizes(module), prices)
-        self._share = self._share_to_keep(module, example)
-        if self._is_met():
-            self._groups = ()  # an earlier run has removed them
+        costs = Costs(sizes, structures.dense_sizes(module), prices)
+        share = self._share_to_keep(module, example, groups, costs)
+        self._reduction = Reduction(self.budget, share, groups, costs, self.round_to)
+        if self._reduction.is_met:
+            self._reduction = replace(self._reduction, groups=())
         else:
-            self._check_reach(left_alone)
+            self._reduction.check_reach(left_alone)
         return _selection(module, self._groups, left_alone)
 
-    def _share_to_keep(self, module: nn.Module, example: Any) -> float:
+    @property
+    def _groups(self) -> tuple[Group, ...]:
+        return self._reduction.groups
+
+    def _share_to_keep(self, module: nn.Module, example: Any, groups: Sequence[Group], costs: Costs) -> float:
         """The budget as a share that stays: of the MACs, of the parameters, or of the channels."""
         if self.budget.name == "ratio":
             return 1 - self.budget.amount
@@ -183,40 +187,10 @@ class ChannelPruningCallback(WeightCompression):
         if self._loaded is not None:  # what an interrupted run has measured
             return float(self._loaded["share"])
         weights = {name: parameter.detach() for name, parameter in module.named_parameters()}
-        scores = {group.name: criteria.magnitude(members(group, weights, {})) for group in self._groups}
+        scores = {group.name: criteria.magnitude(members(group, weights, {})) for group in groups}
+        dense = structures.dense_copy(module)
         with isolate_rng():
-            return macs_in_time(
-                module,
-                structures.dense_copy(module),
-                example,
-                self._groups,
-                scores,
-                self._costs,
-                self.budget.amount,
-                self.round_to,
-            )
-
-    def _is_met(self) -> bool:
-        if self.budget.name == "ratio":
-            return self._costs.share("parameters") < 1 and not self._narrows()
-        return self._costs.share(self._priced) <= self._share
-
-    def _narrows(self) -> bool:
-        """Whether the ratio takes a channel of any layer."""
-        alike = {group.name: torch.ones(group.units) for group in self._groups}
-        return any(bool(removed.any()) for removed in self._chosen(alike, self._share).values())
-
-    @property
-    def _priced(self) -> str:
-        """What the budget is counted in."""
-        return "parameters" if self.budget.name == "parameters" else "macs"
-
-    def _chosen(self, scores: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-        if self.budget.name == "ratio":
-            dense = {group.name: _dense_units(group, self._costs) for group in self._groups}
-            return choose_of_each(self._groups, scores, dense, 1 - share, self.round_to)
-        prices, limit = self._costs.prices[self._priced], share * self._costs.total(self._priced)
-        return choose(self._groups, scores, self._costs.sizes, prices, limit, self.round_to)
+            return macs_in_time(module, dense, example, groups, scores, costs, self.budget.amount, self.round_to)
 
     def begin(self, selection: Selection) -> None:
         super().begin(selection)
@@ -230,7 +204,7 @@ class ChannelPruningCallback(WeightCompression):
 
     def describe(self) -> str:
         criterion = getattr(self.criterion, "__name__", repr(self.criterion))
-        found = f" ({self._share:.4g} of the MACs)" if self.budget.name == "latency" else ""
+        found = f" ({self._reduction.share:.4g} of the MACs)" if self.budget.name == "latency" else ""
         return f"{self.budget}{found} by {criterion}, channels in multiples of {self.round_to}, {self.schedule}"
 
     def observe(self, latents: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
@@ -245,7 +219,7 @@ class ChannelPruningCallback(WeightCompression):
             self.strength = 0.0  # nothing is known yet: wait for the first step
             return
         scores = self._evidence or {group.name: self._score(group, weights, {}) for group in self._groups}
-        self._remove(self._chosen(scores, 1 - (1 - self._share) * self.strength))
+        self._remove(self._reduction.choose(scores, self.strength))
 
     def _score(self, group: Group, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Tensor:
         """Scores of whole units: what is sharded is gathered, a group at a time."""
@@ -263,13 +237,15 @@ class ChannelPruningCallback(WeightCompression):
         self.project_(gradients)
 
     def metrics(self) -> dict[str, float]:
-        return {name: self._costs.share(name, self._gone) for name in dict.fromkeys(("macs", self._priced))}
+        costs, priced = self._reduction.costs, self._reduction.priced
+        return {name: costs.share(name, self._gone) for name in dict.fromkeys(("macs", priced))}
 
     def report(self) -> dict[str, object]:
         return {**super().report(), **self.metrics()}
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "removed": self._removed, "evidence": self._evidence, "share": self._share}
+        mine = {"removed": self._removed, "evidence": self._evidence, "share": self._reduction.share}
+        return {**super().state_dict(), **mine}
 
     def restore(self) -> None:
         state = self._loaded
@@ -290,24 +266,6 @@ class ChannelPruningCallback(WeightCompression):
             name: {dim: held(positions, self.targets[name].parameter, dim) for dim, positions in dims.items()}
             for name, dims in self._gone.items()
         }
-
-    def _check_reach(self, left_alone: Mapping[str, str]) -> None:
-        if self.budget.name == "ratio":
-            reached = self._narrows()
-            asked = f"need a larger ratio for this model with round_to={self.round_to}, got ratio={self.budget.amount}"
-        else:
-            prices, dense = self._costs.prices[self._priced], self._costs.total(self._priced)
-            least = smallest(self._groups, self._costs.sizes, prices, self.round_to) / dense
-            reached = least <= self._share
-            asked = (
-                f"need {self._priced} >= {least:.3f} for this model with round_to={self.round_to}, "
-                f"got {self._priced}={self._share}"
-            )
-        if not reached:
-            raise ValueError(
-                f"{asked}: {'or' if self.budget.name == 'ratio' else 'ask for less, or'} lower round_to; left alone: "
-                + ("; ".join(f"{name} ({reason})" for name, reason in left_alone.items()) or "nothing")
-            )
 
     def _check_shards(self, strategy: ModelParallelStrategy) -> None:
         split = strategy.device_mesh["tensor_parallel"].size()
@@ -339,12 +297,6 @@ def _obstacle(strategy: Strategy) -> str:
     if isinstance(strategy.launcher, _MultiProcessingLauncher):
         return "strategies that spawn their processes return no smaller model"
     return ""
-
-
-def _dense_units(group: Group, costs: Costs) -> float:
-    """How many units a group had before any was cut."""
-    part = next(part for part in group.slices if part.role == "out")
-    return group.units * costs.dense[part.name][part.dim] / costs.sizes[part.name][part.dim]
 
 
 def _selection(module: nn.Module, groups: Sequence[Group], left_alone: dict[str, str]) -> Selection:
