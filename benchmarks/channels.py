@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from torch import nn
 from torch.nn import functional as F
 
@@ -35,11 +35,11 @@ def main(seed: int = 0) -> None:
     quiet()
     torch.set_num_threads(1)
     data = FashionData(images=20_000, seed=seed)
-    dense = {depth: _train(depth, data, seed) for depth in sorted({depth for depth, _, _ in SETTINGS})}
+    dense = {depth: train(partial(ResNet, depth), data, seed) for depth in sorted({depth for depth, _, _ in SETTINGS})}
     rows = []
     for depth, macs, round_to in SETTINGS:
         pruning = ChannelPruningCallback(macs, round_to=round_to)
-        accuracy, model = _train(depth, data, seed, pruning)
+        accuracy, model = train(partial(ResNet, depth), data, seed, pruning)
         before, wide = dense[depth]
         rows.append(
             [
@@ -49,7 +49,7 @@ def main(seed: int = 0) -> None:
                 f"{_size(model) / _size(wide):.3f}",
                 f"{before:.2f}",
                 f"{accuracy:.2f}",
-                *(f"{_latency(wide, model, batch):.2f}" for batch in (1, 64)),
+                *(f"{latency(wide, model, batch):.2f}" for batch in (1, 64)),
                 f"{ratio(_stepper(wide), _stepper(model), turns=15):.2f}",
             ]
         )
@@ -57,7 +57,10 @@ def main(seed: int = 0) -> None:
     show("Channels cut during fit; accuracies in %, the others as shares of dense", header, rows)
 
 
-def _train(depth: int, data: FashionData, seed: int, *callbacks: ChannelPruningCallback) -> tuple[float, nn.Module]:
+def train(
+    build: Callable[[], nn.Module], data: FashionData, seed: int, *callbacks: Callback
+) -> tuple[float, nn.Module]:
+    """Build a model and train it for 3 epochs: test accuracy in %, and the model."""
     seed_everything(seed, verbose=False)
     trainer = Trainer(
         max_epochs=3,
@@ -69,7 +72,7 @@ def _train(depth: int, data: FashionData, seed: int, *callbacks: ChannelPruningC
         enable_model_summary=False,
         limit_val_batches=0,
     )
-    module = FashionClassifier(ResNet(depth))
+    module = FashionClassifier(build())
     trainer.fit(module, data)
     return 100 * trainer.test(module, data, verbose=False)[0]["test_acc"], module.model.eval()
 
@@ -78,7 +81,8 @@ def _size(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _latency(wide: nn.Module, small: nn.Module, batch: int) -> float:
+def latency(wide: nn.Module, small: nn.Module, batch: int) -> float:
+    """Latency of ``small`` as a share of that of ``wide``, in ONNX Runtime."""
     images = torch.randn(batch, 1, 28, 28)
     with tempfile.TemporaryDirectory() as folder:
         files = [export(model, Path(folder) / f"{name}.onnx", images) for name, model in (("a", wide), ("b", small))]

@@ -23,9 +23,9 @@ from typing import Protocol
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
-__all__ = ["LatentWeights", "Projection", "gather", "local", "shard", "shard_group"]
+__all__ = ["LatentWeights", "Projection", "gather", "held", "local", "shard", "shard_group"]
 
 
 class Projection(Protocol):
@@ -279,6 +279,19 @@ def gather(tensor: Tensor, like: Tensor) -> Tensor:
         tensor, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
     )
     return whole.full_tensor()
+
+
+def held(positions: Tensor, like: Tensor, dim: int) -> Tensor:
+    """Where those of the ``positions`` along a dimension that this rank holds are in its shard of ``like``.
+
+    >>> held(torch.tensor([0, 2]), torch.zeros(4, 3), dim=1)
+    tensor([0, 2])
+    """
+    rows = torch.arange(like.shape[dim], device=like.device)
+    if isinstance(like, DTensor):
+        placements = [Shard(0) if placement.is_shard(dim) else Replicate() for placement in like.placements]
+        rows = distribute_tensor(rows, like.device_mesh, placements, src_data_rank=None).to_local()
+    return torch.isin(rows, positions.to(rows.device)).nonzero().flatten()
 
 
 def shard_group(parameters: Sequence[Tensor]) -> dist.ProcessGroup | None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -23,9 +23,11 @@ from lightning_compress.channels.groups import Dropped, Group, dropped, mask_, s
 from lightning_compress.channels.inputs import first_examples
 from lightning_compress.channels.latencies import macs_in_time
 from lightning_compress.channels.plans import make_plan
-from lightning_compress.channels.selection import choose, choose_of_each, smallest
+from lightning_compress.channels.reductions import Reduction
+from lightning_compress.channels.shards import is_sharded, unweighted_copy
 from lightning_compress.channels.structures import CHANNELS, copies
 from lightning_compress.channels.surgery import narrow, remove_
+from lightning_compress.latent import gather, held
 from lightning_compress.schedules import Cubic, Schedule
 from lightning_compress.targets import Selection, Target, select
 from lightning_compress.training import PRUNE, WeightCompression
@@ -50,7 +52,9 @@ class ChannelPruningCallback(WeightCompression):
         round_to: channels of a layer stay in multiples of this number; runtimes are slow at odd counts.
         schedule: progress of the run -> share of the reduction that is reached.
         every_n_steps: optimizer steps between two choices of channels.
-        remove: cut the channels out when the schedule has ended; otherwise they stay as zeros.
+        remove: cut the channels out when the schedule has ended; otherwise they stay as zeros, which
+            :func:`~lightning_compress.channels.remove_zero_channels` cuts out after ``fit``. Strategies that spawn
+            their processes or shard the parameters (FSDP2) leave zeros in any case, and say so.
         momentum: memory of the running mean of scores, for criteria that read gradients, in [0, 1).
         example_input: what ``forward`` takes: one argument, a tuple of arguments, or a dict of keyword arguments. By
             default ``module.example_input_array``, or the first examples of the training data.
@@ -78,8 +82,7 @@ class ChannelPruningCallback(WeightCompression):
     """
 
     rank: ClassVar[int] = PRUNE
-    _groups: tuple[Group, ...] = ()
-    _costs: Costs
+    _reduction: Reduction
 
     def __init__(
         self,
@@ -115,15 +118,13 @@ class ChannelPruningCallback(WeightCompression):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if isinstance(trainer.strategy, ModelParallelStrategy):
-            raise ValueError(
-                "need a single device or DDP to prune channels, got ModelParallelStrategy: dependencies of channels "
-                "cannot be traced through sharded parameters"
-            )
-        self._removes = self.remove and not isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
-        if self.remove and not self._removes:
+            self._check_shards(trainer.strategy)
+        obstacle = _obstacle(trainer.strategy)
+        self._removes = self.remove and not obstacle
+        if self.remove and obstacle:
             rank_zero_warn(
-                f"{type(self).__name__}: channels stay as zeros, because strategies that spawn their processes return "
-                "no smaller model; use strategy='ddp' to have them removed, or remove_zero_channels after fit."
+                f"{type(self).__name__}: channels stay as zeros, because {obstacle}; call remove_zero_channels after "
+                "fit, or use strategy='ddp' to have them removed during it."
             )
         super().on_fit_start(trainer, pl_module)
 
@@ -138,10 +139,10 @@ class ChannelPruningCallback(WeightCompression):
         """Take the masked channels out of the model and of everything that goes with it."""
         gone = dropped(self._groups, self._removed)
         new = remove_(module, self._groups, self._removed, trainer.optimizers, copies(module))
-        self._groups = ()
+        left = replace(self._reduction.costs, sizes=sizes_of(module))
+        self._reduction = replace(self._reduction, groups=(), costs=left)
         self.begin(Selection((), {}))
         self.strength = 1.0
-        self._costs = replace(self._costs, sizes=sizes_of(module))
         run.replace(new, lambda name, tensor: narrow(tensor, gone[name]))
         if isinstance(trainer.strategy, DDPStrategy):
             module.zero_grad(set_to_none=True)  # gradients may be views of the buckets that are given up
@@ -155,24 +156,29 @@ class ChannelPruningCallback(WeightCompression):
         allowed = select(module, self.include, self.exclude)
         example = self._example(module)
         with isolate_rng():
-            plan = make_plan(module, example)
+            plan = make_plan(unweighted_copy(module) if is_sharded(module) else module, example)
         left_alone = dict(plan.left_alone)
         for group in plan.groups:
             reasons = {allowed.skipped.get(part.name, "") for part in group.slices if part.role == "out"}
             if reasons & {"excluded", "not included"}:
                 left_alone[group.name] = "excluded" if "excluded" in reasons else "not included"
-        self._groups = tuple(group for group in plan.groups if group.name not in left_alone)
+        groups = tuple(group for group in plan.groups if group.name not in left_alone)
         sizes = sizes_of(module)
         prices = {"macs": plan.prices, "parameters": dict.fromkeys(sizes, 1.0)}
-        self._costs = Costs(sizes, structures.dense_sizes(module), prices)
-        self._share = self._share_to_keep(module, example)
-        if self._is_met():
-            self._groups = ()  # an earlier run has removed them
+        costs = Costs(sizes, structures.dense_sizes(module), prices)
+        share = self._share_to_keep(module, example, groups, costs)
+        self._reduction = Reduction(self.budget, share, groups, costs, self.round_to)
+        if self._reduction.is_met:
+            self._reduction = replace(self._reduction, groups=())
         else:
-            self._check_reach(left_alone)
+            self._reduction.check_reach(left_alone)
         return _selection(module, self._groups, left_alone)
 
-    def _share_to_keep(self, module: nn.Module, example: Any) -> float:
+    @property
+    def _groups(self) -> tuple[Group, ...]:
+        return self._reduction.groups
+
+    def _share_to_keep(self, module: nn.Module, example: Any, groups: Sequence[Group], costs: Costs) -> float:
         """The budget as a share that stays: of the MACs, of the parameters, or of the channels."""
         if self.budget.name == "ratio":
             return 1 - self.budget.amount
@@ -181,45 +187,16 @@ class ChannelPruningCallback(WeightCompression):
         if self._loaded is not None:  # what an interrupted run has measured
             return float(self._loaded["share"])
         weights = {name: parameter.detach() for name, parameter in module.named_parameters()}
-        scores = {group.name: criteria.magnitude(members(group, weights, {})) for group in self._groups}
+        scores = {group.name: criteria.magnitude(members(group, weights, {})) for group in groups}
+        dense = structures.dense_copy(module)
         with isolate_rng():
-            return macs_in_time(
-                module,
-                structures.dense_copy(module),
-                example,
-                self._groups,
-                scores,
-                self._costs,
-                self.budget.amount,
-                self.round_to,
-            )
-
-    def _is_met(self) -> bool:
-        if self.budget.name == "ratio":
-            return self._costs.share("parameters") < 1 and not self._narrows()
-        return self._costs.share(self._priced) <= self._share
-
-    def _narrows(self) -> bool:
-        """Whether the ratio takes a channel of any layer."""
-        alike = {group.name: torch.ones(group.units) for group in self._groups}
-        return any(bool(removed.any()) for removed in self._chosen(alike, self._share).values())
-
-    @property
-    def _priced(self) -> str:
-        """What the budget is counted in."""
-        return "parameters" if self.budget.name == "parameters" else "macs"
-
-    def _chosen(self, scores: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-        if self.budget.name == "ratio":
-            dense = {group.name: _dense_units(group, self._costs) for group in self._groups}
-            return choose_of_each(self._groups, scores, dense, 1 - share, self.round_to)
-        prices, limit = self._costs.prices[self._priced], share * self._costs.total(self._priced)
-        return choose(self._groups, scores, self._costs.sizes, prices, limit, self.round_to)
+            return macs_in_time(module, dense, example, groups, scores, costs, self.budget.amount, self.round_to)
 
     def begin(self, selection: Selection) -> None:
         super().begin(selection)
         self._removed: dict[str, Tensor] = {}  # group -> True where a unit is removed
-        self._gone: Dropped = {}  # the same by parameters, on their device
+        self._gone: Dropped = {}  # the same by parameters
+        self._held: Dropped = {}  # the part of it in this rank's shards, on their device
         self._evidence: dict[str, Tensor] = {}  # group -> running mean of scores
 
     def check(self, target: Target) -> None:
@@ -227,37 +204,48 @@ class ChannelPruningCallback(WeightCompression):
 
     def describe(self) -> str:
         criterion = getattr(self.criterion, "__name__", repr(self.criterion))
-        found = f" ({self._share:.4g} of the MACs)" if self.budget.name == "latency" else ""
+        found = f" ({self._reduction.share:.4g} of the MACs)" if self.budget.name == "latency" else ""
         return f"{self.budget}{found} by {criterion}, channels in multiples of {self.round_to}, {self.schedule}"
 
     def observe(self, latents: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
         if self.settled or not self._reads_gradient:
             return
         for group in self._groups:
-            score = self.criterion(members(group, latents, gradients))
+            score = self._score(group, latents, gradients)
             self._evidence.setdefault(group.name, score.clone()).lerp_(score, 1 - self.momentum)
 
     def update(self, weights: Mapping[str, Tensor]) -> None:
         if self._reads_gradient and not self._evidence:
             self.strength = 0.0  # nothing is known yet: wait for the first step
             return
-        scores = self._evidence or {g.name: self.criterion(members(g, weights, {})) for g in self._groups}
-        self._remove(self._chosen(scores, 1 - (1 - self._share) * self.strength))
+        scores = self._evidence or {group.name: self._score(group, weights, {}) for group in self._groups}
+        self._remove(self._reduction.choose(scores, self.strength))
+
+    def _score(self, group: Group, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Tensor:
+        """Scores of whole units: what is sharded is gathered, a group at a time."""
+        names = {part.name for part in group.slices}
+        whole, slopes = (
+            {name: gather(t, self.targets[name].parameter) for name, t in tensors.items() if name in names}
+            for tensors in (weights, gradients)
+        )
+        return self.criterion(members(group, whole, slopes))
 
     def project_(self, weights: Mapping[str, Tensor]) -> None:
-        mask_(weights, self._gone)
+        mask_(weights, self._held)
 
     def backward_(self, gradients: Mapping[str, Tensor], latents: Mapping[str, Tensor]) -> None:
         self.project_(gradients)
 
     def metrics(self) -> dict[str, float]:
-        return {name: self._costs.share(name, self._gone) for name in dict.fromkeys(("macs", self._priced))}
+        costs, priced = self._reduction.costs, self._reduction.priced
+        return {name: costs.share(name, self._gone) for name in dict.fromkeys(("macs", priced))}
 
     def report(self) -> dict[str, object]:
         return {**super().report(), **self.metrics()}
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "removed": self._removed, "evidence": self._evidence, "share": self._share}
+        mine = {"removed": self._removed, "evidence": self._evidence, "share": self._reduction.share}
+        return {**super().state_dict(), **mine}
 
     def restore(self) -> None:
         state = self._loaded
@@ -273,28 +261,23 @@ class ChannelPruningCallback(WeightCompression):
     def _remove(self, removed: Mapping[str, Tensor]) -> None:
         self._removed = dict(removed)
         gone = dropped(self._groups, self._removed)
-        self._gone = {
-            name: {dim: positions.to(self.targets[name].parameter.device) for dim, positions in dims.items()}
-            for name, dims in gone.items()
-            if name in self.targets
+        self._gone = {name: dims for name, dims in gone.items() if name in self.targets}
+        self._held = {
+            name: {dim: held(positions, self.targets[name].parameter, dim) for dim, positions in dims.items()}
+            for name, dims in self._gone.items()
         }
 
-    def _check_reach(self, left_alone: Mapping[str, str]) -> None:
-        if self.budget.name == "ratio":
-            reached = self._narrows()
-            asked = f"need a larger ratio for this model with round_to={self.round_to}, got ratio={self.budget.amount}"
-        else:
-            prices, dense = self._costs.prices[self._priced], self._costs.total(self._priced)
-            least = smallest(self._groups, self._costs.sizes, prices, self.round_to) / dense
-            reached = least <= self._share
-            asked = (
-                f"need {self._priced} >= {least:.3f} for this model with round_to={self.round_to}, "
-                f"got {self._priced}={self._share}"
-            )
-        if not reached:
+    def _check_shards(self, strategy: ModelParallelStrategy) -> None:
+        split = strategy.device_mesh["tensor_parallel"].size()
+        if split > 1:
             raise ValueError(
-                f"{asked}: {'or' if self.budget.name == 'ratio' else 'ask for less, or'} lower round_to; left alone: "
-                + ("; ".join(f"{name} ({reason})" for name, reason in left_alone.items()) or "nothing")
+                f"need ModelParallelStrategy(tensor_parallel_size=1) to prune channels, got {split}: layers that are "
+                "split among processes cannot be traced"
+            )
+        if self.budget.name == "latency":
+            raise ValueError(
+                f"need macs, parameters or ratio under ModelParallelStrategy, got latency={self.budget.amount}: what "
+                "is sharded cannot be timed at other widths"
             )
 
     def _example(self, module: nn.Module) -> Any:
@@ -307,10 +290,13 @@ class ChannelPruningCallback(WeightCompression):
         return tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, example)
 
 
-def _dense_units(group: Group, costs: Costs) -> float:
-    """How many units a group had before any was cut."""
-    part = next(part for part in group.slices if part.role == "out")
-    return group.units * costs.dense[part.name][part.dim] / costs.sizes[part.name][part.dim]
+def _obstacle(strategy: Strategy) -> str:
+    """Why channels cannot be cut out during ``fit``; empty if they can."""
+    if isinstance(strategy, ModelParallelStrategy):
+        return "parameters that ModelParallelStrategy shards cannot change their shapes"
+    if isinstance(strategy.launcher, _MultiProcessingLauncher):
+        return "strategies that spawn their processes return no smaller model"
+    return ""
 
 
 def _selection(module: nn.Module, groups: Sequence[Group], left_alone: dict[str, str]) -> Selection:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_compress.channels.criteria import members
 from lightning_compress.channels.groups import Group
 from lightning_compress.channels.plans import make_plan
+from lightning_compress.channels.shards import gather_, is_sharded
 from lightning_compress.channels.structures import CHANNELS, dense_sizes
 from lightning_compress.channels.surgery import remove_
 from lightning_compress.training.structures import carry
@@ -22,11 +23,12 @@ def remove_zero_channels(module: nn.Module, example_input: Any) -> int:
     """Cut out the channels that are zero, in every layer that shares them; what ``module`` computes stays the same.
 
     It is for runs that leave the channels in place: ``ChannelPruningCallback(remove=False)``, and strategies that spawn
-    their processes. One channel of each layer stays in any case. Checkpoints of a LightningModule carry the new shapes.
-    Weights must not be quantized yet: grids know how many channels there were.
+    their processes or shard the parameters. One channel of each layer stays in any case. Checkpoints of a
+    LightningModule carry the new shapes. Weights must not be quantized yet: grids know how many channels there were.
 
     Args:
-        module: changed in place; the optimizers of a run that goes on are not.
+        module: changed in place; the optimizers of a run that goes on are not. One that FSDP2 has sharded is gathered
+            first and becomes an ordinary module that holds all of its weights: call it on every rank.
         example_input: what ``forward`` takes, on the device of the module: one argument, a tuple of arguments, or a
             dict of keyword arguments.
 
@@ -44,6 +46,8 @@ def remove_zero_channels(module: nn.Module, example_input: Any) -> int:
         remove_zero_channels(module, images)
         export(module, "model.onnx", images)
     """
+    if is_sharded(module):
+        gather_(module)
     plan = make_plan(module, example_input)
     weights = dict(module.named_parameters())
     removed = {group.name: _zeros(group, weights) for group in plan.groups}
