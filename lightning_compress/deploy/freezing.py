@@ -13,7 +13,7 @@ from torch._inductor import config
 from lightning_compress.deploy.checks import check_equal, check_near, tensors_in
 from lightning_compress.deploy.modes import ExampleInput, arguments, device_of, evaluating, on_device
 from lightning_compress.deploy.program import trace
-from lightning_compress.quantization.lowering import is_quantized, lower, pad_single_channels
+from lightning_compress.quantization.lowering import is_quantized, lower
 
 __all__ = ["freeze"]
 
@@ -45,9 +45,9 @@ def freeze(module: nn.Module, example_input: ExampleInput) -> Callable[..., Any]
         args, kwargs = arguments(example)
         if is_quantized(module):
             check, frozen = check_near, lower(module, args, kwargs)
-            pad_single_channels(frozen)
         else:
             check, frozen = check_equal, copy.deepcopy(module)
+        # Each shape on its own: with a free one, inductor reads a single channel wrongly (pad_single_channels).
         compiled = torch.compile(trace(frozen, args, kwargs).module(), dynamic=False)
 
         def run(*args: Any, **kwargs: Any) -> Any:
