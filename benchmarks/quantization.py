@@ -125,8 +125,8 @@ def _runtimes(title: str, data: FashionData, trained: dict[str, FashionClassifie
     frozen, compiled = freeze(dense, images[:64]), torch.compile(copy.deepcopy(dense), dynamic=False)
     integer = freeze(module, images[:64])
     pairs = {runtime.name: [runtime.load(path) for path in files] for runtime in (OnnxRuntime(), OpenVINO())}
-    pairs["torch.compile, both frozen"] = [_alone(frozen), _alone(integer)]
-    pairs["torch.compile, int8 frozen"] = [_alone(torch.no_grad()(compiled)), _alone(integer)]
+    pairs["PyTorch, frozen"] = [_alone(frozen), _alone(integer)]
+    pairs["PyTorch, frozen against torch.compile"] = [_alone(torch.no_grad()(compiled)), _alone(integer)]
     references = _references(module, images)
     rows, others = [], []
     for name, (one, other) in pairs.items():
