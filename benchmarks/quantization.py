@@ -1,4 +1,4 @@
-"""Quantization on Fashion-MNIST: accuracy, the cost of a step, and what ONNX Runtime and OpenVINO make of the file.
+"""Quantization on Fashion-MNIST: accuracy, the cost of a step, and what runtimes make of ResNet-8 and ResNet-20.
 
 ResNet-8 of width 16, the first 20,000 images, batches of 128: three epochs in float (SGD, OneCycle up to 0.1), then one
 more epoch up to 0.02 in float and once for each number of bits, from the same weights and in the same order of images.
@@ -8,11 +8,12 @@ one thread. ``python -m benchmarks.quantization 3`` takes three seeds.
 
 from __future__ import annotations
 
+import copy
 import gc
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import mean, median
@@ -20,13 +21,17 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from torch import Tensor
 
 from benchmarks.tables import quiet, show
 from benchmarks.turns import ratio
 from examples.fashion_mnist import FashionClassifier, FashionData, ResNet
 from lightning_compress.deploy.export import export
-from lightning_compress.deploy.runtimes import OnnxRuntime, OpenVINO
+from lightning_compress.deploy.freezing import freeze
+from lightning_compress.deploy.runtimes import OnnxRuntime, OpenVINO, Run
 from lightning_compress.quantization import BinarizationCallback, QATCallback, observers, scales
+from lightning_compress.quantization.activations import quantizers_of
+from lightning_compress.quantization.lowering import QuantizedLayer, lower
 from lightning_compress.schedules import Constant
 
 _AT_ONCE = Constant()
@@ -54,6 +59,7 @@ _VARIANTS: dict[str, Callable[[], list[Callback]]] = {
     "W8A8, ranges learned": lambda: [QATCallback(8, 8, schedule=_AT_ONCE, range_lr=0.03)],
     "binary weights": lambda: [BinarizationCallback(schedule=_AT_ONCE)],
 }
+_PAIR = ("float", "W8A8")
 _MOST_LOSS = {"W8A8": "0.2", "W4A8": "0.6", "W2A8": "2.0"}
 
 
@@ -63,25 +69,14 @@ def main(seeds: int = 1) -> None:
     trained = _accuracy(seeds)
     data = FashionData(images=20_000)
     _cost(data)
-    _runtimes(data, trained)
+    _runtimes("ResNet-8", data, trained)
+    _runtimes("ResNet-20", data, {name: model for name, (model, _) in _train(20, 0, _PAIR).items()})
 
 
 def _accuracy(seeds: int) -> dict[str, FashionClassifier]:
     """Print the accuracies; the models of the first seed."""
-    models: list[dict[str, FashionClassifier]] = []
-    found: dict[str, list[float]] = {name: [] for name in _VARIANTS}
-    for seed in range(seeds):
-        data = FashionData(images=20_000, seed=seed)
-        seed_everything(seed, verbose=False)
-        dense = FashionClassifier(ResNet(8))
-        _trainer(max_epochs=3).fit(dense, data)
-        models.append({})
-        for name, callbacks in _VARIANTS.items():
-            module = models[-1][name] = FashionClassifier(ResNet(8), lr=0.02)
-            module.load_state_dict(dense.state_dict())
-            trainer = _trainer(*callbacks(), max_epochs=1)
-            trainer.fit(module, data)
-            found[name].append(100 * trainer.test(module, data, verbose=False)[0]["test_acc"])
+    runs = [_train(8, seed, tuple(_VARIANTS)) for seed in range(seeds)]
+    found = {name: [run[name][1] for run in runs] for name in _VARIANTS}
     float_ = mean(found["float"])
     rows = [
         [name, f"{mean(values):.2f}", f"{float_ - mean(values):+.2f}", _MOST_LOSS.get(name, "")]
@@ -89,7 +84,23 @@ def _accuracy(seeds: int) -> dict[str, FashionClassifier]:
     ]
     title = f"ResNet-8, one more epoch: test accuracy in %, {seeds} seed{'s' if seeds > 1 else ''}"
     show(title, ["weights and activations", "accuracy", "loss", "allowed"], rows)
-    return models[0]
+    return {name: model for name, (model, _) in runs[0].items()}
+
+
+def _train(depth: int, seed: int, variants: Sequence[str]) -> dict[str, tuple[FashionClassifier, float]]:
+    """Variant -> the model and its test accuracy in %."""
+    data = FashionData(images=20_000, seed=seed)
+    seed_everything(seed, verbose=False)
+    dense = FashionClassifier(ResNet(depth))
+    _trainer(max_epochs=3).fit(dense, data)
+    found = {}
+    for name in variants:
+        module = FashionClassifier(ResNet(depth), lr=0.02)
+        module.load_state_dict(dense.state_dict())
+        trainer = _trainer(*_VARIANTS[name](), max_epochs=1)
+        trainer.fit(module, data)
+        found[name] = module, 100 * trainer.test(module, data, verbose=False)[0]["test_acc"]
+    return found
 
 
 def _cost(data: FashionData, steps: int = 20, turns: int = 7) -> None:
@@ -121,29 +132,61 @@ def _cost(data: FashionData, steps: int = 20, turns: int = 7) -> None:
         show(title, ["", "CPU ms/step", "CPU ratio", "allowed"], rows)
 
 
-def _runtimes(data: FashionData, trained: dict[str, FashionClassifier]) -> None:
+def _runtimes(title: str, data: FashionData, trained: dict[str, FashionClassifier]) -> None:
     data.setup("test")
     images, labels = data.test
+    dense, module = trained["float"].eval(), trained["W8A8"].eval()
     folder = Path(tempfile.mkdtemp())
-    files = {name: export(trained[name], folder / f"{name}.onnx", images[:8]) for name in ("float", "W8A8")}
-    with torch.no_grad():
-        eager = torch.cat([trained["W8A8"].eval()(part) for part in images.split(1000)]).argmax(1)
-    rows = []
-    for runtime in (OnnxRuntime(), OpenVINO()):
-        plain, integer = (runtime.load(path) for path in files.values())
-        codes = torch.cat([integer([part])[0] for part in images.split(100)]).argmax(1)
-        agreement = 100 * (codes == eager).float().mean().item()
-        accuracy = 100 * (codes == labels).float().mean().item()
+    files = [export(model, folder / f"{name}.onnx", images[:8]) for name, model in trained.items() if name in _PAIR]
+    frozen, compiled = freeze(dense, images[:64]), torch.compile(copy.deepcopy(dense), dynamic=False)
+    integer = freeze(module, images[:64])
+    pairs = {runtime.name: [runtime.load(path) for path in files] for runtime in (OnnxRuntime(), OpenVINO())}
+    pairs["PyTorch, frozen"] = [_alone(frozen), _alone(integer)]
+    pairs["PyTorch, frozen against torch.compile"] = [_alone(torch.no_grad()(compiled)), _alone(integer)]
+    references = _references(module, images)
+    rows, others = [], []
+    for name, (one, other) in pairs.items():
         ratios = [
-            ratio(partial(plain, [images[:batch]]), partial(integer, [images[:batch]]), turns=30, repeat=64 // batch)
+            ratio(partial(one, [images[:batch]]), partial(other, [images[:batch]]), turns=30, repeat=64 // batch)
             for batch in (1, 64)
         ]
-        rows.append([runtime.name, *(f"{one:.2f}" for one in ratios), f"{agreement:.2f}", f"{accuracy:.2f}"])
-    header = ["runtime", "int8 / float, batch 1", "batch 64", "same class as torch, %", "accuracy, %"]
-    show("ResNet-8 as .onnx: latency of int8 against float, one thread", header, rows)
-    operators = OnnxRuntime().operators(files["W8A8"])
+        codes = torch.cat([other([part])[0] for part in images.split(100)]).argmax(1)
+        same = 100 * (codes == references["PyTorch"]).float().mean().item()
+        accuracy = 100 * (codes == labels).float().mean().item()
+        rows.append([name, *(f"{value:.2f}" for value in (*ratios, same, accuracy))])
+        others.append([name, *(str(int((codes != classes).sum())) for classes in references.values())])
+    header = ["runtime", "int8 / float, batch 1", "batch 64", "same class as PyTorch, %", "accuracy, %"]
+    show(f"{title}: latency of int8 against float, one thread", header, rows)
+    show(f"{title}: images of 10,000 in another class than ...", ["runtime", *references], others[:-1])
+    operators = OnnxRuntime().operators(files[1])
     print(f"fused: {operators.fused}; left in float: {operators.floating or 'none'}")
-    print({name: f"{path.stat().st_size / 1000:.0f} kB" for name, path in files.items()})
+    print({path.stem: f"{path.stat().st_size / 1000:.0f} kB" for path in files})
+
+
+def _references(module: FashionClassifier, images: Tensor) -> dict[str, Tensor]:
+    """Arithmetic -> the classes that it gives: each leaves out or adds one rounding."""
+    sums, biases = (lower(module, (images[:2],), exact=True) for _ in range(2))
+    for layer in biases.modules():
+        if isinstance(layer, QuantizedLayer) and layer.reads is not None:
+            layer.round_bias(torch.tensor(layer.reads.scale))
+    branches = copy.deepcopy(module)
+    for place, quantizer in quantizers_of(branches).items():
+        quantizer.enabled = not place.module.endswith("norm2")
+    computed = {
+        "PyTorch": module,
+        "exact sums": sums,
+        "... and biases": biases,
+        "branches not rounded": branches,
+    }
+    with torch.no_grad():
+        return {
+            name: torch.cat([model(part) for part in images.split(500)]).argmax(1) for name, model in computed.items()
+        }
+
+
+def _alone(run: Callable[..., Any]) -> Run:
+    """A function of one tensor, as runtimes have it."""
+    return lambda inputs: [run(inputs[0])]
 
 
 def _trainer(*callbacks: Callback, **options: Any) -> Trainer:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import nn
-from torch._inductor import config
+import torch._inductor
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from lightning_compress.deploy.checks import check_equal, check_near, tensors_in
 from lightning_compress.deploy.modes import ExampleInput, arguments, device_of, evaluating, on_device
-from lightning_compress.deploy.program import trace
-from lightning_compress.quantization.lowering import is_quantized, lower, pad_single_channels
+from lightning_compress.quantization.lowering import is_quantized, lower
 
 __all__ = ["freeze"]
 
 
 def freeze(module: nn.Module, example_input: ExampleInput) -> Callable[..., Any]:
-    """Compile ``module`` as it is now, with ``torch.compile`` and constant weights, and check what that computes.
+    """Compile ``module`` as it is now, by AOTInductor with constant weights, and check what that computes.
 
     A module that was trained by ``QATCallback`` computes in integers then. Compiled is what the example asks for;
     another shape is compiled when it first comes. The module itself is left as it is, and what it learns later is not
@@ -45,14 +47,28 @@ def freeze(module: nn.Module, example_input: ExampleInput) -> Callable[..., Any]
         args, kwargs = arguments(example)
         if is_quantized(module):
             check, frozen = check_near, lower(module, args, kwargs)
-            pad_single_channels(frozen)
         else:
             check, frozen = check_equal, copy.deepcopy(module)
-        compiled = torch.compile(trace(frozen, args, kwargs).module(), dynamic=False)
+        programs: dict[Any, Callable[..., Any]] = {}
 
+        @torch.no_grad()
         def run(*args: Any, **kwargs: Any) -> Any:
-            with torch.no_grad(), config.patch(freezing=True):  # an option of torch.compile is not enough
-                return compiled(*args, **kwargs)
+            leaves, structure = pytree.tree_flatten((args, kwargs))
+            key = structure, *((x.shape, x.dtype, x.device) if isinstance(x, Tensor) else x for x in leaves)
+            if key not in programs:
+                programs[key] = _compiled(frozen, args, kwargs)
+            return programs[key](*args, **kwargs)
 
         check("the compiled module", module, example, tensors_in(run(*args, **kwargs)))
     return run
+
+
+def _compiled(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[..., Any]:
+    """``module`` for these shapes alone; what torch.compile gives takes longer to call than a small network to run."""
+    program = torch.export.export(module, args, kwargs)
+    with TemporaryDirectory() as folder:
+        path = torch._inductor.aoti_compile_and_package(
+            program, package_path=str(Path(folder) / "frozen.pt2"), inductor_configs={"freezing": True}
+        )
+        loaded: Callable[..., Any] = torch._inductor.aoti_load_package(path)
+    return loaded

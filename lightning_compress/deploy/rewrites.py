@@ -6,15 +6,14 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["pool_means", "spread_single_channels"]
+__all__ = ["fill_channels", "pool_means"]
 
 
-def spread_single_channels(model: Any) -> int:
-    """Let quantized 2-d convolutions of one input channel read a copy of it for each output channel, as groups.
+def fill_channels(model: Any) -> int:
+    """Let quantized convolutions of one to three input channels read four: copies of the first, under weights of zero.
 
-    ``conv(x, W)`` with ``W`` of shape ``(M, 1, kH, kW)`` equals ``conv(expand(x, M), W, groups=M)``. ONNX Runtime
-    gathers the pixels of an integer convolution byte by byte where there is but one channel; its depthwise kernel does
-    not.
+    ``conv(x, W)`` equals ``conv(x[:, [0, 1, 2, 0]], [W, 0])``. ONNX Runtime has an integer kernel that reads pixels
+    where they lie, four channels at a time, for 16 and more outputs; elsewhere it gathers them byte by byte first.
 
     Args:
         model: an ``onnx_ir.Model``; changed in place.
@@ -31,17 +30,22 @@ def spread_single_channels(model: Any) -> int:
         read, weight = (value.producer() for value in node.inputs[:2])
         if read is None or weight is None or {read.op_type, weight.op_type} != {"DequantizeLinear"}:
             continue
-        shape = weight.inputs[0].shape
-        if shape is None or len(shape) != 4 or shape[1] != 1 or shape[0] == 1 or len(read.outputs[0].uses()) > 1:
+        codes, zero_point = (value.const_value.numpy() for value in (weight.inputs[0], weight.inputs[2]))
+        outputs, inputs = codes.shape[:2]
+        if inputs >= 4 or outputs < 16 or outputs % 4 or zero_point.any():
             continue
-        name = f"{node.outputs[0].name}_channels"
-        channels = ir.Value(name=name, const_value=ir.tensor(np.array([1, shape[0], 1, 1], np.int64), name=name))
-        model.graph.register_initializer(channels)
-        spread = ir.node("Expand", [read.inputs[0], channels], name=f"{name}_expand")
-        model.graph.insert_before(read, spread)
-        read.replace_input_with(0, spread.outputs[0])
-        read.outputs[0].shape = None
-        node.attributes["group"] = ir.AttrInt64("group", shape[0])
+        name = node.outputs[0].name
+        channels = _constant(model, f"{name}_channels", np.array([*range(inputs), *[0] * (4 - inputs)]))
+        padding = [(0, 4 - inputs) if axis == 1 else (0, 0) for axis in range(codes.ndim)]
+        filled = _constant(model, f"{name}_weight", np.pad(codes, padding))
+        gather = ir.node("Gather", [read.inputs[0], channels], {"axis": 1}, name=f"{name}_gather")
+        pair = [
+            ir.node("DequantizeLinear", [value, *old.inputs[1:]], old.attributes, name=f"{old.name}_filled")
+            for value, old in ((gather.outputs[0], read), (filled, weight))
+        ]
+        model.graph.insert_before(node, (gather, *pair))
+        for index, dequantize in enumerate(pair):
+            node.replace_input_with(index, dequantize.outputs[0])
         changed += 1
     return changed
 
@@ -85,6 +89,15 @@ def pool_means(model: Any) -> int:
         model.graph.remove([mean, quantizer], safe=True)
         changed += 1
     return changed
+
+
+def _constant(model: Any, name: str, array: Any) -> Any:
+    """A new initializer."""
+    from onnxscript import ir
+
+    value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+    model.graph.register_initializer(value)
+    return value
 
 
 def _over_space(mean: Any) -> bool:

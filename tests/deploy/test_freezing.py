@@ -55,6 +55,7 @@ def test_quantized_layers_become_integer_kernels(channels, counters):
     assert not got.requires_grad
     torch.testing.assert_close(got, want, rtol=0, atol=0.02 * (want.max() - want.min()).item())
     assert torch.equal(got.argmax(1), want.argmax(1))
+    torch.testing.assert_close(fast(x[:5]), got[:5], rtol=0, atol=1e-5)  # integers: in no other order of floats
 
 
 def test_a_package_computes_what_was_trained(tmp_path):

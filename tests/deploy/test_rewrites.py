@@ -2,22 +2,25 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from lightning.pytorch import seed_everything
 from onnxscript import ir
 from torch import nn
 
 from lightning_compress.deploy import export
-from lightning_compress.deploy.rewrites import pool_means, spread_single_channels
+from lightning_compress.deploy.rewrites import fill_channels, pool_means
 from lightning_compress.deploy.runtimes import OnnxRuntime
-from lightning_compress.quantization import QATCallback
+from lightning_compress.quantization import QATCallback, scales
 from lightning_compress.schedules import Constant
-from tests.quantization.models import Classifier, fit, loader
+from tests.quantization.models import Classifier, loader, trainer
 
 
-def quantized(net):
+def quantized(net, channels=1, scale=scales.absmax):
     module = Classifier(nn.Sequential(*net, nn.Flatten(), nn.LazyLinear(10)))
     with torch.no_grad():
-        module(next(iter(loader()))[0])
-    fit(module, QATCallback(schedule=Constant()))
+        module(next(iter(loader(channels=channels)))[0])
+    seed_everything(0, verbose=False)
+    run = trainer(QATCallback(scale=scale, schedule=Constant()))
+    run.fit(module, loader(channels=channels), loader(2, channels=channels))
     return module
 
 
@@ -26,29 +29,51 @@ def run(path, images):
     return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: images.numpy()})[0])
 
 
-def test_a_convolution_of_one_channel_becomes_depthwise_and_gives_the_same(tmp_path, monkeypatch):
-    module = quantized([nn.Conv2d(1, 6, 3, 2, 1), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.ReLU()])
-    images = next(iter(loader()))[0]
-    spread = export(module, tmp_path / "spread.onnx", images)
-    monkeypatch.setattr("lightning_compress.deploy.onnx.spread_single_channels", lambda model: 0)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dimensions", [1, 2])
+def test_convolutions_of_few_channels_read_four_and_give_the_same(channels, dimensions, tmp_path, monkeypatch):
+    conv = nn.Conv1d if dimensions == 1 else nn.Conv2d
+    images = next(iter(loader(channels=channels)))[0]
+    flat = [nn.Flatten(2)] if dimensions == 1 else []
+    module = quantized([*flat, conv(channels, 16, 3, 2, 1), nn.ReLU(), conv(16, 4, 3), nn.ReLU()], channels)
+    filled = export(module, tmp_path / "filled.onnx", images)
+    monkeypatch.setattr("lightning_compress.deploy.onnx.fill_channels", lambda model: 0)
     plain = export(module, tmp_path / "plain.onnx", images)
-    groups = [
-        [attribute.i for attribute in node.attribute if attribute.name == "group"]
-        for node in onnx.load(spread).graph.node
-        if node.op_type == "Conv"
-    ]
-    assert groups == [[6], [1]]
-    assert torch.equal(run(spread, images), run(plain, images))
-    assert torch.equal(run(spread, images[:3]), run(plain, images[:3]))
+    assert weights(plain) == [(16, channels, *[3] * dimensions), (4, 16, *[3] * dimensions)]
+    assert weights(filled) == [(16, 4, *[3] * dimensions), (4, 16, *[3] * dimensions)]
+    assert OnnxRuntime().operators(filled).fused["QLinearConv"] == 2
+    for count in (16, 3, 1):
+        assert torch.equal(run(filled, images[:count]), run(plain, images[:count]))
+    onnx.checker.check_model(onnx.load(filled), full_check=True)
 
 
-@pytest.mark.parametrize("net", [[nn.Conv2d(1, 6, 3)], [nn.Conv2d(1, 1, 3)]], ids=["float", "one output"])
-def test_others_stay_as_they_are(net, tmp_path):
-    module = Classifier(nn.Sequential(*net)) if net[0].out_channels == 6 else quantized(net)
-    path = export(module, tmp_path / "model.onnx", next(iter(loader()))[0])
-    model = ir.load(path)
-    assert spread_single_channels(model) == 0
-    assert "Expand" not in {node.op_type for node in model.graph}
+def weights(path):
+    """Shapes of the integer weights of convolutions, in order."""
+    graph = onnx.load(path).graph
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    codes = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    return [shapes[codes[node.input[1]]] for node in graph.node if node.op_type == "Conv"]
+
+
+@pytest.mark.parametrize(
+    ("net", "scale"),
+    [
+        ([nn.Conv2d(1, 8, 3)], scales.absmax),
+        ([nn.Conv2d(1, 18, 3)], scales.absmax),
+        ([nn.Conv2d(1, 16, 3)], scales.minmax),
+    ],
+    ids=["few outputs", "outputs that four does not divide", "affine weights"],
+)
+def test_what_the_kernel_does_not_take_stays_as_it_is(net, scale, tmp_path):
+    path = export(quantized(net, scale=scale), tmp_path / "model.onnx", next(iter(loader()))[0])
+    assert weights(path)[0][1] == 1
+    assert fill_channels(ir.load(path)) == 0
+
+
+def test_a_float_convolution_stays_as_it_is(tmp_path):
+    path = export(Classifier(nn.Conv2d(1, 16, 3)), tmp_path / "model.onnx", next(iter(loader()))[0])
+    assert fill_channels(ir.load(path)) == 0
+    assert "Gather" not in {node.op_type for node in onnx.load(path).graph.node}
 
 
 def test_a_file_tells_nothing_of_where_it_was_made(tmp_path):

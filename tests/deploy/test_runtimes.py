@@ -33,6 +33,13 @@ def test_it_computes_what_torch_does(runtime, files):
         if name == "floats":
             torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
         assert (logits.argmax(1) == expected.argmax(1)).float().mean() > 0.98
+        # Other shapes, and the first again; what was given stays what it was.
+        run = runtime.load(path)
+        kept = run([IMAGES])[0]
+        for count in (1, 5):
+            torch.testing.assert_close(run([IMAGES[:count]])[0], logits[:count], rtol=1e-4, atol=1e-4)
+        run([IMAGES.flip(0)])
+        assert torch.equal(kept, logits)
 
 
 @pytest.mark.parametrize("runtime", [OnnxRuntime(), OpenVINO()], ids=lambda runtime: runtime.name)

@@ -175,3 +175,17 @@ def test_the_exact_reference_adds_up_integers(trained):
     np.testing.assert_array_equal(out.flatten(2).numpy(), want)
     with torch.no_grad():
         close(logits, trained(x))
+
+
+@torch.no_grad()
+def test_onnx_runtime_computes_the_exact_reference_but_for_biases(trained, tmp_path):
+    x = images()
+    path = export(trained, tmp_path / "model.onnx", x[:4])
+    (logits,) = OnnxRuntime().load(path)([x])
+    sums, biases = (lower(trained, (x[:2],), exact=True) for _ in range(2))
+    for layer in biases.modules():
+        if isinstance(layer, QuantizedLayer):
+            layer.round_bias(torch.tensor(layer.reads.scale))
+    off = (logits - sums(x)).abs().mean()
+    assert (logits - biases(x)).abs().mean() < 0.1 * off
+    assert off < 0.01 * logits.abs().max()
