@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lightning_compress.archive import ArchiveError, load_archive
-    from lightning_compress.channels import ChannelPruningCallback
+    from lightning_compress.channels import ChannelPruningCallback, remove_zero_channels
     from lightning_compress.deploy import export, freeze
     from lightning_compress.distillation import DistillationCallback, DistillationModule
     from lightning_compress.loading import load_compressed

@@ -1,3 +1,4 @@
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,12 @@ def test_every_public_name_is_there():
     for name in lightning_compress.__all__:
         assert getattr(lightning_compress, name).__name__ == name
     assert set(lightning_compress.__all__) == lightning_compress._HOMES.keys() <= set(dir(lightning_compress))
+
+
+def test_type_checkers_see_every_public_name():
+    tree = ast.parse(Path(lightning_compress.__file__).read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    assert {alias.name for line in block.body for alias in line.names} == set(lightning_compress.__all__)
 
 
 def test_an_unknown_name_is_an_attribute_error():
