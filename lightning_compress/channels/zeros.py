@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_compress.channels.criteria import members
-from lightning_compress.channels.groups import Group
+from lightning_compress.channels.groups import Group, dropped
 from lightning_compress.channels.plans import make_plan
 from lightning_compress.channels.shards import gather_, is_sharded
 from lightning_compress.channels.structures import CHANNELS, dense_sizes
-from lightning_compress.channels.surgery import remove_
-from lightning_compress.training.structures import carry
+from lightning_compress.channels.surgery import narrow, remove_
+from lightning_compress.training.structures import carry, narrow_structures
 
 __all__ = ["remove_zero_channels"]
 
@@ -24,7 +24,8 @@ def remove_zero_channels(module: nn.Module, example_input: Any) -> int:
 
     It is for runs that leave the channels in place: ``ChannelPruningCallback(remove=False)``, and strategies that spawn
     their processes or shard the parameters. One channel of each layer stays in any case. Checkpoints of a
-    LightningModule carry the new shapes. Weights must not be quantized yet: grids know how many channels there were.
+    LightningModule carry the new shapes. Of quantized weights give the LightningModule that was trained, not a part of
+    it: it knows their grids, which are cut too.
 
     Args:
         module: changed in place; the optimizers of a run that goes on are not. One that FSDP2 has sharded is gathered
@@ -37,7 +38,8 @@ def remove_zero_channels(module: nn.Module, example_input: Any) -> int:
 
     Raises:
         ImportError: torch-pruning is not installed (extra ``channels``).
-        ValueError: the module does not take the example, or cannot be traced.
+        ValueError: the module does not take the example, or cannot be traced, or weights are quantized in groups of
+            which the cut would leave a part.
 
     Example::
 
@@ -53,6 +55,8 @@ def remove_zero_channels(module: nn.Module, example_input: Any) -> int:
     removed = {group.name: _zeros(group, weights) for group in plan.groups}
     if not any(bool(units.any()) for units in removed.values()):
         return 0
+    gone = dropped(plan.groups, removed)
+    narrow_structures(module, lambda name, tensor: narrow(tensor, gone.get(name, {})))
     dense_sizes(module)  # remembered before they change
     remove_(module, plan.groups, removed)
     if hasattr(module, "on_save_checkpoint"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from contextlib import ExitStack
 from typing import Any
 
@@ -29,7 +29,7 @@ class Calibration:
 
     Args:
         module: the model.
-        targets: module name -> weight of the layers that shall compute in integers.
+        targets: names of the layers that shall compute in integers.
         bits: of the activations.
         observer: the range of one batch.
         optimizer: trains the ranges of quantizers that round; None to let them follow the observer all the time.
@@ -43,7 +43,7 @@ class Calibration:
     def __init__(
         self,
         module: nn.Module,
-        targets: Mapping[str, Tensor],
+        targets: Collection[str],
         bits: int,
         observer: Observer,
         optimizer: RangeOptimizer | None = None,
@@ -52,7 +52,7 @@ class Calibration:
         self.placed = False
         self.missed: tuple[str, ...] = ()
         self._module = module
-        self._targets = dict(targets)
+        self._targets = tuple(targets)
         self._bits = bits
         self._observer = observer
         self._optimizer = optimizer
@@ -92,7 +92,7 @@ class Calibration:
         self.close()
         if trace is None:
             return
-        reused = sorted(reused_modules(trace) & self._targets.keys())
+        reused = sorted(reused_modules(trace).intersection(self._targets))
         if reused:
             raise ValueError(
                 f"need layers that are used once in a forward pass to quantize activations, got {', '.join(reused)} "

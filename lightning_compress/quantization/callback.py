@@ -140,7 +140,7 @@ class QATCallback(_Quantization):
         super().on_train_start(trainer, pl_module)
         self._calibration = None
         if self.activation_bits is not None:
-            layers = {t.module_name: t.parameter for t in self.targets.values() if isinstance(t.module, INTEGER_LAYERS)}
+            layers = [t.module_name for t in self.targets.values() if isinstance(t.module, INTEGER_LAYERS)]
             optimizer = RangeOptimizer(self.range_lr) if self.range_lr > 0 else None
             self._calibration = Calibration(pl_module, layers, self.activation_bits, self.observer, optimizer)
             if state is not None:

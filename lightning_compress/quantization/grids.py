@@ -7,6 +7,7 @@ grid, so that pruned weights stay zero.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -133,6 +134,26 @@ class Grid:
     def project(self, weight: Tensor) -> Tensor:
         """The values nearest to ``weight``."""
         return self.values(self.codes(weight))
+
+    def granularity(self, shape: torch.Size) -> Granularity:
+        """Which weights share a scale, of a weight of this shape."""
+        if len(self.scale) == 1:
+            return PerTensor()
+        return PerChannel() if len(self.scale) == shape[0] else PerGroup(math.prod(shape) // len(self.scale))
+
+    def part(self, granularity: Granularity, shape: torch.Size, cut: Callable[[Tensor], Tensor]) -> Grid:
+        """The grid of what ``cut`` leaves of a weight of this shape; the first weight of each row that is left decides.
+
+        >>> grid = Grid(torch.tensor([[1.0], [2.0]]), torch.zeros(2, 1), -1, 1)
+        >>> grid.part(PerChannel(), torch.Size([2, 3]), lambda whole: whole[1:, :2]).scale
+        tensor([[2.]])
+        """
+        size = math.prod(shape) // len(self.scale)
+
+        def left(of_rows: Tensor) -> Tensor:
+            return granularity.rows(cut(of_rows.expand(-1, size).reshape(shape)))[:, :1]
+
+        return Grid(left(self.scale), left(self.zero_point), self.low, self.high)
 
     def _rows(self, weight: Tensor) -> Tensor:
         return weight.reshape(len(self.scale), -1)

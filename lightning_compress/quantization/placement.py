@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_compress.quantization.activations import Place
 from lightning_compress.quantization.traces import Operation, Trace
@@ -42,25 +42,25 @@ class Placement:
     missed: tuple[str, ...]
 
 
-def place_quantizers(trace: Trace, targets: Mapping[str, Tensor]) -> Placement:
+def place_quantizers(trace: Trace, targets: Collection[str]) -> Placement:
     """Choose the places for the traced forward pass.
 
     Args:
         trace: of the model.
-        targets: module name -> weight of the layers that shall compute in integers.
+        targets: names of the layers that shall compute in integers.
     """
     readers = {
         name: operation
         for operation in trace.operations
-        for name, weight in targets.items()
-        if operation.name in _LAYERS and trace.value(weight) in operation.inputs
+        for name in targets
+        if operation.name in _LAYERS and not trace.weights[name].isdisjoint(operation.inputs)
     }
     graph = _Graph(trace.operations)
     once = {call.module for call in trace.calls} - reused_modules(trace)
     outputs = {call.output: call.module for call in trace.calls if call.output != call.input and call.module in once}
     takers = defaultdict(set)
     for call in trace.calls:
-        if call.module in once | targets.keys():
+        if call.module in once | set(targets):
             takers[call.input].add(call.module)
     places: dict[Place, int] = {}
     for value in graph.points(list(readers.values())):

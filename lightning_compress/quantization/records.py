@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from lightning_compress.quantization.activations import (
     ActivationQuantizer,
@@ -13,7 +16,7 @@ from lightning_compress.quantization.activations import (
     detach_quantizers,
     quantizers_of,
 )
-from lightning_compress.quantization.grids import Grid
+from lightning_compress.quantization.grids import Grid, precise
 from lightning_compress.quantization.weights import clear_grids, grids_of, set_grid
 from lightning_compress.training.structures import Structure
 
@@ -57,4 +60,20 @@ def _attach(module: nn.Module, record: dict[str, Any]) -> None:
         attach_quantizer(module, Place(entry["module"], entry["side"]), quantizer)
 
 
-QUANTIZATION = Structure("quantization", _record, _attach)
+def _narrow(module: nn.Module, cut: Callable[[str, Tensor], Tensor]) -> None:
+    narrowed = {}
+    for name, grid in grids_of(module).items():
+        weight = module.get_parameter(name).detach()
+        granularity, left = grid.granularity(weight.shape), cut(name, weight)
+        granularity.check(name, left.shape)
+        narrowed[name] = part = grid.part(granularity, weight.shape, partial(cut, name))
+        if not torch.equal(part.project(precise(left)), cut(name, grid.project(precise(weight)))):
+            raise ValueError(
+                f"need channels to cut that fill whole groups of weights, got others in {name!r} with "
+                f"granularity={granularity}: use PerChannel()"
+            )
+    for name, grid in narrowed.items():
+        set_grid(module, name, grid)
+
+
+QUANTIZATION = Structure("quantization", _record, _attach, _narrow)

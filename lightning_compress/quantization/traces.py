@@ -1,12 +1,13 @@
 """Traces: which operation reads what, in one real forward pass.
 
 A torch function mode sees every operation, inside modules and between them, and hooks see every call of a module.
-Values are numbered, so that a tensor changed in place is a new value. Nothing is rewritten, and any Python is allowed
-in ``forward``.
+Values are numbered, so that a tensor changed in place is a new value, and one cast to another float type is not.
+Nothing is rewritten, and any Python is allowed in ``forward``.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 __all__ = ["Call", "Operation", "Trace"]
+
+_CASTS = {"to", "type", "type_as", "float", "double", "half", "bfloat16"}
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class Trace(TorchFunctionMode):
     Attributes:
         operations: in the order of their execution.
         calls: in the order of their ends: an inner call comes before the one around it.
+        weights: module -> values that its ``weight`` had. FSDP2 lends a module another tensor while it runs.
         notes: value -> what ``note`` gave.
 
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
@@ -79,8 +83,10 @@ class Trace(TorchFunctionMode):
 
     def __init__(self, module: nn.Module, note: Callable[[Tensor], Any] | None = None) -> None:
         super().__init__()
+        self._module = module
         self.operations: list[Operation] = []
         self.calls: list[Call] = []
+        self.weights: dict[str, set[int]] = defaultdict(set)
         self.notes: dict[int, Any] = {}
         self._names = {id(submodule): name for name, submodule in module.named_modules()}
         self._note = note
@@ -94,6 +100,7 @@ class Trace(TorchFunctionMode):
         # Hooks of all modules, not of these: a copy made in the meantime (a teacher, an average) takes none along.
         self._handles.append(register_module_forward_pre_hook(self._begin))
         self._handles.append(register_module_forward_hook(self._end, always_call=True))
+        self._see_weights(self._module)
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -112,23 +119,43 @@ class Trace(TorchFunctionMode):
         leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         inputs = tuple(self.value(leaf) for leaf in leaves)
         result = func(*args, **kwargs)
+        name = getattr(func, "__name__", "").strip("_")
         if isinstance(result, Tensor) and inputs:
-            self.operations.append(Operation(getattr(func, "__name__", "").strip("_"), inputs, self._new(result)))
+            if name in _CASTS and result.is_floating_point() and leaves[0].is_floating_point():
+                self._hold(result, inputs[0])
+            else:
+                self.operations.append(Operation(name, inputs, self._new(result)))
         return result
 
     def value(self, tensor: Tensor) -> int:
         """The number of what ``tensor`` holds now."""
         number = self._values.get(id(tensor))
-        return self._new(tensor) if number is None else number
+        if number is not None:
+            return number
+        same = self._same_memory(tensor)
+        return self._new(tensor) if same is None else self._hold(tensor, self._values[id(same)])
+
+    def _same_memory(self, tensor: Tensor) -> Tensor | None:
+        """The tensor known already that ``tensor`` is another view of: FSDP2 makes one of what enters a module."""
+        with torch.no_grad():  # what happens there is not traced
+            if not tensor._is_view():
+                return None
+            base, gradient = tensor._base, tensor.requires_grad
+            kin = (other for other in reversed(self._kept) if other is base or other._base is base)
+            return next((other for other in kin if other.requires_grad == gradient and tensor.is_set_to(other)), None)
 
     def _new(self, tensor: Tensor) -> int:
         self._count += 1
-        self._values[id(tensor)] = self._count
-        self._kept.append(tensor)
+        self._hold(tensor, self._count)
         if self._note is not None and tensor.is_floating_point() and not isinstance(tensor, nn.Parameter):
             with torch.no_grad():  # what happens there is not traced
                 self.notes[self._count] = self._note(tensor)
         return self._count
+
+    def _hold(self, tensor: Tensor, number: int) -> int:
+        self._kept.append(tensor)
+        self._values[id(tensor)] = number
+        return number
 
     def _begin(self, module: nn.Module, args: Any) -> None:
         if id(module) not in self._names:
@@ -139,6 +166,13 @@ class Trace(TorchFunctionMode):
 
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
         if id(module) in self._names and self._open:
+            self._see_weights(module)  # these hooks come before the module's own, which take lent weights back
             call = self._open.pop()
             result = self.value(output) if isinstance(output, Tensor) else -1
             self.calls.append(Call(self._names[id(module)], call.input, result, call.outermost))
+
+    def _see_weights(self, module: nn.Module) -> None:
+        for part in module.modules():
+            weight = part._parameters.get("weight")
+            if weight is not None and id(part) in self._names:
+                self.weights[self._names[id(part)]].add(self.value(weight))

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -123,7 +122,7 @@ class WeightGrids(WeightCompression):
         super().replace(parameters, narrow)
         for name in self._grids.keys() & parameters.keys():
             self.check(self.targets[name])
-            grid = self._moved(self._grids[name], shapes[name], partial(narrow, name))
+            grid = self._grids[name].part(self.granularity, shapes[name], partial(narrow, name))
             set_grid(self.targets[name].module, name.rpartition(".")[2], grid)
             self._grids[name] = grid
 
@@ -134,13 +133,4 @@ class WeightGrids(WeightCompression):
         grid = Grid(grid.scale.to(device), grid.zero_point.to(device), grid.low, grid.high)
         if not isinstance(parameter, DTensor):
             return grid
-        return self._moved(grid, parameter.shape, lambda whole: shard(whole, parameter))
-
-    def _moved(self, grid: Grid, shape: torch.Size, part: Callable[[Tensor], Tensor]) -> Grid:
-        """The grid of a weight of this shape -> that of a part of the weight."""
-        rows = self.granularity.rows(torch.empty(shape, device=grid.scale.device))
-
-        def cut(of_rows: Tensor) -> Tensor:
-            return self.granularity.rows(part(of_rows.expand(rows.shape).reshape(shape)))[:, :1]
-
-        return Grid(cut(grid.scale), cut(grid.zero_point), grid.low, grid.high)
+        return grid.part(self.granularity, parameter.shape, lambda whole: shard(whole, parameter))

@@ -13,11 +13,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["Structure", "attach_structure", "carry"]
+__all__ = ["Structure", "attach_structure", "carry", "narrow_structures"]
 
-_STRUCTURES = "compression_structures"
+_STRUCTURES, _CARRIED = "compression_structures", "_carried_structures"
+
+
+def _nothing(module: nn.Module, cut: Callable[[str, Tensor], Tensor]) -> None:
+    return
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,14 @@ class Structure:
         key: its name in a checkpoint.
         record: module -> dictionary of tensors and primitives; empty if there is nothing to carry.
         attach: module, record -> give the module what the record describes; whatever it had is replaced.
+        narrow: module, cut -> channels will be cut out of its parameters; ``cut`` does that to a tensor of the shape of
+            the parameter of a name. Nothing by default.
     """
 
     key: str
     record: Callable[[nn.Module], dict[str, Any]]
     attach: Callable[[nn.Module, dict[str, Any]], None]
+    narrow: Callable[[nn.Module, Callable[[str, Tensor], Tensor]], None] = _nothing
 
 
 def carry(module: nn.Module, structure: Structure) -> None:
@@ -48,10 +55,10 @@ def carry(module: nn.Module, structure: Structure) -> None:
     >>> _ = module.train(); module.on_load_checkpoint(checkpoint); module.training
     False
     """
-    carried: set[str] = vars(module).setdefault("_carried_structures", set())
+    carried: dict[str, Structure] = vars(module).setdefault(_CARRIED, {})
     if structure.key in carried:
         return
-    carried.add(structure.key)
+    carried[structure.key] = structure
     # On the instance and not in a callback: callbacks neither see save_weights_only nor load before the weights.
     for hook, around in (("on_save_checkpoint", _save), ("on_load_checkpoint", _load)):
         object.__setattr__(module, hook, partial(around, module, structure, getattr(module, hook)))
@@ -62,6 +69,12 @@ def attach_structure(module: nn.Module, structure: Structure, checkpoint: dict[s
     record = checkpoint.get(_STRUCTURES, {}).get(structure.key)
     if record is not None:
         structure.attach(module, record)
+
+
+def narrow_structures(module: nn.Module, cut: Callable[[str, Tensor], Tensor]) -> None:
+    """Let what ``module`` carries follow a cut of its parameters that comes next; ``cut`` as in :class:`Structure`."""
+    for structure in vars(module).get(_CARRIED, {}).values():
+        structure.narrow(module, cut)
 
 
 def _save(

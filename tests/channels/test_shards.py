@@ -12,9 +12,9 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from lightning_compress import QATCallback, remove_zero_channels
 from lightning_compress.channels import ChannelPruningCallback, criteria
 from lightning_compress.channels.shards import is_sharded, unweighted_copy
-from lightning_compress.quantization.weights import grids_of
 from lightning_compress.schedules import Linear, Step
 from tests.distributed import run_distributed
+from tests.quantization.test_callback import on_grids
 from tests.toys import Batches, Digits, Randomness, build, held_out, trainer
 
 IMAGES = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -117,20 +117,19 @@ def test_what_was_sharded_is_gathered_and_cut_after_fit(tmp_path):
 
 
 def _quantized():
-    module = run(Sharded, pruning(), QATCallback(activation_bits=None, schedule=Step(0.3), every_n_steps=3))
-    module.net.reshard()
-    grids = {name: grid.scale.numpy() for name, grid in grids_of(module).items()}
-    return whole(module), grids
+    module = run(Sharded, pruning(), QATCallback(schedule=Step(0.3), every_n_steps=3))
+    masked = module(IMAGES).detach()
+    removed = remove_zero_channels(module, IMAGES)
+    return whole(module), on_grids(module), removed, (module(IMAGES) - masked).abs().max().item()
 
 
 @pytest.mark.filterwarnings(*IGNORED)
-def test_masked_and_quantized_in_one_fit():
-    (first, grids), (second, _) = run_distributed(_quantized)
+def test_pruned_and_quantized_in_one_fit_then_cut():
+    (first, on_grid, removed, off), (second, *_) = run_distributed(_quantized)
     assert same(first, second)
-    assert (first["net.3.weight"].reshape(16, -1) == 0).all(1).any()
-    for name, scale in grids.items():
-        integers = first[name] / scale.reshape(-1, *[1] * (first[name].ndim - 1))
-        assert abs(integers - integers.round()).max() < 1e-3
+    assert on_grid
+    assert removed > 0
+    assert off < 1e-5
 
 
 def _notices(remove):

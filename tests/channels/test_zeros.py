@@ -4,20 +4,23 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_compress import export, load_compressed, remove_zero_channels
+from lightning_compress import QATCallback, export, load_compressed, remove_zero_channels
 from lightning_compress.channels import ChannelPruningCallback
 from lightning_compress.channels.graph import find_groups
+from lightning_compress.quantization import PerChannel, PerGroup, PerTensor
 from lightning_compress.schedules import Linear
 from tests.channels.nets import Mobile, Residual
+from tests.quantization.test_callback import on_grids
 from tests.toys import Digits, build, fit, trainer
 
 IMAGES = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 WORDS = torch.rand(5, 6, 16, generator=torch.Generator().manual_seed(0))
 
 
-def masked():
+def masked(*others):
     module = build()
-    fit(module, ChannelPruningCallback(0.5, round_to=4, schedule=Linear(0.1, 0.5), every_n_steps=3, remove=False))
+    pruning = ChannelPruningCallback(0.5, round_to=4, schedule=Linear(0.1, 0.5), every_n_steps=3, remove=False)
+    fit(module, pruning, *others)
     return module.eval()
 
 
@@ -46,6 +49,37 @@ def test_checkpoints_carry_the_new_shapes(tmp_path):
     run.save_checkpoint(tmp_path / "small.ckpt")
     loaded = load_compressed(Digits, tmp_path / "small.ckpt").eval()
     assert torch.equal(loaded(IMAGES), module(IMAGES))
+
+
+@pytest.mark.parametrize("granularity", [PerChannel(), PerTensor()])
+def test_grids_of_quantized_weights_are_cut_too(tmp_path, granularity):
+    module = masked(QATCallback(granularity=granularity))
+    before = module(IMAGES)
+    assert remove_zero_channels(module, IMAGES) > 0
+    assert on_grids(module)
+    torch.testing.assert_close(module(IMAGES), before, rtol=1e-5, atol=1e-6)
+    run = trainer(max_epochs=1)
+    run.strategy.connect(module)
+    run.save_checkpoint(tmp_path / "small.ckpt")
+    loaded = load_compressed(Digits, tmp_path / "small.ckpt").eval()
+    assert on_grids(loaded)
+    assert torch.equal(loaded(IMAGES), module(IMAGES))
+    assert export(module, tmp_path / "m.onnx", IMAGES).exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (16, r"need channels to cut that fill whole groups of weights, got others in 'net.9.weight' .*PerGroup"),
+        (32, r"need a number of inputs that 32 divides .* got 'net.9.weight' with"),
+    ],
+)
+def test_groups_of_weights_are_not_torn(size, message):
+    module = masked(QATCallback(activation_bits=None, include=("net.9",), granularity=PerGroup(size)))
+    wide = [parameter.shape for parameter in module.parameters()]
+    with pytest.raises(ValueError, match=message):
+        remove_zero_channels(module, IMAGES)
+    assert [parameter.shape for parameter in module.parameters()] == wide
 
 
 @pytest.mark.parametrize(("net", "example"), [(Residual(), IMAGES), (Mobile(), IMAGES)])

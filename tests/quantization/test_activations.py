@@ -21,10 +21,10 @@ from tests.quantization.test_callback import Save
 
 
 def places(net: nn.Module, *shape: int) -> set[tuple[str, str]]:
-    weights = {n: m.weight for n, m in net.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+    layers = [name for name, module in net.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     with Trace(net) as trace:
         net(torch.randn(2, *shape))
-    placement = place_quantizers(trace, weights)
+    placement = place_quantizers(trace, layers)
     assert not placement.missed
     return {(place.module, place.side) for place in placement.places}
 
@@ -99,6 +99,22 @@ class Functional(nn.Module):
 
 def test_what_no_module_returns_is_quantized_by_its_readers():
     assert places(Functional(), 1, 8, 8) == {("conv1", "input"), ("conv2", "input"), ("fc", "input")}
+
+
+class Loose(nn.Module):
+    """A cast between two layers, the second of which is used without being called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.relu, self.second = nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.relu(self.first(x)).double()
+        return F.linear(x.float(), self.second.weight)
+
+
+def test_casts_hide_no_producer_and_functions_no_layer():
+    assert places(Loose(), 4) == {("first", "input"), ("relu", "output")}
 
 
 def test_a_layer_used_twice_is_found():
