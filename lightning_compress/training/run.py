@@ -63,6 +63,11 @@ class CompressionRun:
         # With manual optimization a batch may take any number of optimizer steps: count batches.
         return min(1.0, (self._trainer.fit_loop.total_batch_idx + 1) / self._length)
 
+    def validates(self) -> bool:
+        """Whether a validation follows the batch that ends."""
+        loop = self._trainer.fit_loop
+        return loop._data_fetcher is not None and loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+
     @property
     def _targets(self) -> dict[str, Target]:
         return {name: target for method in self.methods for name, target in method.targets.items()}
