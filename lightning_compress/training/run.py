@@ -63,10 +63,10 @@ class CompressionRun:
         # With manual optimization a batch may take any number of optimizer steps: count batches.
         return min(1.0, (self._trainer.fit_loop.total_batch_idx + 1) / self._length)
 
-    def validates(self) -> bool:
-        """Whether a validation follows the batch that ends."""
-        loop = self._trainer.fit_loop
-        return loop._data_fetcher is not None and loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+    def pauses(self) -> bool:
+        """Whether training pauses after the batch that ends, and the model is looked at: validated, or saved."""
+        epoch, data = self._trainer.fit_loop.epoch_loop, self._trainer.fit_loop._data_fetcher
+        return epoch._is_training_done or (data is not None and epoch._should_check_val_fx(data))
 
     @property
     def _targets(self) -> dict[str, Target]:

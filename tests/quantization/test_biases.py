@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch import nn
 
+from lightning_compress.loading import load_compressed
 from lightning_compress.quantization import PerGroup, PerTensor, QATCallback, scales
 from lightning_compress.quantization.biases import round_bias_
 from lightning_compress.quantization.grids import PerChannel
 from lightning_compress.quantization.lowering import QuantizedLayer, lower
 from lightning_compress.schedules import Linear
-from tests.quantization.models import Classifier, Conv, Dense, fit, loader, trainer
+from tests.quantization.models import Conv, Dense, fit, loader, trainer
 
 READ = 0.013
 GAMMA = torch.tensor([1.5, -2.0, 0.0, -0.1, 0.02, 0.7])
@@ -145,27 +146,31 @@ def test_validations_and_the_end_see_rounded_biases(kind, last, callbacks):
     assert furthest(module) < 5e-3
 
 
-def test_a_run_without_validation_ends_with_rounded_biases():
-    module = Conv()
-    fit(module, QATCallback(), limit_val_batches=0)
+@pytest.mark.parametrize("options", [{}, {"max_steps": 12}], ids=str)
+@pytest.mark.parametrize("averaged", [False, True])
+def test_a_run_without_validation_saves_and_ends_with_rounded_biases(tmp_path, options, averaged):
+    module, checkpoint = Conv(), ModelCheckpoint(tmp_path)
+    callbacks = [QATCallback(), checkpoint, *([EMAWeightAveraging(decay=0.9)] if averaged else [])]
+    fit(module, *callbacks, limit_val_batches=0, enable_checkpointing=True, **options)
     assert furthest(module) < 5e-3
+    saved = load_compressed(Conv, checkpoint.best_model_path)
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, saved.state_dict()[name]), name
 
 
-def test_biases_are_not_rounded_before_weights_are():
-    module = Conv()
-    seen = []
+class Means(Callback):
+    def __init__(self) -> None:
+        self.seen: list[torch.Tensor] = []
 
-    class Look(Callback):
-        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
-            if trainer.global_step == 8:
-                seen.append(module.net.stem[1].running_mean.clone())
+    def on_train_batch_end(self, trainer, module, *args) -> None:
+        self.seen.append(module.net.stem[1].running_mean.clone())
 
-    for limit in (0, 2):  # with no validation there is nothing to round for
-        torch.manual_seed(0)
-        module = Conv()
-        fit(module, QATCallback(schedule=Linear(0.0, 0.9)), Look(), limit_val_batches=limit)
-        assert furthest(module) < 5e-3
-    assert torch.equal(*seen)
+
+def test_means_move_at_rest_and_once_weights_are_on_their_grids():
+    before, after = Means(), Means()
+    fit(Conv(), before, QATCallback(schedule=Linear(0.0, 0.9), every_n_steps=1), after, epochs=3)
+    moved = [not torch.equal(*pair) for pair in zip(before.seen, after.seen, strict=True)]
+    assert [step for step, one in enumerate(moved, 1) if one] == [24]  # strength 1 from step 22 on
 
 
 @pytest.mark.parametrize("kind", [Conv, Dense])
