@@ -65,7 +65,7 @@ class Calibration:
         self._entered = ExitStack()
 
     def state_dict(self) -> dict[str, Any]:
-        """Which quantizers are of this calibration, what is around its targets, what the optimizer remembers."""
+        """Which quantizers are of this calibration, the neighbors of its targets, what the optimizer remembers."""
         return {
             "places": [[place.module, place.side] for place in self.quantizers],
             "sums": [[name, place.module, place.side, norm] for name, (place, norm) in self._sums.items()],
@@ -155,10 +155,10 @@ class Calibration:
             quantizer.settle()
 
     def round_biases(self, model: nn.Module) -> None:
-        """Give what the targets add the unit of their integer sums, by grids and ranges as they are now.
+        """Let the targets add what is in the unit of their integer sums, by grids and ranges as they are now.
 
         Args:
-            model: the model, or an average of it with the same names.
+            model: the module, or an average of it, with the same names.
         """
         quantizers, grids = quantizers_of(self._module), grids_of(self._module)
         for name, (place, norm) in self._sums.items():

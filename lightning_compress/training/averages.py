@@ -85,6 +85,6 @@ class Average:
 
     @property
     def model(self) -> torch.nn.Module | None:
-        """The averaged model, if there is one; while the average is shown it holds what the trained model does else."""
+        """The averaged model, if there is one; while the average is shown, it holds the trained weights."""
         model = None if self._averaging is None else self._averaging._average_model
         return None if model is None else model.module
