@@ -162,8 +162,9 @@ class Calibration:
         """
         quantizers, grids = quantizers_of(self._module), grids_of(self._module)
         for name, (place, norm) in self._sums.items():
-            behind = None if norm is None else model.get_submodule(norm)
-            round_bias_(model.get_submodule(name), grids[f"{name}.weight"], quantizers[place].scale, behind)
+            if f"{name}.weight" in grids:  # the target may be another parameter of the layer
+                behind = None if norm is None else model.get_submodule(norm)
+                round_bias_(model.get_submodule(name), grids[f"{name}.weight"], quantizers[place].scale, behind)
 
     def _range(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if x.numel() == 0:
