@@ -16,10 +16,13 @@ from lightning_compress.quantization.activations import (
     attach_quantizer,
     quantizers_of,
 )
+from lightning_compress.quantization.biases import round_bias_
+from lightning_compress.quantization.neighbors import norms_behind, quantizers_before
 from lightning_compress.quantization.observers import Observer
 from lightning_compress.quantization.placement import place_quantizers, reused_modules
 from lightning_compress.quantization.ranges import RangeOptimizer
 from lightning_compress.quantization.traces import Trace
+from lightning_compress.quantization.weights import grids_of
 
 __all__ = ["Calibration"]
 
@@ -57,13 +60,15 @@ class Calibration:
         self._observer = observer
         self._optimizer = optimizer
         self._learning = False
+        self._sums: dict[str, tuple[Place, str | None]] = {}  # target -> quantizer before it, normalisation behind it
         self._trace: Trace | None = None
         self._entered = ExitStack()
 
     def state_dict(self) -> dict[str, Any]:
-        """Which quantizers are of this calibration, and what the optimizer of their ranges remembers."""
+        """Which quantizers are of this calibration, the neighbors of its targets, what the optimizer remembers."""
         return {
             "places": [[place.module, place.side] for place in self.quantizers],
+            "sums": [[name, place.module, place.side, norm] for name, (place, norm) in self._sums.items()],
             "optimizer": None if self._optimizer is None else self._optimizer.state_dict(),
         }
 
@@ -71,6 +76,7 @@ class Calibration:
         """Go on with quantizers that a checkpoint has attached already."""
         there = quantizers_of(self._module)
         self.quantizers = {place: there[place] for place in (Place(*names) for names in state["places"])}
+        self._sums = {name: (Place(module, side), norm) for name, module, side, norm in state["sums"]}
         self.placed = bool(self.quantizers)
         for quantizer in self.quantizers.values():
             quantizer.observer = self._observer
@@ -105,6 +111,9 @@ class Calibration:
         for place, (low, high) in zip(free, ranges, strict=True):
             self.quantizers[place] = ActivationQuantizer(self._bits, low, high, self._observer)
             attach_quantizer(self._module, place, self.quantizers[place])
+        norms = norms_behind(self._module, trace)
+        before = quantizers_before(trace, quantizers_of(self._module))
+        self._sums = {name: (before[name], norms.get(name)) for name in self._targets if name in before}
         self.placed, self.missed = True, placement.missed
         if any(submodule._compiled_call_impl is not None for submodule in self._module.modules()):
             torch.compiler.reset()  # compiled code does not look for new hooks
@@ -144,6 +153,18 @@ class Calibration:
             quantizer.high.copy_(high)
             quantizer.low.grad = quantizer.high.grad = None
             quantizer.settle()
+
+    def round_biases(self, model: nn.Module) -> None:
+        """Let the targets add what is in the unit of their integer sums, by grids and ranges as they are now.
+
+        Args:
+            model: the module, or an average of it, with the same names.
+        """
+        quantizers, grids = quantizers_of(self._module), grids_of(self._module)
+        for name, (place, norm) in self._sums.items():
+            if f"{name}.weight" in grids:  # the target may be another parameter of the layer
+                behind = None if norm is None else model.get_submodule(norm)
+                round_bias_(model.get_submodule(name), grids[f"{name}.weight"], quantizers[place].scale, behind)
 
     def _range(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if x.numel() == 0:

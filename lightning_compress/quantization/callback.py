@@ -43,6 +43,8 @@ class QATCallback(_Quantization):
     The first batch shows where activations have to be quantized, so that kernels compute in integers from end to end;
     their quantizers are hooks on the modules, which stay there after ``fit``. The state dict does not show them: load a
     checkpoint with :func:`~lightning_compress.loading.load_compressed`, or with this callback in the Trainer.
+    Before every validation and at the end of every epoch, biases move to what these kernels can add, by half a unit of
+    their sums at most; where batch normalisation follows, its running means do.
 
     Args:
         weight_bits: 2 to 8; 2 bits on a symmetric grid are ternary weights. On x86 CPUs without VNNI instructions
@@ -175,6 +177,20 @@ class QATCallback(_Quantization):
         elif self._observing:
             self._calibration.renew(stepped=trainer.global_step != self._step)
         self._calibration.switch(enabled=self.strength > 0, observing=False)
+        if self._run is not None and self._run.pauses():
+            # Not when a validation begins: a run that resumes from a checkpoint of this batch leaves it out.
+            self._round_biases(pl_module)
+            if self._run.average.model is not None:
+                self._round_biases(self._run.average.model)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_fit_end(trainer, pl_module)
+        self._round_biases(pl_module)
+
+    def _round_biases(self, model: nn.Module) -> None:
+        # Only where a model is looked at: rounded after every step, a bias would not feel a small learning rate.
+        if self._calibration is not None and self.strength == 1.0:
+            self._calibration.round_biases(model)
 
     def _freeze_statistics(self, module: nn.Module) -> None:
         for submodule in module.modules():

@@ -8,7 +8,6 @@ normalisation behind a quantized layer is folded into the scales and biases, exa
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,8 +19,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from lightning_compress.quantization.activations import ActivationQuantizer, Place, detach_quantizers, quantizers_of
+from lightning_compress.quantization.biases import MOST, bias_unit, channel_grid, fold
 from lightning_compress.quantization.grids import Grid, precise
-from lightning_compress.quantization.placement import INTEGER_LAYERS, reused_modules, sources
+from lightning_compress.quantization.neighbors import norms_behind, quantizers_before
+from lightning_compress.quantization.placement import INTEGER_LAYERS
 from lightning_compress.quantization.traces import Trace
 from lightning_compress.quantization.weights import grids_of
 
@@ -71,7 +72,8 @@ def lower(
     detach_quantizers(lowered)
     with torch.enable_grad(), Trace(lowered) as trace:
         lowered(*args, **(kwargs or {}))
-    norms, inputs = _norms(lowered, trace), _inputs(trace, quantizers)
+    norms, places = norms_behind(lowered, trace), quantizers_before(trace, quantizers)
+    inputs = {layer: quantizers[place] for layer, place in places.items()}
     for name, grid in grids.items():
         path, _, key = name.rpartition(".")
         layer = lowered.get_submodule(path)
@@ -166,9 +168,8 @@ class QuantizedLayer(nn.Module):
         super().__init__()
         weight, bias = layer.get_parameter("weight").detach(), layer._parameters["bias"]
         self.range = grid.low, grid.high
-        scale, zero_point = grid.scale.float().flatten(), grid.zero_point.flatten()
-        if len(scale) == 1:  # one scale for the tensor is the same scale for every channel
-            scale, zero_point = scale.expand(len(weight)), zero_point.expand(len(weight))
+        of_rows = grid.scale.float().flatten(), grid.zero_point.flatten()
+        scale, zero_point = channel_grid(grid, len(weight)) or of_rows
         self.register_buffer("codes", grid.codes(precise(weight)).to(torch.int8))
         self.register_buffer("scale", scale.clone())
         self.register_buffer("zero_point", zero_point.to(torch.int64))
@@ -183,30 +184,27 @@ class QuantizedLayer(nn.Module):
         ``g = gamma / sqrt(var + eps)``. Returns False, and changes nothing, where that is not exact: groups smaller
         than a channel, an affine grid under a negative ``gamma``, statistics of the batch.
         """
-        if norm.running_mean is None or norm.running_var is None or len(self.scale) != len(self.codes):
+        if len(self.scale) != len(self.codes):
             return False
-        gain = torch.rsqrt(norm.running_var.double() + norm.eps)
-        if norm.affine:
-            gain = gain * norm.weight.detach().double()
-        if bool((gain < 0).any()) and bool(self.zero_point.any()):
+        folded = fold(self.scale, self.zero_point, self.bias, norm)
+        if folded is None:
             return False
-        bias = torch.zeros_like(gain) if self.bias is None else self.bias.double()
-        shift = norm.bias.detach().double() if norm.affine else 0.0
-        signs = gain.sign().to(torch.int8).view(-1, *[1] * (self.codes.ndim - 1))
+        signs = folded.gain.sign().to(torch.int8).view(-1, *[1] * (self.codes.ndim - 1))
         self.codes = torch.where(signs < 0, -self.codes, self.codes)
-        scale = (self.scale.double() * gain.abs()).float()
+        scale = folded.scale
         self.codes = torch.where((scale > 0).view_as(signs), self.codes, self.zero_point.view_as(signs).to(torch.int8))
-        self.scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-        self.bias = (shift + (bias - norm.running_mean.double()) * gain).float()
+        # A channel of zeros has any scale; that of another gives its bias a unit that is as fine.
+        spare = scale.max() if bool((scale > 0).any()) else torch.ones_like(scale)
+        self.scale = torch.where(scale > 0, scale, spare)
+        self.bias = folded.bias
         return True
 
     def round_bias(self, input_scale: Tensor) -> None:
         """Give the bias the unit of the integer sums, ``input_scale * scale``: else kernels add it in float."""
         if self.bias is None or len(self.scale) != len(self.codes):
             return
-        unit = input_scale.float() * self.scale
-        largest = 2**31 - 1
-        if bool((self.bias.abs() < unit * largest).all()):
+        unit = bias_unit(input_scale, self.scale)
+        if bool((self.bias.abs() < unit * MOST).all()):
             self.register_buffer("bias_unit", unit)
             self.register_buffer("bias_codes", (self.bias.double() / unit.double()).round().to(torch.int32))
             self.bias = None
@@ -214,9 +212,9 @@ class QuantizedLayer(nn.Module):
     def _bias(self) -> Tensor | None:
         if "bias_codes" not in self._buffers:
             return self.bias
-        zeros, most = torch.zeros_like(self.zero_point), 2**31 - 1
+        zeros = torch.zeros_like(self.zero_point)
         bias: Tensor = _ops.dequantize_per_channel(
-            self.bias_codes, self.bias_unit, zeros, 0, -most - 1, most, torch.int32
+            self.bias_codes, self.bias_unit, zeros, 0, -MOST - 1, MOST, torch.int32
         )
         return bias
 
@@ -281,46 +279,6 @@ class QuantizedEmbedding(nn.Module):
 
 def _has_rows(layer: nn.Embedding, grid: Grid) -> bool:
     return len(grid.scale) in (1, layer.num_embeddings)
-
-
-def _norms(module: nn.Module, trace: Trace) -> dict[str, str]:
-    """Layer -> the batch normalisation that alone reads what the layer gives."""
-    reused = reused_modules(trace)
-    kinds = {call.module: module.get_submodule(call.module) for call in trace.calls if call.module not in reused}
-    layers = {call.output: call.module for call in trace.calls if isinstance(kinds.get(call.module), INTEGER_LAYERS)}
-    readers = Counter(value for operation in trace.operations for value in operation.inputs)
-    return {
-        layers[call.input]: call.module
-        for call in trace.calls
-        if isinstance(kinds.get(call.module), _BatchNorm) and call.input in layers and readers[call.input] == 1
-    }
-
-
-def _inputs(trace: Trace, quantizers: Mapping[Place, ActivationQuantizer]) -> dict[str, ActivationQuantizer]:
-    """Module -> the quantizer that its input has passed last."""
-    source = sources(trace)
-    values = {
-        source(call.output): quantizers[Place(call.module, "output")]
-        for call in trace.calls
-        if Place(call.module, "output") in quantizers
-    }
-    passed = {call.module: values[source(call.input)] for call in trace.calls if source(call.input) in values}
-    entered = [
-        (call.module, source(call.input), quantizers[Place(call.module, "input")])
-        for call in trace.calls
-        if Place(call.module, "input") in quantizers
-    ]
-    within = {
-        call.module: quantizer
-        for call in trace.calls
-        for outer, value, quantizer in entered
-        if source(call.input) == value and call.module.startswith(f"{outer}." if outer else "")
-    }
-    return {
-        **passed,
-        **within,
-        **{place.module: quantizer for place, quantizer in quantizers.items() if place.side == "input"},
-    }
 
 
 def _check_on_grid(name: str, weight: Tensor, grid: Grid) -> None:

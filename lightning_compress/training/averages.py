@@ -54,7 +54,7 @@ class Average:
     @torch.no_grad()
     def show(self) -> None:
         """The model holds the average: project it there."""
-        if self._averaged is not None:
+        if self.model is not None:
             shown = {name: target.parameter.detach() for name, target in self._targets.items()}
             self._held = {name: weight.clone() for name, weight in shown.items()}
             self._latents.project(shown)
@@ -62,14 +62,14 @@ class Average:
     @torch.no_grad()
     def hide(self) -> None:
         """The averaged model holds what was shown: give it the average back."""
-        if self._averaged is not None:
+        if self.model is not None:
             for name, weight in self._held.items():
-                self._averaged.get_parameter(name).copy_(weight)
+                self.model.get_parameter(name).copy_(weight)
             self._held = {}
 
     def save(self, checkpoint: dict[str, Any]) -> None:
         """The checkpoint's model is the average: project it, and keep the average aside."""
-        if self._averaged is not None:
+        if self.model is not None:
             state = checkpoint["state_dict"]
             checkpoint[_AVERAGES] = {name: state[name] for name in self._targets}
             projected = {name: weight.clone() for name, weight in checkpoint[_AVERAGES].items()}
@@ -79,11 +79,12 @@ class Average:
     @torch.no_grad()
     def load(self, checkpoint: Mapping[str, Any]) -> None:
         """The averaged model holds the checkpoint's model: give it the average that was kept aside."""
-        if self._averaged is not None:
+        if self.model is not None:
             for name, weight in checkpoint.get(_AVERAGES, {}).items():
-                self._averaged.get_parameter(name).copy_(weight)
+                self.model.get_parameter(name).copy_(weight)
 
     @property
-    def _averaged(self) -> torch.nn.Module | None:
+    def model(self) -> torch.nn.Module | None:
+        """The averaged model, if there is one; while the average is shown, it holds the trained weights."""
         model = None if self._averaging is None else self._averaging._average_model
         return None if model is None else model.module

@@ -63,6 +63,11 @@ class CompressionRun:
         # With manual optimization a batch may take any number of optimizer steps: count batches.
         return min(1.0, (self._trainer.fit_loop.total_batch_idx + 1) / self._length)
 
+    def pauses(self) -> bool:
+        """Whether training pauses after the batch that ends, and the model is looked at: validated, or saved."""
+        epoch, data = self._trainer.fit_loop.epoch_loop, self._trainer.fit_loop._data_fetcher
+        return epoch._is_training_done or (data is not None and epoch._should_check_val_fx(data))
+
     @property
     def _targets(self) -> dict[str, Target]:
         return {name: target for method in self.methods for name, target in method.targets.items()}

@@ -178,7 +178,7 @@ def test_the_exact_reference_adds_up_integers(trained):
 
 
 @torch.no_grad()
-def test_onnx_runtime_computes_the_exact_reference_but_for_biases(trained, tmp_path):
+def test_onnx_runtime_computes_the_exact_reference(trained, tmp_path):
     x = images()
     path = export(trained, tmp_path / "model.onnx", x[:4])
     (logits,) = OnnxRuntime().load(path)([x])
@@ -186,6 +186,6 @@ def test_onnx_runtime_computes_the_exact_reference_but_for_biases(trained, tmp_p
     for layer in biases.modules():
         if isinstance(layer, QuantizedLayer):
             layer.round_bias(torch.tensor(layer.reads.scale))
-    off = (logits - sums(x)).abs().mean()
-    assert (logits - biases(x)).abs().mean() < 0.1 * off
-    assert off < 0.01 * logits.abs().max()
+            assert layer.bias is None
+    torch.testing.assert_close(biases(x), sums(x), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(logits, sums(x), rtol=1e-6, atol=1e-6)
