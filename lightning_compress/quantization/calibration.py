@@ -85,7 +85,7 @@ class Calibration:
 
     def watch(self) -> None:
         """Watch a first forward pass, up to :meth:`place`; what is compiled runs eagerly meanwhile."""
-        self._entered.enter_context(torch.compiler.set_stance("force_eager"))
+        self._entered.enter_context(_EAGER)
         self._trace = self._entered.enter_context(Trace(self._module, self._range))
 
     def place(self) -> None:
@@ -170,6 +170,27 @@ class Calibration:
         if x.numel() == 0:
             return x.new_zeros(()), x.new_zeros(())
         return self._observer(x.detach().float(), self._bits)
+
+
+class _Eager:
+    """What is compiled runs eagerly while anyone watches: of several callbacks the first to begin ends first."""
+
+    def __init__(self) -> None:
+        self._watching = 0
+        self._stance = ExitStack()
+
+    def __enter__(self) -> None:
+        if not self._watching:
+            self._stance.enter_context(torch.compiler.set_stance("force_eager"))
+        self._watching += 1
+
+    def __exit__(self, *exception: object) -> None:
+        self._watching -= 1
+        if not self._watching:
+            self._stance.close()
+
+
+_EAGER = _Eager()
 
 
 def _gradient(bound: Tensor) -> Tensor:

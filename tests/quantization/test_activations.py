@@ -227,6 +227,19 @@ def test_a_second_fit_starts_afresh_and_pruning_holds():
     assert len(quantizers_of(module)) == 14
 
 
+def test_several_callbacks_leave_compilation_as_it_was():
+    module, graphs = Classifier(), []
+    first = next(name for name, layer in module.named_modules() if isinstance(layer, nn.Linear))
+    fit(module, QATCallback(include=(first,)), QATCallback(exclude=(first,)))
+
+    def count(graph, example_inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compile(torch.sin, backend=count)(torch.ones(1))
+    assert len(graphs) == 1
+
+
 @pytest.mark.parametrize("range_lr", [0.0, 0.05])
 def test_mixed_precision_trains(range_lr):
     module = Conv()
