@@ -25,7 +25,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
-__all__ = ["LatentWeights", "Projection", "gather", "held", "local", "shard", "shard_group"]
+__all__ = ["LatentWeights", "Projection", "gather", "held", "local", "shard", "shard_group", "whole"]
 
 
 class Projection(Protocol):
@@ -279,6 +279,11 @@ def gather(tensor: Tensor, like: Tensor) -> Tensor:
         tensor, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
     )
     return whole.full_tensor()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The unsharded tensor if ``tensor`` is sharded, a collective; else ``tensor`` itself."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def held(positions: Tensor, like: Tensor, dim: int) -> Tensor:

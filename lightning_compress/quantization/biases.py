@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightning_compress.latent import local, shard, whole
 from lightning_compress.quantization.grids import Grid
 
 __all__ = ["MOST", "Folded", "bias_unit", "channel_grid", "fold", "round_bias_"]
@@ -71,10 +71,10 @@ def fold(scale: Tensor, zero_point: Tensor, bias: Tensor | None, norm: _BatchNor
         return None
     gain = torch.rsqrt(norm.running_var.double() + norm.eps)
     if norm.affine:
-        gain = gain * norm.weight.detach().double()
+        gain = gain * whole(norm.weight.detach()).double()
     if bool((gain < 0).any()) and bool(zero_point.any()):
         return None
-    shift = norm.bias.detach().double() if norm.affine else torch.zeros_like(gain)
+    shift = whole(norm.bias.detach()).double() if norm.affine else torch.zeros_like(gain)
     mean = norm.running_mean.double()
     offset = -mean if bias is None else bias.detach().double() - mean
     return Folded(gain, shift, (scale.double() * gain.abs()).float(), (shift + offset * gain).float())
@@ -96,8 +96,8 @@ def round_bias_(layer: nn.Module, grid: Grid, input_scale: Tensor, norm: nn.Modu
 
     Behind batch normalisation it is the running mean that moves, by at most half a unit of the sums before it; every
     training step moves it by far more. Else it is the bias of the layer. Left alone are channels whose gain is zero, or
-    whose bias has more than 32 bits; scales of groups smaller than a channel; sharded and half-precision tensors. Where
-    :func:`fold` is not exact the bias is that of the layer.
+    whose bias has more than 32 bits; scales of groups smaller than a channel; half-precision tensors. Where :func:`fold`
+    is not exact the bias is that of the layer. Sharded tensors are gathered: call it on every rank.
 
     Args:
         layer: linear layer or convolution.
@@ -111,11 +111,11 @@ def round_bias_(layer: nn.Module, grid: Grid, input_scale: Tensor, norm: nn.Modu
     >>> layer.bias.item()
     1.0
     """
-    weight, bias = layer.get_parameter("weight"), layer._parameters["bias"]
+    weight, own = layer.get_parameter("weight"), layer._parameters["bias"]
     of_channels = channel_grid(grid, len(weight))
-    tensors = [weight, bias, *(() if norm is None else (*norm.parameters(), *norm.buffers()))]
-    if of_channels is None or any(isinstance(tensor, DTensor) for tensor in tensors):
+    if of_channels is None:
         return
+    bias = None if own is None else whole(own.detach())
     scale, zero_point = (tensor.to(weight.device) for tensor in of_channels)
     input_scale = input_scale.detach().to(weight.device)
     folded = fold(scale, zero_point, bias, norm) if isinstance(norm, _BatchNorm) else None
@@ -123,8 +123,8 @@ def round_bias_(layer: nn.Module, grid: Grid, input_scale: Tensor, norm: nn.Modu
         rounded, fits = _rounded(folded.bias, bias_unit(input_scale, folded.scale))
         mean = (folded.shift - rounded) / folded.gain + (0.0 if bias is None else bias.double())
         _write(norm.running_mean, mean, fits)
-    elif bias is not None:
-        _write(bias, *_rounded(bias, bias_unit(input_scale, scale)))
+    elif bias is not None and own is not None:
+        _write(own, *_rounded(bias, bias_unit(input_scale, scale)))
 
 
 def _rounded(bias: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,4 +135,5 @@ def _rounded(bias: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
 
 def _write(tensor: Tensor, values: Tensor, where: Tensor) -> None:
     if tensor.dtype in (torch.float32, torch.float64):  # half precision has not the digits
-        tensor.copy_(torch.where(where, values.to(tensor.dtype), tensor))
+        left = torch.where(where, values.to(tensor.dtype), whole(tensor.detach()))
+        local(tensor.detach()).copy_(shard(left, tensor))
