@@ -96,8 +96,8 @@ def round_bias_(layer: nn.Module, grid: Grid, input_scale: Tensor, norm: nn.Modu
 
     Behind batch normalisation it is the running mean that moves, by at most half a unit of the sums before it; every
     training step moves it by far more. Else it is the bias of the layer. Left alone are channels whose gain is zero, or
-    whose bias has more than 32 bits; scales of groups smaller than a channel; half-precision tensors. Where :func:`fold`
-    is not exact the bias is that of the layer. Sharded tensors are gathered: call it on every rank.
+    whose bias has more than 32 bits; scales of groups smaller than a channel; half-precision tensors. Where
+    :func:`fold` is not exact the bias is that of the layer. Sharded tensors are gathered: call it on every rank.
 
     Args:
         layer: linear layer or convolution.
