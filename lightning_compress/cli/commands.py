@@ -58,12 +58,16 @@ def _run(words: Sequence[str] | None) -> None:
         sys.exit(f"lightning-compress: error: {said}")
 
 
-def _refusal(error: BaseException) -> str | None:
-    """What this package said when it refused what the config asks for; None if the error is of other code."""
-    while error.__cause__ is not None:  # jsonargparse wraps what a constructor raises
+def _refusal(error: BaseException | None) -> str | None:
+    """What this package said when it refused what the config asks for; None if it is a fault, or of other code."""
+    while error is not None:  # jsonargparse wraps what a constructor raises
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        (line,) = traceback.extract_tb(error.__traceback__, limit=-1)
+        room = frame.f_globals.get("__name__", "").partition(".")[0]
+        if room == "lightning_compress" and (line.line or "").startswith("raise"):
+            return str(error)
         error = error.__cause__
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return str(error) if frame.f_globals.get("__name__", "").partition(".")[0] == "lightning_compress" else None
+    return None
 
 
 def contents_table(contents: ArchiveContents) -> Table:

@@ -213,6 +213,13 @@ def test_errors_of_other_code_keep_their_traceback(folder, monkeypatch):
         command(monkeypatch, "lightning-compress fit --model project.Net --data project.Data")
 
 
+def test_faults_of_this_package_keep_their_traceback(folder, monkeypatch):
+    monkeypatch.setattr("lightning_compress.training.run._plan", None)
+    line = "--trainer.max_epochs=1 --trainer.callbacks=PruningCallback --trainer.logger false"
+    with pytest.raises(TypeError, match="not callable"):
+        command(monkeypatch, f"lightning-compress fit --model project.Net --data project.Data {line}")
+
+
 def test_inspect_lists_the_tensors(tmp_path, monkeypatch, capsys):
     name = "a.rather.long.name.that.a.narrow.table.would.cut.weight"
     save_archive({name: torch.eye(100), "scale": torch.tensor(2.0)}, tmp_path / "m.lcz")
