@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from lightning_compress.quantization.compilation import guard_hooks
 from lightning_compress.quantization.observers import Observer, minmax
 from lightning_compress.quantization.rounding import Round, RoundAndLearn
 
@@ -131,6 +132,7 @@ def quantizers_of(module: nn.Module) -> dict[Place, ActivationQuantizer]:
 
 def attach_quantizer(module: nn.Module, place: Place, quantizer: ActivationQuantizer) -> None:
     """Let ``quantizer`` sit at ``place`` in ``module``."""
+    guard_hooks()
     holder = module.get_submodule(place.module)
     if place.side == "input":
         holder.register_forward_pre_hook(quantizer.on_input)

@@ -17,6 +17,7 @@ from lightning_compress.quantization.activations import (
     quantizers_of,
 )
 from lightning_compress.quantization.biases import round_bias_
+from lightning_compress.quantization.compilation import EAGER, RECOMPUTING
 from lightning_compress.quantization.neighbors import norms_behind, quantizers_before
 from lightning_compress.quantization.observers import Observer
 from lightning_compress.quantization.placement import place_quantizers, reused_modules
@@ -62,7 +63,7 @@ class Calibration:
         self._learning = False
         self._sums: dict[str, tuple[Place, str | None]] = {}  # target -> quantizer before it, normalisation behind it
         self._trace: Trace | None = None
-        self._entered = ExitStack()
+        self._training, self._watching = ExitStack(), ExitStack()
 
     def state_dict(self) -> dict[str, Any]:
         """Which quantizers are of this calibration, the neighbors of its targets, what the optimizer remembers."""
@@ -83,10 +84,15 @@ class Calibration:
         if self._optimizer is not None and state["optimizer"] is not None:
             self._optimizer.load_state_dict(state["optimizer"])
 
+    def open(self) -> None:
+        """Training begins."""
+        if all(parameter.device.type == "cpu" for parameter in self._module.parameters()):
+            self._training.enter_context(RECOMPUTING)
+
     def watch(self) -> None:
         """Watch a first forward pass, up to :meth:`place`; what is compiled runs eagerly meanwhile."""
-        self._entered.enter_context(_EAGER)
-        self._trace = self._entered.enter_context(Trace(self._module, self._range))
+        self._watching.enter_context(EAGER)
+        self._trace = self._watching.enter_context(Trace(self._module, self._range))
 
     def place(self) -> None:
         """The forward pass is over: place the quantizers, with the ranges that it showed.
@@ -94,8 +100,8 @@ class Calibration:
         Raises:
             ValueError: a target was used more than once in one forward pass.
         """
-        trace = self._trace
-        self.close()
+        trace, self._trace = self._trace, None
+        self._watching.close()
         if trace is None:
             return
         reused = sorted(reused_modules(trace).intersection(self._targets))
@@ -119,8 +125,9 @@ class Calibration:
             torch.compiler.reset()  # compiled code does not look for new hooks
 
     def close(self) -> None:
-        """Stop watching."""
-        self._entered.close()
+        """Training is over, or broken off."""
+        self._watching.close()
+        self._training.close()
         self._trace = None
 
     def switch(self, *, enabled: bool, observing: bool) -> None:
@@ -170,27 +177,6 @@ class Calibration:
         if x.numel() == 0:
             return x.new_zeros(()), x.new_zeros(())
         return self._observer(x.detach().float(), self._bits)
-
-
-class _Eager:
-    """What is compiled runs eagerly while anyone watches: of several callbacks the first to begin ends first."""
-
-    def __init__(self) -> None:
-        self._watching = 0
-        self._stance = ExitStack()
-
-    def __enter__(self) -> None:
-        if not self._watching:
-            self._stance.enter_context(torch.compiler.set_stance("force_eager"))
-        self._watching += 1
-
-    def __exit__(self, *exception: object) -> None:
-        self._watching -= 1
-        if not self._watching:
-            self._stance.close()
-
-
-_EAGER = _Eager()
 
 
 def _gradient(bound: Tensor) -> Tensor:

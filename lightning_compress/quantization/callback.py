@@ -147,6 +147,7 @@ class QATCallback(_Quantization):
             self._calibration = Calibration(pl_module, layers, self.activation_bits, self.observer, optimizer)
             if state is not None:
                 self._calibration.load_state_dict(state)
+            self._calibration.open()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self._calibration is None or self._run is None:

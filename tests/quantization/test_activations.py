@@ -204,20 +204,6 @@ def test_a_checkpoint_gives_the_logged_metric(tmp_path, weights_only, range_lr):
     assert plain[0]["val_loss"] != logged
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's compiler looks
-@pytest.mark.parametrize("range_lr", [0.0, 0.05])
-def test_compiled_code_is_quantized(range_lr):
-    eager, compiled = Conv(), Conv()
-    compiled.load_state_dict(eager.state_dict())
-    compiled.net.compile(backend="eager", fullgraph=True)
-    for module in (eager, compiled):
-        fit(module, QATCallback(range_lr=range_lr, every_n_steps=2))
-    for one, other in zip(quantizers_of(eager).values(), quantizers_of(compiled).values(), strict=True):
-        torch.testing.assert_close(one.high, other.high)
-    x = loader().__iter__().__next__()[0]
-    torch.testing.assert_close(compiled.eval()(x), eager.eval()(x))
-
-
 def test_a_second_fit_starts_afresh_and_pruning_holds():
     module = Conv()
     for _ in range(2):
@@ -225,19 +211,6 @@ def test_a_second_fit_starts_afresh_and_pruning_holds():
     zeros = sum(int((p == 0).sum()) for n, p in module.named_parameters() if p.ndim > 1)
     assert zeros >= 0.5 * sum(p.numel() for p in module.parameters() if p.ndim > 1) - 1
     assert len(quantizers_of(module)) == 14
-
-
-def test_several_callbacks_leave_compilation_as_it_was():
-    module, graphs = Classifier(), []
-    first = next(name for name, layer in module.named_modules() if isinstance(layer, nn.Linear))
-    fit(module, QATCallback(include=(first,)), QATCallback(exclude=(first,)))
-
-    def count(graph, example_inputs):
-        graphs.append(graph)
-        return graph.forward
-
-    torch.compile(torch.sin, backend=count)(torch.ones(1))
-    assert len(graphs) == 1
 
 
 @pytest.mark.parametrize("range_lr", [0.0, 0.05])
@@ -284,23 +257,3 @@ def test_every_rank_has_the_same_ranges(range_lr):
     first, second = run_distributed(_ranges, range_lr)
     assert len(first) == 42
     assert first == second
-
-
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's compiler looks
-@pytest.mark.parametrize("range_lr", [0.0, 0.05])
-def test_freezing_the_ranges_compiles_nothing(range_lr):
-    module, graphs = Classifier(), []
-
-    def count(graph, example_inputs):
-        graphs.append(graph)
-        return graph.forward
-
-    frozen = []
-
-    class Count(Save):
-        def on_train_batch_start(self, trainer, module, *args) -> None:
-            frozen.append(len(graphs))
-
-    module.net.compile(backend=count, fullgraph=True)
-    fit(module, QATCallback(range_lr=range_lr, freeze=0.5, every_n_steps=2), Count(None, 0), limit_val_batches=0)
-    assert frozen[8] == frozen[-1] > 0
