@@ -149,7 +149,7 @@ class PruningCallback(WeightCompression):
     def forget_(self, memories: Mapping[str, Tensor]) -> None:
         if not self.regrow:
             for name, memory in memories.items():
-                memory.masked_fill_(self._masks[name] == 0, 0)
+                _mask_(memory, self._masks[name])
 
     def verify(self, weights: Mapping[str, Tensor]) -> None:
         for names in self._groups(weights):
@@ -228,8 +228,11 @@ def _word(mask: Tensor, weight: Tensor) -> Tensor:
     return -mask.to(_WORD[weight.element_size()])
 
 
-def _mask_(weight: Tensor, word: Tensor) -> None:
-    weight.view(word.dtype).bitwise_and_(word)
+def _mask_(tensor: Tensor, word: Tensor) -> None:
+    if tensor.element_size() == word.element_size():
+        tensor.view(word.dtype).bitwise_and_(word)
+    else:  # of an optimizer whose memory has another precision than the weights
+        tensor.masked_fill_(word == 0, 0)
 
 
 def _sparsity(sparsity: float | None, pattern: Pattern) -> float:

@@ -207,9 +207,30 @@ def test_validation_alone_needs_no_fit():
     trainer(callbacks=[PruningCallback()], max_epochs=1, limit_train_batches=2).fit(build(), Batches(), held_out())
 
 
-@pytest.mark.parametrize("options", [{"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}, {"lr": 0.01}])
-def test_the_optimizer_forgets_what_is_pruned(options):
-    module = build(torch.optim.SGD if "momentum" in options else torch.optim.Adam, **options)
+class HalfMemory(torch.optim.Optimizer):
+    def __init__(self, parameters, lr):
+        super().__init__(parameters, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        loss = None if closure is None else torch.enable_grad()(closure)()
+        for group in self.param_groups:
+            for p in group["params"]:
+                memory = self.state[p].setdefault("mean", torch.zeros_like(p, dtype=torch.bfloat16))
+                p.sub_(memory.mul_(0.9).add_(p.grad), alpha=group["lr"])
+        return loss
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "options"),
+    [
+        (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}),
+        (torch.optim.Adam, {"lr": 0.01}),
+        (HalfMemory, {"lr": 0.01}),
+    ],
+)
+def test_the_optimizer_forgets_what_is_pruned(optimizer, options):
+    module = build(optimizer, **options)
     run = fit(module, PruningCallback(0.8, schedule=Linear(0.2, 0.6), every_n_steps=5))
     (optimizer,) = run.optimizers
     for parameter in weights(module).values():
