@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.tables import quiet, show
 from benchmarks.turns import ratio
@@ -40,6 +40,7 @@ _ENDS = ("model.conv.weight", "model.fc.weight")
 _VARIANTS: dict[str, Callable[[], list[Callback]]] = {
     "float": list,
     "W8A8": lambda: [QATCallback(8, 8, schedule=_AT_ONCE)],
+    "W8A8, branches=False": lambda: [QATCallback(8, 8, schedule=_AT_ONCE, branches=False)],
     "W4A8": lambda: [QATCallback(4, 8, scale=scales.mse, schedule=_AT_ONCE)],
     "W2A8": lambda: [QATCallback(2, 8, scale=scales.mse, schedule=_AT_ONCE, every_n_steps=1)],
     "W2A8, first and last layer W8A8": lambda: [
@@ -59,7 +60,7 @@ _VARIANTS: dict[str, Callable[[], list[Callback]]] = {
     "W8A8, ranges learned": lambda: [QATCallback(8, 8, schedule=_AT_ONCE, range_lr=0.03)],
     "binary weights": lambda: [BinarizationCallback(schedule=_AT_ONCE)],
 }
-_PAIR = ("float", "W8A8")
+_SHIPPED = ("float", "W8A8", "W8A8, branches=False")
 _MOST_LOSS = {"W8A8": "0.2", "W4A8": "0.6", "W2A8": "2.0"}
 
 
@@ -70,7 +71,7 @@ def main(seeds: int = 1) -> None:
     data = FashionData(images=20_000)
     _cost(data)
     _runtimes("ResNet-8", data, trained)
-    _runtimes("ResNet-20", data, {name: model for name, (model, _) in _train(20, 0, _PAIR).items()})
+    _runtimes("ResNet-20", data, {name: model for name, (model, _) in _train(20, 0, _SHIPPED).items()})
 
 
 def _accuracy(seeds: int) -> dict[str, FashionClassifier]:
@@ -135,32 +136,41 @@ def _cost(data: FashionData, steps: int = 20, turns: int = 7) -> None:
 def _runtimes(title: str, data: FashionData, trained: dict[str, FashionClassifier]) -> None:
     data.setup("test")
     images, labels = data.test
-    dense, module = trained["float"].eval(), trained["W8A8"].eval()
+    models = {name: trained[name].eval() for name in _SHIPPED}
     folder = Path(tempfile.mkdtemp())
-    files = [export(model, folder / f"{name}.onnx", images[:8]) for name, model in trained.items() if name in _PAIR]
-    frozen, compiled = freeze(dense, images[:64]), torch.compile(copy.deepcopy(dense), dynamic=False)
-    integer = freeze(module, images[:64])
-    pairs = {runtime.name: [runtime.load(path) for path in files] for runtime in (OnnxRuntime(), OpenVINO())}
-    pairs["PyTorch, frozen"] = [_alone(frozen), _alone(integer)]
-    pairs["PyTorch, frozen against torch.compile"] = [_alone(torch.no_grad()(compiled)), _alone(integer)]
-    references = _references(module, images)
+    files = {name: export(model, folder / f"{name}.onnx", images[:8]) for name, model in models.items()}
+    runs: dict[str, dict[str, Run]] = {
+        runtime.name: {name: runtime.load(path) for name, path in files.items()}
+        for runtime in (OnnxRuntime(), OpenVINO())
+    }
+    frozen = runs["PyTorch, frozen"] = {name: _alone(freeze(model, images[:64])) for name, model in models.items()}
+    compiled = torch.no_grad()(torch.compile(copy.deepcopy(models["float"]), dynamic=False))
+    runs["PyTorch, frozen against torch.compile"] = {**frozen, "float": _alone(compiled)}
+    references = _references(models["W8A8"], images)
     rows, others = [], []
-    for name, (one, other) in pairs.items():
-        ratios = [
-            ratio(partial(one, [images[:batch]]), partial(other, [images[:batch]]), turns=30, repeat=64 // batch)
-            for batch in (1, 64)
-        ]
-        codes = torch.cat([other([part])[0] for part in images.split(100)]).argmax(1)
-        same = 100 * (codes == references["PyTorch"]).float().mean().item()
-        accuracy = 100 * (codes == labels).float().mean().item()
-        rows.append([name, *(f"{value:.2f}" for value in (*ratios, same, accuracy))])
-        others.append([name, *(str(int((codes != classes).sum())) for classes in references.values())])
-    header = ["runtime", "int8 / float, batch 1", "batch 64", "same class as PyTorch, %", "accuracy, %"]
+    for name, by_model in runs.items():
+        for kind in _SHIPPED[1:]:
+            ratios = [
+                ratio(
+                    partial(by_model["float"], [images[:batch]]),
+                    partial(by_model[kind], [images[:batch]]),
+                    turns=30,
+                    repeat=64 // batch,
+                )
+                for batch in (1, 64)
+            ]
+            classes = torch.cat([by_model[kind]([part])[0] for part in images.split(100)]).argmax(1)
+            same = 100 * (classes == _classes(models[kind], images)).float().mean().item()
+            accuracy = 100 * (classes == labels).float().mean().item()
+            rows.append([name, kind, *(f"{value:.2f}" for value in (*ratios, same, accuracy))])
+            if kind == "W8A8":
+                others.append([name, *(str(int((classes != found).sum())) for found in references.values())])
+    header = ["runtime", "model", "int8 / float, batch 1", "batch 64", "same class as PyTorch, %", "accuracy, %"]
     show(f"{title}: latency of int8 against float, one thread", header, rows)
-    show(f"{title}: images of 10,000 in another class than ...", ["runtime", *references], others[:-1])
-    operators = OnnxRuntime().operators(files[1])
+    show(f"{title}, W8A8: images of 10,000 in another class than ...", ["runtime", *references], others[:-1])
+    operators = OnnxRuntime().operators(files["W8A8"])
     print(f"fused: {operators.fused}; left in float: {operators.floating or 'none'}")
-    print({path.stem: f"{path.stat().st_size / 1000:.0f} kB" for path in files})
+    print({name: f"{path.stat().st_size / 1000:.0f} kB" for name, path in files.items()})
 
 
 def _references(module: FashionClassifier, images: Tensor) -> dict[str, Tensor]:
@@ -178,10 +188,12 @@ def _references(module: FashionClassifier, images: Tensor) -> dict[str, Tensor]:
         "... and biases": biases,
         "branches not rounded": branches,
     }
-    with torch.no_grad():
-        return {
-            name: torch.cat([model(part) for part in images.split(500)]).argmax(1) for name, model in computed.items()
-        }
+    return {name: _classes(model, images) for name, model in computed.items()}
+
+
+@torch.no_grad()
+def _classes(model: nn.Module, images: Tensor) -> Tensor:
+    return torch.cat([model(part) for part in images.split(500)]).argmax(1)
 
 
 def _alone(run: Callable[..., Any]) -> Run:

@@ -36,6 +36,7 @@ class Calibration:
         targets: names of the layers that shall compute in integers.
         bits: of the activations.
         observer: the range of one batch.
+        branches: whether branches are quantized before they are added up.
         optimizer: trains the ranges of quantizers that round; None to let them follow the observer all the time.
 
     Attributes:
@@ -50,6 +51,7 @@ class Calibration:
         targets: Collection[str],
         bits: int,
         observer: Observer,
+        branches: bool = True,
         optimizer: RangeOptimizer | None = None,
     ) -> None:
         self.quantizers: dict[Place, ActivationQuantizer] = {}
@@ -59,6 +61,7 @@ class Calibration:
         self._targets = tuple(targets)
         self._bits = bits
         self._observer = observer
+        self._branches = branches
         self._optimizer = optimizer
         self._learning = False
         self._sums: dict[str, tuple[Place, str | None]] = {}  # target -> quantizer before it, normalisation behind it
@@ -110,7 +113,7 @@ class Calibration:
                 f"need layers that are used once in a forward pass to quantize activations, got {', '.join(reused)} "
                 "used more often: add them to exclude, or set activation_bits=None"
             )
-        placement = place_quantizers(trace, self._targets)
+        placement = place_quantizers(trace, self._targets, branches=self._branches)
         taken = quantizers_of(self._module)  # by another callback
         free = {place: trace.notes[value] for place, value in placement.places.items() if place not in taken}
         ranges = _mean_over_processes(torch.stack([torch.stack(bounds) for bounds in free.values()])) if free else ()

@@ -57,6 +57,8 @@ class QATCallback(_Quantization):
         range_lr: learning rate of the ranges of activations. At 0 they are running means of what ``observer`` sees.
             Above they start so, and from the schedule's begin on the gradient of every ``every_n_steps``-th step moves
             them, by about this share of their width at most.
+        branches: whether what branches of the network add up is rounded before it is added. ONNX Runtime needs that, to
+            add integers. OpenVINO rounds the sum alone, whatever was trained: for it, set False.
         freeze: share of the run after which the ranges of activations stand still, in [0, 1].
         freeze_norms: share of the run after which the statistics of batch normalisation stand still too, in [0, 1]. A
             network that does not normalise by the batch any more needs a small learning rate: SGD may diverge.
@@ -89,6 +91,7 @@ class QATCallback(_Quantization):
         scale: Scale = scales.absmax,
         observer: Observer = observers.minmax,
         range_lr: float = 0.0,
+        branches: bool = True,
         schedule: Schedule = Step(at=0.2),
         freeze: float = 0.8,
         freeze_norms: float = 1.0,
@@ -107,6 +110,7 @@ class QATCallback(_Quantization):
         self.scale = scale
         self.observer = observer
         self.range_lr = range_lr
+        self.branches = branches
         self.freeze = freeze
         self.freeze_norms = freeze_norms
 
@@ -144,7 +148,9 @@ class QATCallback(_Quantization):
         if self.activation_bits is not None:
             layers = [t.module_name for t in self.targets.values() if isinstance(t.module, INTEGER_LAYERS)]
             optimizer = RangeOptimizer(self.range_lr) if self.range_lr > 0 else None
-            self._calibration = Calibration(pl_module, layers, self.activation_bits, self.observer, optimizer)
+            self._calibration = Calibration(
+                pl_module, layers, self.activation_bits, self.observer, self.branches, optimizer
+            )
             if state is not None:
                 self._calibration.load_state_dict(state)
             self._calibration.open()

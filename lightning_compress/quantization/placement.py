@@ -1,9 +1,10 @@
 """Placement: which tensors to quantize, and which module to hook for each.
 
-Integer kernels fuse an operation when its inputs *and* its output are quantized. Quantized are therefore what enters a
-target layer, what leaves a convolution (behind its normalisation and ReLU) on the way to another target, and sums of
-such tensors. Each is quantized once, where it is produced, so that every reader sees the same integers: by a hook on
-the outermost module that returns it; where no module does, on the input of the outermost modules that take it.
+Quantized is what enters a target layer. A runtime that adds integers fuses an operation when its inputs *and* its
+output are quantized: for it, branches are too, which is what leaves a convolution (behind its normalisation and ReLU)
+on the way to another target, and sums of such tensors. Each tensor is quantized once, where it is produced, so that
+every reader sees the same integers: by a hook on the outermost module that returns it; where no module does, on the
+input of the outermost modules that take it.
 """
 
 from __future__ import annotations
@@ -42,12 +43,13 @@ class Placement:
     missed: tuple[str, ...]
 
 
-def place_quantizers(trace: Trace, targets: Collection[str]) -> Placement:
+def place_quantizers(trace: Trace, targets: Collection[str], *, branches: bool = True) -> Placement:
     """Choose the places for the traced forward pass.
 
     Args:
         trace: of the model.
         targets: names of the layers that shall compute in integers.
+        branches: whether branches are quantized before they are added up, and not their sums alone.
     """
     readers = {
         name: operation
@@ -63,7 +65,7 @@ def place_quantizers(trace: Trace, targets: Collection[str]) -> Placement:
         if call.module in once | set(targets):
             takers[call.input].add(call.module)
     places: dict[Place, int] = {}
-    for value in graph.points(list(readers.values())):
+    for value in graph.points(list(readers.values()), branches):
         if outputs.get(value):  # the last to return it is the outermost; the model as a whole has no name
             places[Place(outputs[value], "output")] = value
             continue
@@ -105,10 +107,12 @@ class _Graph:
             for value in operation.inputs:
                 self._consumers[value].append(operation)
 
-    def points(self, readers: list[Operation]) -> list[int]:
+    def points(self, readers: list[Operation], branches: bool) -> list[int]:
         """The values to quantize, in the order of their computation."""
-        reaching = self._reaching(readers)
         points = {self.source(operation.inputs[0]) for operation in readers}
+        if not branches:
+            return sorted(points)
+        reaching = self._reaching(readers)
         convolved = [self._fused(operation) for operation in readers if operation.name != "linear"]
         points.update(value for value in convolved if value in reaching)
         for operation in self._operations:

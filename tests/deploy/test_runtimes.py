@@ -49,6 +49,18 @@ def test_layers_are_counted(runtime, files):
     assert (floats.layers, len(floats.floating)) == (0, 10)
 
 
+@pytest.mark.filterwarnings("ignore:ONNX Runtime computes 5 layers of branches.onnx in float")
+def test_without_rounded_branches_openvino_computes_what_was_validated(tmp_path):
+    module = Conv()
+    fit(module, QATCallback(branches=False))
+    path = export(module.eval(), tmp_path / "branches.onnx", IMAGES[:4])
+    with torch.no_grad():
+        expected = module(IMAGES)
+    for runtime in (OnnxRuntime(), OpenVINO()):
+        torch.testing.assert_close(runtime.load(path)([IMAGES])[0], expected, rtol=1e-5, atol=1e-5)
+    assert OpenVINO().operators(path).layers == 10
+
+
 def test_what_is_installed_is_found(monkeypatch):
     assert [runtime.name for runtime in installed_runtimes()] == ["ONNX Runtime", "OpenVINO"]
     monkeypatch.setattr("lightning_compress.deploy.runtimes.find_spec", lambda name: name == "openvino" or None)

@@ -20,11 +20,11 @@ from tests.quantization.models import Batches, Classifier, Conv, ResNet, fit, lo
 from tests.quantization.test_callback import Save
 
 
-def places(net: nn.Module, *shape: int) -> set[tuple[str, str]]:
+def places(net: nn.Module, *shape: int, branches: bool = True) -> set[tuple[str, str]]:
     layers = [name for name, module in net.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     with Trace(net) as trace:
         net(torch.randn(2, *shape))
-    placement = place_quantizers(trace, layers)
+    placement = place_quantizers(trace, layers, branches=branches)
     assert not placement.missed
     return {(place.module, place.side) for place in placement.places}
 
@@ -73,6 +73,19 @@ def test_a_residual_network_is_quantized_where_tensors_are_produced():
         ("blocks.2.bn2", "output"),
         ("blocks.2.shortcut", "output"),
         ("blocks", "output"),
+        ("fc", "input"),
+    }
+
+
+def test_without_branches_only_what_enters_a_layer_is_quantized():
+    assert places(ResNet(), 1, 8, 8, branches=False) == {
+        ("stem", "input"),
+        ("stem", "output"),
+        ("blocks.0.relu", "output"),
+        ("blocks.0", "output"),
+        ("blocks.1.relu", "output"),
+        ("blocks.1", "output"),
+        ("blocks.2.relu", "output"),
         ("fc", "input"),
     }
 
