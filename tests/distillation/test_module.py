@@ -383,6 +383,13 @@ def test_one_module_has_one_teacher() -> None:
     trainer(max_steps=1).fit(module, loader(), loader())
 
 
+def test_a_student_that_is_compiled_as_a_whole_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"got one that was set on the instance, as torch\.compile\(module\) does"):
+        trainer(callbacks=[DistillationCallback(teacher())]).fit(
+            torch.compile(Student(), backend="eager"), loader(), loader()
+        )
+
+
 def test_a_student_with_a_student_is_refused() -> None:
     outer = Student()
     outer.student = nn.Linear(1, 1)
