@@ -199,8 +199,10 @@ class LatentWeights:
                     "resume with the include and exclude patterns that the checkpoint was written with"
                 )
             self._latents[name] = shard(latent.to(parameter.device, parameter.dtype), parameter).clone()
-        self._still.update(name for name in latents if self._stands(name))
+        # A checkpoint that was written after fit holds none: there the weights are their own latents.
+        self._take([name for name in self._active(self._parameters) if name not in self._latents])
         self._forget_idle()
+        self._still.update(name for name in self._latents if self._stands(name))
 
     def save(self) -> dict[str, Tensor]:
         """Name -> unsharded latent, as ``load`` takes them. Sharded latents are gathered: call it on every rank."""

@@ -90,14 +90,16 @@ class CompressionRun:
         self._latents = LatentWeights(self._parameters, self._ordered)
         callbacks = self._trainer.callbacks  # type: ignore[attr-defined]
         self.average = Average(callbacks, self._module, self._targets, self._latents)
-        gate = MonitorGate(callbacks, closed=lambda: not self.reached)
-        self._release.append(gate.release)
+        self._gate = MonitorGate(callbacks, closed=lambda: not self.reached)
+        self._release.append(self._gate.release)
 
     def start(self) -> None:
         """Weights, step, methods and optimizers are restored: take up the latents, hook the optimizers, project."""
         self._length = _length(self._trainer)
         for optimizer in self._trainer.optimizers:
             self._follow(optimizer)
+        if not self.reached:
+            self._gate.forget()
         self._step = self._trainer.global_step
         if _LATENTS in self._loaded:
             self._latents.load(self._loaded[_LATENTS])
