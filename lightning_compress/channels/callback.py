@@ -85,6 +85,7 @@ class ChannelPruningCallback(WeightCompression):
 
     rank: ClassVar[int] = PRUNE
     _reduction: Reduction
+    _share: float | None = None  # of the budget, once it is known
 
     def __init__(
         self,
@@ -170,6 +171,7 @@ class ChannelPruningCallback(WeightCompression):
         prices = {"macs": plan.prices, "parameters": dict.fromkeys(sizes, 1.0)}
         costs = Costs(sizes, structures.dense_sizes(module), prices)
         share = self._share_to_keep(eager, example, groups, costs)
+        self._share = share
         self._reduction = Reduction(self.budget, share, groups, costs, self.round_to)
         if self._reduction.is_met:
             self._reduction = replace(self._reduction, groups=())
@@ -187,7 +189,7 @@ class ChannelPruningCallback(WeightCompression):
             return 1 - self.budget.amount
         if self.budget.name != "latency":
             return self.budget.amount
-        if self._loaded is not None:  # what an interrupted run has measured
+        if self._loaded is not None and self._loaded["share"] is not None:  # what an interrupted run has measured
             return float(self._loaded["share"])
         weights = {name: parameter.detach() for name, parameter in module.named_parameters()}
         scores = {group.name: criteria.magnitude(members(group, weights, {})) for group in groups}
@@ -260,7 +262,7 @@ class ChannelPruningCallback(WeightCompression):
         return {**super().report(), **self.metrics()}
 
     def state_dict(self) -> dict[str, Any]:
-        mine = {"removed": self._removed, "evidence": self._evidence, "share": self._reduction.share}
+        mine = {"removed": self._removed, "evidence": self._evidence, "share": self._share}
         return {**super().state_dict(), **mine}
 
     def restore(self) -> None:

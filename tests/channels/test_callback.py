@@ -1,6 +1,7 @@
 import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
+from lightning.pytorch.tuner import Tuner
 from torch.nn import functional as F
 
 from lightning_compress.channels import ChannelPruningCallback, criteria
@@ -391,3 +392,20 @@ def test_a_module_that_is_compiled_as_a_whole():
         trainer(callback()).fit(given, data())
     assert whole.net.conv1.weight.shape == plain.net.conv1.weight.shape
     assert all(torch.equal(value, whole.state_dict()[name]) for name, value in plain.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore:The .train_dataloader. does not have many workers")
+@pytest.mark.parametrize("budget", [{"macs": 0.5}, {"latency": 0.9, "round_to": 1}])
+def test_a_learning_rate_is_found_before(budget):
+    class Tunable(Module):
+        lr = 0.05
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), self.lr)
+
+    module, pruning = Tunable(), callback(**budget)
+    run = trainer(pruning)
+    Tuner(run).lr_find(module, data(), num_training=3, update_attr=False)
+    run.fit(module, data())
+    assert pruning.strength == 1.0
+    assert pruning.metrics()["macs"] < 1
