@@ -44,6 +44,7 @@ class CompressionRun:
         self.average = Average((), module, {}, self._latents)
         trainer.callbacks = averaging_first(trainer.callbacks)  # type: ignore[attr-defined]
         self._followed: set[Optimizer] = set()
+        self._announced: set[Optimizer] = set()  # about to step, as the Trainer has said
         self._release: list[Callable[[], None]] = []
         self._fresh: list[Method] = []  # updated, and not yet logged
         self._length = 1.0
@@ -111,6 +112,7 @@ class CompressionRun:
     def before_step(self, optimizer: Optimizer) -> None:
         """Gradients are ready: let the methods see them, and give the optimizer its latents."""
         self._follow(optimizer)
+        self._announced.add(optimizer)
         names = self._stepped_by(optimizer)
         scaler = getattr(self._trainer.precision_plugin, "scaler", None)
         if scaler is None and not self._latents.restored.isdisjoint(names):
@@ -195,6 +197,12 @@ class CompressionRun:
             self._release.append(optimizer.register_step_post_hook(self._after_step).remove)
 
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
+        if optimizer not in self._announced and not self._module.automatic_optimization:
+            raise ValueError(
+                f"need steps that the Trainer knows of, got one of {type(optimizer).__name__} itself: step what "
+                "self.optimizers() gives, without use_pl_optimizer=False"
+            )
+        self._announced.discard(optimizer)
         self._latents.compress(self._stepped_by(optimizer))
 
     def _stepped_by(self, optimizer: Optimizer) -> list[str]:

@@ -124,6 +124,15 @@ def test_each_optimizer_exchanges_its_own_latents():
     assert all(seen)
 
 
+def test_an_optimizer_that_steps_past_the_trainer_is_refused():
+    class Raw(Manual):
+        def optimizers(self, use_pl_optimizer=True):
+            return super().optimizers(use_pl_optimizer=False)
+
+    with pytest.raises(ValueError, match=r"got one of AdamW itself: step what self\.optimizers\(\) gives"):
+        fit(build(kind=Raw), Halves())
+
+
 def test_a_step_that_the_scaler_skips():
     class Overflow(Digits):
         def training_step(self, batch, batch_idx):
