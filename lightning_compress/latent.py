@@ -118,6 +118,7 @@ class LatentWeights:
         self.restore(held)
         self._take([name for name in names if name not in self._latents])
         self._project(names, due)
+        self._forget_idle()
 
     @torch.no_grad()
     def catch_up(self) -> None:
@@ -185,7 +186,7 @@ class LatentWeights:
             self.compress(held)
 
     def load(self, latents: Mapping[str, Tensor]) -> None:
-        """Take unsharded ``latents`` of a checkpoint; the parameters keep what they hold.
+        """Take unsharded ``latents`` of a checkpoint, where a projection is active; the parameters keep what they hold.
 
         Raises:
             ValueError: a latent belongs to no parameter here, or has another shape.
@@ -198,7 +199,10 @@ class LatentWeights:
                     "resume with the include and exclude patterns that the checkpoint was written with"
                 )
             self._latents[name] = shard(latent.to(parameter.device, parameter.dtype), parameter).clone()
-        self._still.update(name for name in latents if self._stands(name))
+        # A checkpoint that was written after fit holds none: there the weights are their own latents.
+        self._take([name for name in self._active(self._parameters) if name not in self._latents])
+        self._forget_idle()
+        self._still.update(name for name in self._latents if self._stands(name))
 
     def save(self) -> dict[str, Tensor]:
         """Name -> unsharded latent, as ``load`` takes them. Sharded latents are gathered: call it on every rank."""
@@ -227,6 +231,12 @@ class LatentWeights:
 
     def _active(self, names: Iterable[str]) -> list[str]:
         return [name for name in names if any(name in projection.active for projection in self._projections)]
+
+    def _forget_idle(self) -> None:
+        """Nothing projects them: a method waits to begin, or that of the checkpoint is not here."""
+        for name in self._latents.keys() - self._active(self._latents):
+            del self._latents[name]
+            self._still.discard(name)
 
     def _stands(self, name: str) -> bool:
         return all(projection.still for projection in self._projections if name in projection.active)

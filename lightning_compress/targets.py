@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
+from torch.nn.utils.weight_norm import WeightNorm
 
 __all__ = ["Selection", "Target", "select"]
 
@@ -68,8 +70,8 @@ def select(module: nn.Module, include: Sequence[str] = ("*",), exclude: Sequence
     """Choose the parameters of ``module`` that a weight method compresses.
 
     Candidates are weights with two or more dimensions of linear, convolution, recurrent, attention and embedding
-    layers. Biases and normalisation are always left alone. A parameter of a module of your own is a candidate when
-    a pattern other than ``"*"`` matches it.
+    layers. Biases, normalisation, and what a weight is computed from (parametrizations, weight norm) are always left
+    alone. A parameter of a module of your own is a candidate when a pattern other than ``"*"`` matches it.
 
     Args:
         module: the model.
@@ -138,7 +140,18 @@ def _reason_to_skip(target: Target, include: Sequence[str], exclude: Sequence[st
         return "bias or vector"
     if not target.parameter.is_floating_point():
         return "not floating point"
+    if _is_parametrized(target):
+        return "the weight is computed from it anew in every pass: remove the parametrization first"
     named = _matches(target, [pattern for pattern in include if pattern != "*"])
     if not isinstance(target.module, _LAYERS) and not named:
         return "of a module of your own: name it in include"
     return ""
+
+
+def _is_parametrized(target: Target) -> bool:
+    """Whether what the layer computes with is another tensor, which zeros and grids of this one do not reach."""
+    key = target.name.rpartition(".")[2]
+    norms = [hook.name for hook in target.module._forward_pre_hooks.values() if isinstance(hook, WeightNorm)]
+    return isinstance(target.module, ParametrizationList) or key in {
+        f"{name}_{part}" for name in norms for part in "gv"
+    }

@@ -279,6 +279,20 @@ def test_resume_after_sigkill(tmp_path):
     assert same(resumed, module)
 
 
+@resumes
+@every_case
+def test_a_finished_run_can_be_resumed_and_trained_on(case, tmp_path):
+    module = build()
+    fit(module, *case.callbacks()).save_checkpoint(tmp_path / "end.ckpt")
+    resumed, callbacks = build(), case.callbacks()
+    fit(resumed, *callbacks, ckpt_path=tmp_path / "end.ckpt")
+    assert same(resumed, module)
+    assert all(callback.strength == 1.0 for callback in callbacks)
+    fit(resumed, *case.callbacks(), ckpt_path=tmp_path / "end.ckpt", max_epochs=4)
+    case.check(resumed)
+    assert not same(resumed, module)
+
+
 @every_case
 def test_an_exception_leaves_compressed_weights_and_can_be_resumed(case, tmp_path):
     class Break(L.Callback):
@@ -363,6 +377,29 @@ def test_monitors_wait_for_the_compression(case, tmp_path):
     case.check(loaded(best.best_model_path))
     assert "check_monitor_top_k" not in vars(best)
     assert "on_validation_end" not in vars(stopping)
+
+
+@resumes
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_monitors_forget_the_dense_run_that_is_resumed(tmp_path):
+    class Scored(Digits):
+        """The dense epochs are the best."""
+
+        def on_train_epoch_end(self):
+            self.log("score", -float(self.current_epoch))
+
+    def monitors():
+        best = ModelCheckpoint(tmp_path, "{step}", monitor="score", mode="max", save_last=True)
+        return best, EarlyStopping("score", mode="max", patience=2, check_on_train_epoch_end=True)
+
+    fit(build(kind=Scored), *monitors(), enable_checkpointing=True, max_epochs=2)
+    best, stopping = monitors()
+    module = build(kind=Scored)
+    path, pruning = tmp_path / "last.ckpt", PruningCallback(0.9, schedule=Linear(0.4, 0.6))
+    fit(module, best, stopping, pruning, enable_checkpointing=True, max_epochs=6, ckpt_path=path)
+    CASES["pruning"].check(loaded(best.best_model_path))
+    assert best.best_model_path == str(tmp_path / "step=48.ckpt")
+    assert stopping.stopped_epoch == 5  # two epochs after the first that counts
 
 
 def test_the_last_checkpoint_is_kept_while_the_best_is_not_yet_picked(tmp_path):

@@ -143,3 +143,25 @@ def test_latents_of_another_model_are_refused(parameters):
         weights.load({"c": torch.zeros(2)})
     with pytest.raises(ValueError, match=r"got 'a' of shape \(3,\)"):
         weights.load({"a": torch.zeros(3)})
+
+
+def test_a_projection_that_waits_leaves_no_latent(parameters):
+    class Waiting(Round):
+        def update(self, weights):
+            self.active = set()
+
+        def project_(self, weights):
+            pass
+
+    waiting = Waiting("ab")
+    weights = LatentWeights(parameters, [waiting])
+    weights.renew([waiting])
+    assert parameters["a"].tolist() == pytest.approx([0.3, -2.6])
+    assert not weights.latents
+    weights.restore("ab")
+    with torch.no_grad():
+        parameters["a"].add_(1.0)
+    weights.compress("ab")
+    weights.restore("ab")
+    assert parameters["a"].tolist() == pytest.approx([1.3, -1.6])
+    assert not weights.restored

@@ -86,3 +86,17 @@ def test_integer_weights_are_left_alone():
     module.weight = nn.Parameter(torch.ones(2, 2, dtype=torch.int8), requires_grad=False)
     with pytest.raises(ValueError, match="not floating point"):
         select(module)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.nn.utils.weight_norm. is deprecated")
+@pytest.mark.parametrize("include", [("*",), ("*", "0.*")])
+@pytest.mark.parametrize(
+    "normed", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm]
+)
+def test_what_a_weight_is_computed_from_is_left_alone(normed, include):
+    """Zeros and grids of it would not be those of the weight."""
+    selection = select(nn.Sequential(normed(nn.Linear(4, 3)), nn.Linear(3, 2)), include)
+    assert [target.name for target in selection] == ["1.weight"]
+    reasons = [reason for name, reason in selection.skipped.items() if "bias" not in name]
+    assert reasons
+    assert all("remove the parametrization first" in reason for reason in reasons)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.compile import to_uncompiled
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
@@ -83,6 +85,7 @@ class ChannelPruningCallback(WeightCompression):
 
     rank: ClassVar[int] = PRUNE
     _reduction: Reduction
+    _share: float | None = None  # of the budget, once it is known
 
     def __init__(
         self,
@@ -155,8 +158,9 @@ class ChannelPruningCallback(WeightCompression):
     def select(self, module: nn.Module) -> Selection:
         allowed = select(module, self.include, self.exclude)
         example = self._example(module)
+        eager = _uncompiled(module)
         with isolate_rng():
-            plan = make_plan(unweighted_copy(module) if is_sharded(module) else module, example)
+            plan = make_plan(unweighted_copy(module) if is_sharded(module) else eager, example)
         left_alone = dict(plan.left_alone)
         for group in plan.groups:
             reasons = {allowed.skipped.get(part.name, "") for part in group.slices if part.role == "out"}
@@ -166,7 +170,8 @@ class ChannelPruningCallback(WeightCompression):
         sizes = sizes_of(module)
         prices = {"macs": plan.prices, "parameters": dict.fromkeys(sizes, 1.0)}
         costs = Costs(sizes, structures.dense_sizes(module), prices)
-        share = self._share_to_keep(module, example, groups, costs)
+        share = self._share_to_keep(eager, example, groups, costs)
+        self._share = share
         self._reduction = Reduction(self.budget, share, groups, costs, self.round_to)
         if self._reduction.is_met:
             self._reduction = replace(self._reduction, groups=())
@@ -184,7 +189,7 @@ class ChannelPruningCallback(WeightCompression):
             return 1 - self.budget.amount
         if self.budget.name != "latency":
             return self.budget.amount
-        if self._loaded is not None:  # what an interrupted run has measured
+        if self._loaded is not None and self._loaded["share"] is not None:  # what an interrupted run has measured
             return float(self._loaded["share"])
         weights = {name: parameter.detach() for name, parameter in module.named_parameters()}
         scores = {group.name: criteria.magnitude(members(group, weights, {})) for group in groups}
@@ -198,6 +203,7 @@ class ChannelPruningCallback(WeightCompression):
         self._gone: Dropped = {}  # the same by parameters
         self._held: Dropped = {}  # the part of it in this rank's shards, on their device
         self._evidence: dict[str, Tensor] = {}  # group -> running mean of scores
+        self._warned: set[str] = set()
 
     def check(self, target: Target) -> None:
         return
@@ -211,15 +217,27 @@ class ChannelPruningCallback(WeightCompression):
         if self.settled or not self._reads_gradient:
             return
         for group in self._groups:
+            if not any(part.role != "in" and part.name in gradients for part in group.slices):
+                continue  # what makes these channels is frozen, or another optimizer steps it
             score = self._score(group, latents, gradients)
             self._evidence.setdefault(group.name, score.clone()).lerp_(score, 1 - self.momentum)
 
     def update(self, weights: Mapping[str, Tensor]) -> None:
-        if self._reads_gradient and not self._evidence:
+        unknown = [group.name for group in self._groups if group.name not in self._evidence]
+        if self._reads_gradient and unknown:
             self.strength = 0.0  # nothing is known yet: wait for the first step
+            self._warn_of_unknown(unknown)
             return
         scores = self._evidence or {group.name: self._score(group, weights, {}) for group in self._groups}
         self._remove(self._reduction.choose(scores, self.strength))
+
+    def _warn_of_unknown(self, names: Sequence[str]) -> None:
+        if self._evidence and not self._warned.issuperset(names):
+            self._warned.update(names)
+            rank_zero_warn(
+                f"{type(self).__name__} waits: its criterion reads gradients, and none has reached {', '.join(names)} "
+                "so far; add what is not trained to exclude, or choose criteria.magnitude"
+            )
 
     def _score(self, group: Group, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Tensor:
         """Scores of whole units: what is sharded is gathered, a group at a time."""
@@ -244,7 +262,7 @@ class ChannelPruningCallback(WeightCompression):
         return {**super().report(), **self.metrics()}
 
     def state_dict(self) -> dict[str, Any]:
-        mine = {"removed": self._removed, "evidence": self._evidence, "share": self._reduction.share}
+        mine = {"removed": self._removed, "evidence": self._evidence, "share": self._share}
         return {**super().state_dict(), **mine}
 
     def restore(self) -> None:
@@ -286,8 +304,16 @@ class ChannelPruningCallback(WeightCompression):
             example = getattr(module, "example_input_array", None)
         if example is None and isinstance(module, LightningModule):
             example = first_examples(module.trainer.fit_loop._data_source.dataloader(), module)
+            example = module.trainer.precision_plugin.convert_input(example)
         device = next(module.parameters()).device
         return tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, example)
+
+
+def _uncompiled(module: nn.Module) -> nn.Module:
+    """A module whose copies run themselves: those of a LightningModule compiled as a whole would run the original."""
+    if not isinstance(module, LightningModule) or module._compiler_ctx is None:
+        return module
+    return to_uncompiled(copy.deepcopy(module))
 
 
 def _obstacle(strategy: Strategy) -> str:

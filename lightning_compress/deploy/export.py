@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_compress.archive import load_archive, save_archive
 from lightning_compress.deploy.checks import check_equal, check_near
-from lightning_compress.deploy.modes import ExampleInput, arguments, device_of, evaluating, on_device
+from lightning_compress.deploy.modes import ExampleInput, arguments, device_of, evaluating, on_device, unwrapped
 from lightning_compress.deploy.onnx import write_onnx
 from lightning_compress.deploy.program import write_package, write_program
 from lightning_compress.deploy.runtimes import OnnxRuntime
@@ -74,7 +74,7 @@ def export(
     >>> export(nn.Linear(4, 2), Path(tempfile.mkdtemp()) / "m.lcz").name
     'm.lcz'
     """
-    path = Path(path)
+    module, path = unwrapped(module), Path(path)
     if compiled and path.suffix != ".pt2":
         raise ValueError(f"need a path that ends in .pt2 for compiled=True, got {str(path)!r}")
     if path.suffix == ".lcz":

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from lightning_compress.deploy.checks import check_equal, check_near, tensors_in
-from lightning_compress.deploy.modes import ExampleInput, arguments, device_of, evaluating, on_device
+from lightning_compress.deploy.modes import ExampleInput, arguments, device_of, evaluating, on_device, unwrapped
 from lightning_compress.quantization.lowering import is_quantized, lower
 
 __all__ = ["freeze"]
@@ -42,6 +42,7 @@ def freeze(module: nn.Module, example_input: ExampleInput) -> Callable[..., Any]
         fast = freeze(module, images)
         logits = fast(images)
     """
+    module = unwrapped(module)
     with evaluating(module):
         example = on_device(example_input, device_of(module))
         args, kwargs = arguments(example)

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ExampleInput", "arguments", "call", "device_of", "evaluating", "on_device"]
+__all__ = ["ExampleInput", "arguments", "call", "device_of", "evaluating", "on_device", "unwrapped"]
 
 ExampleInput: TypeAlias = "Tensor | tuple[Any, ...] | Mapping[str, Any]"
 """What ``forward`` takes: one tensor, a tuple of positional or a mapping of keyword arguments."""
@@ -42,6 +42,12 @@ def arguments(example_input: ExampleInput) -> tuple[tuple[Any, ...], dict[str, A
 def device_of(module: nn.Module) -> torch.device:
     """Where the first parameter is; the CPU if there is none."""
     return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module itself, where ``torch.compile(module)`` is given."""
+    inner = getattr(module, "_orig_mod", module)
+    return inner if isinstance(inner, nn.Module) else module
 
 
 def on_device(example_input: Any, device: torch.device) -> Any:

@@ -72,6 +72,11 @@ class DistillationCallback(Callback):
             raise ValueError(
                 "need one teacher for a module, got two: use DistillationModule or one DistillationCallback"
             )
+        if "training_step" in vars(pl_module):
+            raise ValueError(
+                "need a training_step of the module's class to teach it, got one that was set on the instance, as "
+                "torch.compile(module) does: compile the network in it instead, module.network.compile()"
+            )
         if self._initialize and trainer.global_step == 0:
             initialize_(pl_module, self._objective.network_of_teacher(), self._initialize)
         pl_module.__class__ = taught(type(pl_module), self._objective)

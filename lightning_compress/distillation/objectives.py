@@ -152,7 +152,8 @@ class Objective:
         return {name: part for name, part in parts.items() if part}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a state."""
+        """Take up a state; what is attached begins anew with it (a tuner takes its trial steps back)."""
+        self.detach()
         self._moments, self._regressors = state.get("regressors", {}), {}
         if "teacher" in state:
             self.teacher.load_state_dict(state["teacher"])

@@ -152,7 +152,7 @@ class EMA(Live):
         return EMA(self.decay)  # the average is of one student; a copy follows another
 
     def begin(self, student: nn.Module, network: str, convert: Convert) -> None:
-        self.module = nn.Module()  # of an earlier fit nothing is left
+        self.module, self._step = nn.Module(), 0  # of an earlier fit nothing is left
         self._copy(student, network)
         self._device = None  # the copy is in the run's precision already
         if self._pending:
@@ -174,7 +174,8 @@ class EMA(Live):
             average.copy_(buffer)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"module": self.module.state_dict(), "step": self._step}
+        average = self.module.state_dict()
+        return {"module": average, "step": self._step} if average else {}  # empty before the first fit
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._pending = state

@@ -50,7 +50,7 @@ def mse(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """
     flat = _sample(x)
     low, high = (bound.clone() for bound in torch.aminmax(flat))
-    shares = torch.linspace(0.05, 1.0, 20, device=x.device)
+    shares = torch.linspace(0.05, 1.0, 20, dtype=x.dtype, device=x.device)
     errors = torch.stack([_error(flat, low * share, high * share, bits) for share in shares])
     best = shares[errors.argmin()]
     return low * best, high * best

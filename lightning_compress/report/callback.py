@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.compile import to_uncompiled
 from rich.console import Console
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -130,8 +131,7 @@ class CompressionReport(Callback):
         self._before = profile(pl_module)
         if self._sharded:
             return
-        shared = {id(one): one for one in (trainer, *trainer.callbacks)}  # type: ignore[attr-defined]
-        self._twin = copy.deepcopy(pl_module, shared).cpu()
+        self._twin = _copied(pl_module).cpu()
         if self._example is not None:
             self._before = replace(self._before, macs=count_macs(pl_module, self._example))
 
@@ -212,7 +212,8 @@ class CompressionReport(Callback):
         if self._twin is None:
             self._uncosted = "not measured: sharded" if self._sharded else "not measured: resumed run"
             return None
-        models = [self._twin.to(self._device), module.to(self._device)]
+        eager = module if module._compiler_ctx is None else _copied(module)
+        models = [self._twin.to(self._device), eager.to(self._device)]
         measured = self._tried(lambda example: measure_latencies(models, example))
         module.cpu()
         return (measured[0], measured[1]) if measured else None
@@ -226,6 +227,14 @@ class CompressionReport(Callback):
         except Exception as error:
             self._uncosted = f"needs example_input: {type(error).__name__}: {error}".split("\n")[0]
             return None
+
+
+def _copied(module: LightningModule) -> LightningModule:
+    """A copy that runs itself: that of a module compiled as a whole would run the original, with its weights."""
+    trainer = module.trainer
+    shared = {id(one): one for one in (trainer, *trainer.callbacks)}  # type: ignore[attr-defined]
+    twin = copy.deepcopy(module, shared)
+    return twin if twin._compiler_ctx is None else to_uncompiled(twin)
 
 
 @contextmanager

@@ -122,6 +122,9 @@ class WeightCompression(Method, Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._driven:
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, WeightCompression):
+                    callback.restore()  # of a run that was over when it was resumed, and so was never started
             self._driven.settle()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -1,7 +1,8 @@
 """Monitors: ModelCheckpoint and EarlyStopping wait until the model is as compressed as was asked.
 
 While a schedule still ramps, an early model looks best because it is nearly dense. A monitored ModelCheckpoint
-therefore picks nothing and EarlyStopping counts nothing until the compression is reached. A checkpoint that keeps the
+therefore picks nothing and EarlyStopping counts nothing until the compression is reached, nor counts what they bring
+along from before. A checkpoint that keeps the
 last state (``save_last``) goes on doing so, and checkpoints without a monitor are not touched.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
@@ -37,6 +39,17 @@ class MonitorGate:
             elif isinstance(callback, EarlyStopping):
                 for hook in ("on_train_epoch_end", "on_validation_end"):
                     self._shadow(callback, hook, self._wait(getattr(callback, hook)))
+
+    def forget(self) -> None:
+        """What the monitors have seen and picked before, in a dense run that is resumed, say, does not count."""
+        for callback, _ in self._shadowed:
+            if isinstance(callback, ModelCheckpoint):
+                callback.best_k_models = {}
+                callback.best_model_path = callback.kth_best_model_path = ""
+                callback.best_model_score = None
+            elif isinstance(callback, EarlyStopping):
+                callback.wait_count = 0
+                callback.best_score = torch.tensor(torch.inf if callback.mode == "min" else -torch.inf)
 
     def release(self) -> None:
         """Give every monitor its own methods back."""

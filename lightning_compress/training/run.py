@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -44,7 +43,8 @@ class CompressionRun:
         self._latents = LatentWeights({}, ())
         self.average = Average((), module, {}, self._latents)
         trainer.callbacks = averaging_first(trainer.callbacks)  # type: ignore[attr-defined]
-        self._names: dict[int, list[str]] = {}  # id of an optimizer -> names of the targets that it steps
+        self._followed: set[Optimizer] = set()
+        self._announced: set[Optimizer] = set()  # about to step, as the Trainer has said
         self._release: list[Callable[[], None]] = []
         self._fresh: list[Method] = []  # updated, and not yet logged
         self._length = 1.0
@@ -91,19 +91,16 @@ class CompressionRun:
         self._latents = LatentWeights(self._parameters, self._ordered)
         callbacks = self._trainer.callbacks  # type: ignore[attr-defined]
         self.average = Average(callbacks, self._module, self._targets, self._latents)
-        gate = MonitorGate(callbacks, closed=lambda: not self.reached)
-        self._release.append(gate.release)
+        self._gate = MonitorGate(callbacks, closed=lambda: not self.reached)
+        self._release.append(self._gate.release)
 
     def start(self) -> None:
         """Weights, step, methods and optimizers are restored: take up the latents, hook the optimizers, project."""
         self._length = _length(self._trainer)
-        names = {id(parameter): name for name, parameter in self._parameters.items()}
         for optimizer in self._trainer.optimizers:
-            if isinstance(optimizer, LBFGS):
-                raise _several_gradients(optimizer)
-            mine = [names[id(p)] for group in optimizer.param_groups for p in group["params"] if id(p) in names]
-            self._names[id(optimizer)] = mine
-            self._release.append(optimizer.register_step_post_hook(partial(_after_step, self._latents, mine)).remove)
+            self._follow(optimizer)
+        if not self.reached:
+            self._gate.forget()
         self._step = self._trainer.global_step
         if _LATENTS in self._loaded:
             self._latents.load(self._loaded[_LATENTS])
@@ -114,7 +111,9 @@ class CompressionRun:
 
     def before_step(self, optimizer: Optimizer) -> None:
         """Gradients are ready: let the methods see them, and give the optimizer its latents."""
-        names = self._names[id(optimizer)]
+        self._follow(optimizer)
+        self._announced.add(optimizer)
+        names = self._stepped_by(optimizer)
         scaler = getattr(self._trainer.precision_plugin, "scaler", None)
         if scaler is None and not self._latents.restored.isdisjoint(names):
             raise _several_gradients(optimizer)
@@ -189,6 +188,28 @@ class CompressionRun:
         while self._release:
             self._release.pop()()
 
+    def _follow(self, optimizer: Optimizer) -> None:
+        """Project what the optimizer steps right after it has stepped; also one that comes in the middle of the run."""
+        if isinstance(optimizer, LBFGS):
+            raise _several_gradients(optimizer)
+        if optimizer not in self._followed:
+            self._followed.add(optimizer)
+            self._release.append(optimizer.register_step_post_hook(self._after_step).remove)
+
+    def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
+        if optimizer not in self._announced and not self._module.automatic_optimization:
+            raise ValueError(
+                f"need steps that the Trainer knows of, got one of {type(optimizer).__name__} itself: step what "
+                "self.optimizers() gives, without use_pl_optimizer=False"
+            )
+        self._announced.discard(optimizer)
+        self._latents.compress(self._stepped_by(optimizer))
+
+    def _stepped_by(self, optimizer: Optimizer) -> list[str]:
+        """Names of the targets that an optimizer steps now: what was frozen at first joins it later (finetuning)."""
+        names = {id(parameter): name for name, parameter in self._parameters.items()}
+        return [names[id(p)] for group in optimizer.param_groups for p in group["params"] if id(p) in names]
+
     def _renew(self, first: bool = False) -> None:
         progress, step = self.progress(), self._trainer.global_step
         due = []
@@ -210,7 +231,7 @@ class CompressionRun:
     def _forget(self, methods: Sequence[Method]) -> None:
         """A momentum without gradients would fade into subnormal numbers, and CPUs take twice the time for a step."""
         for optimizer in self._trainer.optimizers:
-            for name in self._names[id(optimizer)]:
+            for name in self._stepped_by(optimizer):
                 parameter = self._parameters[name]
                 memories = [
                     local(memory)
@@ -230,10 +251,6 @@ class CompressionRun:
             for method in done:
                 if method is projection or method.rank == PRUNE:
                     method.verify({name: weight for name, weight in weights.items() if name in method.active})
-
-
-def _after_step(latents: LatentWeights, names: Sequence[str], *_: Any) -> None:
-    latents.compress(names)
 
 
 def _length(trainer: Trainer) -> float:

@@ -1,6 +1,8 @@
 import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
+from lightning.pytorch.tuner import Tuner
+from torch.nn import functional as F
 
 from lightning_compress.channels import ChannelPruningCallback, criteria
 from lightning_compress.pruning import PruningCallback
@@ -328,3 +330,82 @@ def test_every_rank_has_the_same_small_model():
     assert first["net.conv1.weight"].shape != (16, 8, 3, 3)
     for name in first:
         assert (first[name] == second[name]).all(), name
+
+
+class Divided(Module):
+    """The first layer has an optimizer of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        optimizers = self.optimizers()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        self.manual_backward(super().training_step(batch, batch_idx))
+        for optimizer in optimizers:
+            optimizer.step()
+
+    def configure_optimizers(self):
+        first = list(self.net.conv1.parameters())
+        rest = [p for p in self.parameters() if not any(p is one for one in first)]
+        return [torch.optim.SGD(rest, 0.05, momentum=0.9), torch.optim.SGD(first, 0.05, momentum=0.9)]
+
+
+def test_gradients_of_several_optimizers():
+    module = Divided()
+    pruning = callback(criterion=criteria.taylor)
+    trainer(pruning).fit(module, data())
+    assert pruning.metrics()["macs"] <= 0.5
+
+
+@pytest.mark.filterwarnings("ignore:ChannelPruningCallback. the run ended at 100% of its length")
+def test_frozen_channels_are_waited_for_and_said():
+    module = Module()
+    module.net.conv1.requires_grad_(False)
+    module.net.norm1.requires_grad_(False)
+    with pytest.warns(
+        UserWarning, match=r"waits: its criterion reads gradients, and none has reached net\.conv1 so far"
+    ):
+        trainer(callback(criterion=criteria.taylor)).fit(module, data())
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+def test_true_precision(precision):
+    module = Module()
+    pruning = callback()
+    trainer(pruning, precision=precision).fit(module, data())
+    assert module.net.conv1.weight.dtype == {"64-true": torch.float64, "bf16-true": torch.bfloat16}[precision]
+    assert pruning.metrics()["macs"] <= 0.5
+
+
+def test_a_module_that_is_compiled_as_a_whole():
+    class Quiet(Module):
+        def training_step(self, batch, batch_idx):
+            return F.cross_entropy(self(batch[0]), batch[1])
+
+    plain, whole = Quiet(), Quiet()
+    whole.load_state_dict(plain.state_dict())
+    for given in (plain, torch.compile(whole, backend="eager")):
+        torch.manual_seed(0)
+        trainer(callback()).fit(given, data())
+    assert whole.net.conv1.weight.shape == plain.net.conv1.weight.shape
+    assert all(torch.equal(value, whole.state_dict()[name]) for name, value in plain.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore:The .train_dataloader. does not have many workers")
+@pytest.mark.parametrize("budget", [{"macs": 0.5}, {"latency": 0.9, "round_to": 1}])
+def test_a_learning_rate_is_found_before(budget):
+    class Tunable(Module):
+        lr = 0.05
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), self.lr)
+
+    module, pruning = Tunable(), callback(**budget)
+    run = trainer(pruning)
+    Tuner(run).lr_find(module, data(), num_training=3, update_attr=False)
+    run.fit(module, data())
+    assert pruning.strength == 1.0
+    assert pruning.metrics()["macs"] < 1

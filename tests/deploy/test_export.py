@@ -138,3 +138,12 @@ def test_half_precision_has_its_own_tolerance(tmp_path):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 8)).bfloat16()
     export(net, tmp_path / "m.pt2", torch.randn(4, 64).bfloat16())
+
+
+@pytest.mark.parametrize("name", ["m.lcz", "m.onnx", "m.pt2"])
+def test_what_torch_compile_gave_is_written_as_what_it_was_given(name, tmp_path):
+    module = build()
+    plain = export(module, tmp_path / name, IMAGES).read_bytes()
+    export(torch.compile(module, backend="eager"), tmp_path / name, IMAGES)
+    if name.endswith(".lcz"):
+        assert (tmp_path / name).read_bytes() == plain

@@ -212,6 +212,18 @@ def test_fit_twice() -> None:
     assert not torch.equal(first["net.head.weight"], student.net.head.weight)
 
 
+def test_each_fit_has_an_average_of_its_own() -> None:
+    """Nor do the steps of a tuner, which are taken back, count."""
+    used, students = DistillationCallback(EMA(0.5)), [seeded(), seeded(), seeded()]
+    tuned = trainer(callbacks=[used])
+    Tuner(tuned).lr_find(students[0], loader(), loader(), num_training=3, update_attr=False)
+    for student, callback in zip(students, [used, used, DistillationCallback(EMA(0.5))], strict=True):
+        torch.manual_seed(0)
+        trainer(callbacks=[callback]).fit(student, loader(), loader())
+    assert same(students[0], students[2])
+    assert same(students[1], students[2])
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
 def test_precision(precision: Any) -> None:
     student = seeded()
@@ -381,6 +393,13 @@ def test_one_module_has_one_teacher() -> None:
     with pytest.raises(ValueError, match="need one teacher for a module, got two"):
         trainer(callbacks=[DistillationCallback(teacher())]).fit(module, loader(), loader())
     trainer(max_steps=1).fit(module, loader(), loader())
+
+
+def test_a_student_that_is_compiled_as_a_whole_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"got one that was set on the instance, as torch\.compile\(module\) does"):
+        trainer(callbacks=[DistillationCallback(teacher())]).fit(
+            torch.compile(Student(), backend="eager"), loader(), loader()
+        )
 
 
 def test_a_student_with_a_student_is_refused() -> None:

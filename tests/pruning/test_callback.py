@@ -178,6 +178,26 @@ def test_a_dead_layer_is_said():
         fit(module, PruningCallback(0.9, schedule=Constant()), max_epochs=1)
 
 
+@pytest.mark.filterwarnings("ignore:PruningCallback. the run ended at 100% of its length")
+@pytest.mark.parametrize("schedule", [Constant(), SOON])
+@pytest.mark.parametrize("criterion", [criteria.taylor, criteria.wanda])
+def test_what_a_criterion_cannot_score_is_waited_for_and_said(criterion, schedule):
+    class Spare(Digits):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            self.spare = nn.Linear(4, 4)
+
+    dense, module = build(kind=Spare), build(kind=Spare)
+    fit(dense)
+    with pytest.warns(
+        UserWarning, match=r"PruningCallback waits: .* none has reached spare\.weight so far; add what is"
+    ):
+        fit(module, PruningCallback(0.9, criterion, schedule=schedule, every_n_steps=3))
+    assert all(torch.equal(p, q) for p, q in zip(module.parameters(), dense.parameters(), strict=True))
+    fit(module, PruningCallback(0.9, criterion, schedule=schedule, every_n_steps=3, exclude=("spare",)))
+    assert abs(zeros(module, "net.0.weight", "net.3.weight", "net.9.weight", "net.11.weight")[0] - 0.9 * 3592) <= 1
+
+
 def test_the_plan_is_printed(caplog):
     with caplog.at_level(logging.INFO, logger="lightning.pytorch"):
         fit(build(), PruningCallback(0.9, exclude=("net.0",)), max_epochs=1)

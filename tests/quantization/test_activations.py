@@ -235,6 +235,20 @@ def test_mixed_precision_trains(range_lr):
         assert quantizer.scale.isfinite()
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("observer", [observers.minmax, observers.mse, observers.percentile])
+def test_ranges_know_no_default_precision(observer, dtype):
+    """True precision of a Trainer changes the default while the model runs."""
+    x = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    expected = observer(x, 4)
+    torch.set_default_dtype(dtype)
+    try:
+        found = observer(x, 4)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found == expected
+
+
 def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match="need an integer 4 <= activation_bits <= 8, got activation_bits=3"):
         QATCallback(activation_bits=3)

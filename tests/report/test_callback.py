@@ -184,6 +184,24 @@ def test_a_wrong_example_is_refused_before_training(tmp_path):
         fit(build(), CompressionReport(tmp_path, example_input=torch.zeros(1, 3, 8, 8)))
 
 
+def test_the_dense_model_stays_itself_where_the_module_is_compiled_as_a_whole(tmp_path, monkeypatch):
+    class Plain(Digits):
+        def training_step(self, batch, batch_idx):
+            return F.cross_entropy(self(batch[0]), batch[1])
+
+    outputs, image = [], torch.rand(1, 1, 8, 8)
+
+    def measure(modules, example):
+        outputs.extend(module.eval()(image) for module in modules)
+        return [Latency(0.2, 0.1, 2.0, "cpu") for _ in modules]
+
+    monkeypatch.setattr("lightning_compress.report.callback.measure_latencies", measure)
+    module, dense = build(kind=Plain), build(kind=Plain).eval()
+    fit(torch.compile(module, backend="eager"), CompressionReport(tmp_path), pruning())
+    assert torch.equal(outputs[0], dense(image))
+    assert torch.equal(outputs[1], module.eval()(image))
+
+
 def test_any_callback_adds_rows(tmp_path):
     class Told(L.Callback):
         def __init__(self, key):

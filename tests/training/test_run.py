@@ -1,9 +1,11 @@
 """The wiring: optimizers, skipped steps, tied and frozen weights, sharded parameters."""
 
+from itertools import pairwise
+
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import StochasticWeightAveraging
+from lightning.pytorch.callbacks import BaseFinetuning, StochasticWeightAveraging
 from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
@@ -122,6 +124,15 @@ def test_each_optimizer_exchanges_its_own_latents():
     assert all(seen)
 
 
+def test_an_optimizer_that_steps_past_the_trainer_is_refused():
+    class Raw(Manual):
+        def optimizers(self, use_pl_optimizer=True):
+            return super().optimizers(use_pl_optimizer=False)
+
+    with pytest.raises(ValueError, match=r"got one of AdamW itself: step what self\.optimizers\(\) gives"):
+        fit(build(kind=Raw), Halves())
+
+
 def test_a_step_that_the_scaler_skips():
     class Overflow(Digits):
         def training_step(self, batch, batch_idx):
@@ -160,6 +171,47 @@ def test_frozen_weights_are_pruned_too():
     after = module.net[9].weight
     assert int((after == 0).sum()) == round(0.9 * 64 * 32)
     assert torch.equal(after[after != 0], before[after != 0])
+
+
+class Head(Digits):
+    """What is frozen when training begins is given to no optimizer."""
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW([p for p in self.parameters() if p.requires_grad], 3e-3)
+
+
+class Unfreeze(BaseFinetuning):
+    """The convolutions join the optimizer with the second epoch."""
+
+    def freeze_before_training(self, pl_module):
+        self.freeze(pl_module.net[:6], train_bn=False)
+
+    def finetune_function(self, pl_module, epoch, optimizer):
+        if epoch == 1:
+            self.unfreeze_and_add_param_group(pl_module.net[:6], optimizer, initial_denom_lr=1.0, train_bn=False)
+
+
+class Renew(L.Callback):
+    """A new optimizer takes over with the second epoch."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            trainer.strategy.setup_optimizers(trainer)
+
+
+@pytest.mark.parametrize(("kind", "change"), [(Head, Unfreeze()), (Digits, Renew())], ids=["finetuning", "renewed"])
+def test_what_joins_an_optimizer_late_is_compressed_too(kind, change):
+    spy, seen = Spy("net.3.weight"), []
+
+    class Look(L.Callback):
+        def on_validation_start(self, trainer, pl_module):
+            seen.append(all(on_halves(p.detach()) for p in pl_module.parameters() if p.ndim > 1))
+
+    fit(build(kind=kind), Halves(), change, spy, Look())
+    assert seen == [True] * 3
+    assert all(on_halves(weight) for weight in spy.forward)
+    # The optimizer steps latents, not what is rounded: only the very first is both.
+    assert not any(torch.equal(weight, spy.step[0]) or on_halves(weight) for weight in spy.step[13:])
 
 
 def test_weights_built_late_are_found():
@@ -205,6 +257,24 @@ def test_a_dense_checkpoint_can_be_compressed_from_where_it_is(tmp_path):
     fit(module, PruningCallback(0.9, schedule=Linear(0.0, 0.6)), ckpt_path=tmp_path / "dense.ckpt")
     zeros = [(p == 0).sum() for p in module.parameters() if p.ndim > 1]
     assert abs(int(sum(zeros)) - 0.9 * 3592) <= 1
+
+
+def test_a_checkpoint_of_another_method_goes_on_from_its_weights(tmp_path):
+    """Latents that nothing projects any more would take back every step."""
+
+    class Save(L.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.global_step == 6:
+                trainer.save_checkpoint(tmp_path / "pruned.ckpt")
+
+    fit(build(), PruningCallback(0.9, schedule=Constant(), regrow=True), Save(), max_epochs=1)
+    spy, module = Spy("net.9.weight"), build()
+    with pytest.warns(UserWarning, match="callbacks used to create the checkpoint need to be provided"):
+        fit(module, Halves(Linear(0.9, 1.0)), spy, ckpt_path=tmp_path / "pruned.ckpt", max_epochs=2)
+    pruned = torch.load(tmp_path / "pruned.ckpt", weights_only=True)["state_dict"]["net.9.weight"]
+    assert torch.equal(spy.step[0], pruned)
+    moved = [(one - other).abs().max() for one, other in pairwise(spy.step[:12])]
+    assert min(moved) > 1e-4
 
 
 class Sharded(Digits):
