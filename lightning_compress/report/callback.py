@@ -94,6 +94,7 @@ class CompressionReport(Callback):
         self._before: ModelProfile | None = None
         self._twin: nn.Module | None = None
         self._uncosted = "needs example_input"
+        self._untimed = "not measured: resumed run"
         self._metrics_before: dict[str, float] = {}
         self._metrics: dict[str, float] = {}
         self._dense_steps = 0
@@ -130,10 +131,18 @@ class CompressionReport(Callback):
         self._before = profile(pl_module)
         if self._sharded:
             return
-        shared = {id(one): one for one in (trainer, *trainer.callbacks)}  # type: ignore[attr-defined]
-        self._twin = copy.deepcopy(pl_module, shared).cpu()
+        self._twin = self._copy(trainer, pl_module)
         if self._example is not None:
             self._before = replace(self._before, macs=count_macs(pl_module, self._example))
+
+    def _copy(self, trainer: Trainer, module: LightningModule) -> nn.Module | None:
+        """The dense twin, on the CPU; None and the reason noted where the module cannot be copied."""
+        shared = {id(one): one for one in (trainer, *trainer.callbacks)}  # type: ignore[attr-defined]
+        try:
+            return copy.deepcopy(module, shared).cpu()
+        except Exception as error:  # an attribute that is a lock, a generator, a tensor with a graph behind it
+            self._untimed = f"not measured: no copy of the module: {type(error).__name__}: {error}".split("\n")[0]
+            return None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if not self._waiting:
@@ -210,7 +219,7 @@ class CompressionReport(Callback):
     def _latencies(self, module: LightningModule) -> tuple[Latency, Latency] | None:
         """Of the dense twin and the compressed model, where the run was; the strategy has moved both to the CPU."""
         if self._twin is None:
-            self._uncosted = "not measured: sharded" if self._sharded else "not measured: resumed run"
+            self._uncosted = "not measured: sharded" if self._sharded else self._untimed
             return None
         models = [self._twin.to(self._device), module.to(self._device)]
         measured = self._tried(lambda example: measure_latencies(models, example))

@@ -179,6 +179,15 @@ def test_without_an_example_the_rest_is_reported(tmp_path):
     assert "needs example_input: TypeError" in (tmp_path / "report.md").read_text()
 
 
+def test_a_module_that_cannot_be_copied_is_not_timed(tmp_path):
+    module = build()
+    module.kept = module.net[9].weight * 2  # with a graph behind it, as the weight of torch.nn.utils.weight_norm
+    fit(module, CompressionReport(tmp_path), pruning(), max_epochs=2)
+    assert report(tmp_path)["after"]["macs"]["total"] > 0
+    assert report(tmp_path)["latencies"] is None
+    assert "| latency | not measured: no copy of the module: RuntimeError" in (tmp_path / "report.md").read_text()
+
+
 def test_a_wrong_example_is_refused_before_training(tmp_path):
     with pytest.raises(RuntimeError, match="expected input"):
         fit(build(), CompressionReport(tmp_path, example_input=torch.zeros(1, 3, 8, 8)))
