@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from pydoc import locate
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -32,10 +32,17 @@ class CompressionCLI(LightningCLI):
         # What a student saved says nothing of the module around it that the config describes.
         path = self.config.get(str(self.config.get("subcommand")), {}).get("ckpt_path")
         if path and Path(path).is_file():
-            saved = torch.load(path, weights_only=True, map_location="meta").get("hyper_parameters", {})
+            saved = _checkpoint(path).get("hyper_parameters", {})
             if "_class_path" not in saved and self.subclass_mode_model:
                 return
         super()._parse_ckpt_path()
+
+
+def _checkpoint(path: str) -> dict[str, Any]:
+    try:
+        return cast(dict[str, Any], torch.load(path, weights_only=True, map_location="meta"))
+    except Exception as error:  # of many kinds, most of which do not name the file
+        raise ValueError(f"need a checkpoint of the Trainer as ckpt_path, got {path!r}: {error}") from error
 
 
 class _Model(_InstantiatorFn):

@@ -14,12 +14,14 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from rich.console import Console
+from rich.measure import Measurement
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from lightning_compress.deploy import export
 from lightning_compress.deploy.export import FORMATS
 from lightning_compress.deploy.modes import ExampleInput, on_device
+from lightning_compress.deploy.onnx import require_onnx
 from lightning_compress.report.comparisons import Comparison, remarks
 from lightning_compress.report.costs import Latency, count_macs, measure_latencies
 from lightning_compress.report.deployments import Deployment, measure_deployments
@@ -31,6 +33,7 @@ __all__ = ["CompressionReport"]
 
 _Cost = TypeVar("_Cost")
 
+_ANY = 10_000  # columns: more than any table has
 _SAMPLES = 64  # outputs are compared on so many
 
 
@@ -65,6 +68,8 @@ class CompressionReport(Callback):
     Raises:
         ValueError: an unknown format; after ``fit`` and after the report was written, a model that cannot be exported.
         TypeError: ``formats`` is one string.
+        ImportError: when ``fit`` begins, ``.onnx`` without the extra ``onnx``.
+        OSError: when ``fit`` begins, the folder cannot be made.
 
     ======================  ==============================================================================
     ``on_fit_start``        profile the dense model, and keep a copy of it on the CPU to time it in the end
@@ -118,6 +123,8 @@ class CompressionReport(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             self._reset()
+            if ".onnx" in self.formats:
+                require_onnx()  # not after hours of training
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._directory = Path(self.dirpath or trainer.log_dir or trainer.default_root_dir)
@@ -126,6 +133,8 @@ class CompressionReport(Callback):
         self._example = pl_module.example_input_array if self.example_input is None else self.example_input
         self._samples = self._example
         self._waiting = trainer.is_global_zero and not self._sharded  # for the first batch
+        if trainer.is_global_zero:
+            self._directory.mkdir(parents=True, exist_ok=True)  # what cannot be written is to be known before the run
         if self._before is not None or not (trainer.is_global_zero or self._sharded):
             return
         self._before = profile(pl_module)
@@ -180,7 +189,6 @@ class CompressionReport(Callback):
         if not self._sharded:
             after = replace(after, macs=self._tried(lambda example: count_macs(pl_module, example)))
         latencies = self._latencies(pl_module)
-        self._directory.mkdir(parents=True, exist_ok=True)
         failed = self._export(pl_module)
         comparison = Comparison(
             before=self._before,
@@ -262,7 +270,10 @@ def show(comparison: Comparison) -> None:
         print(markdown(comparison))
         return
     for table in tables(comparison):
-        console.print(rich_table(table))
+        drawn = rich_table(table)
+        # What a narrow terminal has no room for is wrapped by the terminal itself.
+        least = Measurement.get(console, console.options.update(width=_ANY), drawn).minimum
+        Console(width=max(console.width, least)).print(drawn)
         if table.title == "Model":
             console.print(*(f"- {remark}" for remark in remarks(comparison)), sep="\n", highlight=False)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.table import Table as RichTable
@@ -41,8 +41,10 @@ def tables(comparison: Comparison) -> list[Table]:
 def rich_table(table: Table) -> RichTable:
     """For ``rich.print``: the first column to the left, numbers to the right."""
     drawn = RichTable(title=table.title, box=box.SIMPLE_HEAD, title_justify="left")
-    for index, head in enumerate(table.heads):
-        drawn.add_column(head, justify="right" if index and table.title != "Methods" else "left")
+    for index, (head, *cells) in enumerate(zip(table.heads, *table.rows, strict=True)):
+        justify: Literal["left", "right"] = "right" if index and table.title != "Methods" else "left"
+        longest = max((len(word) for cell in (head, *cells) for word in cell.split()), default=0)
+        drawn.add_column(head, justify=justify, min_width=longest)  # a number is never cut off
     for row in table.rows:
         drawn.add_row(*row)
     return drawn

@@ -228,6 +228,14 @@ def test_what_this_package_refuses_is_said_without_a_traceback(wrong, said, fold
     assert str(stopped.value.code).startswith(f"lightning-compress: error: {said}")
 
 
+def test_a_file_that_is_no_checkpoint_is_named(folder, monkeypatch):
+    save_archive({"net.0.weight": torch.eye(8)}, folder / "model.lcz")
+    with pytest.raises(SystemExit) as stopped:
+        command(monkeypatch, "lightning-compress test --config config.yaml --ckpt_path model.lcz")
+    said = "lightning-compress: error: need a checkpoint of the Trainer as ckpt_path, got 'model.lcz': "
+    assert str(stopped.value.code).startswith(said)
+
+
 def test_errors_of_other_code_keep_their_traceback(folder, monkeypatch):
     def fit(*_, **__):
         raise ValueError("of the project")

@@ -1,4 +1,5 @@
 import json
+import sys
 
 import lightning as L
 import numpy as np
@@ -191,6 +192,34 @@ def test_a_module_that_cannot_be_copied_is_not_timed(tmp_path):
 def test_a_wrong_example_is_refused_before_training(tmp_path):
     with pytest.raises(RuntimeError, match="expected input"):
         fit(build(), CompressionReport(tmp_path, example_input=torch.zeros(1, 3, 8, 8)))
+
+
+def test_a_missing_extra_is_refused_before_training(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    module = build()
+    before = module.net[9].weight.clone()
+    with pytest.raises(ImportError, match=r"need onnxscript .*lightning-compress\[onnx\]"):
+        fit(module, CompressionReport(tmp_path, formats=[".onnx"]))
+    assert torch.equal(module.net[9].weight, before)
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_training(tmp_path):
+    (tmp_path / "file").touch()
+    module = build()
+    before = module.net[9].weight.clone()
+    with pytest.raises(NotADirectoryError, match="file/run"):
+        fit(module, CompressionReport(tmp_path / "file" / "run"))
+    assert torch.equal(module.net[9].weight, before)
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_narrow_terminal_cuts_no_number_off(columns, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    fit(build(), CompressionReport(tmp_path), pruning(), max_epochs=1)
+    shown = capsys.readouterr().out
+    assert "Layers" in shown
+    assert "…" not in shown
 
 
 def test_any_callback_adds_rows(tmp_path):
