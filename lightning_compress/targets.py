@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.nn.utils.weight_norm import WeightNorm
 
@@ -81,7 +82,7 @@ def select(module: nn.Module, include: Sequence[str] = ("*",), exclude: Sequence
 
     Raises:
         TypeError: ``include`` or ``exclude`` is one string.
-        ValueError: a pattern matches no parameter, or nothing is left to compress.
+        ValueError: a pattern matches no parameter, nothing is left to compress, or a lazy module has no shapes yet.
 
     >>> net = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
     >>> [target.name for target in select(net, exclude=("2",))]
@@ -90,6 +91,12 @@ def select(module: nn.Module, include: Sequence[str] = ("*",), exclude: Sequence
     _check_patterns("include", include)
     _check_patterns("exclude", exclude)
     parameters = _parameters(module)
+    lazy = [target.name for target in parameters if is_lazy(target.parameter)]
+    if lazy:
+        raise ValueError(
+            f"need parameters that have their shapes, got lazy ones: {', '.join(lazy)}; run the module once, on one "
+            "batch, before fit"
+        )
     for argument, patterns in (("include", include), ("exclude", exclude)):
         for pattern in patterns:
             if not any(_matches(target, (pattern,)) for target in parameters):

@@ -71,6 +71,15 @@ def test_a_pattern_without_match_lists_what_there_is(argument):
         select(Custom(), **{argument: ("decoder.*",)})
 
 
+def test_lazy_parameters_are_named():
+    """Without a shape a weight would pass for a bias and be left alone."""
+    module = nn.Sequential(nn.LazyLinear(4), nn.Linear(4, 2))
+    with pytest.raises(ValueError, match=r"got lazy ones: 0\.weight, 0\.bias; run the module once"):
+        select(module)
+    module(torch.zeros(1, 3))
+    assert len(select(module)) == 2
+
+
 def test_nothing_left():
     with pytest.raises(ValueError, match=r"to leave a weight to compress, got none: .*scale \(bias or vector\)"):
         select(Custom(), include=("scale",))

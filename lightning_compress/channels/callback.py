@@ -259,7 +259,8 @@ class ChannelPruningCallback(WeightCompression):
         return {name: costs.share(name, self._gone) for name in dict.fromkeys(("macs", priced))}
 
     def report(self) -> dict[str, object]:
-        return {**super().report(), **self.metrics()}
+        # How many weights were its own says nothing any more once channels are cut out.
+        return {"method": self.describe(), "strength": self.strength, **self.metrics()}
 
     def state_dict(self) -> dict[str, Any]:
         mine = {"removed": self._removed, "evidence": self._evidence, "share": self._share}

@@ -44,13 +44,17 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _run(words: Sequence[str] | None) -> None:
     # Takes seconds to import, and a look into an archive does not need it.
-    from lightning_compress.cli.training import CompressionCLI
+    from lightning_compress.cli.training import CompressionCLI, RunConfig
 
     for name in lightning_compress.__all__:  # a bare name resolves once its class is imported
         getattr(lightning_compress, name)
     try:
         # Given words beside those of the process, Lightning warns of a mistake.
-        CompressionCLI(args=None if words is None else list(words), save_config_kwargs={"overwrite": True})
+        CompressionCLI(
+            args=None if words is None else list(words),
+            save_config_callback=RunConfig,
+            save_config_kwargs={"overwrite": True},
+        )
     except (ImportError, TypeError, ValueError) as error:
         said = _refusal(error)
         if said is None:

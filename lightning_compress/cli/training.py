@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 from pydoc import locate
-from typing import Any
+from typing import Any, cast
 
 import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch.cli import LightningCLI, _InstantiatorFn
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import LightningCLI, SaveConfigCallback, _InstantiatorFn
+from lightning.pytorch.utilities import rank_zero_info
 
-__all__ = ["CompressionCLI"]
+__all__ = ["CompressionCLI", "RunConfig"]
 
+_HEADER = b"# lightning.pytorch=="  # of what LightningCLI saves, in whatever version
 _PLAIN = (bool, int, float, str, type(None))
 
 
@@ -30,10 +32,17 @@ class CompressionCLI(LightningCLI):
         # What a student saved says nothing of the module around it that the config describes.
         path = self.config.get(str(self.config.get("subcommand")), {}).get("ckpt_path")
         if path and Path(path).is_file():
-            saved = torch.load(path, weights_only=True, map_location="meta").get("hyper_parameters", {})
+            saved = _checkpoint(path).get("hyper_parameters", {})
             if "_class_path" not in saved and self.subclass_mode_model:
                 return
         super()._parse_ckpt_path()
+
+
+def _checkpoint(path: str) -> dict[str, Any]:
+    try:
+        return cast(dict[str, Any], torch.load(path, weights_only=True, map_location="meta"))
+    except Exception as error:  # of many kinds, most of which do not name the file
+        raise ValueError(f"need a checkpoint of the Trainer as ckpt_path, got {path!r}: {error}") from error
 
 
 class _Model(_InstantiatorFn):
@@ -53,3 +62,28 @@ class _Model(_InstantiatorFn):
         return locate(config["class_path"]) is class_type and all(
             one == other for one, other in pairs if isinstance(one, _PLAIN) and isinstance(other, _PLAIN)
         )
+
+
+class RunConfig(SaveConfigCallback):
+    """Saves the config of a run beside its log, over that of an earlier run there, and over nothing else.
+
+    Without a logger the place is ``default_root_dir``, by default the working directory, where a ``config.yaml`` may
+    lie that somebody wrote. Arguments are those of SaveConfigCallback.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        path = Path(trainer.log_dir or trainer.default_root_dir, self.config_filename)
+        if trainer.strategy.broadcast(self._is_theirs(path)):
+            self.save_to_log_dir = False
+            rank_zero_info(
+                f"the config of this run is not saved: {path} is what it was read from, or no config that a run has "
+                "saved, and stays as it is; set trainer.default_root_dir or trainer.logger to have it saved elsewhere"
+            )
+        super().setup(trainer, pl_module, stage)
+
+    def _is_theirs(self, path: Path) -> bool:
+        if self.already_saved or not path.is_file():
+            return False
+        if any(path.samefile(str(source)) for source in self.config.get("config") or () if source):
+            return True
+        return not path.read_bytes().startswith(_HEADER)

@@ -68,6 +68,7 @@ def export(
     Raises:
         ValueError: another suffix, no ``example_input`` where one is needed, ``compiled`` for another format, or the
             file does not compute (hold) what the module does.
+        TypeError: ``example_input`` is of another kind; the state dict holds what is no tensor.
         ImportError: ``.onnx`` without the extra ``onnx``.
 
     >>> import tempfile
@@ -111,7 +112,7 @@ def _write_archive(module: nn.Module, path: Path) -> None:
 
 
 def _bytes(tensor: Tensor) -> Tensor:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
 
 
 def _warn_of_float_layers(path: Path) -> None:

@@ -21,22 +21,29 @@ def call(module: nn.Module, example_input: ExampleInput) -> Any:
     >>> call(nn.Identity(), (torch.tensor(2.0),))
     tensor(2.)
     """
-    if isinstance(example_input, Tensor):
-        return module(example_input)
-    if isinstance(example_input, Mapping):
-        return module(**example_input)
-    return module(*example_input)
+    args, kwargs = arguments(example_input)
+    return module(*args, **kwargs)
 
 
 def arguments(example_input: ExampleInput) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The example as positional and keyword arguments.
+    """The example as positional and keyword arguments; a list, as from YAML, is a tuple.
+
+    Raises:
+        TypeError: it is something else.
 
     >>> arguments({"ids": 1})
     ((), {'ids': 1})
     """
     if isinstance(example_input, Tensor):
         return (example_input,), {}
-    return (example_input, {}) if isinstance(example_input, tuple) else ((), dict(example_input))
+    if isinstance(example_input, Mapping):
+        return (), dict(example_input)
+    if isinstance(example_input, tuple | list):
+        return tuple(example_input), {}
+    raise TypeError(
+        "need example_input as a tensor, a tuple of positional or a mapping of keyword arguments, "
+        f"got {type(example_input).__name__}"
+    )
 
 
 def device_of(module: nn.Module) -> torch.device:

@@ -22,10 +22,8 @@ __all__ = ["write_onnx"]
 OPSET = 21
 
 
-def write_onnx(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], path: Path
-) -> Callable[[], list[Tensor]]:
-    """Write the ``.onnx`` file; calling the result runs it in ONNX Runtime on the same arguments.
+def require_onnx() -> None:
+    """Say what is missing to write ``.onnx`` files and run them.
 
     Raises:
         ImportError: the extra ``onnx`` is not installed.
@@ -34,9 +32,21 @@ def write_onnx(
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
-        from onnxscript.ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
     except ImportError as error:
         raise ImportError(f"need {error.name} to write .onnx: pip install 'lightning-compress[onnx]'") from error
+
+
+def write_onnx(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], path: Path
+) -> Callable[[], list[Tensor]]:
+    """Write the ``.onnx`` file; calling the result runs it in ONNX Runtime on the same arguments.
+
+    Raises:
+        ImportError: the extra ``onnx`` is not installed.
+    """
+    require_onnx()
+    from onnxscript.ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
+
     with _silent():
         program = torch.onnx.export(
             trace(with_blocks(module), args, kwargs),

@@ -15,12 +15,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.compile import to_uncompiled
 from rich.console import Console
+from rich.measure import Measurement
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from lightning_compress.deploy import export
 from lightning_compress.deploy.export import FORMATS
 from lightning_compress.deploy.modes import ExampleInput, on_device
+from lightning_compress.deploy.onnx import require_onnx
 from lightning_compress.report.comparisons import Comparison, remarks
 from lightning_compress.report.costs import Latency, count_macs, measure_latencies
 from lightning_compress.report.deployments import Deployment, measure_deployments
@@ -32,6 +34,7 @@ __all__ = ["CompressionReport"]
 
 _Cost = TypeVar("_Cost")
 
+_ANY = 10_000  # columns: more than any table has
 _SAMPLES = 64  # outputs are compared on so many
 
 
@@ -66,6 +69,8 @@ class CompressionReport(Callback):
     Raises:
         ValueError: an unknown format; after ``fit`` and after the report was written, a model that cannot be exported.
         TypeError: ``formats`` is one string.
+        ImportError: when ``fit`` begins, ``.onnx`` without the extra ``onnx``.
+        OSError: when ``fit`` begins, the folder cannot be made.
 
     ======================  ==============================================================================
     ``on_fit_start``        profile the dense model, and keep a copy of it on the CPU to time it in the end
@@ -95,6 +100,7 @@ class CompressionReport(Callback):
         self._before: ModelProfile | None = None
         self._twin: nn.Module | None = None
         self._uncosted = "needs example_input"
+        self._untimed = "not measured: resumed run"
         self._metrics_before: dict[str, float] = {}
         self._metrics: dict[str, float] = {}
         self._dense_steps = 0
@@ -118,6 +124,8 @@ class CompressionReport(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             self._reset()
+            if ".onnx" in self.formats:
+                require_onnx()  # not after hours of training
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._directory = Path(self.dirpath or trainer.log_dir or trainer.default_root_dir)
@@ -126,14 +134,24 @@ class CompressionReport(Callback):
         self._example = pl_module.example_input_array if self.example_input is None else self.example_input
         self._samples = self._example
         self._waiting = trainer.is_global_zero and not self._sharded  # for the first batch
+        if trainer.is_global_zero:
+            self._directory.mkdir(parents=True, exist_ok=True)  # what cannot be written is to be known before the run
         if self._before is not None or not (trainer.is_global_zero or self._sharded):
             return
         self._before = profile(pl_module)
         if self._sharded:
             return
-        self._twin = _copied(pl_module).cpu()
+        self._twin = self._twin_of(pl_module)
         if self._example is not None:
             self._before = replace(self._before, macs=count_macs(pl_module, self._example))
+
+    def _twin_of(self, module: LightningModule) -> nn.Module | None:
+        """The dense twin, on the CPU; None and the reason noted where the module cannot be copied."""
+        try:
+            return _copied(module).cpu()
+        except Exception as error:  # an attribute that is a lock, a generator, a tensor with a graph behind it
+            self._untimed = f"not measured: no copy of the module: {type(error).__name__}: {error}".split("\n")[0]
+            return None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if not self._waiting:
@@ -171,7 +189,6 @@ class CompressionReport(Callback):
         if not self._sharded:
             after = replace(after, macs=self._tried(lambda example: count_macs(pl_module, example)))
         latencies = self._latencies(pl_module)
-        self._directory.mkdir(parents=True, exist_ok=True)
         failed = self._export(pl_module)
         comparison = Comparison(
             before=self._before,
@@ -210,7 +227,7 @@ class CompressionReport(Callback):
     def _latencies(self, module: LightningModule) -> tuple[Latency, Latency] | None:
         """Of the dense twin and the compressed model, where the run was; the strategy has moved both to the CPU."""
         if self._twin is None:
-            self._uncosted = "not measured: sharded" if self._sharded else "not measured: resumed run"
+            self._uncosted = "not measured: sharded" if self._sharded else self._untimed
             return None
         eager = module if module._compiler_ctx is None else _copied(module)
         models = [self._twin.to(self._device), eager.to(self._device)]
@@ -262,7 +279,10 @@ def show(comparison: Comparison) -> None:
         print(markdown(comparison))
         return
     for table in tables(comparison):
-        console.print(rich_table(table))
+        drawn = rich_table(table)
+        # What a narrow terminal has no room for is wrapped by the terminal itself.
+        least = Measurement.get(console, console.options.update(width=_ANY), drawn).minimum
+        Console(width=max(console.width, least)).print(drawn)
         if table.title == "Model":
             console.print(*(f"- {remark}" for remark in remarks(comparison)), sep="\n", highlight=False)
 

@@ -117,12 +117,21 @@ def _layer(name: str, tensor: Tensor, grid: Grid | None) -> LayerProfile:
         name=name,
         shape=tuple(tensor.shape),
         nonzeros=int(tensor.count_nonzero()),
-        distinct=torch.unique(tensor).numel(),
+        distinct=_distinct(tensor),
         state_bytes=tensor.nbytes,
         archive_bytes=archived_bytes({name: tensor}),
         bits=_bits(tensor, grid),
         scales=0 if grid is None else grid.scale.numel(),
     )
+
+
+def _distinct(tensor: Tensor) -> int:
+    values: Tensor
+    if tensor.is_complex():  # torch.unique takes none: the pairs of real numbers are counted
+        values = torch.unique(torch.view_as_real(tensor.resolve_conj()).reshape(-1, 2), dim=0)
+    else:
+        values = torch.unique(tensor)
+    return len(values)
 
 
 def _bits(tensor: Tensor, grid: Grid | None) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.table import Table as RichTable
@@ -40,8 +41,10 @@ def tables(comparison: Comparison) -> list[Table]:
 def rich_table(table: Table) -> RichTable:
     """For ``rich.print``: the first column to the left, numbers to the right."""
     drawn = RichTable(title=table.title, box=box.SIMPLE_HEAD, title_justify="left")
-    for index, head in enumerate(table.heads):
-        drawn.add_column(head, justify="right" if index and table.title != "Methods" else "left")
+    for index, (head, *cells) in enumerate(zip(table.heads, *table.rows, strict=True)):
+        justify: Literal["left", "right"] = "right" if index and table.title != "Methods" else "left"
+        longest = max((len(word) for cell in (head, *cells) for word in cell.split()), default=0)
+        drawn.add_column(head, justify=justify, min_width=longest)  # a number is never cut off
     for row in table.rows:
         drawn.add_row(*row)
     return drawn
@@ -60,13 +63,22 @@ def markdown(comparison: Comparison) -> str:
 
 
 def as_dict(comparison: Comparison) -> dict[str, Any]:
-    """Everything as numbers and text, for ``json.dumps``."""
+    """Everything as numbers and text, for ``json.dumps``; None for NaN and infinities, which JSON does not have."""
     totals = {
         name: {"parameters": model.parameters, "nonzeros": model.nonzeros, "sparsity": model.sparsity}
         for name, model in (("before", comparison.before), ("after", comparison.after))
     }
     became = {stage.name: stage.bytes for stage in stages(comparison.before, comparison.after)}
-    return {**asdict(comparison), "totals": totals, "stages": became, "remarks": remarks(comparison)}
+    whole = {**asdict(comparison), "totals": totals, "stages": became, "remarks": remarks(comparison)}
+    return {name: _finite(value) for name, value in whole.items()}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _sizes(comparison: Comparison) -> list[tuple[str, ...]]:
@@ -182,8 +194,13 @@ def _arrow(before: str, after: str) -> str:
 
 
 def _numbers(before: int, after: int) -> tuple[str, str, str]:
-    ratio = "" if before == after or not after else f"{before / after:.2f}x fewer"
-    return f"{before:,}", f"{after:,}", ratio
+    return f"{before:,}", f"{after:,}", _ratio(before, after)
+
+
+def _ratio(before: int, after: int) -> str:
+    if before == after or not before or not after:
+        return ""
+    return f"{before / after:.2f}x fewer" if after < before else f"{after / before:.2f}x more"
 
 
 def _milliseconds(latency: Latency) -> str:

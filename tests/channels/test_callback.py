@@ -16,6 +16,15 @@ def callback(**settings):
     return ChannelPruningCallback(**{"round_to": 2, "every_n_steps": 2, **settings})
 
 
+def test_the_report_after_the_cut():
+    cutting = callback(macs=0.5)
+    trainer(cutting).fit(Module(), data())
+    told = cutting.report()
+    assert told["strength"] == 1.0
+    assert 0 < told["macs"] <= 0.5
+    assert "weights" not in told  # none are left to mask, which is not what was compressed
+
+
 class TestArguments:
     @pytest.mark.parametrize("macs", [0.0, 1.0, -1])
     def test_macs(self, macs):

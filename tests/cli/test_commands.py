@@ -134,6 +134,30 @@ def test_fit_leaves_the_report_the_archive_and_the_config(folder, monkeypatch):
         command(monkeypatch, f"lightning-compress {verb} --config config.yaml --ckpt_path {run}/checkpoints/last.ckpt")
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+def test_the_config_of_a_run_is_saved_over_that_of_a_run_alone(folder, monkeypatch):
+    """Without a logger it is saved in the working directory, where the user's own configs lie."""
+
+    def fit(config, *words):
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        command(monkeypatch, " ".join(["lightning-compress fit --config", config, "--trainer.logger false", *words]))
+
+    mine = folder / "config.yaml"
+    fit("config.yaml", "--trainer.max_epochs 1")
+    assert mine.read_text() == CONFIG
+    (folder / "other.yaml").write_text(CONFIG)
+    fit("other.yaml")
+    assert mine.read_text() == CONFIG
+
+    mine.unlink()
+    for epochs in (1, 2):
+        fit("other.yaml", f"--trainer.max_epochs {epochs}")
+        assert yaml.safe_load(mine.read_text())["trainer"]["max_epochs"] == epochs
+    saved = mine.read_text()
+    fit("config.yaml", "--trainer.max_epochs 1")
+    assert mine.read_text() == saved
+
+
 def test_print_config_round_trips(folder, monkeypatch, capsys):
     once = printed(monkeypatch, capsys, "lightning-compress fit --config config.yaml --print_config")
     (folder / "printed.yaml").write_text(once)
@@ -202,6 +226,14 @@ def test_what_this_package_refuses_is_said_without_a_traceback(wrong, said, fold
     with pytest.raises(SystemExit) as stopped:
         command(monkeypatch, f"lightning-compress fit --model project.Net --data project.Data {line}")
     assert str(stopped.value.code).startswith(f"lightning-compress: error: {said}")
+
+
+def test_a_file_that_is_no_checkpoint_is_named(folder, monkeypatch):
+    save_archive({"net.0.weight": torch.eye(8)}, folder / "model.lcz")
+    with pytest.raises(SystemExit) as stopped:
+        command(monkeypatch, "lightning-compress test --config config.yaml --ckpt_path model.lcz")
+    said = "lightning-compress: error: need a checkpoint of the Trainer as ckpt_path, got 'model.lcz': "
+    assert str(stopped.value.code).startswith(said)
 
 
 def test_errors_of_other_code_keep_their_traceback(folder, monkeypatch):

@@ -42,6 +42,15 @@ def test_archive_holds_every_bit(tmp_path):
         assert stored[name].numpy().tobytes() == tensor.numpy().tobytes()
 
 
+def test_archive_holds_what_is_conjugate_or_negated_only_when_read(tmp_path):
+    module = nn.Module()
+    module.register_buffer("conjugate", torch.tensor([1 + 2j, 3 - 4j]).conj())
+    module.register_buffer("negated", torch.tensor([1 + 2j, 3 - 4j]).conj().imag)
+    stored = load_archive(export(module, tmp_path / "m.lcz"))
+    assert stored["conjugate"].tolist() == [1 - 2j, 3 + 4j]
+    assert stored["negated"].tolist() == [-2.0, 4.0]
+
+
 def test_onnx_runs_in_onnx_runtime_at_any_batch_size(tmp_path):
     module = build()
     path = export(module, str(tmp_path / "m.onnx"), IMAGES[:1])
@@ -75,7 +84,7 @@ def test_program_runs_at_any_batch_size(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("suffix", "kind"), [(".pt2", tuple), (".onnx", lambda pair: {"one": pair[0], "two": pair[1]})]
+    ("suffix", "kind"), [(".pt2", tuple), (".pt2", list), (".onnx", lambda pair: {"one": pair[0], "two": pair[1]})]
 )
 def test_arguments_and_several_outputs(suffix, kind, tmp_path):
     pair = torch.rand(2, 5, 4).unbind()
@@ -103,6 +112,13 @@ def test_an_unknown_suffix_is_refused(name, tmp_path):
 def test_a_missing_example_is_refused(suffix, tmp_path):
     with pytest.raises(ValueError, match=r"need example_input to write .*, got None: pass export\("):
         export(nn.Linear(2, 2), tmp_path / f"m{suffix}")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+def test_an_example_of_another_kind_is_refused(suffix, tmp_path):
+    with pytest.raises(TypeError, match="need example_input as a tensor, a tuple of .*, got ndarray"):
+        export(nn.Linear(2, 2), tmp_path / f"m{suffix}", np.zeros((3, 2), dtype=np.float32))
     assert not list(tmp_path.iterdir())
 
 

@@ -1,4 +1,5 @@
 import json
+import sys
 
 import lightning as L
 import numpy as np
@@ -179,6 +180,15 @@ def test_without_an_example_the_rest_is_reported(tmp_path):
     assert "needs example_input: TypeError" in (tmp_path / "report.md").read_text()
 
 
+def test_a_module_that_cannot_be_copied_is_not_timed(tmp_path):
+    module = build()
+    module.kept = module.net[9].weight * 2  # with a graph behind it, as the weight of torch.nn.utils.weight_norm
+    fit(module, CompressionReport(tmp_path), pruning(), max_epochs=2)
+    assert report(tmp_path)["after"]["macs"]["total"] > 0
+    assert report(tmp_path)["latencies"] is None
+    assert "| latency | not measured: no copy of the module: RuntimeError" in (tmp_path / "report.md").read_text()
+
+
 def test_a_wrong_example_is_refused_before_training(tmp_path):
     with pytest.raises(RuntimeError, match="expected input"):
         fit(build(), CompressionReport(tmp_path, example_input=torch.zeros(1, 3, 8, 8)))
@@ -200,6 +210,34 @@ def test_the_dense_model_stays_itself_where_the_module_is_compiled_as_a_whole(tm
     fit(torch.compile(module, backend="eager"), CompressionReport(tmp_path), pruning())
     assert torch.equal(outputs[0], dense(image))
     assert torch.equal(outputs[1], module.eval()(image))
+
+
+def test_a_missing_extra_is_refused_before_training(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    module = build()
+    before = module.net[9].weight.clone()
+    with pytest.raises(ImportError, match=r"need onnxscript .*lightning-compress\[onnx\]"):
+        fit(module, CompressionReport(tmp_path, formats=[".onnx"]))
+    assert torch.equal(module.net[9].weight, before)
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_training(tmp_path):
+    (tmp_path / "file").touch()
+    module = build()
+    before = module.net[9].weight.clone()
+    with pytest.raises(NotADirectoryError, match="file/run"):
+        fit(module, CompressionReport(tmp_path / "file" / "run"))
+    assert torch.equal(module.net[9].weight, before)
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_narrow_terminal_cuts_no_number_off(columns, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    fit(build(), CompressionReport(tmp_path), pruning(), max_epochs=1)
+    shown = capsys.readouterr().out
+    assert "Layers" in shown
+    assert "…" not in shown
 
 
 def test_any_callback_adds_rows(tmp_path):

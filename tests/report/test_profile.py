@@ -32,6 +32,15 @@ def test_tensors_against_numpy():
         assert layer.state_bytes == array.nbytes
 
 
+def test_complex_weights_are_weighed():
+    net = nn.Module()
+    net.filter = nn.Parameter(torch.tensor([[1 + 2j, 1 + 3j], [1 + 2j, 0j]]))
+    net.empty = nn.Parameter(torch.empty(0, dtype=torch.complex64))
+    one, none = profile(net).layers
+    assert (one.nonzeros, one.distinct, one.state_bytes) == (3, 3, 32)
+    assert (none.nonzeros, none.distinct, none.state_bytes) == (0, 0, 0)
+
+
 def test_totals_are_those_of_the_files(tmp_path):
     net = model()
     weighed = profile(net)

@@ -28,6 +28,20 @@ def rows(comparison, title="Model"):
     return {row[0]: row[1:] for row in table.rows}
 
 
+def test_what_became_larger_is_called_so():
+    whole = rows(Comparison(PRUNED, replace(DENSE, archive_bytes=1500)))
+    assert whole["non-zero parameters"] == ("30", "210", "7.00x more")
+    assert whole["archive (.lcz), bytes"] == ("750", "1,500", "2.00x more")
+
+
+def test_what_is_not_finite_is_null_in_json():
+    metrics = {"val_loss": float("nan"), "val_snr": float("inf"), "val_acc": 0.5}
+    methods = {"Told": {"values": (float("-inf"), 1.0)}}
+    written = json.dumps(as_dict(Comparison(DENSE, PRUNED, metrics_after=metrics, methods=methods)), allow_nan=False)
+    assert json.loads(written)["metrics_after"] == {"val_loss": None, "val_snr": None, "val_acc": 0.5}
+    assert json.loads(written)["methods"] == {"Told": {"values": [None, 1.0]}}
+
+
 def test_zeros_bytes_macs_and_latency_stand_apart():
     whole = rows(Comparison(DENSE, replace(PRUNED, archive_bytes=150), (SLOW, SLOW)))
     assert whole["parameters"] == ("210", "210", "")
