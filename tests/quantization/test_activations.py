@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from lightning_compress import PruningCallback
+from lightning_compress.deploy import export
 from lightning_compress.loading import load_compressed
 from lightning_compress.quantization import QATCallback, observers
 from lightning_compress.quantization.activations import ActivationQuantizer, Place, quantizers_of
@@ -257,3 +258,33 @@ def test_every_rank_has_the_same_ranges(range_lr):
     first, second = run_distributed(_ranges, range_lr)
     assert len(first) == 42
     assert first == second
+
+
+class Padded(nn.Module):
+    """An encoder that is told what is padded; torch leaves that out in evaluation, if it can, by nested tensors."""
+
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        self.encoder, self.fc = nn.TransformerEncoder(layer, 2), nn.Linear(8, 10)
+
+    def forward(self, x):
+        rows = x.reshape(-1, 8, 8)
+        padded = torch.arange(8) >= 4 + 4 * (rows[:, 0, :1] > 0)
+        return self.fc(self.encoder(rows, src_key_padding_mask=padded).mean(1))
+
+
+def test_an_encoder_of_padded_sequences_is_validated_as_it_is_trained(tmp_path):
+    module = Classifier(Padded())
+    with pytest.warns(UserWarning, match=r"no quantizer reaches the inputs of net.encoder.layers.0.self_attn.out_proj"):
+        run = fit(module, QATCallback())
+    assert run.callback_metrics["val_loss"] > 0
+    x, _ = next(iter(loader()))
+    trained = module.eval()(x).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(module(x), trained)
+    export(module, tmp_path / "m.pt2", x)
+    run.save_checkpoint(tmp_path / "m.ckpt")
+    loaded = load_compressed(Classifier, tmp_path / "m.ckpt", net=Padded()).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(x), trained)
