@@ -72,6 +72,8 @@ class Trace(TorchFunctionMode):
         operations: in the order of their execution.
         calls: in the order of their ends: an inner call comes before the one around it.
         weights: module -> values that its ``weight`` had. FSDP2 lends a module another tensor while it runs.
+        escaped: values read by what is none of the ``operations``: among others in a container that is returned, or by
+            a function that gives several tensors.
         notes: value -> what ``note`` gave.
 
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
@@ -87,6 +89,7 @@ class Trace(TorchFunctionMode):
         self.operations: list[Operation] = []
         self.calls: list[Call] = []
         self.weights: dict[str, set[int]] = defaultdict(set)
+        self.escaped: set[int] = set()
         self.notes: dict[int, Any] = {}
         self._names = {id(submodule): name for name, submodule in module.named_modules()}
         self._note = note
@@ -125,6 +128,8 @@ class Trace(TorchFunctionMode):
                 self._hold(result, inputs[0])
             else:
                 self.operations.append(Operation(name, inputs, self._new(result)))
+        elif any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):  # several tensors, as of `chunk`
+            self.escaped.update(inputs)
         return result
 
     def value(self, tensor: Tensor) -> int:
@@ -170,6 +175,8 @@ class Trace(TorchFunctionMode):
             call = self._open.pop()
             result = self.value(output) if isinstance(output, Tensor) else -1
             self.calls.append(Call(self._names[id(module)], call.input, result, call.outermost))
+            if not self._open and result == -1:
+                self.escaped.update(self.value(leaf) for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
 
     def _see_weights(self, module: nn.Module) -> None:
         for part in module.modules():

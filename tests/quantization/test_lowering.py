@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_compress.deploy.checks import tensors_in
 from lightning_compress.deploy.export import export
 from lightning_compress.deploy.runtimes import OnnxRuntime
 from lightning_compress.quantization import PerGroup, PerTensor, QATCallback, scales
@@ -189,3 +190,38 @@ def test_onnx_runtime_computes_the_exact_reference(trained, tmp_path):
             assert layer.bias is None
     torch.testing.assert_close(biases(x), sums(x), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(logits, sums(x), rtol=1e-6, atol=1e-6)
+
+
+class ReadTwice(nn.Module):
+    """What leaves a convolution is read by its normalisation and by something else."""
+
+    def __init__(self, other):
+        super().__init__()
+        self.conv, self.norm, self.fc = nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 10)
+        self.other = other
+
+    def forward(self, x):
+        raw = self.conv(x)
+        logits = self.fc(torch.relu(self.norm(raw)).mean((2, 3)))
+        return {"logits": logits, "rest": self.other(raw)}
+
+
+@pytest.mark.parametrize(
+    "other", [lambda raw: raw, lambda raw: [raw], lambda raw: raw.chunk(2, 1)[0]], ids=["returned", "listed", "chunk"]
+)
+@torch.no_grad()
+def test_normalisation_is_not_folded_where_something_else_reads_what_it_takes(other):
+    class Returns(Classifier):
+        def training_step(self, batch, batch_idx):
+            return nn.functional.cross_entropy(self(batch[0])["logits"], batch[1])
+
+        validation_step = training_step
+
+    module = Returns(ReadTwice(other))
+    with torch.enable_grad():
+        fit(module, QATCallback())
+    x = images()
+    got, want = lower(module, (x[:2],))(x), module.eval()(x)
+    close(got["logits"], want["logits"])
+    for one, two in zip(tensors_in(got["rest"]), tensors_in(want["rest"]), strict=True):
+        torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
