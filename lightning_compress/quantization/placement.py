@@ -54,6 +54,8 @@ def place_quantizers(trace: Trace, targets: Collection[str]) -> Placement:
         for operation in trace.operations
         for name in targets
         if operation.name in _LAYERS and not trace.weights[name].isdisjoint(operation.inputs)
+        # What runs in a layer is its own, though another layer may have the same weight.
+        if operation.module == name or operation.module not in targets
     }
     graph = _Graph(trace.operations)
     once = {call.module for call in trace.calls} - reused_modules(trace)

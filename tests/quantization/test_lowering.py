@@ -12,9 +12,11 @@ from lightning_compress.deploy.checks import tensors_in
 from lightning_compress.deploy.export import export
 from lightning_compress.deploy.runtimes import OnnxRuntime
 from lightning_compress.quantization import PerGroup, PerTensor, QATCallback, scales
+from lightning_compress.quantization.activations import quantizers_of
 from lightning_compress.quantization.grids import PerChannel
 from lightning_compress.quantization.lowering import QuantizedEmbedding, QuantizedLayer, lower
-from tests.quantization.models import Classifier, Conv, ResNet, fit, loader
+from lightning_compress.sharing import share
+from tests.quantization.models import Classifier, Conv, ResNet, fit, loader, trainer
 
 
 def images(channels: int = 1) -> torch.Tensor:
@@ -225,3 +227,33 @@ def test_normalisation_is_not_folded_where_something_else_reads_what_it_takes(ot
     close(got["logits"], want["logits"])
     for one, two in zip(tensors_in(got["rest"]), tensors_in(want["rest"]), strict=True):
         torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
+
+
+class Tied(nn.Module):
+    """Two linear layers that are one, and a head that is the embedding."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(10, 16)
+        self.first, self.second, self.head = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 10, bias=False)
+        share(self, {"second": "first"})
+        self.head.weight = self.table.weight
+
+    def forward(self, x):
+        rows = self.table((x.flatten(1)[:, :4].abs() * 4).long() % 10).mean(1)
+        return self.head(torch.relu(self.second(torch.relu(self.first(rows)))))
+
+
+def test_tied_layers_compute_in_integers(tmp_path):
+    module = Classifier(Tied())
+    fit(module, QATCallback(), epochs=1).save_checkpoint(tmp_path / "m.ckpt")
+    trainer(QATCallback()).fit(module, loader(), loader(2), ckpt_path=tmp_path / "m.ckpt")
+    inputs = {place.module for place in quantizers_of(module) if place.side == "input"}
+    assert inputs == {"net.first", "net.second", "net.head"}
+    path = export(module.eval(), tmp_path / "m.onnx", images()[:2])
+    operators = OnnxRuntime().operators(path)
+    assert (operators.layers, operators.floating) == (3, ())
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {session.get_inputs()[0].name: images().numpy()})
+    with torch.no_grad():
+        close(torch.from_numpy(logits), module(images()))
