@@ -12,6 +12,7 @@ from lightning_compress.deploy import export
 from lightning_compress.loading import load_compressed
 from lightning_compress.quantization import QATCallback, observers
 from lightning_compress.quantization.activations import ActivationQuantizer, Place, quantizers_of
+from lightning_compress.quantization.lowering import lower
 from lightning_compress.quantization.placement import place_quantizers, reused_modules
 from lightning_compress.quantization.traces import Trace
 from lightning_compress.schedules import Step
@@ -258,6 +259,28 @@ def test_every_rank_has_the_same_ranges(range_lr):
     first, second = run_distributed(_ranges, range_lr)
     assert len(first) == 42
     assert first == second
+
+
+class Reflecting(nn.Module):
+    """The convolution pads what it takes, which no module gives, by itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 3, padding=1, padding_mode="reflect")
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x):
+        return self.fc(torch.relu(self.conv(2 * x)).mean((2, 3)))
+
+
+def test_what_a_convolution_pads_itself_is_quantized_before():
+    assert places(Reflecting(), 1, 8, 8) == {("conv", "input"), ("fc", "input")}
+    module = Classifier(Reflecting())
+    fit(module, QATCallback())
+    x = torch.cat([x for x, _ in loader()])
+    exact = lower(module, (x[:2],), exact=True)
+    with torch.no_grad():
+        torch.testing.assert_close(exact(x), module.eval()(x), rtol=1e-4, atol=1e-4)
 
 
 class Padded(nn.Module):
