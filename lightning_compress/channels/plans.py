@@ -18,6 +18,7 @@ from lightning_compress.channels.surgery import count_down_, cut_
 
 __all__ = ["Plan", "forward", "make_plan"]
 
+_LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 _TOLERANCE = 1e-4  # of the largest output; a group that is wrong is off by far more under random weights
 
 
@@ -64,9 +65,10 @@ def make_plan(module: nn.Module, example: Any) -> Plan:
 
     Raises:
         ImportError: torch-pruning is not installed.
-        ValueError: the model cannot be run on the example.
+        ValueError: the model cannot be run on the example, or the weight of a layer is no parameter.
     """
     model = _random_copy(module)
+    _check_weights(model)
     try:
         with torch.no_grad():
             prices = _prices(model, example)
@@ -78,6 +80,15 @@ def make_plan(module: nn.Module, example: Any) -> Plan:
     groups, left_alone = find_groups(copy.deepcopy(model), partial(_differentiable, example=example))
     good, failed = _tried(model, example, groups)
     return Plan(tuple(good), left_alone | failed, prices)
+
+
+def _check_weights(model: nn.Module) -> None:
+    for name, layer in model.named_modules():
+        if isinstance(layer, _LAYERS) and not isinstance(layer.weight, nn.Parameter):
+            raise ValueError(
+                f"need linear layers and convolutions whose weight is a parameter, got {name!r}, which computes it of "
+                "others, as weight_norm does: call torch.nn.utils.parametrize.remove_parametrizations first"
+            )
 
 
 def _differentiable(module: nn.Module, example: Any) -> list[Tensor]:
@@ -119,11 +130,7 @@ def _prices(model: nn.Module, example: Any) -> dict[str, float]:
         name = names[layer.weight]
         prices[name] = prices.get(name, 0.0) + positions / batch
 
-    handles = [
-        layer.register_forward_hook(note)
-        for layer in model.modules()
-        if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd)
-    ]
+    handles = [layer.register_forward_hook(note) for layer in model.modules() if isinstance(layer, _LAYERS)]
     try:
         forward(model, example)
     finally:
@@ -168,6 +175,20 @@ def _difference(model: nn.Module, example: Any, groups: Sequence[Group]) -> str:
         off = float((a - b).abs().max() / a.abs().max().clamp_min(1e-30)) if a.numel() else 0.0
         if not off <= _TOLERANCE:
             return f"the model's output without them differs from that with zeros in their place by {off:.1e}"
+    stopped = _stopped_in_training(trial, example)
+    if stopped and not _stopped_in_training(model, example):
+        return f"the model does not train without them: {stopped}"
+    return ""
+
+
+def _stopped_in_training(model: nn.Module, example: Any) -> str:
+    """What stops a forward pass in training mode, as in an auxiliary head; empty if nothing does."""
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    try:
+        with torch.random.fork_rng(devices):
+            forward(copy.deepcopy(model).train(), example)
+    except Exception as error:
+        return f"{type(error).__name__}: {str(error).splitlines()[0]}"
     return ""
 
 

@@ -51,9 +51,24 @@ class _BlockLinear(nn.Module):
         self.register_buffer("zero_point", layer.zero_point.to(torch.int8).view(outputs, blocks).t().contiguous())
         self.register_buffer("minus_bias", None if layer.bias is None else -layer.bias)
 
+    @property
+    def weight(self) -> Tensor:
+        """The float weight, outputs first: attention reads that of the projection behind it without calling it."""
+        return self._dequantized().t()
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias."""
+        return None if self.minus_bias is None else -self.minus_bias
+
+    def _dequantized(self) -> Tensor:
+        weight: Tensor = torch.ops.lightning_compress.dequantize_blocks(
+            self.codes, self.scale, self.zero_point, self.size
+        )
+        return weight
+
     def forward(self, x: Tensor) -> Tensor:
-        weight = torch.ops.lightning_compress.dequantize_blocks(self.codes, self.scale, self.zero_point, self.size)
-        product: Tensor = x @ weight
+        product = x @ self._dequantized()
         return product if self.minus_bias is None else product - self.minus_bias
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +27,12 @@ def trace(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> E
         kwargs: its keyword arguments.
     """
     batch = Dim("batch", min=1)
-    shapes = pytree.tree_map(lambda x: {0: batch} if isinstance(x, Tensor) and x.ndim else None, (args, kwargs))
     # A batch of one would be taken for a constant of the model.
     args, kwargs = pytree.tree_map(lambda x: _doubled(x) if isinstance(x, Tensor) and x.ndim else x, (args, kwargs))
-    return torch.export.export(module, args, kwargs, dynamic_shapes=(*shapes[0], *shapes[1].values()))
+    module = _spelled_out(module, kwargs)
+    named = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+    shapes = pytree.tree_map(lambda x: {0: batch} if isinstance(x, Tensor) and x.ndim else None, named)
+    return torch.export.export(module, args, kwargs, dynamic_shapes=shapes)
 
 
 def write_program(
@@ -56,6 +61,25 @@ def write_package(
         return _tensors(output)
 
     return run
+
+
+def _spelled_out(module: nn.Module, kwargs: dict[str, Any]) -> nn.Module:
+    """``module``, its ``forward`` naming what ``**kwargs`` of it take: torch.export frees dimensions by name."""
+    forward = module.forward
+    signature = inspect.signature(forward)
+    named = {name: p for name, p in signature.parameters.items() if p.kind != p.VAR_KEYWORD}
+    if len(named) == len(signature.parameters):
+        return module
+    caught = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in kwargs if name not in named]
+
+    @wraps(forward)
+    def spelled_out(*args: Any, **kwargs: Any) -> Any:
+        return forward(*args, **kwargs)
+
+    spelled_out.__signature__ = signature.replace(parameters=[*named.values(), *caught])  # type: ignore[attr-defined]
+    other = copy.copy(module)  # of the same submodules and parameters
+    other.forward = spelled_out
+    return other
 
 
 def _tensors(output: Any) -> list[Tensor]:

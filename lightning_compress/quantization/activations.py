@@ -133,6 +133,10 @@ def quantizers_of(module: nn.Module) -> dict[Place, ActivationQuantizer]:
 def attach_quantizer(module: nn.Module, place: Place, quantizer: ActivationQuantizer) -> None:
     """Let ``quantizer`` sit at ``place`` in ``module``."""
     guard_hooks()
+    for name, part in module.named_modules():
+        if isinstance(part, nn.TransformerEncoder) and place.module.startswith(f"{name}." if name else ""):
+            # It would leave out what is padded, by nested tensors: nothing rounds these, and no exported file does so.
+            part.use_nested_tensor = False
     holder = module.get_submodule(place.module)
     if place.side == "input":
         holder.register_forward_pre_hook(quantizer.on_input)

@@ -26,6 +26,7 @@ def norms_behind(module: nn.Module, trace: Trace) -> dict[str, str]:
     kinds = {call.module: module.get_submodule(call.module) for call in trace.calls if call.module not in reused}
     layers = {call.output: call.module for call in trace.calls if isinstance(kinds.get(call.module), INTEGER_LAYERS)}
     readers = Counter(value for operation in trace.operations for value in operation.inputs)
+    readers.update(trace.escaped)
     return {
         layers[call.input]: call.module
         for call in trace.calls

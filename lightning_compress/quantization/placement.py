@@ -56,6 +56,8 @@ def place_quantizers(trace: Trace, targets: Collection[str], *, branches: bool =
         for operation in trace.operations
         for name in targets
         if operation.name in _LAYERS and not trace.weights[name].isdisjoint(operation.inputs)
+        # What runs in a layer is its own, though another layer may have the same weight.
+        if operation.module == name or operation.module not in targets
     }
     graph = _Graph(trace.operations)
     once = {call.module for call in trace.calls} - reused_modules(trace)
@@ -70,11 +72,12 @@ def place_quantizers(trace: Trace, targets: Collection[str], *, branches: bool =
             places[Place(outputs[value], "output")] = value
             continue
         for name, operation in readers.items():
-            taken = operation.inputs[0]
-            if graph.source(taken) == value:
-                place = _outermost(name, takers[taken], targets)
+            moves = graph.moves(operation.inputs[0])
+            for moved in moves if moves[-1] == value else ():  # a convolution itself may pad what it takes
+                place = _outermost(name, takers[moved], targets)
                 if place is not None:
-                    places[Place(place, "input")] = taken
+                    places[Place(place, "input")] = moved
+                    break
     reached = {graph.source(value) for value in places.values()}
     missed = [name for name in targets if name not in readers or graph.source(readers[name].inputs[0]) not in reached]
     return Placement(places, tuple(missed))
@@ -124,11 +127,16 @@ class _Graph:
 
     def source(self, value: int) -> int:
         """Where a value was computed that has only been moved since."""
+        return self.moves(value)[-1]
+
+    def moves(self, value: int) -> list[int]:
+        """A value, and what it was before it was moved, back to where it was computed."""
+        moves = [value]
         operation = self._producer.get(value)
         while operation is not None and operation.name in _MOVES:
-            value = operation.inputs[0]
-            operation = self._producer.get(value)
-        return value
+            moves.append(operation.inputs[0])
+            operation = self._producer.get(moves[-1])
+        return moves
 
     def _fused(self, convolution: Operation) -> int:
         """What leaves a convolution that has taken in the normalisation and the ReLU behind it."""

@@ -31,11 +31,13 @@ class Operation:
         name: of the function, ``"conv2d"``.
         inputs: the values that it reads, in the order of its arguments; parameters are values too.
         output: the value that it gives.
+        module: name of the innermost module that computes it.
     """
 
     name: str
     inputs: tuple[int, ...]
     output: int
+    module: str
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Call:
 
 @dataclass
 class _Open:
+    module: str
     input: int
     outermost: int
 
@@ -72,6 +75,8 @@ class Trace(TorchFunctionMode):
         operations: in the order of their execution.
         calls: in the order of their ends: an inner call comes before the one around it.
         weights: module -> values that its ``weight`` had. FSDP2 lends a module another tensor while it runs.
+        escaped: values read by what is none of the ``operations``: among others in a container that is returned, or by
+            a function that gives several tensors.
         notes: value -> what ``note`` gave.
 
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
@@ -87,6 +92,7 @@ class Trace(TorchFunctionMode):
         self.operations: list[Operation] = []
         self.calls: list[Call] = []
         self.weights: dict[str, set[int]] = defaultdict(set)
+        self.escaped: set[int] = set()
         self.notes: dict[int, Any] = {}
         self._names = {id(submodule): name for name, submodule in module.named_modules()}
         self._note = note
@@ -124,7 +130,10 @@ class Trace(TorchFunctionMode):
             if name in _CASTS and result.is_floating_point() and leaves[0].is_floating_point():
                 self._hold(result, inputs[0])
             else:
-                self.operations.append(Operation(name, inputs, self._new(result)))
+                module = self._open[-1].module if self._open else ""
+                self.operations.append(Operation(name, inputs, self._new(result), module))
+        elif any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):  # several tensors, as of `chunk`
+            self.escaped.update(inputs)
         return result
 
     def value(self, tensor: Tensor) -> int:
@@ -162,14 +171,16 @@ class Trace(TorchFunctionMode):
             return
         first = self.value(args[0]) if args and isinstance(args[0], Tensor) else -1
         self._count += 1
-        self._open.append(_Open(first, self._open[0].outermost if self._open else self._count))
+        self._open.append(_Open(self._names[id(module)], first, self._open[0].outermost if self._open else self._count))
 
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
         if id(module) in self._names and self._open:
             self._see_weights(module)  # these hooks come before the module's own, which take lent weights back
             call = self._open.pop()
             result = self.value(output) if isinstance(output, Tensor) else -1
-            self.calls.append(Call(self._names[id(module)], call.input, result, call.outermost))
+            self.calls.append(Call(call.module, call.input, result, call.outermost))
+            if not self._open and result == -1:
+                self.escaped.update(self.value(leaf) for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
 
     def _see_weights(self, module: nn.Module) -> None:
         for part in module.modules():

@@ -22,11 +22,16 @@ _GRIDS = "weight_grids"
 
 
 def grids_of(module: nn.Module) -> dict[str, Grid]:
-    """Name in the state dict -> grid, of the weights in ``module`` that are trained on one."""
+    """Name in the state dict -> grid, of the weights in ``module`` that are trained on one; all names of tied ones."""
+    noted: dict[int, Grid] = {}
+    for holder in module.modules():
+        for key, grid in vars(holder).get(_GRIDS, {}).items():
+            noted.setdefault(id(holder.get_parameter(key)), grid)  # the first holder's is renewed, see Target
     return {
-        f"{name}.{key}" if name else key: grid
+        f"{name}.{key}" if name else key: noted[id(parameter)]
         for name, holder in module.named_modules()
-        for key, grid in vars(holder).get(_GRIDS, {}).items()
+        for key, parameter in holder.named_parameters(recurse=False, remove_duplicate=False)
+        if id(parameter) in noted
     }
 
 

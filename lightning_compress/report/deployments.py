@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from lightning_compress.deploy import export
-from lightning_compress.deploy.checks import tensors_in
+from lightning_compress.deploy.checks import difference, largest, tensors_in
 from lightning_compress.deploy.modes import ExampleInput, call, evaluating
 from lightning_compress.deploy.runtimes import Run, Runtime, installed_runtimes
 from lightning_compress.report.costs import Latency, time_in_turns
@@ -129,4 +129,4 @@ def _agreement(expected: Sequence[Tensor], given: Sequence[Tensor]) -> float | N
 def _difference(expected: Sequence[Tensor], given: Sequence[Tensor]) -> float:
     pairs = [(a.double().flatten(), b.double().flatten()) for a, b in zip(expected, given, strict=True)]
     want, have = (torch.cat(parts) for parts in zip(*pairs, strict=True))
-    return ((want - have).abs().mean() / want.abs().max().clamp(min=torch.finfo(torch.float32).tiny)).item()
+    return difference(want, have).mean().item() / max(largest(want), torch.finfo(torch.float32).tiny)

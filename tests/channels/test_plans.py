@@ -176,3 +176,32 @@ class Transposed(nn.Module):
 def test_layers_of_an_unknown_kind_are_named():
     plan = make_plan(nn.Sequential(nn.Linear(4, 6), Transposed(), nn.Linear(6, 3)), torch.randn(2, 4))
     assert plan.left_alone["1"] == "it is a Transposed: no convolution or linear layer of torch.nn"
+
+
+class Auxiliary(nn.Module):
+    """A second head, in training alone, on the channels of the first convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 16, 3)
+        self.head, self.auxiliary = nn.Linear(16, 10), nn.Linear(8, 10)
+
+    def forward(self, images):
+        x = torch.relu(self.first(images))
+        logits = self.head(torch.relu(self.second(x)).mean((2, 3)))
+        return (logits, self.auxiliary(x.mean((2, 3)))) if self.training else logits
+
+
+def test_channels_that_training_alone_reads_are_left_alone():
+    model, random = Auxiliary(), torch.get_rng_state()
+    plan = make_plan(model, IMAGES)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert units(plan) == {"second": (16, 1)}
+    assert plan.left_alone["first"].startswith("the model does not train without them: RuntimeError: mat1 and mat2 sha")
+
+
+def test_a_weight_that_is_computed_of_others_is_refused():
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Flatten(), nn.Linear(288, 10))
+    torch.nn.utils.parametrizations.weight_norm(model[2])
+    with pytest.raises(ValueError, match="need linear layers and convolutions whose weight is a parameter, got '2'"):
+        make_plan(model, IMAGES)

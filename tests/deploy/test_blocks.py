@@ -65,3 +65,25 @@ def test_activations_of_integers_pass_before_blocks(tmp_path):
         path = export(module.eval(), tmp_path / "m.onnx", IMAGES[:4])
     kinds = [node.op_type for node in onnx.load(path).graph.node]
     assert kinds.count("QuantizeLinear") == 2
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+        self.out = nn.Linear(16, 10)
+
+    def forward(self, images):
+        rows = images.reshape(-1, 4, 16)
+        return self.out(self.attention(rows, rows, rows)[0].mean(1))
+
+
+def test_attention_reads_blocks_of_its_projection(tmp_path):
+    """It takes weight and bias of ``out_proj``, and never calls it."""
+    module = Classifier(Attention())
+    fit(module, QATCallback(4, None, granularity=PerGroup(8)))
+    path = export(module.eval(), tmp_path / "m.onnx", IMAGES[:4])
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {session.get_inputs()[0].name: IMAGES.numpy()})
+    with torch.no_grad():
+        np.testing.assert_allclose(logits, module(IMAGES).numpy(), atol=0.01)

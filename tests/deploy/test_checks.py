@@ -50,3 +50,22 @@ def test_equal_has_a_tolerance():
     check_equal("m", layer, x, [layer(x) + 5e-5])
     with pytest.raises(ValueError, match="need m to compute what the module does within 0.0001, got a difference of"):
         check_equal("m", layer, x, [layer(x) + 1e-3])
+
+
+class Masked(nn.Module):
+    """Scores of what is allowed, minus infinity elsewhere, and which is best and whether it is sure."""
+
+    def forward(self, scores):
+        scores = scores.masked_fill(scores < 0, -torch.inf)
+        return scores, scores.argmax(1), scores.amax(1) > 2
+
+
+@pytest.mark.parametrize("check", [check_equal, check_near])
+@torch.no_grad()
+def test_infinities_integers_and_truths_are_compared(check):
+    scores = torch.tensor([[-1.0, 1.0, 2.0], [3.0, -2.0, 1.0]])
+    got = [torch.tensor([[-torch.inf, 1, 2], [3, -torch.inf, 1]]), torch.tensor([2, 0]), torch.tensor([False, True])]
+    check("m", Masked(), scores, got)
+    for index, wrong in [(0, got[0].nan_to_num(neginf=0.0)), (0, got[0] + 0.5), (1, got[1] + 1), (2, ~got[2])]:
+        with pytest.raises(ValueError, match="need m to compute what"):
+            check("m", Masked(), scores, [*got[:index], wrong, *got[index + 1 :]])

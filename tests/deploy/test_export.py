@@ -26,10 +26,10 @@ class Two(nn.Module):
         return {"sum": self.first(one + two), "difference": self.second(one - two)}
 
 
-def expected(module, *inputs):
+def expected(module, *inputs, **keywords):
     module.eval()
     with torch.no_grad():
-        return module(*inputs)
+        return module(*inputs, **keywords)
 
 
 def test_archive_holds_every_bit(tmp_path):
@@ -89,6 +89,42 @@ def test_program_runs_at_any_batch_size(tmp_path):
 def test_arguments_and_several_outputs(suffix, kind, tmp_path):
     pair = torch.rand(2, 5, 4).unbind()
     assert export(Two(), tmp_path / f"m{suffix}", kind(pair)).stat().st_size > 0
+
+
+class Loose(nn.Module):
+    """Hands on whatever comes, as a LightningModule around another model does."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = Scaled()
+
+    def forward(self, *args, **kwargs):
+        return self.inner(*args, **kwargs)
+
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, one, double=False, two=None):
+        return self.layer(one - (0 if two is None else two)) * (2 if double else 1)
+
+
+@pytest.mark.parametrize("kind", [Scaled, Loose])
+@pytest.mark.parametrize(
+    "order", [("one",), ("two", "one"), ("double", "two", "one"), pytest.param(None, id="positional")]
+)
+def test_arguments_may_come_in_any_form_that_forward_takes(order, kind, tmp_path):
+    module, values = kind(), {"one": torch.rand(5, 4), "two": torch.rand(5, 4), "double": True}
+    example = (values["one"],) if order is None else {name: values[name] for name in order}
+    export(module, tmp_path / "m.onnx", example)
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    tensors = [(name, values[name][:3]) for name in order or ("one",) if name != "double"]
+    feed = {entry.name: tensor.numpy() for entry, (_, tensor) in zip(session.get_inputs(), tensors, strict=True)}
+    want = expected(module, **dict(tensors), **({"double": True} if "double" in (order or ()) else {}))
+    np.testing.assert_allclose(session.run(None, feed)[0], want.numpy(), atol=1e-6)
+    assert "forward" not in vars(module)
 
 
 def test_the_module_is_left_as_it_is(tmp_path):

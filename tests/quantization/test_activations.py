@@ -8,9 +8,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from lightning_compress import PruningCallback
+from lightning_compress.deploy import export
 from lightning_compress.loading import load_compressed
 from lightning_compress.quantization import QATCallback, observers
 from lightning_compress.quantization.activations import ActivationQuantizer, Place, quantizers_of
+from lightning_compress.quantization.lowering import lower
 from lightning_compress.quantization.placement import place_quantizers, reused_modules
 from lightning_compress.quantization.traces import Trace
 from lightning_compress.schedules import Step
@@ -284,3 +286,55 @@ def test_every_rank_has_the_same_ranges(range_lr):
     first, second = run_distributed(_ranges, range_lr)
     assert len(first) == 42
     assert first == second
+
+
+class Reflecting(nn.Module):
+    """The convolution pads what it takes, which no module gives, by itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 3, padding=1, padding_mode="reflect")
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x):
+        return self.fc(torch.relu(self.conv(2 * x)).mean((2, 3)))
+
+
+def test_what_a_convolution_pads_itself_is_quantized_before():
+    assert places(Reflecting(), 1, 8, 8) == {("conv", "input"), ("fc", "input")}
+    module = Classifier(Reflecting())
+    fit(module, QATCallback())
+    x = torch.cat([x for x, _ in loader()])
+    exact = lower(module, (x[:2],), exact=True)
+    with torch.no_grad():
+        torch.testing.assert_close(exact(x), module.eval()(x), rtol=1e-4, atol=1e-4)
+
+
+class Padded(nn.Module):
+    """An encoder that is told what is padded; torch leaves that out in evaluation, if it can, by nested tensors."""
+
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        self.encoder, self.fc = nn.TransformerEncoder(layer, 2), nn.Linear(8, 10)
+
+    def forward(self, x):
+        rows = x.reshape(-1, 8, 8)
+        padded = torch.arange(8) >= 4 + 4 * (rows[:, 0, :1] > 0)
+        return self.fc(self.encoder(rows, src_key_padding_mask=padded).mean(1))
+
+
+def test_an_encoder_of_padded_sequences_is_validated_as_it_is_trained(tmp_path):
+    module = Classifier(Padded())
+    with pytest.warns(UserWarning, match=r"no quantizer reaches the inputs of net.encoder.layers.0.self_attn.out_proj"):
+        run = fit(module, QATCallback())
+    assert run.callback_metrics["val_loss"] > 0
+    x, _ = next(iter(loader()))
+    trained = module.eval()(x).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(module(x), trained)
+    export(module, tmp_path / "m.pt2", x)
+    run.save_checkpoint(tmp_path / "m.ckpt")
+    loaded = load_compressed(Classifier, tmp_path / "m.ckpt", net=Padded()).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(x), trained)
