@@ -92,6 +92,8 @@ def export(
         if not is_quantized(module):
             check_equal(path.name, module, example, write(module, args, kwargs, path)())
             return path
+        if path.suffix == ".onnx":
+            _check_precision(module)
         lowered = lower(module, args, kwargs, integer_bias=path.suffix == ".onnx")
         if compiled:
             pad_single_channels(lowered)
@@ -99,6 +101,15 @@ def export(
         if path.suffix == ".onnx" and quantizers_of(module):
             _warn_of_float_layers(path)
     return path
+
+
+def _check_precision(module: nn.Module) -> None:
+    half = {parameter.dtype for parameter in module.parameters()} & {torch.float16, torch.bfloat16}
+    if half:
+        raise ValueError(
+            f"need a quantized module in float32 to write .onnx, got one in {half.pop()}: train it with "
+            "precision='bf16-mixed' or '32-true', or write .pt2"
+        )
 
 
 def _write_archive(module: nn.Module, path: Path) -> None:

@@ -60,13 +60,9 @@ def lower(
             for these. Floats, which the trained module adds up, round in an order that depends on the machine.
 
     Raises:
-        ValueError: ``module`` was not trained on a grid, or a weight is not on its grid (any more).
+        ValueError: ``module`` was not trained on a grid, a weight is not on its grid (any more), or is a float64.
     """
-    if not is_quantized(module):
-        raise ValueError(
-            "need a module trained with QATCallback, got one without grids: train it, or load its checkpoint with "
-            "load_compressed"
-        )
+    _check_module(module)
     lowered = copy.deepcopy(module).eval()
     quantizers, grids = quantizers_of(lowered), grids_of(lowered)
     detach_quantizers(lowered)
@@ -279,6 +275,19 @@ class QuantizedEmbedding(nn.Module):
 
 def _has_rows(layer: nn.Embedding, grid: Grid) -> bool:
     return len(grid.scale) in (1, layer.num_embeddings)
+
+
+def _check_module(module: nn.Module) -> None:
+    if not is_quantized(module):
+        raise ValueError(
+            "need a module trained with QATCallback, got one without grids: train it, or load its checkpoint with "
+            "load_compressed"
+        )
+    if any(parameter.dtype == torch.float64 for parameter in module.parameters()):
+        raise ValueError(
+            "need a module in float32 or half precision to lower to integers, got one in float64: train it with "
+            "precision='32-true'"
+        )
 
 
 def _check_on_grid(name: str, weight: Tensor, grid: Grid) -> None:

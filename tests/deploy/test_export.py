@@ -10,6 +10,8 @@ from torch import nn
 
 from lightning_compress.archive import load_archive, save_archive
 from lightning_compress.deploy import export
+from lightning_compress.quantization import QATCallback
+from tests.quantization.models import Conv, fit
 from tests.toys import build
 
 IMAGES = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -184,6 +186,21 @@ def test_an_archive_that_holds_something_else_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["lightning_compress.deploy.export"], "save_archive", damage)
     with pytest.raises(ValueError, match="need m.lcz to hold the state dict bit for bit, got another 'weight'"):
         export(nn.Linear(2, 2), Path(tmp_path / "m.lcz"))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "suffix", "error"),
+    [
+        (torch.bfloat16, ".onnx", r"need a quantized module in float32 to write .onnx, got one in torch.bfloat16"),
+        (torch.float64, ".onnx", "need a module in float32 or half precision to lower to integers, got one in float64"),
+        (torch.float64, ".pt2", "need a module in float32 or half precision to lower to integers, got one in float64"),
+    ],
+)
+def test_integers_of_another_precision_are_refused(dtype, suffix, error, tmp_path):
+    module = Conv()
+    fit(module, QATCallback())
+    with pytest.raises(ValueError, match=error):
+        export(module.to(dtype), tmp_path / f"m{suffix}", torch.randn(2, 1, 8, 8, dtype=dtype))
 
 
 def test_half_precision_has_its_own_tolerance(tmp_path):
