@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +12,6 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from lightning.pytorch.utilities.compile import to_uncompiled
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
@@ -33,7 +31,7 @@ from lightning_compress.latent import gather, held
 from lightning_compress.schedules import Cubic, Schedule
 from lightning_compress.targets import Selection, Target, select
 from lightning_compress.training import PRUNE, WeightCompression
-from lightning_compress.training.run import CompressionRun
+from lightning_compress.training.run import CompressionRun, eager
 from lightning_compress.training.structures import carry
 
 __all__ = ["ChannelPruningCallback"]
@@ -158,9 +156,9 @@ class ChannelPruningCallback(WeightCompression):
     def select(self, module: nn.Module) -> Selection:
         allowed = select(module, self.include, self.exclude)
         example = self._example(module)
-        eager = _uncompiled(module)
+        runs = eager(module) if isinstance(module, LightningModule) else module
         with isolate_rng():
-            plan = make_plan(unweighted_copy(module) if is_sharded(module) else eager, example)
+            plan = make_plan(unweighted_copy(module) if is_sharded(module) else runs, example)
         left_alone = dict(plan.left_alone)
         for group in plan.groups:
             reasons = {allowed.skipped.get(part.name, "") for part in group.slices if part.role == "out"}
@@ -170,7 +168,7 @@ class ChannelPruningCallback(WeightCompression):
         sizes = sizes_of(module)
         prices = {"macs": plan.prices, "parameters": dict.fromkeys(sizes, 1.0)}
         costs = Costs(sizes, structures.dense_sizes(module), prices)
-        share = self._share_to_keep(eager, example, groups, costs)
+        share = self._share_to_keep(runs, example, groups, costs)
         self._share = share
         self._reduction = Reduction(self.budget, share, groups, costs, self.round_to)
         if self._reduction.is_met:
@@ -203,7 +201,6 @@ class ChannelPruningCallback(WeightCompression):
         self._gone: Dropped = {}  # the same by parameters
         self._held: Dropped = {}  # the part of it in this rank's shards, on their device
         self._evidence: dict[str, Tensor] = {}  # group -> running mean of scores
-        self._warned: set[str] = set()
 
     def check(self, target: Target) -> None:
         return
@@ -225,19 +222,10 @@ class ChannelPruningCallback(WeightCompression):
     def update(self, weights: Mapping[str, Tensor]) -> None:
         unknown = [group.name for group in self._groups if group.name not in self._evidence]
         if self._reads_gradient and unknown:
-            self.strength = 0.0  # nothing is known yet: wait for the first step
-            self._warn_of_unknown(unknown)
+            self.wait_for("gradients", unknown, silently=not self._evidence)
             return
         scores = self._evidence or {group.name: self._score(group, weights, {}) for group in self._groups}
         self._remove(self._reduction.choose(scores, self.strength))
-
-    def _warn_of_unknown(self, names: Sequence[str]) -> None:
-        if self._evidence and not self._warned.issuperset(names):
-            self._warned.update(names)
-            rank_zero_warn(
-                f"{type(self).__name__} waits: its criterion reads gradients, and none has reached {', '.join(names)} "
-                "so far; add what is not trained to exclude, or choose criteria.magnitude"
-            )
 
     def _score(self, group: Group, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Tensor:
         """Scores of whole units: what is sharded is gathered, a group at a time."""
@@ -308,13 +296,6 @@ class ChannelPruningCallback(WeightCompression):
             example = module.trainer.precision_plugin.convert_input(example)
         device = next(module.parameters()).device
         return tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, example)
-
-
-def _uncompiled(module: nn.Module) -> nn.Module:
-    """A module whose copies run themselves: those of a LightningModule compiled as a whole would run the original."""
-    if not isinstance(module, LightningModule) or module._compiler_ctx is None:
-        return module
-    return to_uncompiled(copy.deepcopy(module))
 
 
 def _obstacle(strategy: Strategy) -> str:

@@ -132,8 +132,8 @@ class PruningCallback(WeightCompression):
 
     def update(self, weights: Mapping[str, Tensor]) -> None:
         if evidence_of(self.criterion) != "nothing" and not self._evidence.keys() >= weights.keys():
-            self.strength = 0.0  # nothing is known yet: wait for the first step
-            self._warn_of_unknown([name for name in weights if name not in self._evidence])
+            unknown = [name for name in weights if name not in self._evidence]
+            self.wait_for(evidence_of(self.criterion), unknown, silently=not self._evidence)
             return
         for names in self._groups(weights):
             self._cut(names, weights)
@@ -187,14 +187,6 @@ class PruningCallback(WeightCompression):
         }
         wide = self._inputs is None
         self._evidence = {name: (value if wide else value[:1]).clone() for name, value in tensors["evidence"].items()}
-
-    def _warn_of_unknown(self, names: Sequence[str]) -> None:
-        if self._evidence and not self._warned.issuperset(names):
-            self._warned.update(names)
-            rank_zero_warn(
-                f"{type(self).__name__} waits: its criterion reads {evidence_of(self.criterion)}, and none has reached "
-                f"{', '.join(names)} so far; add what is not trained to exclude, or choose criteria.magnitude"
-            )
 
     def _groups(self, weights: Mapping[str, Tensor]) -> list[list[str]]:
         """Names of the weights that are ranked against each other."""

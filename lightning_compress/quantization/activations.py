@@ -133,8 +133,10 @@ def quantizers_of(module: nn.Module) -> dict[Place, ActivationQuantizer]:
 def attach_quantizer(module: nn.Module, place: Place, quantizer: ActivationQuantizer) -> None:
     """Let ``quantizer`` sit at ``place`` in ``module``."""
     guard_hooks()
-    for name, part in module.named_modules():
-        if isinstance(part, nn.TransformerEncoder) and place.module.startswith(f"{name}." if name else ""):
+    path = place.module.split(".")
+    for depth in range(len(path)):
+        part = module.get_submodule(".".join(path[:depth]))
+        if isinstance(part, nn.TransformerEncoder):
             # It would leave out what is padded, by nested tensors: nothing rounds these, and no exported file does so.
             part.use_nested_tensor = False
     holder = module.get_submodule(place.module)

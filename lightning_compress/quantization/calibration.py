@@ -125,7 +125,7 @@ class Calibration:
         self._sums = {name: (before[name], norms.get(name)) for name in self._targets if name in before}
         self.placed, self.missed = True, placement.missed
         if any(submodule._compiled_call_impl is not None for submodule in self._module.modules()):
-            torch.compiler.reset()  # compiled code does not look for new hooks
+            torch.compiler.reset()  # what was compiled without them would count towards the limit of versions
 
     def close(self) -> None:
         """Training is over, or broken off."""

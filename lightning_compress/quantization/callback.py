@@ -146,7 +146,7 @@ class QATCallback(_Quantization):
         super().on_train_start(trainer, pl_module)
         self._calibration = None
         if self.activation_bits is not None:
-            layers = [name for name, module in pl_module.named_modules() if self._computes_in_integers(module)]
+            layers = self._integer_layers(pl_module)
             optimizer = RangeOptimizer(self.range_lr) if self.range_lr > 0 else None
             self._calibration = Calibration(
                 pl_module, layers, self.activation_bits, self.observer, self.branches, optimizer
@@ -194,10 +194,11 @@ class QATCallback(_Quantization):
         super().on_fit_end(trainer, pl_module)
         self._round_biases(pl_module)
 
-    def _computes_in_integers(self, module: nn.Module) -> bool:
-        """Whether there are kernels for it and a target is its weight, tied or not."""
+    def _integer_layers(self, model: nn.Module) -> list[str]:
+        """Names of the layers that there are kernels for and whose weight is a target, tied or not."""
         targets = {id(target.parameter) for target in self.targets.values()}
-        return isinstance(module, INTEGER_LAYERS) and any(id(p) in targets for p in module.parameters(recurse=False))
+        layers = [(name, module) for name, module in model.named_modules() if isinstance(module, INTEGER_LAYERS)]
+        return [name for name, layer in layers if any(id(p) in targets for p in layer.parameters(recurse=False))]
 
     def _round_biases(self, model: nn.Module) -> None:
         # Only where a model is looked at: rounded after every step, a bias would not feel a small learning rate.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,6 @@ from typing import Any, TypeVar
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
-from lightning.pytorch.utilities.compile import to_uncompiled
 from rich.console import Console
 from rich.measure import Measurement
 from torch import Tensor, nn
@@ -29,6 +27,7 @@ from lightning_compress.report.deployments import Deployment, measure_deployment
 from lightning_compress.report.plots import draw
 from lightning_compress.report.profile import ModelProfile, profile
 from lightning_compress.report.tables import as_dict, markdown, rich_table, tables
+from lightning_compress.training.run import copied, eager
 
 __all__ = ["CompressionReport"]
 
@@ -148,7 +147,7 @@ class CompressionReport(Callback):
     def _twin_of(self, module: LightningModule) -> nn.Module | None:
         """The dense twin, on the CPU; None and the reason noted where the module cannot be copied."""
         try:
-            return _copied(module).cpu()
+            return copied(module).cpu()
         except Exception as error:  # an attribute that is a lock, a generator, a tensor with a graph behind it
             self._untimed = f"not measured: no copy of the module: {type(error).__name__}: {error}".split("\n")[0]
             return None
@@ -229,8 +228,7 @@ class CompressionReport(Callback):
         if self._twin is None:
             self._uncosted = "not measured: sharded" if self._sharded else self._untimed
             return None
-        eager = module if module._compiler_ctx is None else _copied(module)
-        models = [self._twin.to(self._device), eager.to(self._device)]
+        models = [self._twin.to(self._device), eager(module).to(self._device)]
         measured = self._tried(lambda example: measure_latencies(models, example))
         module.cpu()
         return (measured[0], measured[1]) if measured else None
@@ -244,14 +242,6 @@ class CompressionReport(Callback):
         except Exception as error:
             self._uncosted = f"needs example_input: {type(error).__name__}: {error}".split("\n")[0]
             return None
-
-
-def _copied(module: LightningModule) -> LightningModule:
-    """A copy that runs itself: that of a module compiled as a whole would run the original, with its weights."""
-    trainer = module.trainer
-    shared = {id(one): one for one in (trainer, *trainer.callbacks)}  # type: ignore[attr-defined]
-    twin = copy.deepcopy(module, shared)
-    return twin if twin._compiler_ctx is None else to_uncompiled(twin)
 
 
 @contextmanager

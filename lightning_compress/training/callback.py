@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
 
 from lightning_compress.latent import gather, shard
+from lightning_compress.targets import Selection
 from lightning_compress.training.method import Method
 from lightning_compress.training.run import CompressionRun
 
@@ -65,6 +67,20 @@ class WeightCompression(Method, Callback):
                 for kind, named in state["tensors"].items()
             }
         )
+
+    def begin(self, selection: Selection) -> None:
+        super().begin(selection)
+        self._awaited: set[str] = set()
+
+    def wait_for(self, evidence: str, names: Sequence[str], *, silently: bool) -> None:
+        """Go back to strength 0: the criterion reads what has not reached these names yet, and says so once."""
+        self.strength = 0.0
+        if not silently and not self._awaited.issuperset(names):
+            self._awaited.update(names)
+            rank_zero_warn(
+                f"{type(self).__name__} waits: its criterion reads {evidence}, and none has reached {', '.join(names)} "
+                "so far; add what is not trained to exclude, or choose criteria.magnitude"
+            )
 
     @property
     def _driven(self) -> CompressionRun | None:

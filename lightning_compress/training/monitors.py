@@ -2,8 +2,8 @@
 
 While a schedule still ramps, an early model looks best because it is nearly dense. A monitored ModelCheckpoint
 therefore picks nothing and EarlyStopping counts nothing until the compression is reached, nor counts what they bring
-along from before. A checkpoint that keeps the
-last state (``save_last``) goes on doing so, and checkpoints without a monitor are not touched.
+along from before. A checkpoint that keeps the last state (``save_last``) goes on doing so, and checkpoints without a
+monitor are not touched.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.compile import to_uncompiled
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
@@ -19,7 +21,7 @@ from lightning_compress.training.averages import Average, averaging_first
 from lightning_compress.training.method import PRUNE, Method
 from lightning_compress.training.monitors import MonitorGate
 
-__all__ = ["CompressionRun"]
+__all__ = ["CompressionRun", "copied", "eager"]
 
 _LATENTS = "latent_weights"
 
@@ -44,7 +46,7 @@ class CompressionRun:
         self.average = Average((), module, {}, self._latents)
         trainer.callbacks = averaging_first(trainer.callbacks)  # type: ignore[attr-defined]
         self._followed: set[Optimizer] = set()
-        self._announced: set[Optimizer] = set()  # about to step, as the Trainer has said
+        self._announced: dict[Optimizer, list[str]] = {}  # about to step, as the Trainer has said -> what it steps
         self._release: list[Callable[[], None]] = []
         self._fresh: list[Method] = []  # updated, and not yet logged
         self._length = 1.0
@@ -112,8 +114,7 @@ class CompressionRun:
     def before_step(self, optimizer: Optimizer) -> None:
         """Gradients are ready: let the methods see them, and give the optimizer its latents."""
         self._follow(optimizer)
-        self._announced.add(optimizer)
-        names = self._stepped_by(optimizer)
+        names = self._announced[optimizer] = self._stepped_by(optimizer)
         scaler = getattr(self._trainer.precision_plugin, "scaler", None)
         if scaler is None and not self._latents.restored.isdisjoint(names):
             raise _several_gradients(optimizer)
@@ -197,13 +198,13 @@ class CompressionRun:
             self._release.append(optimizer.register_step_post_hook(self._after_step).remove)
 
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
-        if optimizer not in self._announced and not self._module.automatic_optimization:
+        names = self._announced.pop(optimizer, None)
+        if names is None and not self._module.automatic_optimization:
             raise ValueError(
                 f"need steps that the Trainer knows of, got one of {type(optimizer).__name__} itself: step what "
                 "self.optimizers() gives, without use_pl_optimizer=False"
             )
-        self._announced.discard(optimizer)
-        self._latents.compress(self._stepped_by(optimizer))
+        self._latents.compress(self._stepped_by(optimizer) if names is None else names)
 
     def _stepped_by(self, optimizer: Optimizer) -> list[str]:
         """Names of the targets that an optimizer steps now: what was frozen at first joins it later (finetuning)."""
@@ -251,6 +252,19 @@ class CompressionRun:
             for method in done:
                 if method is projection or method.rank == PRUNE:
                     method.verify({name: weight for name, weight in weights.items() if name in method.active})
+
+
+def copied(module: LightningModule) -> LightningModule:
+    """A copy that runs itself: that of a module compiled as a whole would run the original, with its weights."""
+    trainer = module.trainer
+    shared = {id(one): one for one in (trainer, *trainer.callbacks)}  # type: ignore[attr-defined]
+    twin = copy.deepcopy(module, shared)
+    return twin if twin._compiler_ctx is None else to_uncompiled(twin)
+
+
+def eager(module: LightningModule) -> LightningModule:
+    """The module, or a copy that runs itself if it is compiled as a whole."""
+    return module if module._compiler_ctx is None else copied(module)
 
 
 def _length(trainer: Trainer) -> float:
