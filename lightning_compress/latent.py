@@ -209,15 +209,17 @@ class LatentWeights:
         self.catch_up()
         return {name: gather(latent, self._parameters[name]) for name, latent in self._latents.items()}
 
-    def replace(self, parameters: Mapping[str, Tensor], narrow: Callable[[str, Tensor], Tensor]) -> None:
+    def replace(self, parameters: Mapping[str, Tensor | None], narrow: Callable[[str, Tensor], Tensor]) -> None:
         """Go on with other parameters in place of those of the same names.
 
         Args:
-            parameters: name -> new parameter, which holds the projected weight.
+            parameters: name -> new parameter, which holds the projected weight; None for one that is gone, and with it
+                its latent.
             narrow: name, latent of the old parameter -> latent of the new one. A latent that no projection is active
                 for any more is forgotten.
         """
-        self._parameters.update({name: p for name, p in parameters.items() if name in self._parameters})
+        now = {name: parameters.get(name, old) for name, old in self._parameters.items()}
+        self._parameters = {name: parameter for name, parameter in now.items() if parameter is not None}
         self._latents = {
             name: narrow(name, self._latents[name]) if name in parameters else self._latents[name]
             for name in self._active(self._latents)

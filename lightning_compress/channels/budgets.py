@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from lightning_compress.channels.groups import Dropped, total
@@ -69,9 +69,9 @@ class Costs:
     dense: Mapping[str, Sequence[int]]
     prices: Mapping[str, Mapping[str, float]]
 
-    def share(self, name: str, gone: Dropped | None = None) -> float:
-        """Share of the dense costs that is left without the entries in ``gone``."""
-        sizes = {key: list(size) for key, size in self.sizes.items()}
+    def share(self, name: str, gone: Dropped | None = None, hollowed: Collection[str] = ()) -> float:
+        """Share of the dense costs that is left without the entries ``gone`` and the parameters ``hollowed``."""
+        sizes = {key: list(size) for key, size in self.sizes.items() if key not in hollowed}
         for key, dims in (gone or {}).items():
             for dim, positions in dims.items():
                 if key in sizes:

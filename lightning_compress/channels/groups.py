@@ -8,14 +8,14 @@ form a :class:`Group`. Groups are plain data: what is masked, what is cut and wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Dropped", "Group", "Role", "Slice", "dropped", "mask_", "sizes_of", "total"]
+__all__ = ["Dropped", "Group", "Role", "Slice", "dropped", "hollowed", "mask_", "sizes_of", "total"]
 
 Role: TypeAlias = Literal["out", "in", "scale", "other"]
 """What a tensor is to a channel: the weight that produces it, one that consumes it, its batch norm scale, the rest."""
@@ -51,17 +51,33 @@ class Group:
         width: channels of that layer in one unit: 1, or the size of an attention head.
         counters: ``(module name, attribute, amount)``: integer attributes that shrink by ``amount`` with each unit,
             such as the number of heads.
+        branch: layers that have nothing left to do once all units are gone -> whether the bias of such a layer stays.
+            Empty where one unit has to stay.
     """
 
     name: str
     slices: tuple[Slice, ...]
     width: int = 1
     counters: tuple[tuple[str, str, int], ...] = field(default=())
+    branch: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def units(self) -> int:
         """Number of units."""
         return len(self.slices[0].index)
+
+    def hollowed(self, names: Collection[str]) -> set[str]:
+        """Those of ``names`` that are parameters of its branch and go with it."""
+        kept = {f"{layer}.bias" for layer, biased in self.branch.items() if biased}
+        return {name for name in names if name.rpartition(".")[0] in self.branch and name not in kept}
+
+    def parameters(self, names: Collection[str]) -> set[str]:
+        """Those of ``names`` that become smaller, or go, with its units."""
+        return {part.name for part in self.slices if part.name in names} | self.hollowed(names)
+
+    def takes_branch(self, removed: Mapping[str, Tensor]) -> bool:
+        """Whether its layers go as a whole; ``removed`` as in :func:`dropped`."""
+        return bool(self.branch) and self.name in removed and bool(removed[self.name].all())
 
 
 def dropped(groups: Sequence[Group], removed: Mapping[str, Tensor]) -> Dropped:
@@ -86,6 +102,11 @@ def dropped(groups: Sequence[Group], removed: Mapping[str, Tensor]) -> Dropped:
     }
 
 
+def hollowed(groups: Sequence[Group], removed: Mapping[str, Tensor]) -> dict[str, bool]:
+    """Name of each layer that goes with a branch -> whether its bias stays; arguments as for :func:`dropped`."""
+    return {name: biased for group in groups if group.takes_branch(removed) for name, biased in group.branch.items()}
+
+
 def mask_(tensors: Mapping[str, Tensor], gone: Dropped) -> None:
     """Set the removed entries of each tensor to zero, in place; tensors without any are left alone."""
     for name, tensor in tensors.items():
@@ -98,12 +119,12 @@ def total(sizes: Mapping[str, Sequence[int]], prices: Mapping[str, float]) -> fl
 
     Args:
         sizes: name -> shape.
-        prices: name -> price of one element; a tensor without a price is free.
+        prices: name -> price of one element; a tensor without a price is free, as is one without a size.
 
     >>> total({"fc.weight": (3, 4), "fc.bias": (3,)}, {"fc.weight": 2.0})
     24.0
     """
-    return float(sum(price * torch.Size(sizes[name]).numel() for name, price in prices.items()))
+    return float(sum(price * torch.Size(sizes[name]).numel() for name, price in prices.items() if name in sizes))
 
 
 def sizes_of(module: nn.Module) -> dict[str, list[int]]:

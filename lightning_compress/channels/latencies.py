@@ -12,10 +12,10 @@ from torch import Tensor, distributed, nn
 from torch.utils.benchmark import Timer
 
 from lightning_compress.channels.budgets import Costs, largest_share
-from lightning_compress.channels.groups import Group, dropped
+from lightning_compress.channels.groups import Group
 from lightning_compress.channels.plans import forward
 from lightning_compress.channels.selection import choose, smallest
-from lightning_compress.channels.surgery import count_down_, cut_
+from lightning_compress.channels.surgery import cut_
 
 __all__ = ["macs_in_time", "relative_latency"]
 
@@ -51,8 +51,7 @@ def macs_in_time(
     def latency(share: float) -> float:
         removed = choose(groups, scores, costs.sizes, costs.prices["macs"], share * costs.total("macs"), round_to)
         trial = copy.deepcopy(module)
-        cut_(trial, dropped(groups, removed))
-        count_down_(trial, groups, removed)
+        cut_(trial, groups, removed)
         return relative_latency(trial, reference, example)
 
     now = costs.share("macs")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from lightning_compress.channels.branches import with_branches
 from lightning_compress.channels.graph import find_groups
 from lightning_compress.channels.groups import Group, dropped, mask_
-from lightning_compress.channels.surgery import count_down_, cut_
+from lightning_compress.channels.structures import dense_copy
+from lightning_compress.channels.surgery import cut_
 
 __all__ = ["Plan", "forward", "make_plan"]
 
@@ -29,7 +31,8 @@ class Plan:
     Attributes:
         groups: groups whose removal was tried and found exact.
         left_alone: layer name -> why its channels stay.
-        prices: weight name -> MACs of each of its elements per example: how many positions it is applied at.
+        prices: weight name -> MACs of each of its elements per example: how many positions it is applied at. Of the
+            dense model, if channels have been cut.
     """
 
     groups: tuple[Group, ...]
@@ -53,7 +56,7 @@ def forward(module: nn.Module, example: Any) -> list[Tensor]:
     return [out for out in tree_leaves(output) if isinstance(out, Tensor) and out.is_floating_point()]
 
 
-def make_plan(module: nn.Module, example: Any) -> Plan:
+def make_plan(module: nn.Module, example: Any, branches: bool = False) -> Plan:
     """Find the groups of a model and try each of them out on a copy with random weights.
 
     A group is kept if the copy computes the same with its units removed as with their entries set to zero. The model
@@ -62,6 +65,7 @@ def make_plan(module: nn.Module, example: Any) -> Plan:
     Args:
         module: the model.
         example: input of ``forward``, as :func:`forward` takes it, on the device of the model.
+        branches: whether to look for groups that can go as a whole.
 
     Raises:
         ImportError: torch-pruning is not installed.
@@ -71,14 +75,17 @@ def make_plan(module: nn.Module, example: Any) -> Plan:
     _check_weights(model)
     try:
         with torch.no_grad():
-            prices = _prices(model, example)
+            prices = _prices(dense_copy(model), example)
     except Exception as error:
         raise ValueError(
             f"need an example input that {type(module).__name__}.forward takes, got {_described(example)}, which "
             f"raises {type(error).__name__}: {error}; set module.example_input_array or give example_input"
         ) from error
-    groups, left_alone = find_groups(copy.deepcopy(model), partial(_differentiable, example=example))
+    run = partial(_differentiable, example=example)
+    groups, left_alone = find_groups(copy.deepcopy(model), run)
     good, failed = _tried(model, example, groups)
+    if branches:
+        good = _tried_whole(model, example, with_branches(model, run, good))
     return Plan(tuple(good), left_alone | failed, prices)
 
 
@@ -151,21 +158,30 @@ def _tried(model: nn.Module, example: Any, groups: Sequence[Group]) -> tuple[lis
     return good, {name: reason for name, reason in failed.items() if reason}
 
 
+def _tried_whole(model: nn.Module, example: Any, groups: Sequence[Group]) -> list[Group]:
+    """The groups, with branches where removing these, together, is exact."""
+    whole = {group.name: group for group in groups if group.branch}
+    if _difference(model, example, list(whole.values()), share=1.0):
+        wrong = {name for name, group in whole.items() if _difference(model, example, [group], share=1.0)}
+        wrong = wrong or set(whole)
+        return [replace(group, branch={}) if group.name in wrong else group for group in groups]
+    return list(groups)
+
+
 @torch.no_grad()
-def _difference(model: nn.Module, example: Any, groups: Sequence[Group]) -> str:
-    """How removing half of the units differs from masking them; empty if it does not."""
+def _difference(model: nn.Module, example: Any, groups: Sequence[Group], share: float = 0.5) -> str:
+    """How removing a share of the units differs from masking them; empty if it does not."""
     trial = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(0)
     removed = {}
     for group in groups:
         removed[group.name] = torch.zeros(group.units, dtype=torch.bool)
-        removed[group.name][torch.randperm(group.units, generator=generator)[: group.units // 2]] = True
+        removed[group.name][torch.randperm(group.units, generator=generator)[: int(group.units * share)]] = True
     gone = dropped(groups, removed)
     mask_(trial.state_dict(), gone)
     masked = forward(trial, example)
     try:
-        cut_(trial, gone)
-        count_down_(trial, groups, removed)
+        cut_(trial, groups, removed)
         cut = forward(trial, example)
     except Exception as error:
         return f"the model does not run without them: {type(error).__name__}: {str(error).splitlines()[0]}"

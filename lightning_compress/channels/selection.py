@@ -2,13 +2,14 @@
 
 Units of a group go in blocks, least important first, so that what is left of a layer is a multiple of ``round_to``
 channels: runtimes compute odd counts slower than even ones. Among the next blocks of all groups, the one goes whose
-removal costs least importance per MAC (or parameter) saved, until the budget is met.
+removal costs least importance per MAC (or parameter) saved, until the budget is met. The last block of a group goes
+only where the group has a branch, and takes all layers of the branch along.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ def choose(
         sizes: parameter name -> shape.
         prices: parameter name -> price of one element.
         limit: the budget, in the unit of the prices.
-        round_to: channels of each layer are kept in multiples of this number; at least so many stay.
+        round_to: channels of each layer are kept in multiples of this number; at least so many stay, or none.
 
     Returns:
         group name -> ``(units,)`` bool, True where a unit is removed.
@@ -51,11 +52,11 @@ def choose(
     {'fc1': tensor([False,  True, False,  True])}
     """
     now: _Sizes = {name: list(size) for name, size in sizes.items()}
-    queues = {group.name: _Queue(group, scores[group.name].cpu(), round_to) for group in groups}
-    touching: dict[str, list[_Queue]] = {}
+    queues = {group.name: _Queue(group, scores[group.name].cpu(), round_to, sizes) for group in groups}
+    touching: dict[str, set[str]] = {}  # parameter -> groups that it belongs to
     for queue in queues.values():
-        for part in queue.group.slices:
-            touching.setdefault(part.name, []).append(queue)
+        for name in queue.parameters:
+            touching.setdefault(name, set()).add(queue.group.name)
     spent = total(now, prices)
     offers: dict[str, tuple[float, float]] = {}  # group -> importance that the next block costs, and what it saves
     while spent > limit:
@@ -70,7 +71,7 @@ def choose(
         queue = queues[min(costs, key=lambda name: costs[name])]
         spent -= offers[queue.group.name][1]
         queue.shrink_(now)
-        for stale in {other.group.name for part in queue.group.slices for other in touching[part.name]}:
+        for stale in set().union(*(touching[name] for name in queue.parameters)):
             offers.pop(stale, None)
     return {name: queue.removed() for name, queue in queues.items()}
 
@@ -113,7 +114,7 @@ def smallest(
     """The least that the model can cost with these groups."""
     now = {name: list(size) for name, size in sizes.items()}
     for group in groups:
-        queue = _Queue(group, torch.ones(group.units), round_to)
+        queue = _Queue(group, torch.ones(group.units), round_to, sizes)
         while queue.block:
             queue.shrink_(now)
     return total(now, prices)
@@ -122,8 +123,10 @@ def smallest(
 class _Queue:
     """The units of one group in the order in which they go, and how many have gone."""
 
-    def __init__(self, group: Group, scores: Tensor, round_to: int) -> None:
+    def __init__(self, group: Group, scores: Tensor, round_to: int, names: Collection[str] = ()) -> None:
         self.group = group
+        self.parameters = group.parameters(names)
+        self._hollowed = group.hollowed(names)
         self._order = scores.argsort(stable=True)
         self._scores = scores[self._order].double().cumsum(0).tolist()
         self._step = math.lcm(round_to, group.width) // group.width
@@ -133,7 +136,7 @@ class _Queue:
     def block(self) -> int:
         """How many units go next; 0 if no more may go."""
         left = self.group.units - self._gone
-        return 0 if left <= self._step else left % self._step or self._step
+        return 0 if left <= self._step and not self.group.branch else min(left, left % self._step or self._step)
 
     @property
     def loss(self) -> float:
@@ -144,8 +147,8 @@ class _Queue:
 
     def saving(self, sizes: Mapping[str, Sequence[int]], prices: Mapping[str, float]) -> float:
         """What the removal of the next block saves."""
-        touched = {part.name: list(sizes[part.name]) for part in self.group.slices if part.name in prices}
-        mine = {name: prices[name] for name in touched}
+        touched = {name: list(sizes[name]) for name in self.parameters}
+        mine = {name: prices[name] for name in touched if name in prices}
         before = total(touched, mine)
         self._narrow_(touched)
         return before - total(touched, mine)
@@ -169,4 +172,8 @@ class _Queue:
     def _narrow_(self, sizes: _Sizes) -> None:
         for part in self.group.slices:
             if part.name in sizes:
-                sizes[part.name][part.dim] -= self.block * part.index.shape[1]
+                left = sizes[part.name][part.dim] - self.block * part.index.shape[1]
+                sizes[part.name][part.dim] = max(left, 0)  # a branch may have taken it already
+        if self._gone + self.block == self.group.units:
+            for name in self._hollowed.intersection(sizes):
+                sizes[name] = [0] * len(sizes[name])

@@ -1,7 +1,8 @@
 """Structures: the shapes of a model whose channels may have been cut, in a checkpoint and back.
 
-What is written is absolute: the shape of every tensor and the numbers of attention heads. A model that is loaded takes
-these shapes, whether it was wider or narrower before, and the strict load of the weights then fits.
+What is written is absolute: the shape of every tensor, the numbers of attention heads, the layers that have gone with a
+branch. A model that is loaded takes these shapes, whether it was wider or narrower before, and the strict load of the
+weights then fits.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from lightning_compress.channels.graph import HEAD_COUNTS, HEAD_TOTALS
+from lightning_compress.channels.hollow import HOLLOWED, Hollow, hollow_, refill_
 from lightning_compress.channels.surgery import replace_
 from lightning_compress.training.structures import Structure
 
@@ -27,7 +29,7 @@ def record(module: nn.Module) -> dict[str, Any]:
     """Describe the shapes of ``module``, and those that it had before any channel was cut, in numbers and strings.
 
     >>> record(nn.Linear(2, 3))
-    {'shapes': {'weight': [3, 2], 'bias': [3]}, 'numbers': {}, 'dense': {}}
+    {'shapes': {'weight': [3, 2], 'bias': [3]}, 'numbers': {}, 'hollow': {}, 'dense': {}}
     """
     return {**_described(module), "dense": vars(module).get(_DENSE, {})}
 
@@ -37,6 +39,7 @@ def _described(module: nn.Module) -> dict[str, Any]:
     return {
         "shapes": {name: list(tensor.shape) for name, tensor in module.state_dict().items()},
         "numbers": {name: found for name, found in numbers.items() if found},
+        "hollow": _hollow(module),
     }
 
 
@@ -47,6 +50,7 @@ def conform_(module: nn.Module, record: dict[str, Any]) -> None:
     Raises:
         ValueError: the record is not one of this model.
     """
+    _empty_(module, record)
     changed: dict[Tensor, Tensor] = {}
     for name, old in module.state_dict(keep_vars=True).items():
         shape = record["shapes"].get(name, list(old.shape))
@@ -63,6 +67,27 @@ def conform_(module: nn.Module, record: dict[str, Any]) -> None:
                 raise _foreign(f"{key}={value} for {name!r}")
             setattr(layers[name], key, value)
     vars(module)[_DENSE] = record["dense"]
+
+
+def _empty_(module: nn.Module, record: dict[str, Any]) -> None:
+    """Make those layers hollow that the record says, and no others."""
+    outputs = record.get("hollow", {})
+    for name in _hollow(module):
+        if name not in outputs:
+            refill_(module, name)
+    layers = dict(module.named_modules())
+    for name, count in outputs.items():
+        if not isinstance(layers.get(name), (Hollow, *HOLLOWED)) or type(count) is not int or count < 0:
+            raise _foreign(f"a removed branch through {name!r}")
+    hollow_(module, {name: f"{name}.bias" in record["shapes"] for name in outputs})
+    for name, count in outputs.items():
+        layer: Any = module.get_submodule(name)
+        layer.outputs = count
+
+
+def _hollow(module: nn.Module) -> dict[str, int]:
+    """Hollow layer -> how many channels it gives."""
+    return {name: layer.outputs for name, layer in module.named_modules() if isinstance(layer, Hollow)}
 
 
 def _numbers(layer: nn.Module) -> dict[str, int]:

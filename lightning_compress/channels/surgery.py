@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_compress.channels.groups import Dropped, Group, dropped
+from lightning_compress.channels.groups import Group, dropped, hollowed
+from lightning_compress.channels.hollow import Hollow, hollow_
 
-__all__ = ["count_down_", "cut_", "cut_optimizer_", "narrow", "remove_", "replace_", "resize_"]
+__all__ = ["cut_", "cut_optimizer_", "narrow", "remove_", "replace_", "resize_"]
 
 
 def narrow(tensor: Tensor, gone: Mapping[int, Tensor]) -> Tensor:
@@ -38,25 +39,38 @@ def narrow(tensor: Tensor, gone: Mapping[int, Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def cut_(module: nn.Module, gone: Dropped) -> dict[Tensor, nn.Parameter]:
+def cut_(
+    module: nn.Module, groups: Sequence[Group], removed: Mapping[str, Tensor]
+) -> dict[Tensor, nn.Parameter | None]:
     """Replace the parameters and buffers of ``module`` by narrower ones, with their gradients, under every name.
 
     Args:
-        module: the model, changed in place; sizes that its layers keep as numbers follow.
-        gone: what is removed, by the names of the state dict.
+        module: the model, changed in place; sizes and numbers of heads that its layers keep as numbers follow.
+        groups: its groups.
+        removed: group name -> ``(units,)`` bool, True where a unit is removed. A group with a branch may go as a whole.
 
     Returns:
-        old parameter -> new parameter.
+        old parameter -> new parameter, or None for one that went with a branch.
     """
+    before = list(module.parameters())
+    hollow_(module, hollowed(groups, removed))
     narrowed: dict[Tensor, Tensor] = {}
-    for name, dims in gone.items():
-        old = _tensor(module, name)
+    for name, dims in dropped([group for group in groups if not group.takes_branch(removed)], removed).items():
+        layer, key = _holder(module, name)
+        if isinstance(layer, Hollow) and (key != "bias" or layer.bias is None):
+            if key == "weight":
+                layer.narrow_(len(dims.get(0, ())))
+            continue
+        old: Tensor = getattr(layer, key)
         narrowed[old] = new = narrow(old.detach(), dims)
         if isinstance(old, nn.Parameter):
             narrowed[old] = new = nn.Parameter(new, requires_grad=old.requires_grad)
             new.grad = None if old.grad is None else narrow(old.grad, dims)
     replace_(module, narrowed)
-    return {old: new for old, new in narrowed.items() if isinstance(new, nn.Parameter)}
+    _count_down_(module, groups, removed)
+    left = set(module.parameters())
+    after = {old: narrowed.get(old, old) for old in before}
+    return {old: new if new in left else None for old, new in after.items() if old not in left}  # type: ignore[misc]
 
 
 def replace_(module: nn.Module, tensors: Mapping[Tensor, Tensor]) -> None:
@@ -69,7 +83,7 @@ def replace_(module: nn.Module, tensors: Mapping[Tensor, Tensor]) -> None:
                 resize_(layer)
 
 
-def count_down_(module: nn.Module, groups: Iterable[Group], removed: Mapping[str, Tensor]) -> None:
+def _count_down_(module: nn.Module, groups: Iterable[Group], removed: Mapping[str, Tensor]) -> None:
     """Lower the counters (numbers of attention heads) by the removed units."""
     for group in groups:
         units = int(removed[group.name].sum()) if group.name in removed else 0
@@ -79,26 +93,28 @@ def count_down_(module: nn.Module, groups: Iterable[Group], removed: Mapping[str
 
 
 def cut_optimizer_(
-    optimizer: Optimizer, replaced: Mapping[Tensor, nn.Parameter], gone: Mapping[Tensor, Mapping[int, Tensor]]
+    optimizer: Optimizer, replaced: Mapping[Tensor, nn.Parameter | None], gone: Mapping[Tensor, Mapping[int, Tensor]]
 ) -> None:
     """Let an optimizer go on with the new parameters: same groups, same order, its state sliced.
 
     Args:
         optimizer: changed in place.
-        replaced: old parameter -> new parameter.
+        replaced: old parameter -> new parameter, or None for one that is gone.
         gone: old parameter -> dimension -> removed positions.
 
     Raises:
         ValueError: the optimizer keeps state that has no entry per weight, which cannot be sliced.
     """
     for group in optimizer.param_groups:
-        group["params"] = [replaced.get(parameter, parameter) for parameter in group["params"]]
+        now = [replaced.get(parameter, parameter) for parameter in group["params"]]
+        group["params"] = [parameter for parameter in now if parameter is not None]
     state = {
-        replaced.get(parameter, parameter): {
+        new: {
             key: _narrow_state(optimizer, key, value, parameter, gone[parameter]) if parameter in replaced else value
             for key, value in values.items()
         }
         for parameter, values in optimizer.state.items()
+        if (new := replaced.get(parameter, parameter)) is not None
     }
     optimizer.state.clear()
     optimizer.state.update(state)
@@ -110,7 +126,7 @@ def remove_(
     removed: Mapping[str, Tensor],
     optimizers: Iterable[Optimizer] = (),
     copies: Iterable[nn.Module] = (),
-) -> dict[str, nn.Parameter]:
+) -> dict[str, nn.Parameter | None]:
     """Remove units from a model, from its optimizers and from copies of it.
 
     Args:
@@ -121,17 +137,17 @@ def remove_(
         copies: modules of the same make, such as averages of its weights.
 
     Returns:
-        name -> new parameter, of those that were replaced.
+        name -> new parameter, of those that were replaced; None for those that went with a branch.
     """
     gone = dropped(groups, removed)
     names: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
     for model in copies:
-        cut_(model, gone)
-        count_down_(model, groups, removed)
-    new = cut_(module, gone)
-    count_down_(module, groups, removed)
+        cut_(model, groups, removed)
+    new = cut_(module, groups, removed)
     for optimizer in optimizers:
-        cut_optimizer_(optimizer, new, {parameter: gone[names[parameter]] for parameter in new})
+        cut_optimizer_(
+            optimizer, new, {old: gone[names[old]] for old, parameter in new.items() if parameter is not None}
+        )
     return {names[old]: parameter for old, parameter in new.items()}
 
 
@@ -150,7 +166,9 @@ def _narrow_state(optimizer: Optimizer, key: str, value: Any, parameter: Tensor,
 
 def resize_(layer: nn.Module) -> None:
     """Set the sizes that a layer keeps as numbers to those of its tensors."""
-    if isinstance(layer, nn.modules.conv._ConvNd):
+    if isinstance(layer, Hollow) and layer.bias is not None:
+        layer.outputs = len(layer.bias)
+    elif isinstance(layer, nn.modules.conv._ConvNd):
         _resize_convolution_(layer)
     elif isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = layer.weight.shape
@@ -173,7 +191,6 @@ def _resize_convolution_(layer: nn.modules.conv._ConvNd) -> None:
         layer.out_channels, layer.in_channels = first, second * layer.groups
 
 
-def _tensor(module: nn.Module, name: str) -> Tensor:
+def _holder(module: nn.Module, name: str) -> tuple[nn.Module, str]:
     owner, _, key = name.rpartition(".")
-    tensor: Tensor = getattr(module.get_submodule(owner), key)
-    return tensor
+    return module.get_submodule(owner), key

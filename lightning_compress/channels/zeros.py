@@ -23,9 +23,9 @@ def remove_zero_channels(module: nn.Module, example_input: Any) -> int:
     """Cut out the channels that are zero, in every layer that shares them; what ``module`` computes stays the same.
 
     It is for runs that leave the channels in place: ``ChannelPruningCallback(remove=False)``, and strategies that spawn
-    their processes or shard the parameters. One channel of each layer stays in any case. Checkpoints of a
-    LightningModule carry the new shapes. Of quantized weights give the LightningModule that was trained, not a part of
-    it: it knows their grids, which are cut too.
+    their processes or shard the parameters. A residual branch without channels goes as a whole; elsewhere one channel
+    of each layer stays in any case. Checkpoints of a LightningModule carry the new shapes. Of quantized weights give
+    the LightningModule that was trained, not a part of it: it knows their grids, which are cut too.
 
     Args:
         module: changed in place; the optimizers of a run that goes on are not. One that FSDP2 has sharded is gathered
@@ -52,12 +52,14 @@ def remove_zero_channels(module: nn.Module, example_input: Any) -> int:
         gather_(module)
     plan = make_plan(module, example_input)
     weights = dict(module.named_parameters())
+    if any(bool(_zeros(group, weights).sum() == group.units - 1) for group in plan.groups):
+        plan = make_plan(module, example_input, branches=True)
     removed = {group.name: _zeros(group, weights) for group in plan.groups}
     if not any(bool(units.any()) for units in removed.values()):
         return 0
-    gone = dropped(plan.groups, removed)
-    narrow_structures(module, lambda name, tensor: narrow(tensor, gone.get(name, {})))
     dense_sizes(module)  # remembered before they change
+    gone = dropped([group for group in plan.groups if not group.takes_branch(removed)], removed)
+    narrow_structures(module, lambda name, tensor: narrow(tensor, gone.get(name, {})))
     remove_(module, plan.groups, removed)
     if hasattr(module, "on_save_checkpoint"):
         carry(module, CHANNELS)
@@ -65,8 +67,8 @@ def remove_zero_channels(module: nn.Module, example_input: Any) -> int:
 
 
 def _zeros(group: Group, weights: Mapping[str, Tensor]) -> Tensor:
-    """``(units,)``: whether all entries of a unit are zero; one unit is spared."""
+    """``(units,)``: whether all entries of a unit are zero; one unit is spared unless the group has a branch."""
     there = torch.stack([member.weight.ne(0).any(1).cpu() for member in members(group, weights, {})]).any(0)
-    if not there.any():
+    if not there.any() and not group.branch:
         there[0] = True
     return ~there

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from lightning_compress.deploy.blocks import pack_four_bits, translations, with_blocks
 from lightning_compress.deploy.program import trace
-from lightning_compress.deploy.rewrites import fill_channels, pool_means
+from lightning_compress.deploy.rewrites import broadcast_constants, fill_channels, pool_means
 from lightning_compress.deploy.runtimes import OnnxRuntime
 
 __all__ = ["write_onnx"]
@@ -57,6 +57,7 @@ def write_onnx(
         )
     assert program is not None  # noqa: S101  (None is what the exporter without dynamo returns)
     ClearMetadataAndDocStringPass()(program.model)  # where each node came from, stack traces: half of a small file
+    broadcast_constants(program.model)
     fill_channels(program.model)
     pool_means(program.model)
     pack_four_bits(program.model)

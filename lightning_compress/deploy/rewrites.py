@@ -6,7 +6,36 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["fill_channels", "pool_means"]
+__all__ = ["broadcast_constants", "fill_channels", "pool_means"]
+
+_OF_ONE = {"BatchNormalization", "QuantizeLinear", "DequantizeLinear", "Relu", "Identity", "Cast"}
+
+
+def broadcast_constants(model: Any) -> int:
+    """Leave out an ``Expand`` before an addition or product that broadcasts by itself, as what a removed branch adds.
+
+    What lies between, such as a normalisation, then computes one value of each channel, which runtimes do once.
+
+    Args:
+        model: an ``onnx_ir.Model``; changed in place.
+
+    Returns:
+        how many were left out.
+    """
+    from onnxscript import ir
+
+    changed = 0
+    for node in list(model.graph):
+        small = node.inputs[0] if node.op_type == "Expand" else None
+        if small is None or small.shape is None or len(small.shape) != len(node.outputs[0].shape or ()):
+            continue
+        chain = _to_broadcast(node.outputs[0])
+        if chain is not None:
+            for value in chain:
+                value.shape = small.shape
+            ir.convenience.replace_all_uses_with(node.outputs[0], small)
+            changed += 1
+    return changed
 
 
 def fill_channels(model: Any) -> int:
@@ -89,6 +118,24 @@ def pool_means(model: Any) -> int:
         model.graph.remove([mean, quantizer], safe=True)
         changed += 1
     return changed
+
+
+def _to_broadcast(value: Any) -> list[Any] | None:
+    """The values from an expanded one to those that only additions and products with whole tensors read."""
+    values = [value]
+    for value in values:  # grows as it is walked
+        if value.is_graph_output():
+            return None
+        for use in value.uses():
+            node, whole = use.node, use.node.outputs[0].shape
+            if node.op_type in ("Add", "Mul") and whole is not None:
+                if node.inputs[1 - use.idx].shape != whole or node.inputs[1 - use.idx] in values:
+                    return None
+            elif node.op_type in _OF_ONE and use.idx == 0:
+                values.append(node.outputs[0])
+            else:
+                return None
+    return values
 
 
 def _constant(model: Any, name: str, array: Any) -> Any:

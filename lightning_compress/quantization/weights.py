@@ -122,9 +122,10 @@ class WeightGrids(WeightCompression):
             else:
                 weight.copy_(projected)
 
-    def replace(self, parameters: Mapping[str, nn.Parameter], narrow: Callable[[str, Tensor], Tensor]) -> None:
+    def replace(self, parameters: Mapping[str, nn.Parameter | None], narrow: Callable[[str, Tensor], Tensor]) -> None:
         shapes = {name: target.parameter.shape for name, target in self.targets.items()}
         super().replace(parameters, narrow)
+        self._grids = {name: grid for name, grid in self._grids.items() if name in self.targets}
         for name in self._grids.keys() & parameters.keys():
             self.check(self.targets[name])
             grid = self._grids[name].part(self.granularity, shapes[name], partial(narrow, name))

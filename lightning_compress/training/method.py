@@ -136,21 +136,27 @@ class Method(ABC):
         """Take back what :meth:`tensors` gave."""
         return
 
-    def replace(self, parameters: Mapping[str, nn.Parameter], narrow: Callable[[str, Tensor], Tensor]) -> None:
+    def replace(self, parameters: Mapping[str, nn.Parameter | None], narrow: Callable[[str, Tensor], Tensor]) -> None:
         """Channels have been cut out of parameters: go on with the new ones, and with state of their shape.
 
         Args:
-            parameters: name -> new parameter, for those that were replaced.
+            parameters: name -> new parameter, for those that were replaced; None for one that is gone.
             narrow: name, tensor of the shape of the old parameter -> the same for the new one.
         """
         state = self.tensors()
+        now = {name: parameters.get(name, target.parameter) for name, target in self.targets.items()}
         self.targets = {
-            name: replace(target, parameter=parameters.get(name, target.parameter))
-            for name, target in self.targets.items()
+            name: replace(self.targets[name], parameter=parameter)
+            for name, parameter in now.items()
+            if parameter is not None
         }
         self.load_tensors(
             {
-                kind: {name: narrow(name, t) if name in parameters else t for name, t in named.items()}
+                kind: {
+                    name: narrow(name, t) if name in parameters else t
+                    for name, t in named.items()
+                    if name in self.targets
+                }
                 for kind, named in state.items()
             }
         )

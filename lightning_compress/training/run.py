@@ -151,17 +151,18 @@ class CompressionRun:
         """Keep a checkpoint's latents until :meth:`start`."""
         self._loaded = checkpoint
 
-    def replace(self, parameters: Mapping[str, nn.Parameter], narrow: Callable[[str, Tensor], Tensor]) -> None:
+    def replace(self, parameters: Mapping[str, nn.Parameter | None], narrow: Callable[[str, Tensor], Tensor]) -> None:
         """Go on with new parameters in place of those of the same names: channels have been cut out of them.
 
         Args:
-            parameters: name -> new parameter, for those that were replaced.
+            parameters: name -> new parameter, for those that were replaced; None for one that is gone.
             narrow: name, tensor of the shape of the old parameter -> the same for the new one.
         """
         self._latents.catch_up()
         for method in self.methods:
             method.replace(parameters, narrow)
-        self._parameters.update({name: p for name, p in parameters.items() if name in self._parameters})
+        now = {name: parameters.get(name, old) for name, old in self._parameters.items()}
+        self._parameters = {name: parameter for name, parameter in now.items() if parameter is not None}
         self._latents.replace(parameters, narrow)
         self.average = Average(self._trainer.callbacks, self._module, self._targets, self._latents)  # type: ignore[attr-defined]
 

@@ -94,6 +94,38 @@ class Transformer(nn.Module):
         return self.head(x + self.scale * self.down(F.silu(a) * b))
 
 
+class Blocks(nn.Module):
+    """Three residual blocks: a plain one that adds in place, a bottleneck that excites itself, a feed-forward."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, width, 3, padding=1)
+        self.norm = nn.BatchNorm2d(width)
+        self.plain1, self.plain2 = (
+            nn.Conv2d(width, 16, 3, padding=1, bias=False),
+            nn.Conv2d(16, width, 3, padding=1, bias=False),
+        )
+        self.plain_norm1, self.plain_norm2 = nn.BatchNorm2d(16), nn.BatchNorm2d(width)
+        self.shortcut = nn.Conv2d(width, 2 * width, 1, 2)
+        self.neck1, self.neck2 = nn.Conv2d(width, 4, 1), nn.Conv2d(4, 12, 3, 2, padding=1)
+        self.neck3 = nn.Conv2d(12, 2 * width, 1, bias=False)
+        self.neck_norm1, self.neck_norm2, self.neck_norm3 = (nn.BatchNorm2d(n) for n in (4, 12, 2 * width))
+        self.squeeze, self.excite = nn.Conv2d(12, 4, 1), nn.Conv2d(4, 12, 1)
+        self.feed_norm = nn.LayerNorm(2 * width)
+        self.feed1, self.feed2 = nn.Linear(2 * width, 32), nn.Linear(32, 2 * width)
+        self.head = nn.Linear(2 * width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.stem(x)))
+        branch = self.plain_norm2(self.plain2(F.relu(self.plain_norm1(self.plain1(x)))))
+        branch += x
+        x = F.relu(branch)
+        branch = F.relu(self.neck_norm2(self.neck2(F.relu(self.neck_norm1(self.neck1(x))))))
+        branch = branch * torch.sigmoid(self.excite(F.relu(self.squeeze(branch.mean((2, 3), keepdim=True)))))
+        x = (self.shortcut(x) + self.neck_norm3(self.neck3(branch))).mean((2, 3))
+        return self.head(x + self.feed2(F.gelu(self.feed1(self.feed_norm(x)))))
+
+
 class Module(L.LightningModule):
     def __init__(self, optimizer=torch.optim.AdamW, net: nn.Module | None = None, **settings) -> None:
         super().__init__()

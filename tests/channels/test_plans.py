@@ -6,7 +6,7 @@ from torch import nn
 
 from lightning_compress.channels.groups import dropped, mask_, sizes_of, total
 from lightning_compress.channels.plans import forward, make_plan
-from lightning_compress.channels.surgery import count_down_, cut_
+from lightning_compress.channels.surgery import cut_
 from tests.channels.nets import Attention, Dense, Mobile, Residual, Transformer
 
 IMAGES = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -24,8 +24,7 @@ def remove(model, groups, share=0.5):
     with torch.no_grad():
         mask_(model.state_dict(), gone)
         masked = forward(model, IMAGES)
-        cut_(model, gone)
-        count_down_(model, groups, removed)
+        cut_(model, groups, removed)
         return model, masked, forward(model, IMAGES)
 
 
