@@ -15,12 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_compress.channels.groups import Group
-from lightning_compress.channels.hollow import HOLLOWED, NORMALISING, Hollow, hollow_
+from lightning_compress.channels.hollow import COMPUTING, NORMALISING, Hollow, hollow_, is_leaf
 
 __all__ = ["with_branches"]
 
 _READING = (nn.Linear, nn.modules.conv._ConvNd)
-_LEARNING = (*_READING, *NORMALISING, nn.Embedding, Hollow)
 
 
 def with_branches(model: nn.Module, run: Callable[[nn.Module], list[Tensor]], groups: Sequence[Group]) -> list[Group]:
@@ -48,10 +47,13 @@ def with_branches(model: nn.Module, run: Callable[[nn.Module], list[Tensor]], gr
             hollow = taken | branch
             hollow_(trial, hollow)
             left = _try(trial, run)
-            idle = whole.heard - left.heard if left else whole.heard
-            if left and not idle & whole.roots and whole.reached <= left.reached | idle | hollow.keys():
-                unread = [layer for layer in idle - hollow.keys() if isinstance(model.get_submodule(layer), HOLLOWED)]
-                found[name] = dict.fromkeys(sorted(unread), False)
+            if left is None or not whole.roots <= left.heard:
+                continue
+            if (whole.reached - left.reached - hollow.keys()) & left.heard:
+                continue  # something would go on computing a constant
+            unread = sorted(whole.heard - left.heard - hollow.keys())
+            if all(is_leaf(model.get_submodule(layer)) for layer in unread):
+                found[name] = dict.fromkeys(unread, False)
                 found[name] |= {layer: biased and layer in left.heard for layer, biased in branch.items()}
                 taken |= found[name]
     return [replace(group, branch=found.get(group.name, {})) for group in groups]
@@ -73,15 +75,15 @@ class _Look:
 
 
 def _look(model: nn.Module, run: Callable[[nn.Module], list[Tensor]]) -> _Look:
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, _LEARNING)}
+    layers = {name: layer for name, layer in model.named_modules() if list(layer.parameters(recurse=False))}
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with torch.enable_grad():
         fed, outputs = _fed(model, run, layers)
         torch.autograd.backward([output.sum() for output in outputs])
-        heard = {name for name, layer in layers.items() if any(p.grad is not None for p in layer.parameters())}
+        heard = {name for name, layer in layers.items() if any(p.grad is not None for p in layer.parameters(False))}
         roots = {name for name in heard - fed if not isinstance(layers[name], Hollow)}
         model.zero_grad()
-        own = {id(parameter) for name in roots for parameter in layers[name].parameters()}
+        own = {id(parameter) for name in roots for parameter in layers[name].parameters(False)}
         for parameter in learning:
             parameter.requires_grad_(id(parameter) in own)
         reached, _ = _fed(model, run, layers)
@@ -135,7 +137,7 @@ def _layers(model: nn.Module, group: Group) -> dict[str, bool]:
         if layer not in layers.values()
         for p in layer.parameters(recurse=False)
     )
-    possible = all(isinstance(layer, HOLLOWED) for layer in layers.values())
+    possible = all(isinstance(layer, (*COMPUTING, *NORMALISING)) for layer in layers.values())
     if group.counters or shared or not possible or not any("in" in found for found in roles.values()):
         return {}
     return {

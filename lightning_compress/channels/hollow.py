@@ -8,15 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["COMPUTING", "HOLLOWED", "NORMALISING", "Hollow", "hollow_", "refill_"]
+__all__ = ["COMPUTING", "NORMALISING", "Hollow", "hollow_", "is_leaf", "refill_"]
 
 COMPUTING = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-"""Layers that can be hollow: without inputs they give their bias, without outputs nothing that anybody reads."""
+"""Layers that give their bias when they are hollow, or zeros; all others let through what they get."""
 NORMALISING = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.PReLU)
-"""Layers between them that let through what they get when they are hollow."""
-
-
-HOLLOWED = COMPUTING + NORMALISING
+"""Layers between them, which have entries of channels too."""
 
 
 class Hollow(nn.Module):
@@ -64,6 +61,11 @@ class Hollow(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{type(self._was[0]).__name__}, outputs={self.outputs}, bias={self.bias is not None}"
+
+
+def is_leaf(module: nn.Module) -> bool:
+    """Whether a module has no parts; only such can be hollow."""
+    return next(module.children(), None) is None
 
 
 def hollow_(module: nn.Module, layers: Mapping[str, bool]) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from lightning_compress.channels.graph import HEAD_COUNTS, HEAD_TOTALS
-from lightning_compress.channels.hollow import HOLLOWED, Hollow, hollow_, refill_
+from lightning_compress.channels.hollow import Hollow, hollow_, is_leaf, refill_
 from lightning_compress.channels.surgery import replace_
 from lightning_compress.training.structures import Structure
 
@@ -77,7 +77,7 @@ def _empty_(module: nn.Module, record: dict[str, Any]) -> None:
             refill_(module, name)
     layers = dict(module.named_modules())
     for name, count in outputs.items():
-        if not isinstance(layers.get(name), (Hollow, *HOLLOWED)) or type(count) is not int or count < 0:
+        if name not in layers or not is_leaf(layers[name]) or type(count) is not int or count < 0:
             raise _foreign(f"a removed branch through {name!r}")
     hollow_(module, {name: f"{name}.bias" in record["shapes"] for name in outputs})
     for name, count in outputs.items():

@@ -149,7 +149,8 @@ def _layers(comparison: Comparison) -> Table:
     for index, row in enumerate(rows):
         holder = row[0].rpartition(".")[0]
         first = holder not in [other[0].rpartition(".")[0] for other in rows[:index]]
-        counts = [f"{layers[holder]:,}" if first and holder in layers else "" for layers in macs]
+        known = first and any(holder in layers for layers in macs)
+        counts = [f"{layers.get(holder, 0):,}" if known and layers else "" for layers in macs]
         rows[index] = (*row, _arrow(*counts))
     return Table("Layers", heads, (*rows, _total(comparison)))
 
