@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_compress.channels.groups import Dropped, Group, dropped
+from lightning_compress.targets import is_transposed
 
 __all__ = ["count_down_", "cut_", "cut_optimizer_", "narrow", "remove_", "replace_", "resize_"]
 
@@ -154,6 +155,8 @@ def resize_(layer: nn.Module) -> None:
         _resize_convolution_(layer)
     elif isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = layer.weight.shape
+    elif is_transposed(layer):
+        vars(layer).update(zip(("nx", "nf"), layer.get_parameter("weight").shape, strict=True))
     elif isinstance(layer, nn.Embedding):
         layer.embedding_dim = layer.weight.shape[1]
     elif isinstance(layer, nn.modules.batchnorm._NormBase):
