@@ -119,10 +119,7 @@ def _trace(module: nn.Module, run: Callable[[nn.Module], list[Tensor]]) -> Any:
         raise ImportError(
             "need torch-pruning to find the channels of a model: pip install 'lightning-compress[channels]'"
         ) from error
-    graph = torch_pruning.DependencyGraph()
-    layers = _TransposedLayers()
-    for kind in {type(layer) for layer in module.modules() if is_transposed(layer)}:
-        graph.register_customized_layer(kind, layers)
+    graph = _linked(torch_pruning.DependencyGraph(), [layer for layer in module.modules() if is_transposed(layer)])
     with torch.enable_grad():
         # The product makes an output node of its own: otherwise the graph takes the last layer for the output.
         try:
@@ -135,31 +132,50 @@ def _trace(module: nn.Module, run: Callable[[nn.Module], list[Tensor]]) -> Any:
                 f"need a model whose channels torch-pruning can trace, got {type(module).__name__}, on which it raises "
                 f"{type(error).__name__}: {error}{f', at what follows {near!r}' if near else ''}"
             ) from error
-    for node in graph.module2node.values():
-        if node.type == graph.ops.OPTYPE.SPLIT:
-            _follow_split(node, graph.get_out_channels)
     return graph
 
 
-def _follow_split(node: Any, channels_of: Callable[[Any], int | None]) -> None:
-    """Let channels be followed through what a layer gives and is split along its last dimension.
+def _linked(graph: Any, transposed: Iterable[nn.Module]) -> Any:
+    """``graph`` with what torch-pruning does not know: layers of weights ``(in, out)``, and how these are split."""
+    layers, link = _TransposedLayers(), graph._build_dependency
+    for kind in set(map(type, transposed)):
+        graph.register_customized_layer(kind, layers)
+
+    def link_more(nodes: Mapping[Any, Any]) -> None:
+        link(nodes)
+        graph._2d_4d &= not graph.CUSTOMIZED_PRUNERS  # views of sequences keep their channels, as behind nn.Linear
+        for node in nodes.values():
+            if node.type == graph.ops.OPTYPE.SPLIT and _follow_split(node, graph.get_out_channels):
+                node.type = graph.ops.OPTYPE.ELEMENTWISE  # there is nothing left to find out about it
+
+    graph._build_dependency = link_more
+    return graph
+
+
+def _follow_split(node: Any, channels_of: Callable[[Any], int | None]) -> bool:
+    """Let channels be followed through what a layer gives and is split along its last dimension, if so it is.
 
     torch-pruning follows them along the second. Which part an operation reads is said by the number of the output.
     """
     split = node.grad_fn
-    sizes = split._saved_self_sym_sizes
+    sizes = getattr(split, "_saved_self_sym_sizes", ())
+    if len(sizes) < 3 or all(channels_of(before) != sizes[-1] for before in node.inputs):
+        return False
     dim = (split._saved_dim + 2**63) % 2**64 - 2**63  # torch shows a negative one as if it had no sign
-    if dim not in (-1, len(sizes) - 1) or len(sizes) < 3 or channels_of(node.inputs[0]) != sizes[-1]:
-        return
-    lengths = getattr(split, "_saved_split_sizes", None) or [split._saved_split_size] * len(node.outputs)
+    if dim not in (-1, len(sizes) - 1):
+        return False
+    lengths = getattr(split, "_saved_split_sizes", None)
+    if lengths is None:
+        lengths = [split._saved_split_size] * -(-sizes[-1] // split._saved_split_size)
     for reader in set(node.outputs):
         parts = [number for before, number in reader.grad_fn.next_functions if before is split]
         there = [dependency for dependency in node.dependencies if dependency.target is reader]
         back = [dependency for dependency in reader.dependencies if dependency.target is node]
-        for part, forth, home in zip(parts, there, back, strict=True):
+        for part, forth, home in zip(parts, there, back, strict=False):
             begin = sum(lengths[:part])
             forth.index_mapping[0] = partial(_shifted, by=-begin, end=lengths[part])
             home.index_mapping[0] = partial(_shifted, by=begin, end=sizes[-1])
+    return True
 
 
 def _shifted(channels: Iterable[Any], by: int, end: int) -> list[_Channel]:
