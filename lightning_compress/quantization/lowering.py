@@ -273,6 +273,11 @@ class QuantizedEmbedding(nn.Module):
         self.register_buffer("zero_point", grid.zero_point.float().expand(rows, 1).clone())
         self.shifted = bool(self.zero_point.any())
 
+    @property
+    def weight(self) -> Tensor:
+        """The float table that the codes stand for: an output tied to the embedding multiplies by it."""
+        return (self.codes.float() - self.zero_point) * self.scale
+
     def forward(self, indices: Tensor) -> Tensor:
         codes = F.embedding(indices, self.codes).float()
         if self.shifted:
