@@ -11,12 +11,13 @@ from torch.distributed.tensor import DTensor
 from lightning_compress import NM, Block, ChannelPruningCallback, PruningCallback, WeightSharingCallback, export
 from lightning_compress.archive import inspect_archive
 from lightning_compress.channels.plans import make_plan
+from lightning_compress.channels.zeros import remove_zero_channels
 from lightning_compress.deploy.runtimes import OnnxRuntime
 from lightning_compress.loading import load_compressed
 from lightning_compress.pruning import criteria
 from lightning_compress.quantization import BinarizationCallback, QATCallback, scales
 from lightning_compress.quantization.biases import round_bias_
-from lightning_compress.quantization.grids import PerGroup
+from lightning_compress.quantization.grids import PerChannel, PerGroup
 from lightning_compress.quantization.lowering import lower
 from lightning_compress.quantization.weights import grids_of
 from lightning_compress.report.costs import count_macs
@@ -215,13 +216,21 @@ def test_heads_and_hidden_units_are_removed(tmp_path):
     export(module, tmp_path / "m.onnx", TOKENS)
 
 
-def test_quantized_weights_are_narrowed_with_their_grids():
-    module = build()
-    fit(module, *RUNS["channels"]())
+@pytest.mark.parametrize("granularity", [PerChannel(), PerGroup(4)])
+@pytest.mark.parametrize("remove", [True, False])
+def test_quantized_weights_are_narrowed_with_their_grids(remove, granularity):
+    module, options = build(), {"schedule": SOON, "every_n_steps": 3}
+    channels = ChannelPruningCallback(macs=0.6, round_to=4, remove=remove, example_input=TOKENS, **options)
+    fit(module, channels, QATCallback(4, None, granularity, include=("h.*.mlp.c_fc", "h.*.c_attn"), **options))
+    outputs = module.eval()(TOKENS)
+    assert (remove_zero_channels(module, TOKENS) == 0) == remove
+    torch.testing.assert_close(module(TOKENS), outputs)
     for name, grid in grids_of(module).items():
         weight = module.get_parameter(name).detach()
         assert torch.equal(grid.project(weight), weight)
-    assert module.h[0].mlp.c_fc.weight.shape[1] == len(grids_of(module)["h.0.mlp.c_fc.weight"].scale)
+    width = module.h[0].mlp.c_fc.weight.shape[1]
+    assert width < 64
+    assert len(grids_of(module)["h.0.mlp.c_fc.weight"].scale) == width * (1 if granularity == PerChannel() else 4)
 
 
 class Sharded(GPT2):
@@ -245,8 +254,10 @@ def _sharded(*callbacks):
 
 
 def _refused():
-    with pytest.raises(ValueError, match=r"a number of inputs that 16 divides .*'h\.0\.attn\.c_attn\.weight'"):
-        _sharded(QATCallback(4, None, PerGroup(16), **IN_BLOCKS))
+    """Sixteen inputs are eight in each process."""
+    for callback in (QATCallback(4, None, PerGroup(16), **IN_BLOCKS), PruningCallback(pattern=NM(1, 16), **IN_BLOCKS)):
+        with pytest.raises(ValueError, match=r"a number of inputs that 16 divides .*'h\.0\.attn\.c_attn\.weight'"):
+            _sharded(callback)
     return True
 
 

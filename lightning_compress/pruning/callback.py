@@ -224,7 +224,7 @@ class PruningCallback(WeightCompression):
             spared, passed = spare(scores, cut, passed)
             turned = self.targets[name].outputs_first
             kept = turned(self.pattern.spread(spared, turned(mine[name]).shape))
-            word = self._masks[name] = _word(kept.contiguous(), mine[name])
+            word = self._masks[name] = _word(kept.contiguous(), mine[name])  # in memory as the weight, for speed
             if word.numel() and not word.amin() and name not in self._warned:  # amin is far faster than any
                 self._warned.add(name)
                 rank_zero_warn(
