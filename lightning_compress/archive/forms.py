@@ -212,6 +212,8 @@ class Columns(Grid):
     def of_runs(runs: Tensor) -> "Columns | None":
         """Encode floating point weights, shape [R / W, N, W], if every column of each run lies on a grid."""
         width = runs.shape[2]
+        if grid_scales(runs[:1, :, 0]) is None:  # before all are turned
+            return None
         found = _on_grid(runs.transpose(1, 2).flatten(0, 1))
         if found is None:
             return None

@@ -109,7 +109,11 @@ def _unknown(module: nn.Module) -> dict[str, str]:
 
 def _has_channels(layer: object) -> bool:
     """Whether ``layer`` is a convolution or linear layer; other nodes are operations or parameters."""
-    return isinstance(layer, nn.Module) and (isinstance(layer, nn.modules.conv._ConvNd) or is_linear(layer))
+    return isinstance(layer, nn.modules.conv._ConvNd) or _is_linear(layer)
+
+
+def _is_linear(layer: object) -> bool:
+    return isinstance(layer, nn.Module) and is_linear(layer)
 
 
 def _trace(module: nn.Module, run: Callable[[nn.Module], list[Tensor]]) -> Any:
@@ -145,21 +149,21 @@ def _linked(graph: Any, transposed: Iterable[nn.Module]) -> Any:
         link(nodes)
         graph._2d_4d &= not graph.CUSTOMIZED_PRUNERS  # views of sequences keep their channels, as behind nn.Linear
         for node in nodes.values():
-            if node.type == graph.ops.OPTYPE.SPLIT and _follow_split(node, graph.get_out_channels):
+            if node.type == graph.ops.OPTYPE.SPLIT and _follow_split(node):
                 node.type = graph.ops.OPTYPE.ELEMENTWISE  # there is nothing left to find out about it
 
     graph._build_dependency = link_more
     return graph
 
 
-def _follow_split(node: Any, channels_of: Callable[[Any], int | None]) -> bool:
-    """Let channels be followed through what a layer gives and is split along its last dimension, if so it is.
+def _follow_split(node: Any) -> bool:
+    """Let channels be followed through what a linear layer gives and is split along its last dimension, if so it is.
 
     torch-pruning follows them along the second. Which part an operation reads is said by the number of the output.
     """
     split = node.grad_fn
-    sizes = getattr(split, "_saved_self_sym_sizes", ())
-    if len(sizes) < 3 or all(channels_of(before) != sizes[-1] for before in node.inputs):
+    sizes: tuple[int, ...] = getattr(split, "_saved_self_sym_sizes", ())
+    if len(sizes) < 3 or not any(_is_linear(before.module) for before in node.inputs):
         return False
     dim = (split._saved_dim + 2**63) % 2**64 - 2**63  # torch shows a negative one as if it had no sign
     if dim not in (-1, len(sizes) - 1):
