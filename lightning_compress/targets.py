@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.nn.utils.weight_norm import WeightNorm
 
-__all__ = ["Selection", "Target", "select"]
+__all__ = ["Selection", "Target", "is_linear", "is_transposed", "select"]
 
 _NORMALISATION = (
     nn.modules.batchnorm._NormBase,
@@ -52,6 +53,25 @@ class Target:
         """Name of the holding module: ``"encoder.fc1"`` for ``"encoder.fc1.weight"``."""
         return self.name.rpartition(".")[0]
 
+    @property
+    def transposed(self) -> bool:
+        """Whether the parameter is a weight ``(in, out)``; others are ``(out, in, ...)``."""
+        return is_transposed(self.module) and self.name.rpartition(".")[2] == "weight"
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of the parameter as ``(out, in, ...)``."""
+        return self.parameter.shape[::-1] if self.transposed else self.parameter.shape
+
+    def outputs_first(self, tensor: Tensor) -> Tensor:
+        """A tensor of the parameter's shape, seen as ``(out, in, ...)``; and what is seen so, in the parameter's shape.
+
+        >>> layer = nn.Linear(3, 2)
+        >>> Target("weight", ("weight",), layer, layer.weight).outputs_first(layer.weight) is layer.weight
+        True
+        """
+        return tensor.t() if self.transposed else tensor
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -67,12 +87,32 @@ class Selection:
         return len(self.targets)
 
 
+def is_transposed(layer: nn.Module) -> bool:
+    """Whether ``layer`` is a linear layer that holds its weight as ``(in, out)``: ``x @ weight + bias``.
+
+    That is ``Conv1D`` of transformers, of which GPT-2 is built, known by its name and by its attribute ``nf``, the
+    number of its outputs: the package is not imported.
+
+    >>> is_transposed(nn.Linear(3, 2))
+    False
+    """
+    weight = layer._parameters.get("weight")
+    named = any(kind.__name__ == "Conv1D" for kind in type(layer).__mro__)
+    return named and hasattr(layer, "nf") and weight is not None and weight.ndim == 2
+
+
+def is_linear(layer: nn.Module) -> bool:
+    """Whether ``layer`` is a linear layer, whichever way round it holds its weight."""
+    return isinstance(layer, nn.Linear) or is_transposed(layer)
+
+
 def select(module: nn.Module, include: Sequence[str] = ("*",), exclude: Sequence[str] = ()) -> Selection:
     """Choose the parameters of ``module`` that a weight method compresses.
 
     Candidates are weights with two or more dimensions of linear, convolution, recurrent, attention and embedding
     layers. Biases, normalisation, and what a weight is computed from (parametrizations, weight norm) are always left
-    alone. A parameter of a module of your own is a candidate when a pattern other than ``"*"`` matches it.
+    alone. A parameter of a module of your own is a candidate when a pattern other than ``"*"`` matches it; its first
+    dimension is taken for the outputs.
 
     Args:
         module: the model.
@@ -150,7 +190,7 @@ def _reason_to_skip(target: Target, include: Sequence[str], exclude: Sequence[st
     if _is_parametrized(target):
         return "the weight is computed from it anew in every pass: remove the parametrization first"
     named = _matches(target, [pattern for pattern in include if pattern != "*"])
-    if not isinstance(target.module, _LAYERS) and not named:
+    if not isinstance(target.module, _LAYERS) and not is_transposed(target.module) and not named:
         return "of a module of your own: name it in include"
     return ""
 

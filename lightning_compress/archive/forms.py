@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -164,16 +164,11 @@ class Grid:
     codes: Coded
     name: str = "grid"
 
-    @classmethod
-    def of(cls, rows: Tensor) -> "Grid | None":
+    @staticmethod
+    def of(rows: Tensor) -> "Grid | None":
         """Encode floating point weights, shape [R, N], if every row lies on a grid."""
-        scales = grid_scales(rows)
-        if scales is None:
-            return None
-        integers = grid_integers(rows, scales)
-        low = int(integers.min())
-        codes = torch.where((rows == 0) & rows.signbit(), 0, integers - low + 1)
-        return cls(scales, low, Coded.of(codes.flatten().numpy()))
+        found = _on_grid(rows)
+        return found and Grid(found.scales, found.low, Coded.of(found.codes.flatten().numpy()))
 
     @classmethod
     def read(cls, cursor: Cursor, count: int, layout: Layout) -> "Grid":
@@ -194,16 +189,58 @@ class Grid:
         entries = words_of(torch.cat([torch.tensor([-0.0]), integers]).to(out.dtype))
         words = words_of(out)
         _look_up(self.codes, entries, words[:0], words)
-        out.view(self.scales.numel(), -1).mul_(self.scales[:, None])
+        self._multiply(out)
+
+    def _multiply(self, integers: Tensor) -> None:
+        integers.view(self.scales.numel(), -1).mul_(self.scales[:, None])
 
     def bound(self) -> float:
         return stream_entropy(self.codes) + 8 * self.scales.nbytes
+
+
+@dataclass(frozen=True)
+class Columns(Grid):
+    """Integers times scales, one scale for every column of each of R / W runs of rows: of weights (in, out).
+
+    Attributes:
+        width: W, the length of a row.
+    """
+
+    width: int = 1
+
+    @staticmethod
+    def of_runs(runs: Tensor) -> "Columns | None":
+        """Encode floating point weights, shape [R / W, N, W], if every column of each run lies on a grid."""
+        width = runs.shape[2]
+        if grid_scales(runs[:1, :, 0]) is None:  # before all are turned
+            return None
+        found = _on_grid(runs.transpose(1, 2).flatten(0, 1))
+        if found is None:
+            return None
+        codes = found.codes.view(-1, width, runs.shape[1]).transpose(1, 2).flatten()
+        return Columns(found.scales, found.low, Coded.of(codes.numpy()), width=width)
+
+    @classmethod
+    def read(cls, cursor: Cursor, count: int, layout: Layout) -> "Columns":
+        """Parse the width, scales and `count` codes."""
+        width, grid = cursor.varint(), Grid.read(cursor, count, layout)
+        if not width or grid.scales.numel() % width:
+            raise ArchiveError(f"the archive is damaged: {grid.scales.numel()} scales for rows of {width}")
+        return cls(grid.scales, grid.low, grid.codes, width=width)
+
+    def to_bytes(self) -> bytes:
+        return varint(self.width) + super().to_bytes()
+
+    def _multiply(self, integers: Tensor) -> None:
+        scales = self.scales.view(-1, 1, self.width)
+        integers.view(len(scales), -1, self.width).mul_(scales)
 
 
 FORMS: tuple[type[Dense] | type[Palette] | type[Grid], ...] = (
     Dense,
     Palette,
     Grid,
+    Columns,
 )  # the tag is the position
 
 
@@ -244,13 +281,36 @@ def _forms(tensor: Tensor) -> Iterator[Dense | Palette | Grid]:
         yield grid
 
 
+class _OnGrid(NamedTuple):
+    scales: Tensor
+    low: int
+    codes: Tensor  # of the shape of the rows
+
+
+def _on_grid(rows: Tensor) -> _OnGrid | None:
+    scales = grid_scales(rows)
+    if scales is None:
+        return None
+    integers = grid_integers(rows, scales)
+    low = int(integers.min())
+    return _OnGrid(scales, low, torch.where((rows == 0) & rows.signbit(), 0, integers - low + 1))
+
+
 def _grid(tensor: Tensor) -> Grid | None:
     """The grid with the fewest scales: one for all, one per output channel, one per group of a channel."""
+    return next(filter(None, _grids(tensor)), None)
+
+
+def _grids(tensor: Tensor) -> Iterator[Grid | None]:
+    """Channels are sought along the first dimension, then, of matrices, along the last."""
     channels = len(tensor) if tensor.ndim > 1 else 1
     length = tensor.numel() // channels
-    counts = [1, channels, *(tensor.numel() // size for size in GROUPS if length % size == 0)]
-    grids = (Grid.of(tensor.reshape(rows, -1)) for rows in dict.fromkeys(counts))
-    return next((grid for grid in grids if grid), None)
+    sizes = [size for size in (length, *GROUPS) if length % size == 0]
+    for rows in dict.fromkeys([1, *(tensor.numel() // size for size in sizes)]):
+        yield Grid.of(tensor.reshape(rows, -1))
+    if tensor.ndim == 2:
+        for size in dict.fromkeys(size for size in (channels, *GROUPS) if channels % size == 0):
+            yield Columns.of_runs(tensor.view(-1, size, length))
 
 
 def _look_up(codes: Coded, entries: Words, rest: Words, out: Words) -> None:

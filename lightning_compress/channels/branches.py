@@ -15,11 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_compress.channels.groups import Group
-from lightning_compress.channels.hollow import COMPUTING, NORMALISING, Hollow, hollow_, is_leaf
+from lightning_compress.channels.hollow import NORMALISING, Hollow, computes, hollow_, is_leaf
+from lightning_compress.targets import is_linear
 
 __all__ = ["with_branches"]
-
-_READING = (nn.Linear, nn.modules.conv._ConvNd)
 
 
 def with_branches(model: nn.Module, run: Callable[[nn.Module], list[Tensor]], groups: Sequence[Group]) -> list[Group]:
@@ -89,7 +88,7 @@ def _look(model: nn.Module, run: Callable[[nn.Module], list[Tensor]]) -> _Look:
         reached, _ = _fed(model, run, layers)
         for parameter in learning:
             parameter.requires_grad_(True)
-    reading = {name for name in reached if isinstance(layers[name], _READING)}
+    reading = {name for name in reached if is_linear(layers[name]) or isinstance(layers[name], nn.modules.conv._ConvNd)}
     return _Look(frozenset(roots), frozenset(heard), frozenset(reading))
 
 
@@ -137,7 +136,7 @@ def _layers(model: nn.Module, group: Group) -> dict[str, bool]:
         if layer not in layers.values()
         for p in layer.parameters(recurse=False)
     )
-    possible = all(isinstance(layer, (*COMPUTING, *NORMALISING)) for layer in layers.values())
+    possible = all(computes(layer) or isinstance(layer, NORMALISING) for layer in layers.values())
     if group.counters or shared or not possible or not any("in" in found for found in roles.values()):
         return {}
     return {

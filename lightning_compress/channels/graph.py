@@ -9,19 +9,21 @@ Paper: Fang et al., "DepGraph: Towards Any Structural Pruning", https://arxiv.or
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from traceback import walk_tb
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from lightning_compress.channels.groups import Group, Role, Slice
+from lightning_compress.targets import is_linear, is_transposed
 
 __all__ = ["HEAD_COUNTS", "HEAD_TOTALS", "find_groups"]
 
 HEAD_COUNTS = ("num_heads", "num_attention_heads", "num_key_value_heads", "n_heads", "n_head", "heads")
 """Attributes by which attention modules know how many heads they have."""
-HEAD_TOTALS = ("all_head_size", "inner_dim")
+HEAD_TOTALS = ("all_head_size", "inner_dim", "split_size")
 """Attributes by which attention modules know the width of all heads together."""
 
 _MOST_CHANNELS = 500_000
@@ -29,7 +31,28 @@ _MOST_CHANNELS = 500_000
 _Entry: TypeAlias = tuple[str, int, Role]  # tensor name, dimension, role
 _Found: TypeAlias = dict[_Entry, dict[int, list[int]]]  # -> channel of the root -> positions
 
-_Layers: TypeAlias = nn.modules.conv._ConvNd | nn.Linear
+
+class _Channel(NamedTuple):
+    """A channel of some node of the graph, and that of the root that it depends on, as torch-pruning names them."""
+
+    idx: int
+    root_idx: int | None
+
+
+class _TransposedLayers:
+    """What torch-pruning asks about linear layers whose weight is ``(in, out)``, which it does not know."""
+
+    def prune_out_channels(self, layer: nn.Module, channels: Any) -> nn.Module:
+        raise NotImplementedError  # these two only name the sides of a layer
+
+    def prune_in_channels(self, layer: nn.Module, channels: Any) -> nn.Module:
+        raise NotImplementedError
+
+    def get_out_channels(self, layer: nn.Module) -> int:
+        return layer.get_parameter("weight").shape[1]
+
+    def get_in_channels(self, layer: nn.Module) -> int:
+        return layer.get_parameter("weight").shape[0]
 
 
 class _RefusedError(Exception):
@@ -50,7 +73,7 @@ def find_groups(module: nn.Module, run: Callable[[nn.Module], list[Tensor]]) -> 
         ImportError: torch-pruning is not installed.
         ValueError: the model cannot be traced.
     """
-    nodes, kinds = _trace(module, run)
+    graph = _trace(module, run)
     names = {id(layer): name for name, layer in module.named_modules()}
     names |= {id(parameter): name for name, parameter in module.named_parameters()}
     sizes = {name: tensor.shape for name, tensor in module.state_dict().items()}
@@ -59,12 +82,12 @@ def find_groups(module: nn.Module, run: Callable[[nn.Module], list[Tensor]]) -> 
     refused: dict[str, str] = {}
     taken: dict[tuple[str, int], set[int]] = {}
     visited: set[str] = set()
-    for layer, node in nodes.items():
-        if not isinstance(layer, _Layers) or names[id(layer)] in visited:
+    for layer, node in graph.module2node.items():
+        if not _has_channels(layer) or names[id(layer)] in visited:
             continue
         name = names[id(layer)]
         try:
-            for group in _Walk(names, kinds, node, most).groups(name, module):
+            for group in _Walk(names, graph, node, most).groups(name, module):
                 _check(group, sizes)
                 _claim(group, taken)
                 groups.append(group)
@@ -79,19 +102,28 @@ def _unknown(module: nn.Module) -> dict[str, str]:
     return {
         name: f"it is a {type(layer).__name__}: no convolution or linear layer of torch.nn"
         for name, layer in module.named_modules()
-        if not isinstance(layer, _Layers | nn.Embedding)
+        if not (_has_channels(layer) or isinstance(layer, nn.Embedding))
         and any(key == "weight" and weight.ndim > 1 for key, weight in layer.named_parameters(recurse=False))
     }
 
 
-def _trace(module: nn.Module, run: Callable[[nn.Module], list[Tensor]]) -> tuple[Mapping[Any, Any], Any]:
+def _has_channels(layer: object) -> bool:
+    """Whether ``layer`` is a convolution or linear layer; other nodes are operations or parameters."""
+    return isinstance(layer, nn.modules.conv._ConvNd) or _is_linear(layer)
+
+
+def _is_linear(layer: object) -> bool:
+    return isinstance(layer, nn.Module) and is_linear(layer)
+
+
+def _trace(module: nn.Module, run: Callable[[nn.Module], list[Tensor]]) -> Any:
     try:
         import torch_pruning
     except ImportError as error:
         raise ImportError(
             "need torch-pruning to find the channels of a model: pip install 'lightning-compress[channels]'"
         ) from error
-    graph = torch_pruning.DependencyGraph()
+    graph = _linked(torch_pruning.DependencyGraph(), [layer for layer in module.modules() if is_transposed(layer)])
     with torch.enable_grad():
         # The product makes an output node of its own: otherwise the graph takes the last layer for the output.
         try:
@@ -104,7 +136,55 @@ def _trace(module: nn.Module, run: Callable[[nn.Module], list[Tensor]]) -> tuple
                 f"need a model whose channels torch-pruning can trace, got {type(module).__name__}, on which it raises "
                 f"{type(error).__name__}: {error}{f', at what follows {near!r}' if near else ''}"
             ) from error
-    return graph.module2node, torch_pruning
+    return graph
+
+
+def _linked(graph: Any, transposed: Iterable[nn.Module]) -> Any:
+    """``graph`` with what torch-pruning does not know: layers of weights ``(in, out)``, and how these are split."""
+    layers, link = _TransposedLayers(), graph._build_dependency
+    for kind in set(map(type, transposed)):
+        graph.register_customized_layer(kind, layers)
+
+    def link_more(nodes: Mapping[Any, Any]) -> None:
+        link(nodes)
+        graph._2d_4d &= not graph.CUSTOMIZED_PRUNERS  # views of sequences keep their channels, as behind nn.Linear
+        for node in nodes.values():
+            if node.type == graph.ops.OPTYPE.SPLIT and _follow_split(node):
+                node.type = graph.ops.OPTYPE.ELEMENTWISE  # there is nothing left to find out about it
+
+    graph._build_dependency = link_more
+    return graph
+
+
+def _follow_split(node: Any) -> bool:
+    """Let channels be followed through what a linear layer gives and is split along its last dimension, if so it is.
+
+    torch-pruning follows them along the second. Which part an operation reads is said by the number of the output.
+    """
+    split = node.grad_fn
+    sizes: tuple[int, ...] = getattr(split, "_saved_self_sym_sizes", ())
+    if len(sizes) < 3 or not any(_is_linear(before.module) for before in node.inputs):
+        return False
+    dim = (split._saved_dim + 2**63) % 2**64 - 2**63  # torch shows a negative one as if it had no sign
+    if dim not in (-1, len(sizes) - 1):
+        return False
+    lengths = getattr(split, "_saved_split_sizes", None)
+    if lengths is None:
+        lengths = [split._saved_split_size] * -(-sizes[-1] // split._saved_split_size)
+    for reader in set(node.outputs):
+        parts = [number for before, number in reader.grad_fn.next_functions if before is split]
+        there = [dependency for dependency in node.dependencies if dependency.target is reader]
+        back = [dependency for dependency in reader.dependencies if dependency.target is node]
+        for part, forth, home in zip(parts, there, back, strict=False):
+            begin = sum(lengths[:part])
+            forth.index_mapping[0] = partial(_shifted, by=-begin, end=lengths[part])
+            home.index_mapping[0] = partial(_shifted, by=begin, end=sizes[-1])
+    return True
+
+
+def _shifted(channels: Iterable[Any], by: int, end: int) -> list[_Channel]:
+    """The channels in a part of a tensor, or in the whole of which it is a part."""
+    return [_Channel(channel.idx + by, channel.root_idx) for channel in channels if 0 <= channel.idx + by < end]
 
 
 def _layer_near(error: Exception, names: Mapping[int, str]) -> str:
@@ -124,9 +204,9 @@ def _layer_near(error: Exception, names: Mapping[int, str]) -> str:
 class _Walk:
     """The walk through the graph from the output channels of one layer."""
 
-    def __init__(self, names: Mapping[int, str], library: Any, root: Any, most: int) -> None:
+    def __init__(self, names: Mapping[int, str], graph: Any, root: Any, most: int) -> None:
         self._names = names
-        self._library = library
+        self._graph = graph
         self._root = root
         self._most = most  # no layer has more channels
         self._found: _Found = {}
@@ -138,11 +218,13 @@ class _Walk:
     def groups(self, name: str, module: nn.Module) -> Iterator[Group]:
         """The groups of the root; several where its channels have different fates."""
         self._collect()
-        heads = _heads(name, module, self._producers())
+        parts = len(self._alike()[0][0])  # three, where one layer gives queries, keys and values
+        width = len(self._parent) // parts
+        heads = _heads(name, module, [name] * parts if parts > 2 else self._producers(), width)
         if heads:
             for channel in range(len(self._parent)):
-                self._union(channel, channel - channel % (len(self._parent) // heads))
-        counters = tuple(_counters(name, module, heads, len(self._parent))) if heads else ()
+                self._union(channel, channel - channel % (width // heads))
+        counters = tuple(_counters(name, module, heads, width)) if heads else ()
         for number, units in enumerate(self._alike()):
             slices = tuple(self._slice(entry, units) for entry in self._found if self._positions(entry, units[0]))
             width = len(self._positions((f"{name}.weight", _out_dim(self._root.module), "out"), units[0]))
@@ -150,9 +232,8 @@ class _Walk:
 
     def _collect(self) -> None:
         root = self._root
-        index = self._library._helpers._HybridIndex
-        handler = self._library.dependency.DependencyGraph().get_pruner_of_module(root.module).prune_out_channels
-        stack = [(root, handler, [index(idx=i, root_idx=i) for i in range(len(self._parent))])]
+        handler = self._graph.get_pruner_of_module(root.module).prune_out_channels
+        stack: list[Any] = [(root, handler, [_Channel(i, i) for i in range(len(self._parent))])]
         while stack:
             node, function, channels = stack.pop()
             new = self._meet(node, function, channels)
@@ -187,7 +268,7 @@ class _Walk:
     def _record(self, node: Any, function: Any, channels: Iterable[Any]) -> None:
         """Note the tensor entries of these channels of a node, and tie root channels that meet in one of them."""
         layer = node.module
-        _refuse(node, self._library.ops.OPTYPE, self._names)
+        _refuse(node, self._graph.ops.OPTYPE, self._names)
         incoming = getattr(function, "__name__", "").endswith("prune_in_channels")
         entries = _entries(layer, incoming, node.pruning_dim)
         prefix = self._names.get(id(layer), "")
@@ -255,11 +336,13 @@ def _depthwise(layer: nn.Module) -> bool:
 
 
 def _out_channels(layer: nn.Module) -> int:
-    return layer.out_features if isinstance(layer, nn.Linear) else int(layer.out_channels)  # type: ignore[arg-type]
+    if isinstance(layer, nn.modules.conv._ConvNd):
+        return layer.out_channels
+    return layer.get_parameter("weight").shape[_out_dim(layer)]
 
 
 def _out_dim(layer: nn.Module) -> int:
-    return int(bool(getattr(layer, "transposed", False)) and not _depthwise(layer))
+    return int(is_transposed(layer) or (bool(getattr(layer, "transposed", False)) and not _depthwise(layer)))
 
 
 def _channels_per_group(layer: nn.Module, incoming: bool) -> int:
@@ -275,7 +358,7 @@ def _entries(layer: Any, incoming: bool, pruning_dim: int) -> list[tuple[str, in
         return [("", pruning_dim % layer.ndim, "other")]
     if isinstance(layer, nn.Embedding):
         return [("weight", 1, "out")]
-    if isinstance(layer, _Layers):
+    if _has_channels(layer):
         if incoming and not _depthwise(layer):
             return [("weight", 1 - _out_dim(layer), "in")]
         bias: list[tuple[str, int, Role]] = [("bias", 0, "other")] if layer.bias is not None else []
@@ -289,12 +372,12 @@ def _entries(layer: Any, incoming: bool, pruning_dim: int) -> list[tuple[str, in
     return []
 
 
-def _heads(name: str, module: nn.Module, producers: list[str]) -> int:
-    """How many attention heads the output of a layer is divided into; 0 if it is no part of attention."""
+def _heads(name: str, module: nn.Module, producers: list[str], width: int) -> int:
+    """How many attention heads the ``width`` of queries is divided into; 0 if the layer is no part of attention."""
     owner = name.rpartition(".")[0]
     if sum(producer.rpartition(".")[0] == owner for producer in producers) < 2:
         return 0
-    attention, width = module.get_submodule(owner), _out_channels(module.get_submodule(name))
+    attention = module.get_submodule(owner)
     counts = [vars(attention).get(key) for key in HEAD_COUNTS]
     return next((n for n in counts if type(n) is int and n > 1 and width % n == 0), 0)
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["COMPUTING", "NORMALISING", "Hollow", "hollow_", "is_leaf", "refill_"]
+from lightning_compress.targets import is_linear, is_transposed
 
-COMPUTING = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-"""Layers that give their bias when they are hollow, or zeros; all others let through what they get."""
+__all__ = ["NORMALISING", "Hollow", "computes", "hollow_", "is_leaf", "refill_"]
+
 NORMALISING = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.PReLU)
-"""Layers between them, which have entries of channels too."""
+"""Layers between those that compute, which have entries of channels too."""
 
 
 class Hollow(nn.Module):
@@ -30,7 +30,7 @@ class Hollow(nn.Module):
             setattr(self, key, getattr(layer, key))
         self.bias: nn.Parameter | None
         self.register_parameter("bias", layer.get_parameter("bias") if biased else None)
-        self.outputs = len(layer.weight) if isinstance(layer, COMPUTING) else 0
+        self.outputs = layer.get_parameter("weight").shape[is_transposed(layer)] if computes(layer) else 0
         self.space: tuple[tuple[int, int, int, int], ...] = ()  # size, stride, padding, dilation of the kernel, by axis
         if isinstance(layer, nn.modules.conv._ConvNd):
             self.space = tuple(zip(layer.kernel_size, layer.stride, _padding(layer), layer.dilation, strict=True))
@@ -54,13 +54,18 @@ class Hollow(nn.Module):
             *x.shape[: last - 1], self.outputs, *space
         )
 
-    def narrow_(self, channels: int) -> None:
-        """Give so many channels fewer."""
+    def narrow_(self, gone: Mapping[int, Tensor]) -> None:
+        """Give fewer channels; ``gone``: dimension of the weight that it had -> positions that are removed."""
         if self.outputs:
-            self.outputs -= channels
+            self.outputs -= len(gone.get(int(is_transposed(self._was[0])), ()))
 
     def extra_repr(self) -> str:
         return f"{type(self._was[0]).__name__}, outputs={self.outputs}, bias={self.bias is not None}"
+
+
+def computes(layer: nn.Module) -> bool:
+    """Whether a layer gives its bias when it is hollow, or zeros; any other lets through what it gets."""
+    return is_linear(layer) or isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
 
 
 def is_leaf(module: nn.Module) -> bool:

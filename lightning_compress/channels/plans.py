@@ -17,6 +17,7 @@ from lightning_compress.channels.graph import find_groups
 from lightning_compress.channels.groups import Group, dropped, mask_
 from lightning_compress.channels.structures import dense_copy
 from lightning_compress.channels.surgery import cut_
+from lightning_compress.targets import is_linear
 
 __all__ = ["Plan", "forward", "make_plan"]
 
@@ -128,8 +129,8 @@ def _prices(model: nn.Module, example: Any) -> dict[str, float]:
     names = {parameter: name for name, parameter in model.named_parameters()}
 
     def note(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if isinstance(layer, nn.Linear):
-            positions = output.numel() / layer.out_features
+        if is_linear(layer):
+            positions = output.numel() / output.shape[-1]
         elif layer.transposed:
             positions = inputs[0].numel() / layer.in_channels
         else:
@@ -137,7 +138,8 @@ def _prices(model: nn.Module, example: Any) -> dict[str, float]:
         name = names[layer.weight]
         prices[name] = prices.get(name, 0.0) + positions / batch
 
-    handles = [layer.register_forward_hook(note) for layer in model.modules() if isinstance(layer, _LAYERS)]
+    layers = [layer for layer in model.modules() if is_linear(layer) or isinstance(layer, nn.modules.conv._ConvNd)]
+    handles = [layer.register_forward_hook(note) for layer in layers]
     try:
         forward(model, example)
     finally:

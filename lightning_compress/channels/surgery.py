@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from lightning_compress.channels.groups import Group, dropped, hollowed
 from lightning_compress.channels.hollow import Hollow, hollow_
+from lightning_compress.targets import is_transposed
 
 __all__ = ["cut_", "cut_optimizer_", "narrow", "remove_", "replace_", "resize_"]
 
@@ -59,7 +60,7 @@ def cut_(
         layer, key = _holder(module, name)
         if isinstance(layer, Hollow) and (key != "bias" or layer.bias is None):
             if key == "weight":
-                layer.narrow_(len(dims.get(0, ())))
+                layer.narrow_(dims)
             continue
         old: Tensor = getattr(layer, key)
         narrowed[old] = new = narrow(old.detach(), dims)
@@ -172,6 +173,8 @@ def resize_(layer: nn.Module) -> None:
         _resize_convolution_(layer)
     elif isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = layer.weight.shape
+    elif is_transposed(layer):
+        vars(layer).update(zip(("nx", "nf"), layer.get_parameter("weight").shape, strict=True))
     elif isinstance(layer, nn.Embedding):
         layer.embedding_dim = layer.weight.shape[1]
     elif isinstance(layer, nn.modules.batchnorm._NormBase):

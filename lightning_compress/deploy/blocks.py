@@ -75,7 +75,7 @@ class _BlockLinear(nn.Module):
 def with_blocks(lowered: nn.Module) -> nn.Module:
     """``lowered`` with its linear layers of several scales an output in the form that ONNX knows; changed in place."""
     for name, layer in list(lowered.named_modules()):
-        if isinstance(layer, QuantizedLayer) and isinstance(layer.layer, nn.Linear):
+        if isinstance(layer, QuantizedLayer) and layer.is_linear:
             outputs = len(layer.codes)
             if len(layer.scale) > outputs and len(layer.scale) % outputs == 0:
                 block = _BlockLinear(layer)

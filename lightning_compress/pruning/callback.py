@@ -110,7 +110,9 @@ class PruningCallback(WeightCompression):
         self._inputs = None
 
     def check(self, target: Target) -> None:
-        self.pattern.check(target.name, target.parameter.shape)
+        self.pattern.check(target.name, target.shape)
+        if target.transposed:  # FSDP2 shards it along its inputs
+            self.pattern.check(target.name, target.outputs_first(local(target.parameter)).shape)
         if getattr(target.module, "sparse", False):
             raise ValueError(f"need dense gradients, got {target.name!r} of an embedding with sparse=True: exclude it")
         if evidence_of(self.criterion) == "inputs":
@@ -126,7 +128,9 @@ class PruningCallback(WeightCompression):
         if self._inputs is not None:
             seen = self._inputs.take()
         else:
-            seen = {name: self.criterion(latents[name], gradients[name]).float() for name in gradients}
+            turns = {name: self.targets[name].outputs_first for name in gradients}
+            scores = {name: self.criterion(turn(latents[name]), turn(gradients[name])) for name, turn in turns.items()}
+            seen = {name: turn(scores[name]).float() for name, turn in turns.items()}
         for name, value in seen.items():
             self._evidence.setdefault(name, value.clone()).lerp_(value, 1 - self.momentum)
 
@@ -159,7 +163,8 @@ class PruningCallback(WeightCompression):
             total = sum(each(sum(mask.numel() for mask in masks.values()), group))
             pruned = sum(each(sum(int((~mask).sum()) for mask in masks.values()), group))
             alive = sum(each(sum(int(weights[name][~mask].count_nonzero()) for name, mask in masks.items()), group))
-            tile = max(mask.numel() // max(1, self.pattern.units(mask.float()).numel()) for mask in masks.values())
+            turned = {name: self.targets[name].outputs_first(mask) for name, mask in masks.items()}
+            tile = max(mask.numel() // max(1, self.pattern.units(mask.float()).numel()) for mask in turned.values())
             asked = self.sparsity * self.strength
             if alive or abs(pruned - asked * total) > tile:
                 raise RuntimeError(
@@ -175,7 +180,7 @@ class PruningCallback(WeightCompression):
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         masks = {name: mask.bool() for name, mask in self._masks.items()}
-        # Squared inputs (1, in, 1, ...) are stored as wide as the weight, so that they are cut and joined as it is.
+        # Squared inputs, one of each, are stored as wide as the weight, so that they are cut and joined as it is.
         evidence = {
             name: value.expand(local(self.targets[name].parameter).shape) for name, value in self._evidence.items()
         }
@@ -186,7 +191,11 @@ class PruningCallback(WeightCompression):
             name: _word(mask, local(self.targets[name].parameter)) for name, mask in tensors["masks"].items()
         }
         wide = self._inputs is None
-        self._evidence = {name: (value if wide else value[:1]).clone() for name, value in tensors["evidence"].items()}
+        turns = {name: self.targets[name].outputs_first for name in tensors["evidence"]}
+        self._evidence = {
+            name: (value if wide else turns[name](turns[name](value)[:1])).clone()
+            for name, value in tensors["evidence"].items()
+        }
 
     def _groups(self, weights: Mapping[str, Tensor]) -> list[list[str]]:
         """Names of the weights that are ranked against each other."""
@@ -195,7 +204,8 @@ class PruningCallback(WeightCompression):
     def _scores(self, weights: Mapping[str, Tensor]) -> Iterator[Tensor]:
         """Scores of the pattern's units, a tensor at a time."""
         for name, weight in weights.items():
-            evidence = self._evidence.get(name, weight.new_empty(0))
+            turned = self.targets[name].outputs_first
+            weight, evidence = turned(weight), turned(self._evidence.get(name, weight.new_empty(0)))
             if evidence_of(self.criterion) == "gradient":
                 scores = evidence
             elif evidence_of(self.criterion) == "inputs":
@@ -212,7 +222,9 @@ class PruningCallback(WeightCompression):
         passed = 0
         for name, scores in zip(names, self._scores(mine), strict=True):
             spared, passed = spare(scores, cut, passed)
-            word = self._masks[name] = _word(self.pattern.spread(spared, mine[name].shape), mine[name])
+            turned = self.targets[name].outputs_first
+            kept = turned(self.pattern.spread(spared, turned(mine[name]).shape))
+            word = self._masks[name] = _word(kept.contiguous(), mine[name])  # in memory as the weight, for speed
             if word.numel() and not word.amin() and name not in self._warned:  # amin is far faster than any
                 self._warned.add(name)
                 rank_zero_warn(

@@ -11,7 +11,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from lightning_compress.targets import Target
+from lightning_compress.latent import shard
+from lightning_compress.targets import Target, is_linear
 
 __all__ = ["InputSquares", "check_inputs", "mean_square"]
 
@@ -19,7 +20,7 @@ __all__ = ["InputSquares", "check_inputs", "mean_square"]
 def check_inputs(target: Target) -> None:
     """Raise ValueError if the inputs of a target's weight cannot be told apart."""
     module, key = target.module, target.name.rpartition(".")[2]
-    plain = isinstance(module, nn.Linear) or (
+    plain = is_linear(module) or (
         isinstance(module, _ConvNd) and not isinstance(module, _ConvTransposeNd) and module.groups == 1
     )
     if key != "weight" or not plain:
@@ -30,7 +31,7 @@ def check_inputs(target: Target) -> None:
 
 
 def mean_square(inputs: Tensor, weight_ndim: int) -> Tensor:
-    """Mean square of each input of a layer over batch and positions, broadcastable to the layer's weight.
+    """Mean square of each input of a layer over batch and positions, broadcastable to its weight ``(out, in, ...)``.
 
     Args:
         inputs: ``(..., in)`` for a linear layer (``weight_ndim`` 2), ``(N, in, ...)`` for a convolution.
@@ -57,6 +58,7 @@ class InputSquares:
     """
 
     def __init__(self, targets: Mapping[str, Target]) -> None:
+        self._targets = targets
         self._seen: dict[str, list[Tensor]] = {}
         self._handles = [
             target.module.register_forward_pre_hook(partial(self._see, name, target.parameter.ndim))
@@ -64,7 +66,7 @@ class InputSquares:
         ]
 
     def take(self) -> dict[str, Tensor]:
-        """Name -> mean square since the last call, over all processes."""
+        """Name -> mean square since the last call, over all processes, broadcastable to the weight that is here."""
         seen, self._seen = self._seen, {}
         means = {name: torch.stack(parts).mean(0) for name, parts in seen.items()}
         if means and dist.is_available() and dist.is_initialized():
@@ -72,7 +74,7 @@ class InputSquares:
             dist.all_reduce(flat)
             parts = torch.split_with_sizes(flat / dist.get_world_size(), [mean.numel() for mean in means.values()])
             means = {name: part.view_as(means[name]) for name, part in zip(means, parts, strict=True)}
-        return means
+        return {name: _beside(mean, self._targets[name]) for name, mean in means.items()}
 
     def close(self) -> None:
         """Stop watching."""
@@ -82,3 +84,8 @@ class InputSquares:
     def _see(self, name: str, weight_ndim: int, module: nn.Module, args: tuple[Any, ...]) -> None:
         if module.training and torch.is_grad_enabled():
             self._seen.setdefault(name, []).append(mean_square(args[0], weight_ndim))
+
+
+def _beside(mean: Tensor, target: Target) -> Tensor:
+    """``mean`` as the weight lies: of a weight ``(in, out)`` that is sharded, this process has some of the inputs."""
+    return shard(target.outputs_first(mean), target.parameter) if target.transposed else mean

@@ -112,7 +112,7 @@ def round_bias_(layer: nn.Module, grid: Grid, input_scale: Tensor, norm: nn.Modu
     1.0
     """
     weight, own = layer.get_parameter("weight"), layer._parameters["bias"]
-    of_channels = channel_grid(grid, len(weight))
+    of_channels = channel_grid(grid, len(grid.outputs_first(weight)))
     if of_channels is None:
         return
     bias = None if own is None else whole(own.detach())

@@ -13,7 +13,7 @@ from lightning_compress.quantization import observers, scales
 from lightning_compress.quantization.calibration import Calibration
 from lightning_compress.quantization.grids import Granularity, Grid, PerChannel
 from lightning_compress.quantization.observers import Observer
-from lightning_compress.quantization.placement import INTEGER_LAYERS
+from lightning_compress.quantization.placement import has_integer_kernel
 from lightning_compress.quantization.ranges import RangeOptimizer
 from lightning_compress.quantization.records import QUANTIZATION, detach
 from lightning_compress.quantization.scales import Scale
@@ -197,7 +197,7 @@ class QATCallback(_Quantization):
     def _integer_layers(self, model: nn.Module) -> list[str]:
         """Names of the layers that there are kernels for and whose weight is a target, tied or not."""
         targets = {id(target.parameter) for target in self.targets.values()}
-        layers = [(name, module) for name, module in model.named_modules() if isinstance(module, INTEGER_LAYERS)]
+        layers = [(name, module) for name, module in model.named_modules() if has_integer_kernel(module)]
         return [name for name, layer in layers if any(id(p) in targets for p in layer.parameters(recurse=False))]
 
     def _round_biases(self, model: nn.Module) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -45,6 +45,8 @@ class PerTensor(Granularity):
 @dataclass(frozen=True)
 class PerChannel(Granularity):
     """One scale for each index of the first dimension: the output channels of linear layers and convolutions.
+
+    A weight ``(in, out)``, of transformers' ``Conv1D``, is seen as ``(out, in)`` here and in what follows.
 
     >>> PerChannel().rows(torch.zeros(8, 4, 3, 3)).shape
     torch.Size([8, 36])
@@ -98,6 +100,7 @@ class Grid:
         zero_point: ``(rows, 1)``, the code of the value zero: an integer in [low, high] in the dtype of ``scale``.
         low: smallest code.
         high: largest code.
+        transposed: whether the weight is ``(in, out)``; rows are those of ``(out, in, ...)``.
 
     >>> grid = Grid(torch.tensor([[0.5]]), torch.tensor([[0.0]]), -1, 1)
     >>> grid.project(torch.tensor([[0.2, 0.3, -7.0]])).tolist()
@@ -108,6 +111,7 @@ class Grid:
     zero_point: Tensor
     low: int
     high: int
+    transposed: bool = False
 
     @property
     def bits(self) -> int:
@@ -125,11 +129,11 @@ class Grid:
         ``torch.fake_quantize_per_channel_affine`` computes, so that both give the same bits.
         """
         codes = (self._rows(weight) * (1 / self.scale)).round_().add_(self.zero_point).clamp_(self.low, self.high)
-        return codes.view(weight.shape)
+        return self._whole(codes, weight.shape)
 
     def values(self, codes: Tensor) -> Tensor:
         """The values that integer codes stand for, in the shape of ``codes``."""
-        return ((self._rows(codes) - self.zero_point) * self.scale).view(codes.shape)
+        return self._whole((self._rows(codes) - self.zero_point) * self.scale, codes.shape)
 
     def project(self, weight: Tensor) -> Tensor:
         """The values nearest to ``weight``."""
@@ -139,7 +143,8 @@ class Grid:
         """Which weights share a scale, of a weight of this shape."""
         if len(self.scale) == 1:
             return PerTensor()
-        return PerChannel() if len(self.scale) == shape[0] else PerGroup(math.prod(shape) // len(self.scale))
+        channels = shape[-1] if self.transposed else shape[0]
+        return PerChannel() if len(self.scale) == channels else PerGroup(math.prod(shape) // len(self.scale))
 
     def part(self, granularity: Granularity, shape: torch.Size, cut: Callable[[Tensor], Tensor]) -> Grid:
         """The grid of what ``cut`` leaves of a weight of this shape; the first weight of each row that is left decides.
@@ -151,12 +156,20 @@ class Grid:
         size = math.prod(shape) // len(self.scale)
 
         def left(of_rows: Tensor) -> Tensor:
-            return granularity.rows(cut(of_rows.expand(-1, size).reshape(shape)))[:, :1]
+            return granularity.rows(self.outputs_first(cut(self._whole(of_rows.expand(-1, size), shape))))[:, :1]
 
-        return Grid(left(self.scale), left(self.zero_point), self.low, self.high)
+        return replace(self, scale=left(self.scale), zero_point=left(self.zero_point))
+
+    def outputs_first(self, tensor: Tensor) -> Tensor:
+        """A tensor of the weight's shape, seen as ``(out, in, ...)``."""
+        return tensor.t() if self.transposed else tensor
 
     def _rows(self, weight: Tensor) -> Tensor:
-        return weight.reshape(len(self.scale), -1)
+        return self.outputs_first(weight).reshape(len(self.scale), -1)
+
+    def _whole(self, rows: Tensor, shape: torch.Size) -> Tensor:
+        """The rows put together again to a weight of this shape."""
+        return rows.reshape(shape[::-1]).t() if self.transposed else rows.reshape(shape)
 
 
 def precise(tensor: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from lightning_compress.quantization.activations import ActivationQuantizer, Pla
 from lightning_compress.quantization.biases import MOST, bias_unit, channel_grid, fold
 from lightning_compress.quantization.grids import Grid, precise
 from lightning_compress.quantization.neighbors import norms_behind, quantizers_before
-from lightning_compress.quantization.placement import INTEGER_LAYERS
+from lightning_compress.quantization.placement import has_integer_kernel
 from lightning_compress.quantization.traces import Trace
 from lightning_compress.quantization.weights import grids_of
 
@@ -74,12 +74,12 @@ def lower(
         path, _, key = name.rpartition(".")
         layer = lowered.get_submodule(path)
         _check_on_grid(name, layer.get_parameter(key), grid)
-        if key == "weight" and isinstance(layer, INTEGER_LAYERS):
+        if key == "weight" and has_integer_kernel(layer):
             norm = lowered.get_submodule(norms[path]) if path in norms else None
             quantized = QuantizedLayer(layer, grid)
             if isinstance(norm, _BatchNorm) and quantized.fold(norm):
                 lowered.set_submodule(norms[path], nn.Identity())
-            if integer_bias and path in inputs and isinstance(layer, nn.Linear):
+            if integer_bias and path in inputs and quantized.is_linear:
                 quantized.round_bias(inputs[path].scale)
             if path in inputs and inputs[path].enabled:
                 quantized.reads = QuantizeDequantize(inputs[path])
@@ -147,6 +147,7 @@ class QuantizedLayer(nn.Module):
         grid: that its weight is on.
 
     Attributes:
+        codes: ``(out, in, ...)``.
         reads: the rounding that its input has passed last, if any.
         exact: whether it adds up integers, in float64, instead of floats.
     """
@@ -165,14 +166,20 @@ class QuantizedLayer(nn.Module):
         weight, bias = layer.get_parameter("weight").detach(), layer._parameters["bias"]
         self.range = grid.low, grid.high
         of_rows = grid.scale.float().flatten(), grid.zero_point.flatten()
-        scale, zero_point = channel_grid(grid, len(weight)) or of_rows
-        self.register_buffer("codes", grid.codes(precise(weight)).to(torch.int8))
+        codes = grid.outputs_first(grid.codes(precise(weight))).to(torch.int8).contiguous()
+        scale, zero_point = channel_grid(grid, len(codes)) or of_rows
+        self.register_buffer("codes", codes)
         self.register_buffer("scale", scale.clone())
         self.register_buffer("zero_point", zero_point.to(torch.int64))
         self.register_buffer("bias", None if bias is None else bias.detach().float())
         layer.register_parameter("weight", None)
         layer.register_parameter("bias", None)
         self.layer = layer
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether it is a matrix product, and no convolution."""
+        return not isinstance(self.layer, _ConvNd)
 
     def fold(self, norm: _BatchNorm) -> bool:
         r"""Take in the normalisation behind: ``s' = s |g|``, ``q' = q sign(g)``, ``b' = beta + (b - mean) g``.
@@ -231,9 +238,9 @@ class QuantizedLayer(nn.Module):
         return self._product(x, self.weight, self._bias())
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not isinstance(self.layer, _ConvNd):
+        if self.is_linear:
             return F.linear(x, weight, bias)
-        output: Tensor = self.layer._conv_forward(x, weight, bias)
+        output: Tensor = self.layer._conv_forward(x, weight, bias)  # type: ignore[operator]
         return output
 
     def _sum_of_integers(self, x: Tensor, scale: float) -> Tensor:
@@ -265,6 +272,11 @@ class QuantizedEmbedding(nn.Module):
         self.register_buffer("scale", grid.scale.float().expand(rows, 1).clone())
         self.register_buffer("zero_point", grid.zero_point.float().expand(rows, 1).clone())
         self.shifted = bool(self.zero_point.any())
+
+    @property
+    def weight(self) -> Tensor:
+        """The float table that the codes stand for: an output tied to the embedding multiplies by it."""
+        return (self.codes.float() - self.zero_point) * self.scale
 
     def forward(self, indices: Tensor) -> Tensor:
         codes = F.embedding(indices, self.codes).float()

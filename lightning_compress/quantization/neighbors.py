@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_compress.quantization.activations import Place
-from lightning_compress.quantization.placement import INTEGER_LAYERS, reused_modules, sources
+from lightning_compress.quantization.placement import has_integer_kernel, reused_modules, sources
 from lightning_compress.quantization.traces import Trace
 
 __all__ = ["norms_behind", "quantizers_before"]
@@ -24,7 +24,8 @@ def norms_behind(module: nn.Module, trace: Trace) -> dict[str, str]:
     """
     reused = reused_modules(trace)
     kinds = {call.module: module.get_submodule(call.module) for call in trace.calls if call.module not in reused}
-    layers = {call.output: call.module for call in trace.calls if isinstance(kinds.get(call.module), INTEGER_LAYERS)}
+    integer = {name for name, layer in kinds.items() if has_integer_kernel(layer)}
+    layers = {call.output: call.module for call in trace.calls if call.module in integer}
     readers = Counter(value for operation in trace.operations for value in operation.inputs)
     readers.update(trace.escaped)
     return {

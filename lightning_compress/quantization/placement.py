@@ -11,19 +11,18 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from lightning_compress.quantization.activations import Place
 from lightning_compress.quantization.traces import Operation, Trace
+from lightning_compress.targets import is_linear
 
-__all__ = ["INTEGER_LAYERS", "Placement", "place_quantizers", "reused_modules", "sources"]
+__all__ = ["Placement", "has_integer_kernel", "place_quantizers", "reused_modules", "sources"]
 
-INTEGER_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-"""Layers that integer kernels exist for."""
-
-_LAYERS = {"linear", "conv1d", "conv2d", "conv3d"}
+_CONVOLUTIONS = {"conv1d", "conv2d", "conv3d"}
+_LAYERS = _CONVOLUTIONS | {"linear", "addmm"}
 _CLAMPS = {"relu", "relu6", "hardtanh"}
 # These move values and invent none but zero: what is on a grid before them is on it behind them.
 _MOVES = {"max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "flatten", "reshape"}
@@ -43,6 +42,11 @@ class Placement:
     missed: tuple[str, ...]
 
 
+def has_integer_kernel(layer: nn.Module) -> bool:
+    """Whether ``layer`` is of a kind that integer kernels exist for."""
+    return is_linear(layer) or isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+
+
 def place_quantizers(trace: Trace, targets: Collection[str], *, branches: bool = True) -> Placement:
     """Choose the places for the traced forward pass.
 
@@ -52,7 +56,7 @@ def place_quantizers(trace: Trace, targets: Collection[str], *, branches: bool =
         branches: whether branches are quantized before they are added up, and not their sums alone.
     """
     readers = {
-        name: operation
+        name: _input_first(operation)
         for operation in trace.operations
         for name in targets
         if operation.name in _LAYERS and not trace.weights[name].isdisjoint(operation.inputs)
@@ -94,6 +98,11 @@ def sources(trace: Trace) -> Callable[[int], int]:
     return _Graph(trace.operations).source
 
 
+def _input_first(operation: Operation) -> Operation:
+    """What a layer computes; ``addmm(bias, input, weight)`` names the bias first."""
+    return replace(operation, inputs=operation.inputs[1:]) if operation.name == "addmm" else operation
+
+
 def _outermost(target: str, takers: Collection[str], targets: Collection[str]) -> str | None:
     """The outermost of the modules ``takers`` around a target; not one around them all, for that is the model."""
     around = [name for name in takers if target == name or target.startswith(f"{name}.")]
@@ -116,7 +125,7 @@ class _Graph:
         if not branches:
             return sorted(points)
         reaching = self._reaching(readers)
-        convolved = [self._fused(operation) for operation in readers if operation.name != "linear"]
+        convolved = [self._fused(operation) for operation in readers if operation.name in _CONVOLUTIONS]
         points.update(value for value in convolved if value in reaching)
         for operation in self._operations:
             if operation.name in ("add", "iadd", "radd") and len(operation.inputs) == 2:

@@ -30,10 +30,7 @@ def detach(module: nn.Module) -> None:
 
 
 def _record(module: nn.Module) -> dict[str, Any]:
-    grids = {
-        name: {"scale": grid.scale, "zero_point": grid.zero_point, "low": grid.low, "high": grid.high}
-        for name, grid in grids_of(module).items()
-    }
+    grids = {name: dict(vars(grid)) for name, grid in grids_of(module).items()}
     quantizers = [
         {
             "module": place.module,
@@ -65,7 +62,7 @@ def _narrow(module: nn.Module, cut: Callable[[str, Tensor], Tensor]) -> None:
     for name, grid in grids_of(module).items():
         weight = module.get_parameter(name).detach()
         granularity, left = grid.granularity(weight.shape), cut(name, weight)
-        granularity.check(name, left.shape)
+        granularity.check(name, grid.outputs_first(left).shape)
         narrowed[name] = part = grid.part(granularity, weight.shape, partial(cut, name))
         if not torch.equal(part.project(precise(left)), cut(name, grid.project(precise(weight)))):
             raise ValueError(

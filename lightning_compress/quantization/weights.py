@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
@@ -98,7 +99,9 @@ class WeightGrids(WeightCompression):
                 self._grids[name] = self._here(target, noted)
 
     def check(self, target: Target) -> None:
-        self.granularity.check(target.name, target.parameter.shape)
+        self.granularity.check(target.name, target.shape)
+        if target.transposed:  # FSDP2 shards it along its inputs
+            self.granularity.check(target.name, target.outputs_first(local(target.parameter)).shape)
         if getattr(target.module, "sparse", False):
             raise ValueError(f"need dense gradients, got {target.name!r} of an embedding with sparse=True: exclude it")
         if getattr(target.module, "max_norm", None) is not None:
@@ -110,7 +113,8 @@ class WeightGrids(WeightCompression):
         for name, weight in weights.items():
             target = self.targets[name]
             # Fitted to the whole weight, so that every process finds the same grid.
-            grid = self.fit_grid(self.granularity.rows(precise(gather(weight, target.parameter))))
+            whole = target.outputs_first(precise(gather(weight, target.parameter)))
+            grid = replace(self.fit_grid(self.granularity.rows(whole)), transposed=target.transposed)
             set_grid(target.module, name.rpartition(".")[2], grid)
             self._grids[name] = self._here(target, grid)
 
@@ -136,7 +140,7 @@ class WeightGrids(WeightCompression):
         """The grid of a whole weight -> that of this process's shard of it."""
         parameter = target.parameter
         device = local(parameter).device
-        grid = Grid(grid.scale.to(device), grid.zero_point.to(device), grid.low, grid.high)
+        grid = replace(grid, scale=grid.scale.to(device), zero_point=grid.zero_point.to(device))
         if not isinstance(parameter, DTensor):
             return grid
         return grid.part(self.granularity, parameter.shape, lambda whole: shard(whole, parameter))

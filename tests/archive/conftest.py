@@ -17,6 +17,7 @@ def model():
     step = weight.abs().amax(1, keepdim=True) / 7
     return {
         "grid.weight": (weight / step).round() * step,
+        "columns.weight": ((weight / step).round() * step).t().contiguous(),
         "palette": torch.tensor([0.1, -0.7, 0.33])[torch.randint(3, (9, 9), generator=generator)],
         "sparse": torch.where(torch.rand(200, generator=generator) < 0.1, torch.randn(200, generator=generator), 0.0),
         "dense.weight": weight,

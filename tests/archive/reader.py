@@ -85,12 +85,16 @@ class Reader:
         rest = iter(self.dense(others, width, rotated))
         return [entries[code] if code < size else next(rest) for code in codes]
 
-    def grid(self, n, width, rotated):
+    def grid(self, n, width, rotated, row=1):
         """Of float32 only."""
-        rows, low = self.varint(), self.signed()
-        scales = np.array(self.dense(rows, width, rotated), "<u4").view("<f4")
+        count, low = self.varint(), self.signed()
+        scales = np.array(self.dense(count, width, rotated), "<u4").view("<f4").reshape(-1, 1, row)
         values = np.array([code - 1 + low if code else -0.0 for code in self.coded(n)], "<f4")
-        return (values.reshape(rows, -1) * scales[:, None]).reshape(-1).view("<u4").tolist()
+        return (values.reshape(len(scales), -1, row) * scales).reshape(-1).view("<u4").tolist()
+
+    def columns(self, n, width, rotated):
+        row = self.varint()
+        return self.grid(n, width, rotated, row)
 
 
 DTYPES = ["float32", "float64", "float16", "bfloat16", "uint8", "int8", "int16", "int32", "int64", "bool"]
@@ -121,7 +125,7 @@ def read(data):
         block, start = Reader(data[start : start + size]), start + size
         dtype, width = DTYPES[number], WIDTHS[number]
         parts = 2 if "complex" in dtype else 1
-        form = (block.dense, block.palette, block.grid)[block.take(1)[0]]
+        form = (block.dense, block.palette, block.grid, block.columns)[block.take(1)[0]]
         words = iter(form(sum(prod(shape) for _, shape in inside) * parts, width, "float" in dtype or parts == 2))
         assert block.at == size
         for name, shape in inside:

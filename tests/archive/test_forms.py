@@ -70,6 +70,18 @@ def test_a_scale_per_group():
     assert form.scales.numel() == 1024
 
 
+@pytest.mark.parametrize("groups", [1, 7])
+def test_a_scale_per_channel_or_group_of_a_weight_that_has_its_inputs_first(groups):
+    weight = on_grid(normal(64 * groups, 32), 8).view(64, groups * 32)
+
+    form, length, _ = round_trip(weight.t().contiguous())
+    other, expected, _ = round_trip(weight)
+
+    assert form.name == other.name == "grid"
+    assert torch.equal(form.scales.view(groups, 64).t().flatten(), other.scales)
+    assert abs(length - expected) <= 4
+
+
 def test_negative_zeros_are_codes_of_a_grid():
     weight = (normal(50, 200) * 2).round() * 0.1
 
@@ -144,7 +156,7 @@ def test_rotation_moves_the_sign_below_the_mantissa():
     ("data", "dtype", "message"),
     [
         (b"", torch.float32, "need 1 more bytes"),
-        (b"\x03", torch.float32, "need a form below 3, got 3"),
+        (b"\x04", torch.float32, "need a form below 4, got 4"),
         (b"\x00\x10", torch.float32, "4 bytes per word, but streams 10000"),
         (b"\x00\x00" + bytes(41), torch.float32, "1 bytes are left over"),
         (b"\x01\x00\x00", torch.float32, "a palette of 0 and 0 others for 10 words"),
@@ -153,6 +165,9 @@ def test_rotation_moves_the_sign_below_the_mantissa():
         (b"\x02\x03\x00", torch.float32, "3 scales for 10 elements"),
         (b"\x02\x00\x00", torch.float32, "0 scales for 10 elements"),
         (b"\x02\x01\x00", torch.int32, "1 scales for 10 elements of torch.int32"),
+        (b"\x03\x02\x05\x00" + b"\x00" + bytes(20) + b"\x01\x00\x60", torch.float32, "5 scales for rows of 2"),
+        (b"\x03\x00\x05\x00" + b"\x00" + bytes(20) + b"\x01\x00\x60", torch.float32, "5 scales for rows of 0"),
+        (b"\x03\x02\x04\x00", torch.float32, "4 scales for 10 elements"),
     ],
 )
 def test_a_broken_form_is_refused(data, dtype, message):

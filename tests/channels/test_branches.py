@@ -20,6 +20,7 @@ from lightning_compress.channels.selection import choose, smallest
 from lightning_compress.channels.structures import conform_, dense_copy, record
 from lightning_compress.channels.surgery import cut_, remove_
 from lightning_compress.schedules import Linear
+from tests import gpt2
 from tests.channels.nets import Attention, Blocks, Dense, Mobile, Module, Residual, data, trainer
 from tests.channels.test_callback import Halved, doubles, outcome
 from tests.distributed import run_distributed
@@ -64,6 +65,12 @@ class TestWhich:
     @pytest.mark.parametrize("net", [Dense, lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 3, 3))])
     def test_not_the_only_way(self, net):
         assert branches(net()) == []
+
+    @pytest.mark.parametrize("layer", [gpt2.Conv1D, gpt2.linear])
+    def test_feed_forwards_of_gpt2(self, layer):
+        blocks = [{f"h.{number}.{name}" for name in ("ln_2", "mlp.c_fc", "mlp.c_proj")} for number in (0, 1)]
+        found = branches(gpt2.build(layer), gpt2.sequences()[:2])
+        assert sorted(found, key=min) == blocks
 
     def test_excitation_may_become_constant(self):
         assert branches(Mobile()) == [{"squeeze", "excite"}]

@@ -6,8 +6,10 @@ import torch
 from torch import nn
 
 from lightning_compress.channels.hollow import Hollow, hollow_, refill_
+from tests.gpt2 import Conv1D
 
 LAYERS = {
+    "of GPT-2": (Conv1D(5, 4), (2, 3, 4)),
     "linear": (nn.Linear(4, 5), (2, 3, 4)),
     "without bias": (nn.Linear(4, 5, bias=False), (2, 4)),
     "1-D": (nn.Conv1d(4, 5, 3, 2, padding=1), (2, 4, 9)),

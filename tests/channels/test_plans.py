@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_compress.channels.graph import find_groups
 from lightning_compress.channels.groups import dropped, mask_, sizes_of, total
 from lightning_compress.channels.plans import forward, make_plan
 from lightning_compress.channels.surgery import cut_
@@ -204,3 +205,44 @@ def test_a_weight_that_is_computed_of_others_is_refused():
     torch.nn.utils.parametrizations.weight_norm(model[2])
     with pytest.raises(ValueError, match="need linear layers and convolutions whose weight is a parameter, got '2'"):
         make_plan(model, IMAGES)
+
+
+class Gated(nn.Module):
+    """A layer over sequences whose output is split in halves, or in parts of given sizes, read in another order."""
+
+    def __init__(self, dim, sizes=()):
+        super().__init__()
+        self.gate = nn.Linear(8, 12)
+        self.down, self.other = nn.Linear(6, 3), nn.Linear(4, 3)
+        self.dim, self.sizes = dim, sizes
+
+    def forward(self, x):
+        x = self.gate(x.flatten(1, 2))
+        if not self.sizes:
+            a, b = x.chunk(2, dim=self.dim)
+            return self.down(torch.relu(a) * b)
+        first, second, _ = x.split(self.sizes, dim=self.dim)
+        return self.other(torch.relu(second)) + self.down(torch.relu(first))
+
+
+@pytest.mark.parametrize("dim", [2, -1])
+def test_halves_of_what_a_layer_gives_to_sequences(dim):
+    plan = make_plan(Gated(dim), IMAGES)
+    assert units(plan) == {"gate": (6, 2)}
+    out, bias, into = plan.groups[0].slices
+    assert torch.equal(out.index, torch.stack([torch.arange(6), torch.arange(6, 12)], 1))
+    assert torch.equal(bias.index, out.index)
+    assert (into.name, into.dim) == ("down.weight", 1)
+
+
+@pytest.mark.parametrize("dim", [2, -1])
+def test_parts_of_what_a_layer_gives_are_not_mixed_up(dim):
+    model = Gated(dim, (6, 4, 2))
+    groups, _ = find_groups(model.eval(), lambda module: forward(module, IMAGES))
+    found = [{part.name: part.index.flatten().tolist() for part in group.slices} for group in groups]
+    assert found == [
+        {"gate.weight": [*range(6)], "gate.bias": [*range(6)], "down.weight": [*range(6)]},
+        {"gate.weight": [*range(6, 10)], "gate.bias": [*range(6, 10)], "other.weight": [*range(4)]},
+        {"gate.weight": [10, 11], "gate.bias": [10, 11]},
+    ]
+    assert "split_with_sizes expects" in make_plan(model, IMAGES).left_alone["gate"]  # the model names the sizes
