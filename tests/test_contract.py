@@ -19,9 +19,11 @@ import torch
 from lightning.pytorch.callbacks import (
     EarlyStopping,
     EMAWeightAveraging,
+    LearningRateFinder,
     ModelCheckpoint,
     StochasticWeightAveraging,
 )
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_compress import NM, Block, PruningCallback
 from lightning_compress.channels import ChannelPruningCallback
@@ -33,7 +35,7 @@ from lightning_compress.schedules import Constant, Cubic, Linear
 from lightning_compress.sharing import WeightSharingCallback, gradients, kmeans
 from lightning_compress.training.structures import attach_structure
 from tests.distributed import run_distributed
-from tests.toys import Batches, Digits, Manual, Randomness, build, fit, held_out, trainer
+from tests.toys import Batches, Digits, Manual, Randomness, build, digits, fit, held_out, trainer
 
 ROOT = Path(__file__).parents[1]
 STEM = ("net.0",)
@@ -316,6 +318,19 @@ def test_fit_twice(case):
     assert same(module, again)
     fit(again, *callbacks)  # and on from compressed weights
     case.check(again)
+
+
+@every_case
+def test_the_steps_of_a_tuner_are_taken_back(case, tmp_path):
+    images, labels = digits()
+    batches = DataLoader(TensorDataset(images[:384], labels[:384]), batch_size=32)
+    modules = build(), build()
+    for module, tuners in zip(
+        modules, ([], [LearningRateFinder(num_training_steps=5, update_attr=False)]), strict=True
+    ):
+        module.net[8].p = 0.0
+        trainer(callbacks=[*tuners, *case.callbacks()], default_root_dir=tmp_path).fit(module, batches, held_out())
+    assert same(*modules)
 
 
 # Checkpoints are those of an ordinary model.

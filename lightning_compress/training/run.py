@@ -104,7 +104,8 @@ class CompressionRun:
         if not self.reached:
             self._gate.forget()
         self._step = self._trainer.global_step
-        if _LATENTS in self._loaded:
+        # A checkpoint of the very start, as a tuner's, has none yet: what begins at once begins now.
+        if self._loaded.get(_LATENTS) or (_LATENTS in self._loaded and self._step > 0):
             self._latents.load(self._loaded[_LATENTS])
             self.average.load(self._loaded)
         else:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, ModelSummary
+from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateFinder, ModelCheckpoint, ModelSummary
 from lightning.pytorch.tuner import Tuner
 from torch import nn
 
@@ -222,6 +222,17 @@ def test_each_fit_has_an_average_of_its_own() -> None:
         trainer(callbacks=[callback]).fit(student, loader(), loader())
     assert same(students[0], students[2])
     assert same(students[1], students[2])
+
+
+def test_a_tuner_in_the_trainer_leaves_no_trace_in_an_average(tmp_path: Path) -> None:
+    students = [seeded(), seeded()]
+    for student, tuners in zip(
+        students, ([], [LearningRateFinder(num_training_steps=3, update_attr=False)]), strict=True
+    ):
+        student.net.drop = nn.Identity()
+        callbacks = [*tuners, DistillationCallback(EMA(0.5))]
+        trainer(callbacks=callbacks, default_root_dir=tmp_path).fit(student, loader(), loader())
+    assert same(*students)
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
