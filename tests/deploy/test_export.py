@@ -1,4 +1,5 @@
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
@@ -7,7 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_compress.archive import load_archive, save_archive
@@ -227,6 +228,21 @@ def test_integers_are_written_in_half_precision(bits, tmp_path):
     module = Words()
     trainer(precision="bf16-true", max_epochs=1, callbacks=[QATCallback(8, bits)]).fit(module, Batches())
     export(module, tmp_path / "m.pt2", torch.randint(0, 17, (4, 64)))
+
+
+@dataclass
+class Answer:
+    logits: Tensor
+
+
+def test_a_dataclass_that_torch_export_knows_is_written(tmp_path):
+    class Answering(nn.Linear):
+        def forward(self, x):
+            return Answer(super().forward(x))
+
+    torch.export.register_dataclass(Answer, serialized_type_name="Answer")
+    for name in ("m.onnx", "m.pt2"):
+        export(Answering(4, 2), tmp_path / name, torch.randn(3, 4))
 
 
 def test_half_precision_has_its_own_tolerance(tmp_path):
