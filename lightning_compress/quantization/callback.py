@@ -158,6 +158,7 @@ class QATCallback(_Quantization):
             self._calibration.open()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         if self._calibration is None or self._run is None:
             return
         if not self._calibration.placed:
