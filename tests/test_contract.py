@@ -452,7 +452,7 @@ def test_averaged_checkpoints_are_compressed_and_resume(case, first, tmp_path):
 
     saving = checkpoints(tmp_path, every_n_train_steps=None, every_n_epochs=1)
     module = build()
-    fit(module, *callbacks(), Log(), saving, enable_checkpointing=True)
+    run = fit(module, *callbacks(), Log(), saving, enable_checkpointing=True)
     case.check(module)
     for step, logged in zip((12, 24, 36), seen, strict=True):
         path = tmp_path / f"step={step}.ckpt"
@@ -463,6 +463,8 @@ def test_averaged_checkpoints_are_compressed_and_resume(case, first, tmp_path):
     resumed = build()
     fit(resumed, *callbacks(), ckpt_path=tmp_path / "step=24.ckpt")
     assert same(resumed, module)
+    (metrics,) = run.validate(module, held_out(), verbose=False)
+    assert metrics["val_loss"] == pytest.approx(logged, rel=1e-6)
 
 
 # Several processes.
