@@ -115,9 +115,9 @@ def time_in_turns(runs: Sequence[Callable[[], Any]], device: str) -> list[Latenc
     timers = [Timer("run()", globals={"run": run}) for run in runs]
     turns = list(zip(timers, times, strict=True))
     for _ in range(_ROUNDS):
-        turns.reverse()  # what slows the machine in a rhythm must not meet the same one each time
         for timer, seen in turns:
             seen.extend(timer.blocked_autorange(min_run_time=_SECONDS).times)
+        turns.reverse()  # what slows the machine in a rhythm must not meet the same one each time
     cuts = [quantiles(seen, method="inclusive") for seen in times]
     return [Latency(median, lower, upper, device) for lower, median, upper in cuts]
 
