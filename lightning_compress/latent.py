@@ -160,13 +160,25 @@ class LatentWeights:
             if mine:
                 projection.project_(mine)
                 yield projection, weights
-        for name, weight in weights.items():
-            others = int(torch.count_nonzero((weight != self._weight(name)) & ~weight.isnan()))
-            if others:
-                raise RuntimeError(
-                    f"need {name!r} to hold its compressed weights, got others in {others} of {weight.numel()} places: "
-                    "something wrote into the parameter after the optimizer had stepped"
-                )
+        for name, others in self._strangers(weights).items():
+            raise RuntimeError(
+                f"need {name!r} to hold its compressed weights, got others in {others} of {weights[name].numel()} "
+                "places: something wrote into the parameter after the optimizer had stepped"
+            )
+
+    @torch.no_grad()
+    def overwritten(self) -> list[str]:
+        """Names of the parameters that do not hold their projected latents: another hand wrote into them."""
+        self.catch_up()
+        weights = {name: latent.clone() for name, latent in self._latents.items()}
+        self.project(weights)
+        return list(self._strangers(weights))
+
+    def _strangers(self, weights: Mapping[str, Tensor]) -> dict[str, int]:
+        """Name -> in how many places the parameter is not this weight, of those that are not."""
+        differ = {name: (weight != self._weight(name)) & ~weight.isnan() for name, weight in weights.items()}
+        counts = {name: int(torch.count_nonzero(places)) for name, places in differ.items()}
+        return {name: count for name, count in counts.items() if count}
 
     @torch.no_grad()
     def adopt(self) -> None:

@@ -28,7 +28,12 @@ def load_compressed(cls: type[_Module], ckpt_path: str | Path, **init_args: Any)
 
     Returns:
         the module; what it computes in evaluation is what was validated.
+
+    Raises:
+        TypeError: ``cls`` is no class.
     """
+    if not isinstance(cls, type):
+        raise TypeError(f"need the class of the LightningModule as cls, got a {type(cls).__name__}")
 
     class Loaded(cls):  # type: ignore[misc, valid-type]
         def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "lightning_compress"
 STAIRS = [
-    {"targets", "schedules", "archive"},
+    {"arguments", "targets", "schedules", "archive"},
     {"latent"},
     {"training"},
     {"pruning", "channels", "quantization", "sharing", "distillation"},

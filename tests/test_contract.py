@@ -19,9 +19,11 @@ import torch
 from lightning.pytorch.callbacks import (
     EarlyStopping,
     EMAWeightAveraging,
+    LearningRateFinder,
     ModelCheckpoint,
     StochasticWeightAveraging,
 )
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_compress import NM, Block, PruningCallback
 from lightning_compress.channels import ChannelPruningCallback
@@ -33,7 +35,7 @@ from lightning_compress.schedules import Constant, Cubic, Linear
 from lightning_compress.sharing import WeightSharingCallback, gradients, kmeans
 from lightning_compress.training.structures import attach_structure
 from tests.distributed import run_distributed
-from tests.toys import Batches, Digits, Manual, Randomness, build, fit, held_out, trainer
+from tests.toys import Batches, Digits, Manual, Randomness, build, digits, fit, held_out, trainer
 
 ROOT = Path(__file__).parents[1]
 STEM = ("net.0",)
@@ -318,6 +320,19 @@ def test_fit_twice(case):
     case.check(again)
 
 
+@every_case
+def test_the_steps_of_a_tuner_are_taken_back(case, tmp_path):
+    images, labels = digits()
+    batches = DataLoader(TensorDataset(images[:384], labels[:384]), batch_size=32)
+    modules = build(), build()
+    for module, tuners in zip(
+        modules, ([], [LearningRateFinder(num_training_steps=5, update_attr=False)]), strict=True
+    ):
+        module.net[8].p = 0.0
+        trainer(callbacks=[*tuners, *case.callbacks()], default_root_dir=tmp_path).fit(module, batches, held_out())
+    assert same(*modules)
+
+
 # Checkpoints are those of an ordinary model.
 
 PLAIN = """
@@ -437,7 +452,7 @@ def test_averaged_checkpoints_are_compressed_and_resume(case, first, tmp_path):
 
     saving = checkpoints(tmp_path, every_n_train_steps=None, every_n_epochs=1)
     module = build()
-    fit(module, *callbacks(), Log(), saving, enable_checkpointing=True)
+    run = fit(module, *callbacks(), Log(), saving, enable_checkpointing=True)
     case.check(module)
     for step, logged in zip((12, 24, 36), seen, strict=True):
         path = tmp_path / f"step={step}.ckpt"
@@ -448,6 +463,8 @@ def test_averaged_checkpoints_are_compressed_and_resume(case, first, tmp_path):
     resumed = build()
     fit(resumed, *callbacks(), ckpt_path=tmp_path / "step=24.ckpt")
     assert same(resumed, module)
+    (metrics,) = run.validate(module, held_out(), verbose=False)
+    assert metrics["val_loss"] == pytest.approx(logged, rel=1e-6)
 
 
 # Several processes.

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from lightning_compress.arguments import check_code
 from lightning_compress.channels import criteria, structures
 from lightning_compress.channels.budgets import Costs, budget_of
 from lightning_compress.channels.criteria import Criterion, members
@@ -74,7 +75,7 @@ class ChannelPruningCallback(WeightCompression):
         ImportError: in ``fit``, torch-pruning is not installed (extra ``channels``).
         ValueError: an argument is out of its range; in ``fit``, the asked reduction cannot be reached, or no example
             input is found.
-        TypeError: ``include`` or ``exclude`` is one string.
+        TypeError: ``include`` or ``exclude`` is one string; criterion or schedule a name or a number.
 
     Papers: Fang et al., "DepGraph: Towards Any Structural Pruning", https://arxiv.org/abs/2301.12900 (2023); He et al.,
     "Soft Filter Pruning for Accelerating Deep Convolutional Neural Networks", https://arxiv.org/abs/1808.06866 (2018).
@@ -106,6 +107,7 @@ class ChannelPruningCallback(WeightCompression):
         branches: bool = False,
     ) -> None:
         super().__init__(schedule, every_n_steps, include, exclude)
+        check_code(criterion=criterion)
         self.budget = budget_of(macs, parameters, latency, ratio)
         if branches and self.budget.name == "ratio":
             raise ValueError(
@@ -247,7 +249,13 @@ class ChannelPruningCallback(WeightCompression):
             {name: gather(t, self.targets[name].parameter) for name, t in tensors.items() if name in names}
             for tensors in (weights, gradients)
         )
-        return self.criterion(members(group, whole, slopes))
+        scores = self.criterion(members(group, whole, slopes))
+        if scores.shape != (group.units,):
+            raise ValueError(
+                f"need a criterion that gives a score for each of the {group.units} units of {group.name!r}, got "
+                f"scores of shape {tuple(scores.shape)}"
+            )
+        return scores
 
     def project_(self, weights: Mapping[str, Tensor]) -> None:
         mask_(weights, self._held)

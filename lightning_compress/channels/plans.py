@@ -70,7 +70,8 @@ def make_plan(module: nn.Module, example: Any, branches: bool = False) -> Plan:
 
     Raises:
         ImportError: torch-pruning is not installed.
-        ValueError: the model cannot be run on the example, or the weight of a layer is no parameter.
+        ValueError: the model cannot be run on the example, gives no tensors to trace, or the weight of a layer
+            is no parameter.
     """
     model = _random_copy(module)
     _check_weights(model)
@@ -83,6 +84,11 @@ def make_plan(module: nn.Module, example: Any, branches: bool = False) -> Plan:
             f"raises {type(error).__name__}: {error}; set module.example_input_array or give example_input"
         ) from error
     run = partial(_differentiable, example=example)
+    if not run(model):
+        raise ValueError(
+            f"need tensors that depend on the weights in what {type(module).__name__}.forward returns, got none: "
+            "return a tensor, or several in a tuple or mapping; a dataclass by torch.export.register_dataclass"
+        )
     groups, left_alone = find_groups(copy.deepcopy(model), run)
     good, failed = _tried(model, example, groups)
     if branches:

@@ -54,12 +54,28 @@ def _run(words: Sequence[str] | None) -> None:
             args=None if words is None else list(words),
             save_config_callback=RunConfig,
             save_config_kwargs={"overwrite": True},
+            parser_kwargs={"exit_on_error": False},
         )
+    except argparse.ArgumentError as error:
+        if "\n" in str(error):
+            sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"lightning-compress: error: {_cause(error)}\n")
+        sys.exit(2)
     except (ImportError, TypeError, ValueError) as error:
         said = _refusal(error)
         if said is None:
             raise
         sys.exit(f"lightning-compress: error: {said}")
+
+
+def _cause(error: BaseException) -> str:
+    """In one line, what is wrong and where: jsonargparse says it amid all that could stand there instead."""
+    messages = [str(error).splitlines()]
+    while error.__cause__ is not None:
+        error = error.__cause__
+        messages.append(str(error).splitlines())
+    places = [first for first, *_ in messages if first.endswith(":")]  # 'Parser key "trainer.callbacks":'
+    return " ".join(dict.fromkeys([*places, *map(str.strip, messages[-1])]))
 
 
 def _refusal(error: BaseException | None) -> str | None:

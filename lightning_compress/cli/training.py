@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentError
 from pathlib import Path
 from pydoc import locate
 from typing import Any, cast
@@ -35,7 +36,10 @@ class CompressionCLI(LightningCLI):
             saved = _checkpoint(path).get("hyper_parameters", {})
             if "_class_path" not in saved and self.subclass_mode_model:
                 return
-        super()._parse_ckpt_path()
+        try:
+            super()._parse_ckpt_path()
+        except ArgumentError as error:
+            raise ArgumentError(None, f"Hyperparameters that {path} holds:\n{error}") from error
 
 
 def _checkpoint(path: str) -> dict[str, Any]:

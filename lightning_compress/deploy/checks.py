@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from lightning_compress.deploy.modes import ExampleInput, call
 from lightning_compress.quantization.activations import quantizers_of
@@ -67,10 +68,7 @@ def check_near(what: str, module: nn.Module, example: ExampleInput, got: list[Te
 
 def tensors_in(output: Any) -> list[Tensor]:
     """The tensors of what a module returns, in order, on the CPU."""
-    if isinstance(output, Tensor):
-        return [output.detach().cpu()]
-    values = output.values() if isinstance(output, dict) else output if isinstance(output, tuple | list) else ()
-    return [tensor for value in values for tensor in tensors_in(value)]
+    return [leaf.detach().cpu() for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
 
 
 def difference(a: Tensor, b: Tensor) -> Tensor:

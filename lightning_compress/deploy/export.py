@@ -68,7 +68,7 @@ def export(
     Raises:
         ValueError: another suffix, no ``example_input`` where one is needed, ``compiled`` for another format, or the
             file does not compute (hold) what the module does.
-        TypeError: ``example_input`` is of another kind; the state dict holds what is no tensor.
+        TypeError: ``module`` or ``example_input`` is of another kind; the state dict holds what is no tensor.
         ImportError: ``.onnx`` without the extra ``onnx``.
 
     >>> import tempfile

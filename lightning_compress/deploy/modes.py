@@ -52,7 +52,13 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """The module itself, where ``torch.compile(module)`` is given."""
+    """The module itself, where ``torch.compile(module)`` is given.
+
+    Raises:
+        TypeError: it is no module.
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"need a module, got {type(module).__name__}; archive.save_archive writes a state dict")
     inner = getattr(module, "_orig_mod", module)
     return inner if isinstance(inner, nn.Module) else module
 

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
+from lightning_compress.deploy.checks import tensors_in
+
 __all__ = ["trace", "write_package", "write_program"]
 
 
@@ -43,7 +45,7 @@ def write_program(
 
     def run() -> list[Tensor]:
         output = torch.export.load(path).module()(*args, **kwargs)
-        return _tensors(output)
+        return tensors_in(output)
 
     return run
 
@@ -58,7 +60,7 @@ def write_package(
 
     def run() -> list[Tensor]:
         output = torch._inductor.aoti_load_package(str(path))(*args, **kwargs)
-        return _tensors(output)
+        return tensors_in(output)
 
     return run
 
@@ -80,10 +82,6 @@ def _spelled_out(module: nn.Module, kwargs: dict[str, Any]) -> nn.Module:
     other = copy.copy(module)  # of the same submodules and parameters
     other.forward = spelled_out
     return other
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    return [leaf.detach().cpu() for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
 
 
 def _doubled(tensor: Tensor) -> Tensor:

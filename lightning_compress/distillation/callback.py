@@ -90,6 +90,9 @@ class DistillationCallback(Callback):
     def state_dict(self) -> dict[str, Any]:
         return self._objective.state_dict()
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._objective.load_state_dict({})  # the Trainer hands over no state that is empty
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._objective.load_state_dict(state_dict)
 

@@ -120,7 +120,8 @@ def match(names: list[str], pattern: str, whose: str) -> list[str]:
 
     Args:
         names: names of all layers.
-        pattern: ``"layer3"`` or ``"layer?.conv*"``; ``""`` is the network's own output.
+        pattern: ``"layer3"`` or ``"layer?.conv*"``; ``""`` is the network's own output. What ``torch.compile(module)``
+            gave is named as what it was given.
         whose: ``"student"`` or ``"teacher"``, for the error.
 
     Raises:
@@ -129,10 +130,15 @@ def match(names: list[str], pattern: str, whose: str) -> list[str]:
     >>> match(["", "conv", "layer1", "layer2"], "layer*", "student")
     ['layer1', 'layer2']
     """
-    found = [name for name in names if fnmatchcase(name, pattern)]
+    found = [name for name in names if fnmatchcase(name, pattern) or fnmatchcase(_plain(name), pattern)]
     if not found:
         raise ValueError(
             f"need a layer of the {whose} that matches {pattern!r}, got none; "
-            f"there are: {', '.join(filter(None, names)) or 'none'}"
+            f"there are: {', '.join(filter(None, map(_plain, names))) or 'none'}"
         )
     return found
+
+
+def _plain(name: str) -> str:
+    """The name of a layer without the wrappers of ``torch.compile(module)``; they themselves keep theirs."""
+    return name if name.endswith("_orig_mod") else name.replace("_orig_mod.", "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,6 +47,8 @@ class Objective:
         if not 0 <= alpha <= 1:
             raise ValueError(f"need 0 <= alpha <= 1, got alpha={alpha}")
         terms = (Term(),) if terms is None else terms
+        if not isinstance(terms, Iterable):
+            raise TypeError(f"need losses as a list of terms, got {terms!r}: write [Term(...)]")
         if not terms:
             raise ValueError("need at least one term in losses, got none")
         for term in terms:

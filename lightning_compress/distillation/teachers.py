@@ -58,7 +58,8 @@ class Live:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self.module = self._network = module
+        self.module: nn.Module = getattr(module, "_orig_mod", module)  # of what torch.compile(module) gave
+        self._network = module
         self._device: torch.device | None = None
         self._convert: Convert = _unchanged
 
@@ -100,10 +101,11 @@ class Live:
         """What the inner layers and the network put out; without inner layers no hook stands in a compiler's way."""
         if not inner:
             return {"": tensor(self._network(*call.args, **call.kwargs))}
-        recorder = Recorder(self._network, {name: self.module.get_submodule(name) for name in inner})
+        network = getattr(self._network, "_orig_mod", self._network)  # compiled code may run past the hooks
+        recorder = Recorder(network, {name: self.module.get_submodule(name) for name in inner})
         try:
             with recorder.recording() as calls:
-                self._network(*call.args, **call.kwargs)
+                network(*call.args, **call.kwargs)
         finally:
             recorder.remove()
         outputs = calls[-1].outputs if calls else {}

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_compress.arguments import check_code
 from lightning_compress.distillation.losses import Loss, soft_targets
 from lightning_compress.distillation.regressors import LeastSquares
 from lightning_compress.schedules import Schedule
@@ -61,6 +62,7 @@ class Term:
 
     Raises:
         ValueError: ``weight`` is negative.
+        TypeError: ``loss`` or ``schedule`` is a name, a number or a class.
 
     >>> from lightning_compress.distillation import losses
     >>> Term(losses.mse, student="layer?", teacher="layer?", weight=0.1).name
@@ -77,6 +79,7 @@ class Term:
     labels: Callable[[Any], Any] | None = None
 
     def __post_init__(self) -> None:
+        check_code(loss=self.loss, schedule=self.schedule)
         if not self.weight >= 0:
             raise ValueError(f"need weight >= 0, got weight={self.weight}")
 

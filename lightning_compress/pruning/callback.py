@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from lightning_compress.arguments import check_code
 from lightning_compress.latent import local, shard_group
 from lightning_compress.pruning import criteria
 from lightning_compress.pruning.criteria import Criterion, evidence_of
@@ -47,7 +48,7 @@ class PruningCallback(WeightCompression):
     Raises:
         ValueError: an argument is out of its range; in ``fit``, a target does not fit the pattern, two callbacks
             prune one weight, the run's length is not known, or the optimizer is LBFGS.
-        TypeError: ``include`` or ``exclude`` is one string.
+        TypeError: ``include`` or ``exclude`` is one string; criterion, pattern or schedule a name or a number.
 
     Papers: Zhu and Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression",
     https://arxiv.org/abs/1710.01878 (2017); with ``regrow``, Lin et al., "Dynamic Model Pruning with Feedback",
@@ -75,6 +76,7 @@ class PruningCallback(WeightCompression):
         exclude: Sequence[str] = (),
     ) -> None:
         super().__init__(schedule, every_n_steps, include, exclude)
+        check_code(criterion=criterion, pattern=pattern)
         if scope not in ("global", "layer"):
             raise ValueError(f"need scope 'global' or 'layer', got scope={scope!r}")
         if not 0 <= momentum < 1:
@@ -212,6 +214,11 @@ class PruningCallback(WeightCompression):
                 scores = self.criterion(weight, evidence.sqrt())
             else:
                 scores = self.criterion(weight, evidence)
+            if scores.shape != weight.shape:
+                raise ValueError(
+                    f"need a criterion that gives scores of the weight's shape, got {tuple(scores.shape)} for {name!r} "
+                    f"of {tuple(weight.shape)}"
+                )
             yield self.pattern.units(scores.float())
 
     def _cut(self, names: Sequence[str], weights: Mapping[str, Tensor]) -> None:

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
+from lightning_compress.arguments import check_code
 from lightning_compress.quantization import observers, scales
 from lightning_compress.quantization.calibration import Calibration
 from lightning_compress.quantization.grids import Granularity, Grid, PerChannel
@@ -69,7 +70,7 @@ class QATCallback(_Quantization):
     Raises:
         ValueError: an argument is out of its range; in ``fit``, a weight does not fit the granularity, two callbacks
             quantize one weight, or a layer is used more than once in a forward pass.
-        TypeError: ``include`` or ``exclude`` is one string.
+        TypeError: ``include`` or ``exclude`` is one string; granularity, scale, observer or schedule a name.
 
     Papers: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
     Inference", https://arxiv.org/abs/1712.05877 (2018); Bai et al., "ProxQuant: Quantized Neural Networks via Proximal
@@ -100,6 +101,7 @@ class QATCallback(_Quantization):
         exclude: Sequence[str] = (),
     ) -> None:
         super().__init__(granularity, schedule, every_n_steps, include, exclude)
+        check_code(scale=scale, observer=observer)
         for argument, share in (("freeze", freeze), ("freeze_norms", freeze_norms)):
             if not 0 <= share <= 1:
                 raise ValueError(f"need 0 <= {argument} <= 1, got {argument}={share}")
@@ -156,6 +158,7 @@ class QATCallback(_Quantization):
             self._calibration.open()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         if self._calibration is None or self._run is None:
             return
         if not self._calibration.placed:
@@ -227,7 +230,7 @@ class BinarizationCallback(_Quantization):
 
     Raises:
         ValueError: an argument is out of its range; in ``fit``, two callbacks quantize one weight.
-        TypeError: ``include`` or ``exclude`` is one string.
+        TypeError: ``include`` or ``exclude`` is one string; granularity or schedule a name or a number.
 
     Papers: Courbariaux et al., "BinaryConnect: Training Deep Neural Networks with binary weights during propagations",
     https://arxiv.org/abs/1511.00363 (2015); Rastegari et al., "XNOR-Net: ImageNet Classification Using Binary

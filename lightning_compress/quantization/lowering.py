@@ -238,6 +238,8 @@ class QuantizedLayer(nn.Module):
         return self._product(x, self.weight, self._bias())
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if x.dtype != weight.dtype:  # in half precision, where no quantizer gives the input
+            weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
         if self.is_linear:
             return F.linear(x, weight, bias)
         output: Tensor = self.layer._conv_forward(x, weight, bias)  # type: ignore[operator]
@@ -272,17 +274,19 @@ class QuantizedEmbedding(nn.Module):
         self.register_buffer("scale", grid.scale.float().expand(rows, 1).clone())
         self.register_buffer("zero_point", grid.zero_point.float().expand(rows, 1).clone())
         self.shifted = bool(self.zero_point.any())
+        self.dtype = layer.weight.dtype
 
     @property
     def weight(self) -> Tensor:
         """The float table that the codes stand for: an output tied to the embedding multiplies by it."""
-        return (self.codes.float() - self.zero_point) * self.scale
+        return ((self.codes.float() - self.zero_point) * self.scale).to(self.dtype)
 
     def forward(self, indices: Tensor) -> Tensor:
         codes = F.embedding(indices, self.codes).float()
         if self.shifted:
             codes = codes - F.embedding(indices, self.zero_point)
-        return codes * F.embedding(indices, self.scale)
+        rows = codes * F.embedding(indices, self.scale)
+        return rows if rows.dtype == self.dtype else rows.to(self.dtype)
 
 
 def _has_rows(layer: nn.Embedding, grid: Grid) -> bool:

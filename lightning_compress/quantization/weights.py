@@ -11,6 +11,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from lightning_compress.arguments import check_code
 from lightning_compress.latent import gather, local, shard
 from lightning_compress.quantization.grids import Granularity, Grid, precise
 from lightning_compress.schedules import Schedule
@@ -73,6 +74,7 @@ class WeightGrids(WeightCompression):
         exclude: Sequence[str],
     ) -> None:
         super().__init__(schedule, every_n_steps, include, exclude)
+        check_code(granularity=granularity)
         self.granularity = granularity
 
     @property

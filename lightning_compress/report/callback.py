@@ -159,6 +159,7 @@ class CompressionReport(Callback):
         tensor = _first_tensor(batch)
         if self._example is None and tensor is not None:
             self._example = tensor[:1].detach().clone()
+        if isinstance(self._example, Tensor) and tensor is not None and _alike(self._example, tensor):
             self._samples = tensor[:_SAMPLES].detach().cpu()
         if self._before and self._before.macs is None:
             self._before = replace(self._before, macs=self._tried(lambda example: count_macs(pl_module, example)))
@@ -275,6 +276,10 @@ def show(comparison: Comparison) -> None:
         Console(width=max(console.width, least)).print(drawn)
         if table.title == "Model":
             console.print(*(f"- {remark}" for remark in remarks(comparison)), sep="\n", highlight=False)
+
+
+def _alike(example: Tensor, batch: Tensor) -> bool:
+    return example.shape[1:] == batch.shape[1:] and example.dtype == batch.dtype
 
 
 def _first_tensor(batch: Any) -> Tensor | None:

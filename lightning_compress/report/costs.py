@@ -84,7 +84,7 @@ def count_macs(module: nn.Module, example_input: ExampleInput) -> Macs:
 
 
 def measure_latencies(modules: Sequence[nn.Module], example_input: ExampleInput) -> list[Latency]:
-    """Time forward passes of several modules in turns, A B A B, so that a busy machine slows all of them alike.
+    """Time forward passes of several modules in turns, A B B A, so that a busy machine slows all of them alike.
 
     Eager, in evaluation mode, without gradients, with one CPU thread; the modules are left as they were.
 
@@ -105,7 +105,7 @@ def measure_latencies(modules: Sequence[nn.Module], example_input: ExampleInput)
 
 
 def time_in_turns(runs: Sequence[Callable[[], Any]], device: str) -> list[Latency]:
-    """Time functions in turns, A B A B.
+    """Time functions in turns, A B B A.
 
     Args:
         runs: the functions.
@@ -113,9 +113,11 @@ def time_in_turns(runs: Sequence[Callable[[], Any]], device: str) -> list[Latenc
     """
     times: list[list[float]] = [[] for _ in runs]
     timers = [Timer("run()", globals={"run": run}) for run in runs]
+    turns = list(zip(timers, times, strict=True))
     for _ in range(_ROUNDS):
-        for timer, seen in zip(timers, times, strict=True):
+        for timer, seen in turns:
             seen.extend(timer.blocked_autorange(min_run_time=_SECONDS).times)
+        turns.reverse()  # what slows the machine in a rhythm must not meet the same one each time
     cuts = [quantiles(seen, method="inclusive") for seen in times]
     return [Latency(median, lower, upper, device) for lower, median, upper in cuts]
 

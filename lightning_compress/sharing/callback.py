@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from lightning_compress.arguments import check_code
 from lightning_compress.latent import gather, shard_group
 from lightning_compress.schedules import Cubic, Schedule
 from lightning_compress.sharing.gradients import Gradient
@@ -50,7 +51,7 @@ class WeightSharingCallback(WeightCompression):
     Raises:
         ValueError: an argument is out of its range; in ``fit``, a weight is not finite, two callbacks share one weight,
             or several optimizers step the targets of one codebook.
-        TypeError: ``include`` or ``exclude`` is one string.
+        TypeError: ``include`` or ``exclude`` is one string; init, gradient or schedule a name or a number.
 
     From YAML::
 
@@ -84,6 +85,7 @@ class WeightSharingCallback(WeightCompression):
         exclude: Sequence[str] = (),
     ) -> None:
         super().__init__(schedule, every_n_steps, include, exclude)
+        check_code(init=init, gradient=gradient)
         if clusters < 2:
             raise ValueError(f"need clusters >= 2, got clusters={clusters}")
         if scope not in ("layer", "global"):

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
 
@@ -129,11 +128,11 @@ class WeightCompression(Method, Callback):
             self._driven.save(checkpoint)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._driven and trainer.state.fn == TrainerFn.FITTING:
+        if self._driven:
             self._driven.average.show()
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._driven and trainer.state.fn == TrainerFn.FITTING:
+        if self._driven:
             self._driven.average.hide()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from lightning_compress.arguments import check_code
 from lightning_compress.schedules import Schedule
 from lightning_compress.targets import Selection, Target, select
 
@@ -32,13 +33,14 @@ class Method(ABC):
 
     Raises:
         ValueError: the schedule leaves [0, 1] or does not end at 1, or ``every_n_steps`` is below 1.
-        TypeError: ``include`` or ``exclude`` is one string.
+        TypeError: ``include`` or ``exclude`` is one string, or ``schedule`` a name or a number.
     """
 
     rank: ClassVar[int]
     """``PRUNE``, ``SHARE`` or ``QUANTIZE``. Two methods of one rank exclude each other on a weight."""
 
     def __init__(self, schedule: Schedule, every_n_steps: int, include: Sequence[str], exclude: Sequence[str]) -> None:
+        check_code(schedule=schedule)
         _check_schedule(schedule)
         if every_n_steps < 1:
             raise ValueError(f"need every_n_steps >= 1, got every_n_steps={every_n_steps}")

@@ -52,6 +52,8 @@ class CompressionRun:
         self._length = 1.0
         self._step = 0
         self._epoch = -1  # whose metrics are logged
+        self._watched = {"step": -1, "batch": -1}  # the last epochs in which something looked at the weights
+        self._warned = False
 
     @property
     def reached(self) -> bool:
@@ -104,7 +106,8 @@ class CompressionRun:
         if not self.reached:
             self._gate.forget()
         self._step = self._trainer.global_step
-        if _LATENTS in self._loaded:
+        # A checkpoint of the very start, as a tuner's, has none yet: what begins at once begins now.
+        if self._loaded.get(_LATENTS) or (_LATENTS in self._loaded and self._step > 0):
             self._latents.load(self._loaded[_LATENTS])
             self.average.load(self._loaded)
         else:
@@ -118,6 +121,7 @@ class CompressionRun:
         scaler = getattr(self._trainer.precision_plugin, "scaler", None)
         if scaler is None and not self._latents.restored.isdisjoint(names):
             raise _several_gradients(optimizer)
+        self._watch("step")
         self._latents.restore(names)
         held = {name: self._parameters[name] for name in names if self._parameters[name].grad is not None}
         latents = {name: local(parameter.detach()) for name, parameter in held.items()}
@@ -131,6 +135,7 @@ class CompressionRun:
         """The optimizers have stepped, or not: project what is left, and update the methods that are due."""
         if self._latents.restored:  # a GradScaler skipped the step, and its hook with it
             self._latents.compress(self._latents.restored)
+        self._watch("batch")
         if self._trainer.global_step != self._step:
             self._renew()
             self._step = self._trainer.global_step
@@ -189,6 +194,20 @@ class CompressionRun:
             method.end()
         while self._release:
             self._release.pop()()
+
+    def _watch(self, where: str) -> None:
+        """Once an epoch at each of two places: say that another hand writes into the weights, and that it is undone."""
+        epoch = self._trainer.current_epoch
+        if self._warned or self._watched[where] == epoch or self._latents.restored or not self._latents.latents:
+            return
+        self._watched[where] = epoch
+        if names := self._latents.overwritten():
+            self._warned = True
+            rank_zero_warn(
+                f"something writes into {_listed(names)} after the optimizer has stepped, which the next step "
+                "undoes: to clip or normalise weights, do it in optimizer.register_step_post_hook(...), in "
+                "configure_optimizers, where they have full precision"
+            )
 
     def _follow(self, optimizer: Optimizer) -> None:
         """Project what the optimizer steps right after it has stepped; also one that comes in the middle of the run."""

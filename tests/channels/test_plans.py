@@ -1,4 +1,5 @@
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -160,6 +161,15 @@ def test_an_input_that_does_not_fit_is_refused():
         ValueError, match=r"need an example input that Residual\.forward takes, got \(2, 5\), which raises"
     ):
         make_plan(Residual(), torch.randn(2, 5))
+
+
+def test_a_model_that_returns_no_tensor_is_refused():
+    class Wrapping(Residual):
+        def forward(self, images):
+            return SimpleNamespace(logits=super().forward(images))
+
+    with pytest.raises(ValueError, match=r"need tensors that depend on the weights in what Wrapping\.forward returns"):
+        make_plan(Wrapping(), IMAGES)
 
 
 class Transposed(nn.Module):

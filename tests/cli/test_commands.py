@@ -214,6 +214,34 @@ def test_a_wrong_argument_is_named(wrong, said, folder, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
+    ("init_args", "said"),
+    [
+        ("sparsty: 0.9", "Option 'sparsty' is not accepted"),
+        ("sparsity: ninety", """Parser key "sparsity": Expected a <class 'float'>. Got value: ninety"""),
+        ("schedule: cubic", 'Parser key "schedule": Expected a dot import path string: cubic'),
+    ],
+)
+def test_the_last_line_says_what_is_wrong_in_a_config(init_args, said, folder, monkeypatch, capsys):
+    callback = f"{{class_path: PruningCallback, init_args: {{{init_args}}}}}"
+    (folder / "wrong.yaml").write_text(f"trainer: {{callbacks: [{callback}]}}")
+    with pytest.raises(SystemExit) as stopped:
+        command(monkeypatch, "lightning-compress fit --model project.Net --config wrong.yaml")
+    assert stopped.value.code == 2
+    *_, last = capsys.readouterr().err.splitlines()
+    place = """Parser key "trainer.callbacks": Problem with given class_path 'lightning_compress.PruningCallback':"""
+    assert last == f"lightning-compress: error: {place} {said}"
+
+
+def test_a_checkpoint_whose_hyperparameters_do_not_fit_is_named(folder, monkeypatch, capsys):
+    torch.save({"hyper_parameters": {"_class_path": "project.Other", "width": 8}}, folder / "other.ckpt")
+    with pytest.raises(SystemExit):
+        command(monkeypatch, "lightning-compress test --config config.yaml --ckpt_path other.ckpt")
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last.startswith("lightning-compress: error: Hyperparameters that other.ckpt holds: ")
+    assert last.endswith("module 'project' has no attribute 'Other'")
+
+
+@pytest.mark.parametrize(
     ("wrong", "said"),
     [
         ("--trainer.callbacks.sparsity=1.5", "need 0 < sparsity < 1, got sparsity=1.5"),

@@ -1,18 +1,21 @@
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lightning_compress.archive import load_archive, save_archive
 from lightning_compress.deploy import export
 from lightning_compress.quantization import QATCallback
 from tests.quantization.models import Conv, fit
-from tests.toys import build
+from tests.toys import Batches, build, trainer
 
 IMAGES = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -201,6 +204,45 @@ def test_integers_of_another_precision_are_refused(dtype, suffix, error, tmp_pat
     fit(module, QATCallback())
     with pytest.raises(ValueError, match=error):
         export(module.to(dtype), tmp_path / f"m{suffix}", torch.randn(2, 1, 8, 8, dtype=dtype))
+
+
+@pytest.mark.parametrize("bits", [8, None])
+def test_integers_are_written_in_half_precision(bits, tmp_path):
+    """Layers whose input no quantizer gives compute in the precision that comes; rows of a table have its own."""
+
+    class Words(L.LightningModule):
+        def __init__(self):
+            super().__init__()
+            layers = [nn.Embedding(17, 8), nn.LayerNorm(8), nn.Flatten(), nn.Linear(512, 10), nn.ReLU()]
+            self.net = nn.Sequential(*layers, nn.Linear(10, 10))
+
+        def forward(self, words):
+            return self.net(words)
+
+        def training_step(self, batch, batch_idx):
+            return F.cross_entropy(self((batch[0] * 16).long().flatten(1)), batch[1])
+
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.parameters(), 1e-3)
+
+    module = Words()
+    trainer(precision="bf16-true", max_epochs=1, callbacks=[QATCallback(8, bits)]).fit(module, Batches())
+    export(module, tmp_path / "m.pt2", torch.randint(0, 17, (4, 64)))
+
+
+@dataclass
+class Answer:
+    logits: Tensor
+
+
+def test_a_dataclass_that_torch_export_knows_is_written(tmp_path):
+    class Answering(nn.Linear):
+        def forward(self, x):
+            return Answer(super().forward(x))
+
+    torch.export.register_dataclass(Answer, serialized_type_name="Answer")
+    for name in ("m.onnx", "m.pt2"):
+        export(Answering(4, 2), tmp_path / name, torch.randn(3, 4))
 
 
 def test_half_precision_has_its_own_tolerance(tmp_path):

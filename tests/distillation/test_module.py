@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, ModelSummary
+from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateFinder, ModelCheckpoint, ModelSummary
 from lightning.pytorch.tuner import Tuner
 from torch import nn
 
@@ -224,6 +224,17 @@ def test_each_fit_has_an_average_of_its_own() -> None:
     assert same(students[1], students[2])
 
 
+def test_a_tuner_in_the_trainer_leaves_no_trace_in_an_average(tmp_path: Path) -> None:
+    students = [seeded(), seeded()]
+    for student, tuners in zip(
+        students, ([], [LearningRateFinder(num_training_steps=3, update_attr=False)]), strict=True
+    ):
+        student.net.drop = nn.Identity()
+        callbacks = [*tuners, DistillationCallback(EMA(0.5))]
+        trainer(callbacks=callbacks, default_root_dir=tmp_path).fit(student, loader(), loader())
+    assert same(*students)
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
 def test_precision(precision: Any) -> None:
     student = seeded()
@@ -285,6 +296,18 @@ def test_compiled_networks_are_taught_and_teach() -> None:
     one = trainer()
     one.fit(DistillationModule(student, master, network="net"), loader(), loader())
     assert one.callback_metrics["distillation/soft_targets"] > 0
+
+
+def test_layers_of_what_torch_compile_gave_have_their_plain_names() -> None:
+    students = []
+    for compiled in (False, True):
+        student, master = seeded(), teacher()
+        student.net.drop = nn.Identity()
+        if compiled:
+            master = torch.compile(master, backend="eager")
+        trainer().fit(DistillationModule(student, master, HINTS), loader(), loader())
+        students.append(list(student.parameters()))
+    assert all(torch.equal(one, other) for one, other in zip(*students, strict=True))
 
 
 def test_metrics_are_measured_in_validation() -> None:

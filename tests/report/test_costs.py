@@ -1,8 +1,11 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from lightning_compress.report import Latency, count_macs, measure_latencies
+from lightning_compress.report.costs import time_in_turns
 
 
 @pytest.mark.parametrize(
@@ -106,6 +109,25 @@ def test_latencies_are_taken_in_turns():
     for latency in (first, second):
         assert 0 < latency.lower <= latency.median <= latency.upper
         assert latency.device == "cpu"
+
+
+def test_a_rhythm_of_the_machine_slows_both_alike(monkeypatch):
+    turns = 0
+
+    class Clock:
+        """Every second turn takes twice the time."""
+
+        def __init__(self, *_, **__):
+            pass
+
+        def blocked_autorange(self, **_):
+            nonlocal turns
+            turns += 1
+            return SimpleNamespace(times=[1.0 + turns % 2] * 5)
+
+    monkeypatch.setattr("lightning_compress.report.costs.Timer", Clock)
+    first, second = time_in_turns([lambda: None, lambda: None], "cpu")
+    assert first == second
 
 
 def test_latencies_differ_where_the_middle_halves_lie_apart():

@@ -80,9 +80,11 @@ def test_what_is_no_classifier_has_no_classes(tmp_path):
     assert first.difference < 1e-6
 
 
-def test_the_callback_writes_and_measures_what_formats_ask_for(tmp_path):
+@pytest.mark.parametrize("example", [None, torch.zeros(1, 1, 8, 8)], ids=["of the batch", "given"])
+def test_the_callback_writes_and_measures_what_formats_ask_for(example, tmp_path):
     module = Conv()
-    fit(module, CompressionReport(tmp_path, formats=[".onnx", ".pt2", ".lcz"]), QATCallback())
+    report = CompressionReport(tmp_path, formats=[".onnx", ".pt2", ".lcz"], example_input=example)
+    fit(module, report, QATCallback())
     assert all((tmp_path / f"model{suffix}").exists() for suffix in (".onnx", ".pt2", ".lcz"))
     values = json.loads((tmp_path / "report.json").read_text())
     assert [one["runtime"] for one in values["deployments"]] == ["ONNX Runtime", "OpenVINO"]

@@ -13,8 +13,9 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_compress import PruningCallback
+from lightning_compress import PruningCallback, QATCallback, WeightSharingCallback
 from lightning_compress.pruning import criteria
+from lightning_compress.quantization.weights import grids_of
 from lightning_compress.schedules import Constant, Linear
 from lightning_compress.training import QUANTIZE, WeightCompression
 from tests.distributed import run_distributed
@@ -334,3 +335,66 @@ def test_what_swa_averages_is_what_ends_in_the_model():
         if p.ndim > 1:
             kept = p != 0
             assert torch.equal(p[kept], means[name][kept])
+
+
+class Clipped(Digits):
+    """Clips its weights, as critics of Wasserstein GANs do, by a function that runs ``where``."""
+
+    where = ""
+
+    def clip(self, *_):
+        with torch.no_grad():
+            for parameter in self.parameters():
+                if parameter.ndim > 1:
+                    parameter.clamp_(-0.05, 0.05)
+
+    def optimizer_step(self, *args, **options):
+        super().optimizer_step(*args, **options)
+        if self.where == "step":
+            self.clip()
+
+    def on_train_batch_end(self, *_):
+        if self.where == "batch":
+            self.clip()
+
+    def configure_optimizers(self):
+        configured = super().configure_optimizers()
+        if self.where == "hook":
+            configured["optimizer"].register_step_post_hook(self.clip)
+        return configured
+
+
+@pytest.mark.parametrize("where", ["step", "batch"])
+def test_weights_that_are_clipped_where_it_is_undone(where):
+    module = build(kind=Clipped)
+    module.where = where
+    with pytest.warns(UserWarning, match=r"writes into net\.0\.weight.* undoes: to clip .*register_step_post_hook"):
+        fit(module, WeightSharingCallback(8, schedule=Linear(0.1, 0.6), every_n_steps=3))
+
+
+@pytest.mark.parametrize("method", [WeightSharingCallback(8, every_n_steps=3), QATCallback(), PruningCallback(0.5)])
+def test_weights_that_are_clipped_where_the_optimizer_steps(method, recwarn):
+    module = build(kind=Clipped)
+    module.where = "hook"
+    fit(module, method)
+    assert all(p.abs().max() <= 0.05 + 1e-6 for p in module.parameters() if p.ndim > 1)
+    assert not [warning for warning in recwarn if "writes into" in str(warning.message)]
+
+
+@pytest.mark.filterwarnings("ignore:SWA is currently only supported every epoch")
+def test_what_swa_averages_is_on_the_grid_when_statistics_are_taken_of_it():
+    seen = []
+
+    class Look(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            if trainer.current_epoch == 3:  # in which SWA renews the statistics of BatchNorm
+                seen.extend(
+                    torch.equal(grid.project(weight), weight)
+                    for name, grid in grids_of(pl_module).items()
+                    for weight in [pl_module.get_parameter(name).detach()]
+                )
+
+    averaging = StochasticWeightAveraging(1e-3, 0.4, annealing_epochs=1)
+    fit(build(), averaging, QATCallback(8, None, every_n_steps=3), Look())
+    assert seen
+    assert all(seen)

@@ -1,0 +1,88 @@
+"""What a user who is new here would write is refused at once, with what to write instead."""
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_compress import (
+    NM,
+    BinarizationCallback,
+    ChannelPruningCallback,
+    DistillationCallback,
+    PruningCallback,
+    QATCallback,
+    WeightSharingCallback,
+    export,
+    freeze,
+    load_compressed,
+)
+from lightning_compress.distillation import Term, losses
+from lightning_compress.quantization import PerChannel
+from lightning_compress.schedules import Constant, Cubic
+from tests.toys import build, fit
+
+
+@pytest.mark.parametrize(
+    ("callback", "argument", "value"),
+    [
+        (PruningCallback, "criterion", "magnitude"),
+        (PruningCallback, "pattern", "2:4"),
+        (PruningCallback, "schedule", 0.5),
+        (ChannelPruningCallback, "criterion", "taylor"),
+        (WeightSharingCallback, "init", "plus_plus"),
+        (WeightSharingCallback, "gradient", "mean"),
+        (QATCallback, "granularity", "channel"),
+        (QATCallback, "scale", "absmax"),
+        (QATCallback, "observer", "minmax"),
+        (BinarizationCallback, "schedule", "linear"),
+        (Term, "loss", "kd"),
+        (Term, "schedule", "linear"),
+    ],
+)
+def test_code_is_not_chosen_by_its_name(callback, argument, value):
+    with pytest.raises(TypeError, match=f"need {argument} as a function or an object, got {value!r}: import it and"):
+        callback(**{argument: value})
+
+
+@pytest.mark.parametrize(
+    ("callback", "argument", "value"),
+    [
+        (PruningCallback, "schedule", Cubic),
+        (PruningCallback, "pattern", NM),
+        (QATCallback, "granularity", PerChannel),
+        (Term, "loss", losses.SoftTargets),
+    ],
+)
+def test_a_class_is_not_an_object(callback, argument, value):
+    with pytest.raises(TypeError, match=rf"need {argument} as an object, got the class {value.__name__}: write "):
+        callback(**{argument: value})
+
+
+def test_losses_are_a_list():
+    with pytest.raises(TypeError, match=r"need losses as a list of terms, got Term\(.*: write \[Term\(\.\.\.\)\]"):
+        DistillationCallback(nn.Identity(), losses=Term())
+
+
+@pytest.mark.parametrize(
+    "criterion", [lambda weight, gradient: weight.abs().mean(), lambda weight, gradient: weight[0]]
+)
+def test_a_criterion_scores_every_weight(criterion):
+    with pytest.raises(
+        ValueError, match=r"scores of the weight's shape, got \(.*\) for 'net.0.weight' of \(8, 1, 3, 3\)"
+    ):
+        fit(build(), PruningCallback(0.5, criterion, schedule=Constant()))
+
+
+def test_a_criterion_scores_every_channel():
+    with pytest.raises(ValueError, match=r"a score for each of the \d+ units of 'net\..*', got scores of shape \(\)"):
+        fit(build(), ChannelPruningCallback(0.5, lambda members: torch.tensor(1.0), round_to=4))
+
+
+def test_what_is_no_module_is_not_exported(tmp_path):
+    state = build().state_dict()
+    with pytest.raises(TypeError, match=r"need a module, got OrderedDict; archive\.save_archive writes a state dict"):
+        export(state, tmp_path / "m.lcz")
+    with pytest.raises(TypeError, match="need a module, got str"):
+        freeze("last.ckpt", torch.zeros(1))
+    with pytest.raises(TypeError, match="need the class of the LightningModule as cls, got a Digits"):
+        load_compressed(build(), tmp_path / "last.ckpt")
