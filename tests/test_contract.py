@@ -127,7 +127,7 @@ CASES = {
     "pruning with regrowth": Case(
         lambda: [PruningCallback(0.9, schedule=RAMP, every_n_steps=3, regrow=True)], sparsity(0.9)
     ),
-    "pruning at once": Case(lambda: [PruningCallback(0.9, schedule=Constant())], sparsity(0.9)),
+    "pruning at once": Case(lambda: [PruningCallback(0.9, schedule=Constant(), gradient_scale=2.0)], sparsity(0.9)),
     "2:4": Case(lambda: [PruningCallback(pattern=NM(2, 4), schedule=RAMP, exclude=STEM)], two_of_four),
     "tiles": Case(lambda: [PruningCallback(0.8, pattern=Block(2, 4), schedule=RAMP, exclude=STEM)], tiles),
     "two rules": Case(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Literal
 
@@ -42,6 +43,9 @@ class PruningCallback(WeightCompression):
         regrow: let pruned weights go on learning behind their masks, so that they may come back, until the end of the
             run (dynamic pruning with feedback). By default they stand still.
         momentum: memory of the running mean of scores, for criteria that read gradients or inputs, in [0, 1).
+        gradient_scale: factor on the gradients of the weights, above 0, when all of ``sparsity`` is reached; it grows
+            from 1 with the schedule. What is left of a very sparse network learns in larger steps: with SGD 2 gains
+            some tenths of a point at 95 % zeros and more. Adam's steps do not depend on it.
         include: patterns of parameters to prune; see :func:`~lightning_compress.targets.select`.
         exclude: patterns of parameters to leave alone.
 
@@ -52,7 +56,9 @@ class PruningCallback(WeightCompression):
 
     Papers: Zhu and Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression",
     https://arxiv.org/abs/1710.01878 (2017); with ``regrow``, Lin et al., "Dynamic Model Pruning with Feedback",
-    https://arxiv.org/abs/2006.07253 (2020).
+    https://arxiv.org/abs/2006.07253 (2020); for ``gradient_scale``, Dey et al., "Sparse maximal update
+    parameterization: A holistic approach to sparse training dynamics", https://arxiv.org/abs/2405.15743 (2024), who
+    let learning rates grow with sparsity.
 
     >>> PruningCallback(sparsity=1.5)
     Traceback (most recent call last):
@@ -74,6 +80,7 @@ class PruningCallback(WeightCompression):
         momentum: float = 0.9,
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
+        gradient_scale: float = 1.0,
     ) -> None:
         super().__init__(schedule, every_n_steps, include, exclude)
         check_code(criterion=criterion, pattern=pattern)
@@ -86,7 +93,10 @@ class PruningCallback(WeightCompression):
         self.pattern = pattern
         self.scope = scope
         self.regrow = regrow
+        if not 0 < gradient_scale < math.inf:
+            raise ValueError(f"need gradient_scale > 0, got gradient_scale={gradient_scale}")
         self.momentum = momentum
+        self.gradient_scale = gradient_scale
 
     @property
     def settled(self) -> bool:
@@ -152,6 +162,8 @@ class PruningCallback(WeightCompression):
     def backward_(self, gradients: Mapping[str, Tensor], latents: Mapping[str, Tensor]) -> None:
         if not self.regrow:
             self.project_(gradients)
+        if self.gradient_scale != 1 and gradients:
+            torch._foreach_mul_(list(gradients.values()), 1 + (self.gradient_scale - 1) * self.strength)
 
     def forget_(self, memories: Mapping[str, Tensor]) -> None:
         if not self.regrow:

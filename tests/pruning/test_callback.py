@@ -110,6 +110,7 @@ def test_classic_pruning_holds_pruned_weights_still_and_regrow_lets_them_learn(o
         ({"sparsity": 0}, "need 0 < sparsity < 1, got sparsity=0"),
         ({"sparsity": 0.9, "pattern": NM(2, 4)}, r"need sparsity=0.5 for pattern=NM\(n=2, m=4\), got sparsity=0.9"),
         ({"scope": "model"}, "need scope 'global' or 'layer', got scope='model'"),
+        ({"gradient_scale": 0}, "need gradient_scale > 0, got gradient_scale=0"),
         ({"momentum": 1.0}, "need 0 <= momentum < 1, got momentum=1.0"),
         ({"every_n_steps": 0}, "need every_n_steps >= 1, got every_n_steps=0"),
         ({"schedule": lambda t: t / 2}, r"need a schedule with strengths in \[0, 1\] that ends at 1"),
@@ -148,6 +149,39 @@ def test_patterns_are_sequences(argument):
 def test_what_cannot_work_is_refused_before_training(callbacks, match):
     with pytest.raises(ValueError, match=match):
         fit(build(), *callbacks)
+
+
+class Straight(Digits):
+    """Nothing but one weight."""
+
+    def __init__(self, lr):
+        super().__init__(torch.optim.SGD, lr=lr)
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10, bias=False))
+        nn.init.normal_(self.net[1].weight, std=0.1, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("regrow", [False, True])
+def test_scaled_gradients_are_a_larger_learning_rate(regrow):
+    pruned = [Straight(0.02), Straight(0.01)]
+    for module, scale in zip(pruned, (1.0, 2.0), strict=True):
+        fit(module, PruningCallback(0.9, schedule=Constant(), regrow=regrow, gradient_scale=scale))
+    torch.testing.assert_close(pruned[1].net[1].weight, pruned[0].net[1].weight)
+
+
+def test_the_scale_grows_with_the_schedule():
+    factors = []
+
+    class Watch(PruningCallback):
+        def backward_(self, gradients, latents):
+            before = {name: gradient.clone() for name, gradient in gradients.items()}
+            super().backward_(gradients, latents)
+            kept = (gradients["net.0.weight"] / before["net.0.weight"]).flatten()
+            factors.append((self.strength, float(kept[kept > 0].median())))
+
+    fit(build(), Watch(0.5, schedule=Linear(0.0, 0.5), every_n_steps=1, gradient_scale=3.0))
+    assert {strength for strength, _ in factors} >= {0.5, 1.0}
+    for strength, factor in factors:
+        assert factor == pytest.approx(1 + 2 * strength, rel=1e-5)
 
 
 def test_lbfgs_is_refused():
