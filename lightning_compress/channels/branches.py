@@ -36,7 +36,7 @@ def with_branches(model: nn.Module, run: Callable[[nn.Module], list[Tensor]], gr
     Returns:
         the groups in their order, with :attr:`~.groups.Group.branch` where they can.
     """
-    whole = _look(model, run)
+    whole = _look(copy.deepcopy(model), run)
     taken: dict[str, bool] = {}
     found: dict[str, dict[str, bool]] = {}
     layers = {group.name: _layers(model, group) for group in groups}

@@ -84,7 +84,7 @@ def make_plan(module: nn.Module, example: Any, branches: bool = False) -> Plan:
             f"raises {type(error).__name__}: {error}; set module.example_input_array or give example_input"
         ) from error
     run = partial(_differentiable, example=example)
-    if not run(model):
+    if not run(copy.deepcopy(model)):  # a model may keep what it computes, and could not be copied then
         raise ValueError(
             f"need tensors that depend on the weights in what {type(module).__name__}.forward returns, got none: "
             "return a tensor, or several in a tuple or mapping; a dataclass by torch.export.register_dataclass"

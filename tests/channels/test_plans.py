@@ -256,3 +256,15 @@ def test_parts_of_what_a_layer_gives_are_not_mixed_up(dim):
         {"gate.weight": [10, 11], "gate.bias": [10, 11]},
     ]
     assert "split_with_sizes expects" in make_plan(model, IMAGES).left_alone["gate"]  # the model names the sizes
+
+
+class Remembering(Residual):
+    """Keeps what it has computed, as LeViT keeps the biases of its attention in evaluation."""
+
+    def forward(self, x):
+        self.seen = super().forward(x)
+        return self.seen
+
+
+def test_a_model_that_keeps_what_it_computes_can_be_planned():
+    assert units(make_plan(Remembering(), IMAGES, branches=True)) == units(make_plan(Residual(), IMAGES))
