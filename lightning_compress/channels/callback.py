@@ -150,6 +150,7 @@ class ChannelPruningCallback(WeightCompression):
     def _cut(self, run: CompressionRun, trainer: Trainer, module: LightningModule) -> None:
         """Take the masked channels out of the model and of everything that goes with it."""
         gone = dropped(self._groups, self._removed)
+        branches = sum(group.takes_branch(self._removed) for group in self._groups)
         new = remove_(module, self._groups, self._removed, trainer.optimizers, copies(module))
         left = replace(self._reduction.costs, sizes=sizes_of(module))
         self._reduction = replace(self._reduction, groups=(), costs=left)
@@ -162,7 +163,8 @@ class ChannelPruningCallback(WeightCompression):
             trainer.strategy.configure_ddp()
         if "torch._dynamo" in sys.modules:
             torch.compiler.reset()  # each new shape would count as one recompilation, and these are limited
-        rank_zero_info(f"{type(self).__name__}: channels removed, {self.metrics()['macs']:.4g} of the MACs are left")
+        what = f"channels and {branches} whole branches" if branches else "channels"
+        rank_zero_info(f"{type(self).__name__}: {what} removed, {self.metrics()['macs']:.4g} of the MACs are left")
 
     def select(self, module: nn.Module) -> Selection:
         allowed = select(module, self.include, self.exclude)
