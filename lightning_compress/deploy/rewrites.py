@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
 __all__ = ["broadcast_constants", "fill_channels", "pool_means"]
 
-_OF_ONE = {"BatchNormalization", "QuantizeLinear", "DequantizeLinear", "Relu", "Identity", "Cast"}
+_OF_CHANNELS = {"BatchNormalization", "QuantizeLinear", "DequantizeLinear"}
 
 
 def broadcast_constants(model: Any) -> int:
@@ -26,14 +27,15 @@ def broadcast_constants(model: Any) -> int:
 
     changed = 0
     for node in list(model.graph):
-        small = node.inputs[0] if node.op_type == "Expand" else None
-        if small is None or small.shape is None or len(small.shape) != len(node.outputs[0].shape or ()):
+        small, wide = node.inputs[0] if node.op_type == "Expand" else None, node.outputs[0]
+        if small is None or small.shape is None or wide.shape is None or len(small.shape) != len(wide.shape):
             continue
-        chain = _to_broadcast(node.outputs[0])
+        channels = len(wide.shape) > 1 and small.shape[1] == wide.shape[1]
+        chain = _to_broadcast(wide, _OF_CHANNELS | {"Relu"} if channels else {"Relu"})
         if chain is not None:
             for value in chain:
                 value.shape = small.shape
-            ir.convenience.replace_all_uses_with(node.outputs[0], small)
+            ir.convenience.replace_all_uses_with(wide, small)
             changed += 1
     return changed
 
@@ -120,8 +122,8 @@ def pool_means(model: Any) -> int:
     return changed
 
 
-def _to_broadcast(value: Any) -> list[Any] | None:
-    """The values from an expanded one to those that only additions and products with whole tensors read."""
+def _to_broadcast(value: Any, passing: Collection[str]) -> list[Any] | None:
+    """The values from an expanded one, through ``passing`` operators, to sums and products with whole tensors."""
     values = [value]
     for value in values:  # grows as it is walked
         if value.is_graph_output():
@@ -131,7 +133,7 @@ def _to_broadcast(value: Any) -> list[Any] | None:
             if node.op_type in ("Add", "Mul") and whole is not None:
                 if node.inputs[1 - use.idx].shape != whole or node.inputs[1 - use.idx] in values:
                     return None
-            elif node.op_type in _OF_ONE and use.idx == 0:
+            elif node.op_type in passing and use.idx == 0:
                 values.append(node.outputs[0])
             else:
                 return None

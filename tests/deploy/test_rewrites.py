@@ -124,3 +124,49 @@ def test_means_of_floats_and_over_channels_stay(tmp_path):
     model = ir.load(export(module, tmp_path / "float.onnx", images))
     assert pool_means(model) == 0
     assert "ReduceMean" in {node.op_type for node in model.graph}
+
+
+class Adding(nn.Module):
+    """Adds what it makes of a constant in the shape of its input; ``size`` is that of the constant."""
+
+    def __init__(self, size, between=None, scale=False):
+        super().__init__()
+        self.constant = nn.Parameter(torch.randn(size, generator=torch.Generator().manual_seed(0)))
+        self.between = between or nn.Identity()
+        self.scale = scale
+
+    def forward(self, x):
+        branch = self.between(self.constant.expand(x.shape))
+        return (
+            branch.flatten(1)
+            if self.scale is None
+            else x + branch * (x.mean((2, 3), keepdim=True) if self.scale else 1)
+        )
+
+
+def normalisation():
+    norm = nn.BatchNorm2d(3)
+    nn.init.uniform_(norm.running_mean)
+    nn.init.uniform_(norm.running_var, 0.5, 2)
+    return norm
+
+
+@pytest.mark.parametrize(
+    ("module", "expands"),
+    [
+        (Adding((1, 3, 1, 1)), 0),
+        (Adding((1, 3, 1, 1), nn.Sequential(normalisation(), nn.ReLU())), 0),
+        (Adding((1, 1, 1, 5)), 0),
+        (Adding((1, 1, 1, 5), normalisation()), 1),  # which needs its channels
+        (Adding((1, 3, 1, 1), nn.Softmax(3)), 1),  # which needs its whole row
+        (Adding((1, 3, 1, 1), scale=True), 1),  # multiplied by what is not whole either
+        (Adding((1, 3, 1, 1), scale=None), 1),  # given out
+    ],
+)
+def test_additions_and_products_broadcast_what_was_expanded(module, expands, tmp_path):
+    images = torch.randn(2, 3, 4, 5)
+    path = export(module.eval(), tmp_path / "m.onnx", images)
+    nodes = [node.op_type for node in onnx.load(path).graph.node]
+    assert nodes.count("Expand") == expands
+    more = torch.randn(5, 3, 4, 5)
+    torch.testing.assert_close(run(path, more), module(more).detach(), rtol=1e-5, atol=1e-6)
