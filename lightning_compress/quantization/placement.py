@@ -18,12 +18,14 @@ from torch import nn
 from lightning_compress.quantization.activations import Place
 from lightning_compress.quantization.traces import Operation, Trace
 
-__all__ = ["INTEGER_LAYERS", "Placement", "place_quantizers", "reused_modules", "sources"]
+__all__ = ["INTEGER_LAYERS", "LAYER_OPERATIONS", "Placement", "place_quantizers", "reused_modules", "sources"]
 
 INTEGER_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Layers that integer kernels exist for."""
 
-_LAYERS = {"linear", "conv1d", "conv2d", "conv3d"}
+LAYER_OPERATIONS = {"linear", "conv1d", "conv2d", "conv3d"}
+"""What they compute."""
+
 _CLAMPS = {"relu", "relu6", "hardtanh"}
 # These move values and invent none but zero: what is on a grid before them is on it behind them.
 _MOVES = {"max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "flatten", "reshape"}
@@ -55,7 +57,7 @@ def place_quantizers(trace: Trace, targets: Collection[str], *, branches: bool =
         name: operation
         for operation in trace.operations
         for name in targets
-        if operation.name in _LAYERS and not trace.weights[name].isdisjoint(operation.inputs)
+        if operation.name in LAYER_OPERATIONS and not trace.weights[name].isdisjoint(operation.inputs)
         # What runs in a layer is its own, though another layer may have the same weight.
         if operation.module == name or operation.module not in targets
     }
