@@ -87,10 +87,13 @@ class _BlockProduct(nn.Module):
 
 
 def with_blocks(lowered: nn.Module) -> nn.Module:
-    """``lowered`` with its weights of several scales an output in the form that ONNX knows; changed in place."""
+    """``lowered`` with its weights in forms that ONNX knows, several scales an output as blocks; changed in place."""
     for layer in list(lowered.modules()):
         for name, integers in list(layer.named_children()):
-            if isinstance(integers, Integers) and not integers.of_channels:
+            if not isinstance(integers, Integers):
+                continue
+            integers.explicit = True  # else the exporter computes the float weight
+            if not integers.of_channels:
                 layer.add_module(name, _Blocks(integers))
                 if isinstance(layer, QuantizedLayer) and _is_product(layer):
                     layer.__class__ = mixed(_BlockProduct, type(layer))

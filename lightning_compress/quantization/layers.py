@@ -70,8 +70,12 @@ class Integers(nn.Module):
         weight: on ``grid``; outputs first, if it has a bias.
         bias: of each output.
         grid: of the weight.
+
+    Attributes:
+        explicit: whether :attr:`weight` is given by the operation from which compilers make integer kernels.
     """
 
+    explicit: bool = True
     codes: Tensor
     scale: Tensor
     zero_point: Tensor
@@ -97,7 +101,7 @@ class Integers(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The float weight that the codes stand for."""
-        if self.of_channels:
+        if self.of_channels and self.explicit:
             weight: Tensor = _ops.dequantize_per_channel(
                 self.codes, self.scale, self.zero_point, 0, *self.range, torch.int8
             )
@@ -266,6 +270,7 @@ def quantize_parameter_(module: nn.Module, key: str, grid: Grid) -> None:
     """Let ``module`` compute its parameter ``key``, which is on ``grid``, from integers wherever it reads it."""
     holder = f"{key}_integers"
     integers = Integers(module.get_parameter(key).detach(), None, grid)
+    integers.explicit = False  # torch's inductor takes a transposed convolution for another one
     del module._parameters[key]
     module.add_module(holder, integers)
     computed = property(lambda module: module.get_submodule(holder).weight)

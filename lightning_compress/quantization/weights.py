@@ -125,8 +125,9 @@ class WeightGrids(WeightCompression):
     def replace(self, parameters: Mapping[str, nn.Parameter], narrow: Callable[[str, Tensor], Tensor]) -> None:
         shapes = {name: target.parameter.shape for name, target in self.targets.items()}
         super().replace(parameters, narrow)
-        for name in self._grids.keys() & parameters.keys():
+        for name in self.targets.keys() & parameters.keys():
             self.check(self.targets[name])
+        for name in self._grids.keys() & parameters.keys():
             grid = self._grids[name].part(self.granularity, shapes[name], partial(narrow, name))
             set_grid(self.targets[name].module, name.rpartition(".")[2], grid)
             self._grids[name] = grid

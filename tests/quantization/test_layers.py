@@ -148,6 +148,15 @@ def test_weights_of_other_modules_are_stored_in_integers(callback, tmp_path):
     assert {weight.numel() for weight in module.parameters() if weight.ndim > 1} <= set(integers)
 
 
+def test_compilers_see_integer_kernels_in_layers_alone(tmp_path):
+    """They took a transposed convolution of integers for another one."""
+    module, x = trained(Others(), QATCallback(8, None)), images()
+    program = torch.export.load(export(module, tmp_path / "m.pt2", x[:2]))
+    operations = [str(node.target) for node in program.graph.nodes]
+    assert sum("dequantize_per_channel" in name for name in operations) == 1  # of the attention's output projection
+    assert sum(tensor.dtype == torch.int8 for tensor in program.state_dict.values()) == 3
+
+
 def test_groups_of_a_convolution_are_stored_in_four_bits(tmp_path):
     net = nn.Sequential(nn.Conv2d(1, 9, 3), nn.ReLU(), nn.Conv2d(9, 9, 3), nn.Flatten(), nn.Linear(144, 10))
     module, x = trained(net, QATCallback(4, None, PerGroup(9))), images()
