@@ -31,7 +31,8 @@ from lightning_compress.deploy.freezing import freeze
 from lightning_compress.deploy.runtimes import OnnxRuntime, OpenVINO, Run
 from lightning_compress.quantization import BinarizationCallback, QATCallback, observers, scales
 from lightning_compress.quantization.activations import quantizers_of
-from lightning_compress.quantization.lowering import QuantizedLayer, lower
+from lightning_compress.quantization.layers import QuantizedLayer
+from lightning_compress.quantization.lowering import lower
 from lightning_compress.schedules import Constant
 
 _AT_ONCE = Constant()
@@ -179,7 +180,7 @@ def _references(module: FashionClassifier, images: Tensor) -> dict[str, Tensor]:
     sums, biases = (lower(module, (images[:2],), exact=True) for _ in range(2))
     for layer in biases.modules():
         if isinstance(layer, QuantizedLayer) and layer.reads is not None:
-            layer.round_bias(torch.tensor(layer.reads.scale))
+            layer.integers.round_bias(torch.tensor(layer.reads.scale))
     branches = copy.deepcopy(module)
     for place, quantizer in quantizers_of(branches).items():
         quantizer.enabled = not place.module.endswith("norm2")

@@ -26,6 +26,7 @@ _LAYERS = (
     nn.Bilinear,
     nn.modules.conv._ConvNd,
     nn.RNNBase,
+    nn.RNNCellBase,
     nn.MultiheadAttention,
     nn.Embedding,
     nn.EmbeddingBag,

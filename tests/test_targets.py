@@ -43,6 +43,11 @@ def test_weights_of_layers_by_default():
     assert selection.skipped["position"] == "of a module of your own: name it in include"
 
 
+@pytest.mark.parametrize("cell", [nn.RNNCell, nn.GRUCell, nn.LSTMCell])
+def test_weights_of_recurrent_cells(cell):
+    assert {target.name for target in select(cell(4, 3))} == {"weight_ih", "weight_hh"}
+
+
 def test_a_tied_weight_is_one_target_with_two_names():
     (target,) = select(Custom(), include=("head.weight",))
     assert target.aliases == ("embedding.weight", "head.weight")

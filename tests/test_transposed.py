@@ -136,6 +136,43 @@ def test_quantized_layers_compute_in_integers(quantized, tmp_path):
     assert (exact(TOKENS) - quantized(TOKENS)).abs().mean() <= 0.01 * quantized(TOKENS).abs().max()
 
 
+class Scaled(Conv1D):
+    def forward(self, x):
+        return super().forward(x) / 2
+
+
+@pytest.mark.filterwarnings("ignore:ONNX Runtime computes")
+@pytest.mark.parametrize("callback", [QATCallback(schedule=SOON), QATCallback(4, None, PerGroup(8), schedule=SOON)])
+def test_what_a_class_of_its_own_does_besides_is_kept(callback, tmp_path):
+    module = build(Scaled)
+    fit(module, callback)
+    for exact in (False, True):
+        torch.testing.assert_close(lower(module, (TOKENS,), exact=exact)(TOKENS), module.eval()(TOKENS))
+    export(module, tmp_path / "m.onnx", TOKENS)  # which compares the outputs
+
+
+@pytest.mark.parametrize("bits", [8, None])
+def test_normalisation_behind_is_folded(bits):
+    module = build()
+    module.lm_head = nn.Sequential(nn.Flatten(0, 1), Conv1D(12, 16), nn.BatchNorm1d(12), nn.Unflatten(0, (-1, 8)))
+    module.training_step = lambda batch: module(batch[0]).square().mean()
+    fit(module, QATCallback(8, bits, schedule=SOON))
+    lowered = lower(module, (TOKENS,))
+    assert isinstance(lowered.lm_head[2], nn.Identity)
+    torch.testing.assert_close(lowered(TOKENS), module.eval()(TOKENS), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("bits", [8, None])
+def test_half_precision_is_kept(bits, tmp_path):
+    module = build()
+    fit(module, QATCallback(8, bits, schedule=SOON), precision="bf16-true")
+    outputs = module.eval().requires_grad_(False)(TOKENS)
+    lowered = lower(module, (TOKENS,))(TOKENS)
+    assert lowered.dtype == torch.bfloat16
+    torch.testing.assert_close(lowered, outputs, rtol=0, atol=0.05 * float(outputs.abs().max()))
+    export(module, tmp_path / "m.pt2", TOKENS)  # which compares the outputs
+
+
 def test_biases_are_in_the_unit_of_the_integer_sums(quantized):
     layer, grid = quantized.h[0].mlp.c_fc, grids_of(quantized)["h.0.mlp.c_fc.weight"]
     other = nn.Linear(16, 64)

@@ -1,4 +1,4 @@
-"""Blocks: linear layers with a scale for each block of inputs, as ONNX says them.
+"""Blocks: weights with a scale for each block of inputs, as ONNX says them.
 
 From opset 21 on ``DequantizeLinear`` takes blocks and four-bit integers; runtimes fuse it with the matrix product that
 reads it, and hold the weights packed, two to a byte.
@@ -10,9 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_compress.quantization.lowering import QuantizedLayer
+from lightning_compress.quantization.layers import Integers, QuantizedLayer, mixed
+from lightning_compress.quantization.placement import is_plain
 
 __all__ = ["pack_four_bits", "translations", "with_blocks"]
 
@@ -29,60 +31,92 @@ def _(codes: Tensor, scale: Tensor, zero_point: Tensor, size: int) -> Tensor:
     return codes.new_empty(codes.shape, dtype=torch.float32)
 
 
-class _BlockLinear(nn.Module):
-    """``x @ dequantize(codes) + bias``: the weight as a matrix product reads it, inputs first.
+class _Blocks(nn.Module):
+    """A weight and its bias, the weight as a matrix product reads it, inputs first.
 
-    The bias is subtracted, with its sign changed: ONNX Runtime would make one float operator of product, addition and a
-    ReLU behind them before it looks for packed weights.
+    Args:
+        integers: with several scales an output.
     """
 
+    of_channels = False
     codes: Tensor
     scale: Tensor
     zero_point: Tensor
     minus_bias: Tensor | None
 
-    def __init__(self, layer: QuantizedLayer) -> None:
+    def __init__(self, integers: Integers) -> None:
         super().__init__()
-        outputs, inputs = layer.codes.shape
-        blocks = len(layer.scale) // outputs
+        self.shape, self.transposed = integers.codes.shape, integers.transposed
+        codes = integers.codes.flatten(1)
+        outputs, inputs = codes.shape
+        blocks = len(integers.scale) // outputs
         self.size = inputs // blocks
-        self.register_buffer("codes", layer.codes.t().contiguous())
-        self.register_buffer("scale", layer.scale.view(outputs, blocks).t().contiguous())
-        self.register_buffer("zero_point", layer.zero_point.to(torch.int8).view(outputs, blocks).t().contiguous())
-        self.register_buffer("minus_bias", None if layer.bias is None else -layer.bias)
+        self.register_buffer("codes", codes.t().contiguous())
+        self.register_buffer("scale", integers.scale.view(outputs, blocks).t().contiguous())
+        self.register_buffer("zero_point", integers.zero_point.to(torch.int8).view(outputs, blocks).t().contiguous())
+        self.register_buffer("minus_bias", None if integers.bias is None else -integers.bias)
 
     @property
     def weight(self) -> Tensor:
-        """The float weight, outputs first: attention reads that of the projection behind it without calling it."""
-        return self._dequantized().t()
+        """The float weight, as its layer reads it."""
+        weight = self.dequantized()
+        return weight if self.transposed else weight.t().reshape(self.shape)
 
     @property
     def bias(self) -> Tensor | None:
         """The bias."""
         return None if self.minus_bias is None else -self.minus_bias
 
-    def _dequantized(self) -> Tensor:
+    def dequantized(self) -> Tensor:
+        """The float weight, inputs first."""
         weight: Tensor = torch.ops.lightning_compress.dequantize_blocks(
             self.codes, self.scale, self.zero_point, self.size
         )
         return weight
 
-    def forward(self, x: Tensor) -> Tensor:
-        product = x @ self._dequantized()
-        return product if self.minus_bias is None else product - self.minus_bias
+
+class _BlockProduct(nn.Module):
+    """What is added to the class of a linear layer of blocks: ``x @ dequantize(codes) + bias``.
+
+    The bias is subtracted, with its sign changed: ONNX Runtime would make one float operator of product, addition and a
+    ReLU behind them before it looks for packed weights.
+    """
+
+    integers: _Blocks
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (the name of torch, by which it may be given)
+        product, minus_bias = input @ self.integers.dequantized(), self.integers.minus_bias
+        return product if minus_bias is None else product - minus_bias
+
+
+class _Product(nn.Module):
+    """What is added to the class of another linear layer: the operation of :class:`torch.nn.Linear`, which is fused."""
+
+    integers: Integers
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (as above)
+        return F.linear(input, self.integers.outputs_first, self.integers.bias)
 
 
 def with_blocks(lowered: nn.Module) -> nn.Module:
-    """``lowered`` with its linear layers of several scales an output in the form that ONNX knows; changed in place."""
-    for name, layer in list(lowered.named_modules()):
-        if isinstance(layer, QuantizedLayer) and layer.is_linear:
-            outputs = len(layer.codes)
-            if len(layer.scale) > outputs and len(layer.scale) % outputs == 0:
-                block = _BlockLinear(layer)
-                for key in ("_forward_pre_hooks", "_forward_hooks"):  # the quantizers
-                    getattr(block, key).update(getattr(layer, key))
-                lowered.set_submodule(name, block)
+    """``lowered`` with its weights in forms that ONNX knows, several scales an output as blocks; changed in place."""
+    for layer in list(lowered.modules()):
+        for name, integers in list(layer.named_children()):
+            if not isinstance(integers, Integers):
+                continue
+            integers.explicit = True  # else the exporter computes the float weight
+            if name == "integers" and isinstance(layer, QuantizedLayer) and _is_product(layer):
+                layer.__class__ = mixed(_Product if integers.of_channels else _BlockProduct, type(layer))
+            if not integers.of_channels:
+                layer.add_module(name, _Blocks(integers))
     return lowered
+
+
+def _is_product(layer: QuantizedLayer) -> bool:
+    """Whether a layer, as it was trained, computes what :class:`torch.nn.Linear` does."""
+    forward: Any = super(QuantizedLayer, layer).forward
+    transposed = layer.integers.transposed
+    return (transposed or isinstance(layer, nn.Linear)) and is_plain(forward.__func__, transposed=transposed)
 
 
 def translations() -> dict[Any, Callable[..., Any]]:

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from lightning_compress.deploy.blocks import pack_four_bits, translations, with_blocks
 from lightning_compress.deploy.program import trace
-from lightning_compress.deploy.rewrites import broadcast_constants, fill_channels, pool_means
+from lightning_compress.deploy.rewrites import broadcast_constants, fill_channels, keep_floats, pool_means
 from lightning_compress.deploy.runtimes import OnnxRuntime
 
 __all__ = ["write_onnx"]
@@ -60,6 +60,7 @@ def write_onnx(
     broadcast_constants(program.model)
     fill_channels(program.model)
     pool_means(program.model)
+    keep_floats(program.model)
     pack_four_bits(program.model)
     RemoveUnusedNodesPass()(program.model)
     program.save(path)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch._inductor
 from torch import Tensor, nn
+from torch._dynamo.exc import UserError, UserErrorType
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
@@ -27,6 +28,9 @@ def trace(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> E
         module: in evaluation mode.
         args: positional arguments of ``forward``.
         kwargs: its keyword arguments.
+
+    Raises:
+        ValueError: ``forward`` computes one batch size alone.
     """
     batch = Dim("batch", min=1)
     # A batch of one would be taken for a constant of the model.
@@ -34,7 +38,15 @@ def trace(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> E
     module = _spelled_out(module, kwargs)
     named = inspect.signature(module.forward).bind(*args, **kwargs).arguments
     shapes = pytree.tree_map(lambda x: {0: batch} if isinstance(x, Tensor) and x.ndim else None, named)
-    return torch.export.export(module, args, kwargs, dynamic_shapes=shapes)
+    try:
+        return torch.export.export(module, args, kwargs, dynamic_shapes=shapes)
+    except UserError as error:
+        if error.error_type != UserErrorType.CONSTRAINT_VIOLATION:
+            raise
+        raise ValueError(
+            "need a forward that takes any batch size, got one that is bound to that of the example: take the size as "
+            f"x.shape[0], not as len(x) or int(...), and compare it with no number. torch.export says: {error}"
+        ) from error
 
 
 def write_program(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["broadcast_constants", "fill_channels", "pool_means"]
+__all__ = ["broadcast_constants", "fill_channels", "keep_floats", "pool_means"]
 
 _OF_CHANNELS = {"BatchNormalization", "QuantizeLinear", "DequantizeLinear"}
 
@@ -78,6 +78,35 @@ def fill_channels(model: Any) -> int:
         for index, dequantize in enumerate(pair):
             node.replace_input_with(index, dequantize.outputs[0])
         changed += 1
+    return changed
+
+
+def keep_floats(model: Any) -> int:
+    """Let convolutions of float weights read ``max(x, lowest number)``, which is ``x``, where ``x`` is quantized.
+
+    Between integers ONNX Runtime would quantize their weights too, with one scale for each tensor: another computation
+    than the one that was trained, for a layer that was left out as it needs its floats.
+
+    Args:
+        model: an ``onnx_ir.Model``; changed in place.
+
+    Returns:
+        how many convolutions were rewritten.
+    """
+    from onnxscript import ir
+
+    changed = 0
+    for node in list(model.graph):
+        if node.op_type not in ("Conv", "ConvTranspose"):
+            continue
+        read, weight = (value.producer() for value in node.inputs[:2])
+        if weight is None and read is not None and read.op_type == "DequantizeLinear":
+            name = node.outputs[0].name
+            lowest = _constant(model, f"{name}_lowest", np.array(np.finfo(np.float32).min, dtype=np.float32))
+            same = ir.node("Max", [node.inputs[0], lowest], name=f"{name}_max")
+            model.graph.insert_before(node, same)
+            node.replace_input_with(0, same.outputs[0])
+            changed += 1
     return changed
 
 

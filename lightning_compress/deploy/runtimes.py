@@ -69,7 +69,7 @@ class OnnxRuntime(Runtime):
     name = "ONNX Runtime"
     package = "onnxruntime"
 
-    _FLOAT: ClassVar = {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
+    _FLOAT: ClassVar = {"Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
     _INTEGER: ClassVar = ("QLinear", "QGemm", "MatMulInteger", "MatMulNBits", "ConvInteger", "DynamicQuantizeMatMul")
 
     def load(self, path: Path) -> Run:

@@ -61,7 +61,7 @@ class InputSquares:
         self._targets = targets
         self._seen: dict[str, list[Tensor]] = {}
         self._handles = [
-            target.module.register_forward_pre_hook(partial(self._see, name, target.parameter.ndim))
+            target.module.register_forward_pre_hook(partial(self._see, name, target.parameter.ndim), with_kwargs=True)
             for name, target in targets.items()
         ]
 
@@ -81,9 +81,12 @@ class InputSquares:
         for handle in self._handles:
             handle.remove()
 
-    def _see(self, name: str, weight_ndim: int, module: nn.Module, args: tuple[Any, ...]) -> None:
+    def _see(
+        self, name: str, weight_ndim: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         if module.training and torch.is_grad_enabled():
-            self._seen.setdefault(name, []).append(mean_square(args[0], weight_ndim))
+            read = args[0] if args else next(iter(kwargs.values()))
+            self._seen.setdefault(name, []).append(mean_square(read, weight_ndim))
 
 
 def _beside(mean: Tensor, target: Target) -> Tensor:

@@ -121,7 +121,7 @@ class Calibration:
             self.quantizers[place] = ActivationQuantizer(self._bits, low, high, self._observer)
             attach_quantizer(self._module, place, self.quantizers[place])
         norms = norms_behind(self._module, trace)
-        before = quantizers_before(trace, quantizers_of(self._module))
+        before = quantizers_before(self._module, trace, quantizers_of(self._module))
         self._sums = {name: (before[name], norms.get(name)) for name in self._targets if name in before}
         self.placed, self.missed = True, placement.missed
         if any(submodule._compiled_call_impl is not None for submodule in self._module.modules()):

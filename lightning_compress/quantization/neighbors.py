@@ -9,8 +9,15 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_compress.quantization.activations import Place
-from lightning_compress.quantization.placement import has_integer_kernel, reused_modules, sources
+from lightning_compress.quantization.placement import (
+    LAYER_OPERATIONS,
+    input_first,
+    is_plain,
+    reused_modules,
+    sources,
+)
 from lightning_compress.quantization.traces import Trace
+from lightning_compress.targets import is_transposed
 
 __all__ = ["norms_behind", "quantizers_before"]
 
@@ -22,24 +29,24 @@ def norms_behind(module: nn.Module, trace: Trace) -> dict[str, str]:
         module: the model.
         trace: of its forward pass.
     """
-    reused = reused_modules(trace)
-    kinds = {call.module: module.get_submodule(call.module) for call in trace.calls if call.module not in reused}
-    integer = {name for name, layer in kinds.items() if has_integer_kernel(layer)}
-    layers = {call.output: call.module for call in trace.calls if call.module in integer}
+    reused, bare = reused_modules(trace), _bare_layers(module, trace)
+    layers = {call.output: call.module for call in trace.calls if call.module in bare - reused}
     readers = Counter(value for operation in trace.operations for value in operation.inputs)
     readers.update(trace.escaped)
     return {
         layers[call.input]: call.module
         for call in trace.calls
-        if isinstance(kinds.get(call.module), _BatchNorm) and call.input in layers and readers[call.input] == 1
+        if call.input in layers and readers[call.input] == 1 and call.module not in reused
+        if isinstance(module.get_submodule(call.module), _BatchNorm)
     }
 
 
-def quantizers_before(trace: Trace, places: Collection[Place]) -> dict[str, Place]:
-    """Module -> where the quantizer sits that its input has passed last.
+def quantizers_before(module: nn.Module, trace: Trace, places: Collection[Place]) -> dict[str, Place]:
+    """Layer -> where the quantizer sits that its input has passed last.
 
     Args:
-        trace: of the model, without quantizers.
+        module: the model.
+        trace: of it, without quantizers.
         places: where its quantizers sit.
     """
     source = sources(trace)
@@ -60,4 +67,21 @@ def quantizers_before(trace: Trace, places: Collection[Place]) -> dict[str, Plac
         for outer, value, place in entered
         if source(call.input) == value and call.module.startswith(f"{outer}." if outer else "")
     }
-    return {**passed, **within, **{place.module: place for place in places if place.side == "input"}}
+    passed |= {**within, **{place.module: place for place in places if place.side == "input"}}
+    return {layer: passed[layer] for layer in _bare_layers(module, trace) & passed.keys()}
+
+
+def _bare_layers(module: nn.Module, trace: Trace) -> set[str]:
+    """Layers that do nothing but their operation: on what they take, with their weight and bias, giving what it gives.
+
+    A layer with a ``forward`` of its own may scale, pad or normalise besides: nothing can be taken into its weight and
+    bias, and its integers cannot be added up in its stead.
+    """
+    calls, source = {call.module: call for call in trace.calls}, sources(trace)
+    return {
+        operation.module
+        for operation in map(input_first, trace.operations)
+        if operation.name in LAYER_OPERATIONS and operation.module in calls
+        if is_plain(type(layer := module.get_submodule(operation.module)).forward, transposed=is_transposed(layer))
+        if source(operation.inputs[0]) == source(calls[operation.module].input)
+    }

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import nn
 
@@ -19,10 +20,23 @@ from lightning_compress.quantization.activations import Place
 from lightning_compress.quantization.traces import Operation, Trace
 from lightning_compress.targets import is_linear
 
-__all__ = ["Placement", "has_integer_kernel", "place_quantizers", "reused_modules", "sources"]
+__all__ = [
+    "LAYER_OPERATIONS",
+    "Placement",
+    "has_integer_kernel",
+    "input_first",
+    "is_plain",
+    "place_quantizers",
+    "reused_modules",
+    "sources",
+]
 
 _CONVOLUTIONS = {"conv1d", "conv2d", "conv3d"}
-_LAYERS = _CONVOLUTIONS | {"linear", "addmm"}
+
+LAYER_OPERATIONS = _CONVOLUTIONS | {"linear", "addmm"}
+"""What layers compute that integer kernels exist for."""
+
+_FORWARDS = (nn.Linear.forward, nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward)
 _CLAMPS = {"relu", "relu6", "hardtanh"}
 # These move values and invent none but zero: what is on a grid before them is on it behind them.
 _MOVES = {"max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "flatten", "reshape"}
@@ -47,6 +61,21 @@ def has_integer_kernel(layer: nn.Module) -> bool:
     return is_linear(layer) or isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
 
 
+def is_plain(forward: Any, *, transposed: bool = False) -> bool:
+    """Whether ``forward`` is that of such a kind itself, and not of a class that may do more than the operation.
+
+    Args:
+        forward: the function.
+        transposed: whether it is of a linear layer with a weight ``(in, out)``.
+
+    >>> is_plain(nn.Linear.forward), is_plain(nn.Bilinear.forward)
+    (True, False)
+    """
+    if transposed:
+        return bool(forward.__qualname__.split(".")[-2:] == ["Conv1D", "forward"])
+    return forward in _FORWARDS
+
+
 def place_quantizers(trace: Trace, targets: Collection[str], *, branches: bool = True) -> Placement:
     """Choose the places for the traced forward pass.
 
@@ -56,10 +85,10 @@ def place_quantizers(trace: Trace, targets: Collection[str], *, branches: bool =
         branches: whether branches are quantized before they are added up, and not their sums alone.
     """
     readers = {
-        name: _input_first(operation)
+        name: input_first(operation)
         for operation in trace.operations
         for name in targets
-        if operation.name in _LAYERS and not trace.weights[name].isdisjoint(operation.inputs)
+        if operation.name in LAYER_OPERATIONS and not trace.weights[name].isdisjoint(operation.inputs)
         # What runs in a layer is its own, though another layer may have the same weight.
         if operation.module == name or operation.module not in targets
     }
@@ -93,14 +122,16 @@ def reused_modules(trace: Trace) -> set[str]:
     return {module for (module, _), count in counts.items() if count > 1}
 
 
+def input_first(operation: Operation) -> Operation:
+    """What a layer computes, as ``(input, weight, bias)``: ``addmm(bias, input, weight)`` names the bias first."""
+    if operation.name != "addmm":
+        return operation
+    return replace(operation, inputs=(*operation.inputs[1:], *operation.inputs[:1]))
+
+
 def sources(trace: Trace) -> Callable[[int], int]:
     """The function: value -> the value that it is a part or a new shape of, where it was computed."""
     return _Graph(trace.operations).source
-
-
-def _input_first(operation: Operation) -> Operation:
-    """What a layer computes; ``addmm(bias, input, weight)`` names the bias first."""
-    return replace(operation, inputs=operation.inputs[1:]) if operation.name == "addmm" else operation
 
 
 def _outermost(target: str, takers: Collection[str], targets: Collection[str]) -> str | None:

@@ -132,8 +132,9 @@ class WeightGrids(WeightCompression):
         shapes = {name: target.parameter.shape for name, target in self.targets.items()}
         super().replace(parameters, narrow)
         self._grids = {name: grid for name, grid in self._grids.items() if name in self.targets}
-        for name in self._grids.keys() & parameters.keys():
+        for name in self.targets.keys() & parameters.keys():
             self.check(self.targets[name])
+        for name in self._grids.keys() & parameters.keys():
             grid = self._grids[name].part(self.granularity, shapes[name], partial(narrow, name))
             set_grid(self.targets[name].module, name.rpartition(".")[2], grid)
             self._grids[name] = grid

@@ -258,3 +258,13 @@ def test_what_torch_compile_gave_is_written_as_what_it_was_given(name, tmp_path)
     export(torch.compile(module, backend="eager"), tmp_path / name, IMAGES)
     if name.endswith(".lcz"):
         assert (tmp_path / name).read_bytes() == plain
+
+
+class Sized(nn.Module):
+    def forward(self, x):
+        return x + torch.zeros(len(x), 1)
+
+
+def test_a_forward_that_is_bound_to_one_batch_size_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"a forward that takes any batch size, .* take the size as x\.shape\[0\]"):
+        export(Sized(), tmp_path / "m.pt2", torch.zeros(2, 3))

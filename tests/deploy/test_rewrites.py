@@ -10,6 +10,7 @@ from lightning_compress.deploy import export
 from lightning_compress.deploy.rewrites import fill_channels, pool_means
 from lightning_compress.deploy.runtimes import OnnxRuntime
 from lightning_compress.quantization import QATCallback, scales
+from lightning_compress.quantization.lowering import lower
 from lightning_compress.schedules import Constant
 from tests.quantization.models import Classifier, loader, trainer
 
@@ -170,3 +171,24 @@ def test_additions_and_products_broadcast_what_was_expanded(module, expands, tmp
     assert nodes.count("Expand") == expands
     more = torch.randn(5, 3, 4, 5)
     torch.testing.assert_close(run(path, more), module(more).detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:ONNX Runtime computes 1 layers")
+@pytest.mark.parametrize("up", [False, True])
+def test_convolutions_that_were_left_out_stay_float(up, tmp_path, monkeypatch):
+    """ONNX Runtime would quantize weights that lie between integers; one channel has large ones here."""
+    middle = nn.ConvTranspose2d(16, 16, 3) if up else nn.Conv2d(16, 16, 3)
+    net = nn.Sequential(nn.Conv2d(1, 16, 3), nn.ReLU(), middle, nn.ReLU(), nn.Conv2d(16, 16, 1), nn.ReLU())
+    head = nn.Sequential(nn.Flatten(), nn.Linear(16 * (64 if up else 16), 10))
+    module = Classifier(nn.Sequential(*net, *head), lr=0.01)
+    seed_everything(0, verbose=False)
+    trainer(QATCallback(schedule=Constant(), exclude=("net.2",))).fit(module, loader(), loader(2))
+    module.eval().requires_grad_(False).net[2].weight[0].mul_(10)
+    images = torch.cat([x for x, _ in loader()])
+    reference = lower(module, (images[:2],), integer_bias=True)(images)
+    path = export(module, tmp_path / "m.onnx", images[:4])
+    near = (run(path, images) - reference).abs().mean()
+    assert OnnxRuntime().operators(path).fused == {"QLinearConv": 2, "QGemm": 1}
+    monkeypatch.setattr("lightning_compress.deploy.onnx.keep_floats", lambda model: 0)
+    far = (run(export(module, tmp_path / "m.onnx", images[:4]), images) - reference).abs().mean()
+    assert near < 0.02 * far

@@ -204,6 +204,21 @@ def test_wanda_needs_inputs_that_can_be_told_apart():
         fit(Grouped(), PruningCallback(criterion=criteria.wanda))
 
 
+def test_wanda_reads_inputs_that_come_by_name():
+    class Named(nn.Linear):
+        def __call__(self, x):
+            return super().__call__(input=x)
+
+    class ByName(Digits):
+        def __init__(self):
+            super().__init__()
+            self.net[11] = Named(32, 10)
+
+    module = ByName()
+    fit(module, PruningCallback(0.5, criterion=criteria.wanda, scope="layer"))
+    assert int((module.net[11].weight == 0).sum()) == 160
+
+
 def test_a_dead_layer_is_said():
     module = build()
     with torch.no_grad():

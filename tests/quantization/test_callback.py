@@ -4,12 +4,14 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
 
 from lightning_compress import NM, PruningCallback
 from lightning_compress.loading import load_compressed
 from lightning_compress.quantization import BinarizationCallback, PerGroup, PerTensor, QATCallback, scales
 from lightning_compress.quantization.weights import grids_of
 from lightning_compress.schedules import Linear, Step
+from lightning_compress.targets import select
 from tests.quantization.models import Classifier, Dense, fit, loader, trainer
 
 
@@ -149,3 +151,11 @@ def test_half_precision_weights_are_on_the_grid():
 def test_bad_bits_are_refused(bits):
     with pytest.raises(ValueError, match="need an integer 2 <= weight_bits <= 8"):
         QATCallback(weight_bits=bits)
+
+
+def test_groups_that_a_cut_leaves_incomplete_are_refused_before_there_are_grids():
+    net = nn.Sequential(nn.Conv1d(4, 2, 3))
+    callback = QATCallback(4, None, PerGroup(4))
+    callback.begin(select(net))
+    with pytest.raises(ValueError, match=r"need a number of inputs that 4 divides .* got '0.weight' with 9"):
+        callback.replace({"0.weight": nn.Parameter(net[0].weight[:, :3])}, lambda name, tensor: tensor[:, :3])

@@ -15,7 +15,8 @@ from lightning_compress.deploy.runtimes import OnnxRuntime
 from lightning_compress.quantization import PerGroup, PerTensor, QATCallback, scales
 from lightning_compress.quantization.activations import quantizers_of
 from lightning_compress.quantization.grids import PerChannel
-from lightning_compress.quantization.lowering import QuantizedEmbedding, QuantizedLayer, lower
+from lightning_compress.quantization.layers import QuantizedEmbedding, QuantizedLayer, quantize_layer_
+from lightning_compress.quantization.lowering import lower
 from lightning_compress.sharing import share
 from tests.quantization.models import Classifier, Conv, ResNet, fit, loader, trainer
 
@@ -45,8 +46,8 @@ def test_lowered_computes_what_was_trained(trained):
     x, state = images(), copy.deepcopy(trained.state_dict())
     lowered = lower(trained, (x[:2],))
     close(lowered(x), trained(x))
-    kinds = Counter(type(module).__name__ for module in lowered.modules())
-    assert (kinds["QuantizedLayer"], kinds["BatchNorm2d"]) == (10, 0)
+    kinds = Counter(kind for module in lowered.modules() for kind in type(module).__mro__)
+    assert (kinds[QuantizedLayer], kinds[nn.BatchNorm2d]) == (10, 0)
     assert all(torch.equal(value, trained.state_dict()[name]) for name, value in state.items())
 
 
@@ -72,12 +73,12 @@ def test_folding_is_exact_for_any_gain():
     conv.weight.copy_(grid.project(conv.weight))
     x = torch.randn(2, 3, 8, 8)
     want = norm(conv(x))
-    layer = QuantizedLayer(conv, grid)
-    codes = layer.codes.clone()
-    assert layer.fold(norm)
-    torch.testing.assert_close(layer(x), want, rtol=1e-5, atol=1e-5)
-    assert torch.equal(layer.codes.abs()[[0, 1, 3]], codes.abs()[[0, 1, 3]])
-    assert (layer.scale > 0).all()
+    integers = quantize_layer_(conv, grid).integers
+    codes = integers.codes.clone()
+    assert integers.fold(norm)
+    torch.testing.assert_close(conv(x), want, rtol=1e-5, atol=1e-5)
+    assert torch.equal(integers.codes.abs()[[0, 1, 3]], codes.abs()[[0, 1, 3]])
+    assert (integers.scale > 0).all()
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
@@ -139,25 +140,19 @@ class Words(nn.Module):
 
 
 @pytest.mark.parametrize("scale", [scales.absmax, scales.minmax])
-@pytest.mark.parametrize("granularity", [PerChannel(), PerTensor()])
+@pytest.mark.parametrize("granularity", [PerChannel(), PerTensor(), PerGroup(4)])
 def test_embeddings_look_up_integers(scale, granularity, tmp_path):
     module = Classifier(Words())
     fit(module, QATCallback(8, None, scale=scale, granularity=granularity))
     x = images()[:8]
     lowered = lower(module, (x,))
     assert isinstance(lowered.net.words, QuantizedEmbedding)
-    assert lowered.net.words.codes.dtype == torch.int8
+    assert lowered.net.words.integers.codes.dtype == torch.int8
     with torch.no_grad():
         assert torch.equal(lowered(x), module.eval()(x))
     path = export(module, tmp_path / "m.onnx", x)
     stored = {tuple(tensor.dims): tensor.data_type for tensor in onnx.load(path).graph.initializer}
     assert stored[50, 8] == onnx.TensorProto.INT8
-
-
-def test_groups_of_an_embedding_stay_float():
-    module = Classifier(Words())
-    fit(module, QATCallback(8, None, granularity=PerGroup(4)))
-    assert isinstance(lower(module, (images()[:8],)).net.words, nn.Embedding)
 
 
 def test_the_exact_reference_adds_up_integers(trained):
@@ -169,13 +164,13 @@ def test_the_exact_reference_adds_up_integers(trained):
     logits = lowered(x)
     layer, read, out = kept["net.fc"]
     codes = np.rint(read.numpy().astype(np.float64) / layer.reads.scale).astype(np.int64)
-    sums = codes @ layer.codes.numpy().astype(np.int64).T
-    unit = np.float32(layer.reads.scale) * layer.scale.numpy()
+    sums = codes @ layer.integers.codes.numpy().astype(np.int64).T
+    unit = np.float32(layer.reads.scale) * layer.integers.scale.numpy()
     np.testing.assert_array_equal(out.numpy(), sums.astype(np.float32) * unit + layer.bias.numpy())
     layer, read, out = kept["net.blocks.1.conv1"]
     codes = torch.nn.functional.unfold((read.double() / layer.reads.scale).round(), 3, padding=1, stride=2).numpy()
-    sums = layer.codes.flatten(1).numpy().astype(np.int64) @ codes.astype(np.int64)
-    unit = (np.float32(layer.reads.scale) * layer.scale.numpy())[:, None]
+    sums = layer.integers.codes.flatten(1).numpy().astype(np.int64) @ codes.astype(np.int64)
+    unit = (np.float32(layer.reads.scale) * layer.integers.scale.numpy())[:, None]
     want = sums.astype(np.float32) * unit + layer.bias.numpy()[:, None]
     np.testing.assert_array_equal(out.flatten(2).numpy(), want)
     with torch.no_grad():
@@ -190,8 +185,8 @@ def test_onnx_runtime_computes_the_exact_reference(trained, tmp_path):
     sums, biases = (lower(trained, (x[:2],), exact=True) for _ in range(2))
     for layer in biases.modules():
         if isinstance(layer, QuantizedLayer):
-            layer.round_bias(torch.tensor(layer.reads.scale))
-            assert layer.bias is None
+            layer.integers.round_bias(torch.tensor(layer.reads.scale))
+            assert layer.integers.float_bias is None
     for got in (biases(x), logits):
         same = torch.isclose(got, sums(x), rtol=1e-6, atol=1e-6).all(1)
         assert same.float().mean() > 0.97  # a sum that lies between two integers may go to either
