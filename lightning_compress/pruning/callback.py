@@ -44,8 +44,8 @@ class PruningCallback(WeightCompression):
             run (dynamic pruning with feedback). By default they stand still.
         momentum: memory of the running mean of scores, for criteria that read gradients or inputs, in [0, 1).
         gradient_scale: factor on the gradients of the weights, above 0, when all of ``sparsity`` is reached; it grows
-            from 1 with the schedule. What is left of a very sparse network learns in larger steps: with SGD 2 gains
-            some tenths of a point at 95 % zeros and more. Adam's steps do not depend on it.
+            from 1 with the schedule. What is left of a very sparse network learns in larger steps; with SGD try 2 at
+            95 % zeros, 3 at 98 %. Adam's steps do not depend on it.
         include: patterns of parameters to prune; see :func:`~lightning_compress.targets.select`.
         exclude: patterns of parameters to leave alone.
 
