@@ -23,6 +23,7 @@ from lightning_compress.schedules import Linear
 from tests import gpt2
 from tests.channels.nets import Attention, Blocks, Dense, Mobile, Module, Residual, data, trainer
 from tests.channels.test_callback import Halved, doubles, outcome
+from tests.channels.test_surgery import step
 from tests.distributed import run_distributed
 from tests.test_contract import resumes, same
 from tests.toys import Randomness
@@ -152,15 +153,6 @@ class TestRemoval:
         expected = masked.state_dict()
         for name, tensor in model.state_dict().items():
             torch.testing.assert_close(tensor, expected[name], rtol=1e-9, atol=1e-12)
-
-
-def step(model, optimizer, number, gone=None):
-    images = torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(number), dtype=torch.float64)
-    optimizer.zero_grad()
-    model(images).square().mean().backward()
-    optimizer.step()
-    with torch.no_grad():
-        mask_(model.state_dict(), gone or {})
 
 
 class TestSelection:
