@@ -7,7 +7,7 @@ that produce the channels and those that consume them, what normalises them, and
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,13 +46,11 @@ def with_branches(model: nn.Module, run: Callable[[nn.Module], list[Tensor]], gr
             hollow = taken | branch
             hollow_(trial, hollow)
             left = _try(trial, run)
-            if left is None or not whole.roots <= left.heard:
+            if left is None or not _whole_without(whole, left, hollow):
                 continue
-            if (whole.reached - left.reached - hollow.keys()) & left.heard:
-                continue  # something would go on computing a constant
-            unread = sorted(whole.heard - left.heard - hollow.keys())
+            unread = whole.heard - left.heard - hollow.keys()
             if all(is_leaf(model.get_submodule(layer)) for layer in unread):
-                found[name] = dict.fromkeys(unread, False)
+                found[name] = dict.fromkeys(sorted(unread), False)
                 found[name] |= {layer: biased and layer in left.heard for layer, biased in branch.items()}
                 taken |= found[name]
     return [replace(group, branch=found.get(group.name, {})) for group in groups]
@@ -71,6 +69,12 @@ class _Look:
     roots: frozenset[str]
     heard: frozenset[str]
     reached: frozenset[str]
+
+
+def _whole_without(before: _Look, after: _Look, hollow: Collection[str]) -> bool:
+    """Whether all of the input still has an effect, and nothing goes on computing a constant."""
+    constant = before.reached - after.reached - set(hollow)
+    return before.roots <= after.heard and not constant & after.heard
 
 
 def _look(model: nn.Module, run: Callable[[nn.Module], list[Tensor]]) -> _Look:

@@ -269,14 +269,14 @@ class TestInFit:
         batches = TensorLoader(*data().dataset.tensors, batch_size=8)
         trainer(callback(), Randomness(), saving, max_epochs=3, enable_checkpointing=True).fit(module, batches)
         steps = {int(path.stem[5:]): path for path in tmp_path.glob("*.ckpt")}
-        hollow = {step: bool(_hollow(path)) for step, path in steps.items()}
-        cut = min(step for step, is_cut in hollow.items() if is_cut)
+        hollow = {number: bool(_hollow(path)) for number, path in steps.items()}
+        cut = min(number for number, is_cut in hollow.items() if is_cut)
         assert 1 < cut < max(steps)
-        for step in (cut - 1, cut, cut + 1):
+        for number in (cut - 1, cut, cut + 1):
             resumed, run = Branched(), trainer(callback(), Randomness(), max_epochs=3)
             batches = TensorLoader(*data().dataset.tensors, batch_size=8)
-            run.fit(resumed, batches, ckpt_path=steps[step], weights_only=True)
-            assert same(resumed, module), step
+            run.fit(resumed, batches, ckpt_path=steps[number], weights_only=True)
+            assert same(resumed, module), number
         loaded = load_compressed(Branched, steps[max(steps)])
         assert gone(loaded) == gone(module)
         assert torch.equal(outcome(loaded), outcome(module))
