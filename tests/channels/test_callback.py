@@ -405,7 +405,9 @@ def test_a_module_that_is_compiled_as_a_whole():
 
 @pytest.mark.filterwarnings("ignore:The .train_dataloader. does not have many workers")
 @pytest.mark.parametrize("budget", [{"macs": 0.5}, {"latency": 0.9, "round_to": 1}])
-def test_a_learning_rate_is_found_before(budget):
+def test_a_learning_rate_is_found_before(budget, monkeypatch):
+    Stopwatch(monkeypatch)  # on a busy machine so small a model takes any time
+
     class Tunable(Module):
         lr = 0.05
 
