@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_compress.channels.graph import has_channels
 from lightning_compress.channels.groups import Group
 from lightning_compress.channels.hollow import NORMALISING, Hollow, computes, hollow_, is_leaf
-from lightning_compress.targets import is_linear
 
 __all__ = ["with_branches"]
 
@@ -39,7 +39,8 @@ def with_branches(model: nn.Module, run: Callable[[nn.Module], list[Tensor]], gr
     whole = _look(copy.deepcopy(model), run)
     taken: dict[str, bool] = {}
     found: dict[str, dict[str, bool]] = {}
-    layers = {group.name: _layers(model, group) for group in groups}
+    sizes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    layers = {group.name: _layers(model, group, sizes) for group in groups}
     for name, branch in sorted(layers.items(), key=lambda item: -len(item[1])):
         if branch and not branch.keys() & taken.keys():
             trial = copy.deepcopy(model)
@@ -92,8 +93,7 @@ def _look(model: nn.Module, run: Callable[[nn.Module], list[Tensor]]) -> _Look:
         reached, _ = _fed(model, run, layers)
         for parameter in learning:
             parameter.requires_grad_(True)
-    reading = {name for name in reached if is_linear(layers[name]) or isinstance(layers[name], nn.modules.conv._ConvNd)}
-    return _Look(frozenset(roots), frozenset(heard), frozenset(reading))
+    return _Look(frozenset(roots), frozenset(heard), frozenset(n for n in reached if has_channels(layers[n])))
 
 
 def _try(model: nn.Module, run: Callable[[nn.Module], list[Tensor]]) -> _Look | None:
@@ -124,9 +124,8 @@ def _fed(
             handle.remove()
 
 
-def _layers(model: nn.Module, group: Group) -> dict[str, bool]:
+def _layers(model: nn.Module, group: Group, sizes: Mapping[str, torch.Size]) -> dict[str, bool]:
     """The layers of a group that would be hollow without it -> whether the bias stays; none if one could not be."""
-    sizes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     roles: dict[str, set[str]] = {}
     for part in group.slices:
         roles.setdefault(part.name.rpartition(".")[0], set()).add(part.role)

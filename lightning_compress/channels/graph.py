@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lightning_compress.channels.groups import Group, Role, Slice
 from lightning_compress.targets import is_linear, is_transposed
 
-__all__ = ["HEAD_COUNTS", "HEAD_TOTALS", "find_groups"]
+__all__ = ["HEAD_COUNTS", "HEAD_TOTALS", "find_groups", "has_channels"]
 
 HEAD_COUNTS = ("num_heads", "num_attention_heads", "num_key_value_heads", "n_heads", "n_head", "heads")
 """Attributes by which attention modules know how many heads they have."""
@@ -83,7 +83,7 @@ def find_groups(module: nn.Module, run: Callable[[nn.Module], list[Tensor]]) -> 
     taken: dict[tuple[str, int], set[int]] = {}
     visited: set[str] = set()
     for layer, node in graph.module2node.items():
-        if not _has_channels(layer) or names[id(layer)] in visited:
+        if not has_channels(layer) or names[id(layer)] in visited:
             continue
         name = names[id(layer)]
         try:
@@ -102,12 +102,12 @@ def _unknown(module: nn.Module) -> dict[str, str]:
     return {
         name: f"it is a {type(layer).__name__}: no convolution or linear layer of torch.nn"
         for name, layer in module.named_modules()
-        if not (_has_channels(layer) or isinstance(layer, nn.Embedding))
+        if not (has_channels(layer) or isinstance(layer, nn.Embedding))
         and any(key == "weight" and weight.ndim > 1 for key, weight in layer.named_parameters(recurse=False))
     }
 
 
-def _has_channels(layer: object) -> bool:
+def has_channels(layer: object) -> bool:
     """Whether ``layer`` is a convolution or linear layer; other nodes are operations or parameters."""
     return isinstance(layer, nn.modules.conv._ConvNd) or _is_linear(layer)
 
@@ -358,7 +358,7 @@ def _entries(layer: Any, incoming: bool, pruning_dim: int) -> list[tuple[str, in
         return [("", pruning_dim % layer.ndim, "other")]
     if isinstance(layer, nn.Embedding):
         return [("weight", 1, "out")]
-    if _has_channels(layer):
+    if has_channels(layer):
         if incoming and not _depthwise(layer):
             return [("weight", 1 - _out_dim(layer), "in")]
         bias: list[tuple[str, int, Role]] = [("bias", 0, "other")] if layer.bias is not None else []

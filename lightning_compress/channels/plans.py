@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from lightning_compress.channels.branches import with_branches
-from lightning_compress.channels.graph import find_groups
+from lightning_compress.channels.graph import find_groups, has_channels
 from lightning_compress.channels.groups import Group, dropped, mask_
 from lightning_compress.channels.structures import dense_copy
 from lightning_compress.channels.surgery import cut_
@@ -21,7 +21,6 @@ from lightning_compress.targets import is_linear
 
 __all__ = ["Plan", "forward", "make_plan"]
 
-_LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 _TOLERANCE = 1e-4  # of the largest output; a group that is wrong is off by far more under random weights
 
 
@@ -98,7 +97,7 @@ def make_plan(module: nn.Module, example: Any, branches: bool = False) -> Plan:
 
 def _check_weights(model: nn.Module) -> None:
     for name, layer in model.named_modules():
-        if isinstance(layer, _LAYERS) and not isinstance(layer.weight, nn.Parameter):
+        if has_channels(layer) and not isinstance(layer.weight, nn.Parameter):
             raise ValueError(
                 f"need linear layers and convolutions whose weight is a parameter, got {name!r}, which computes it of "
                 "others, as weight_norm does: call torch.nn.utils.parametrize.remove_parametrizations first"
@@ -144,8 +143,7 @@ def _prices(model: nn.Module, example: Any) -> dict[str, float]:
         name = names[layer.weight]
         prices[name] = prices.get(name, 0.0) + positions / batch
 
-    layers = [layer for layer in model.modules() if is_linear(layer) or isinstance(layer, nn.modules.conv._ConvNd)]
-    handles = [layer.register_forward_hook(note) for layer in layers]
+    handles = [layer.register_forward_hook(note) for layer in model.modules() if has_channels(layer)]
     try:
         forward(model, example)
     finally:
