@@ -166,8 +166,7 @@ class CompressionRun:
         self._latents.catch_up()
         for method in self.methods:
             method.replace(parameters, narrow)
-        now = {name: parameters.get(name, old) for name, old in self._parameters.items()}
-        self._parameters = {name: parameter for name, parameter in now.items() if parameter is not None}
+        self._parameters = {name: target.parameter for name, target in self._targets.items()}
         self._latents.replace(parameters, narrow)
         self.average = Average(self._trainer.callbacks, self._module, self._targets, self._latents)  # type: ignore[attr-defined]
 
