@@ -17,11 +17,12 @@ import transformers
 from torch import nn
 
 from benchmarks.tables import quiet, show
+from lightning_compress.channels.budget.selection import choose
 from lightning_compress.channels.criteria import magnitude, members
+from lightning_compress.channels.cutting.surgery import remove_
+from lightning_compress.channels.dependencies.trials import make_plan
 from lightning_compress.channels.groups import dropped, mask_, sizes_of, total
-from lightning_compress.channels.plans import forward, make_plan
-from lightning_compress.channels.selection import choose
-from lightning_compress.channels.surgery import remove_
+from lightning_compress.example_inputs import float_outputs
 
 IMAGES = {"pixel_values": torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))}
 TOKENS = {"input_ids": torch.arange(2 * 16).view(2, 16) + 3}
@@ -161,11 +162,11 @@ def _cut(model: nn.Module, example: dict[str, torch.Tensor]) -> tuple[int, float
     reasons = [f"{name}: {why}" for name, why in plan.left_alone.items() if "output of the model" not in why]
     with torch.no_grad():
         mask_(model.state_dict(), dropped(plan.groups, removed))
-        masked = forward(model, example)
+        masked = float_outputs(model, example)
         remove_(model, plan.groups, removed)
-        cut = forward(model, example)
+        cut = float_outputs(model, example)
     off = max(float((a - b).abs().max() / a.abs().max().clamp_min(1e-30)) for a, b in zip(masked, cut, strict=True))
-    torch.stack([out.sum() for out in forward(model.train(), example)]).sum().backward()
+    torch.stack([out.sum() for out in float_outputs(model.train(), example)]).sum().backward()
     now = sizes_of(model)
     shares = [total(now, prices) / total(sizes, prices) for prices in (plan.prices, ones)]
     return len(plan.groups), shares[0], shares[1], off, f"{len(reasons)}; {reasons[0][:100]}" if reasons else ""

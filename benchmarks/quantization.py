@@ -29,10 +29,10 @@ from examples.fashion_mnist import FashionClassifier, FashionData, ResNet
 from lightning_compress.deploy.export import export
 from lightning_compress.deploy.freezing import freeze
 from lightning_compress.deploy.runtimes import OnnxRuntime, OpenVINO, Run
+from lightning_compress.lowering.layers import QuantizedLayer
+from lightning_compress.lowering.twins import lower
 from lightning_compress.quantization import BinarizationCallback, QATCallback, observers, scales
-from lightning_compress.quantization.activations import quantizers_of
-from lightning_compress.quantization.layers import QuantizedLayer
-from lightning_compress.quantization.lowering import lower
+from lightning_compress.quantization.activations.quantizers import quantizers_of
 from lightning_compress.schedules import Constant
 
 _AT_ONCE = Constant()

@@ -21,11 +21,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Protocol
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
-__all__ = ["LatentWeights", "Projection", "gather", "held", "local", "shard", "shard_group", "whole"]
+from lightning_compress.processes import gather, local, shard
+
+__all__ = ["LatentWeights", "Projection"]
 
 
 class Projection(Protocol):
@@ -281,58 +281,3 @@ class LatentWeights:
 
     def _weight(self, name: str) -> Tensor:
         return local(self._parameters[name].detach())
-
-
-def local(tensor: Tensor) -> Tensor:
-    """This rank's shard of ``tensor`` if it is sharded, else ``tensor`` itself; memory is shared."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def shard(tensor: Tensor, like: Tensor) -> Tensor:
-    """This rank's part of an unsharded ``tensor``, cut as ``like`` is."""
-    if not isinstance(like, DTensor):
-        return tensor
-    return distribute_tensor(tensor, like.device_mesh, like.placements).to_local()
-
-
-def gather(tensor: Tensor, like: Tensor) -> Tensor:
-    """The unsharded tensor of which ``tensor`` is this rank's part, cut as ``like`` is; a collective if sharded."""
-    if not isinstance(like, DTensor):
-        return tensor
-    whole = DTensor.from_local(
-        tensor, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
-    )
-    return whole.full_tensor()
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """The unsharded tensor if ``tensor`` is sharded, a collective; else ``tensor`` itself."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def held(positions: Tensor, like: Tensor, dim: int) -> Tensor:
-    """Where those of the ``positions`` along a dimension that this rank holds are in its shard of ``like``.
-
-    >>> held(torch.tensor([0, 2]), torch.zeros(4, 3), dim=1)
-    tensor([0, 2])
-    """
-    rows = torch.arange(like.shape[dim], device=like.device)
-    if isinstance(like, DTensor):
-        placements = [Shard(0) if placement.is_shard(dim) else Replicate() for placement in like.placements]
-        rows = distribute_tensor(rows, like.device_mesh, placements, src_data_rank=None).to_local()
-    return torch.isin(rows, positions.to(rows.device)).nonzero().flatten()
-
-
-def shard_group(parameters: Sequence[Tensor]) -> dist.ProcessGroup | None:
-    """The processes that the parameters are sharded over, if they are.
-
-    Raises:
-        ValueError: some are sharded otherwise than others, or over a mesh of several dimensions.
-    """
-    meshes = {p.device_mesh for p in parameters if isinstance(p, DTensor)}
-    if not meshes:
-        return None
-    mesh = meshes.pop()
-    if meshes or mesh.ndim != 1 or not all(isinstance(p, DTensor) for p in parameters):
-        raise ValueError("need all targets sharded over one and the same one-dimensional device mesh, or scope='layer'")
-    return mesh.get_group()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from lightning_compress.channels.structures import CHANNELS
+from lightning_compress.carried import attach_structure, carry
+from lightning_compress.channels.cutting.shapes import CHANNELS
 from lightning_compress.quantization.records import QUANTIZATION
-from lightning_compress.training.structures import attach_structure, carry
 
 __all__ = ["load_compressed"]
 

@@ -7,11 +7,12 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "lightning_compress"
 STAIRS = [
-    {"arguments", "targets", "schedules", "archive"},
+    {"arguments", "targets", "schedules", "processes", "example_inputs", "carried", "metrics", "archive"},
+    {"macs", "timing"},
     {"latent"},
     {"training"},
     {"pruning", "channels", "quantization", "sharing", "distillation"},
-    {"loading"},
+    {"lowering", "loading"},
     {"deploy"},
     {"report"},
     {"cli"},

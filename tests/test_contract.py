@@ -26,6 +26,7 @@ from lightning.pytorch.callbacks import (
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_compress import NM, Block, PruningCallback
+from lightning_compress.carried import attach_structure
 from lightning_compress.channels import ChannelPruningCallback
 from lightning_compress.pruning import criteria
 from lightning_compress.quantization import BinarizationCallback, QATCallback, observers, scales
@@ -33,7 +34,6 @@ from lightning_compress.quantization.records import QUANTIZATION
 from lightning_compress.quantization.weights import grids_of
 from lightning_compress.schedules import Constant, Cubic, Linear
 from lightning_compress.sharing import WeightSharingCallback, gradients, kmeans
-from lightning_compress.training.structures import attach_structure
 from tests.distributed import run_distributed
 from tests.toys import Batches, Digits, Manual, Randomness, build, digits, fit, held_out, trainer
 

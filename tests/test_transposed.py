@@ -10,17 +10,17 @@ from torch.distributed.tensor import DTensor
 
 from lightning_compress import NM, Block, ChannelPruningCallback, PruningCallback, WeightSharingCallback, export
 from lightning_compress.archive import inspect_archive
-from lightning_compress.channels.plans import make_plan
+from lightning_compress.channels.dependencies.trials import make_plan
 from lightning_compress.channels.zeros import remove_zero_channels
 from lightning_compress.deploy.runtimes import OnnxRuntime
 from lightning_compress.loading import load_compressed
+from lightning_compress.lowering.twins import lower
+from lightning_compress.macs import count_macs
 from lightning_compress.pruning import criteria
 from lightning_compress.quantization import BinarizationCallback, QATCallback, scales
-from lightning_compress.quantization.biases import round_bias_
+from lightning_compress.quantization.activations.biases import round_bias_
 from lightning_compress.quantization.grids import PerChannel, PerGroup
-from lightning_compress.quantization.lowering import lower
 from lightning_compress.quantization.weights import grids_of
-from lightning_compress.report.costs import count_macs
 from lightning_compress.schedules import Linear
 from lightning_compress.targets import is_transposed, select
 from tests import gpt2

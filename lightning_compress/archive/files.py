@@ -9,10 +9,10 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from lightning_compress.archive.cursors import ArchiveError
-from lightning_compress.archive.forms import FORMS, Dense, Form, encode, read_form
-from lightning_compress.archive.headers import DTYPES, Block, Entry, read_header, write_header
-from lightning_compress.archive.words import bytes_of
+from lightning_compress.archive.coding.cursors import ArchiveError
+from lightning_compress.archive.coding.forms import FORMS, Dense, Form, encode, read_form
+from lightning_compress.archive.coding.headers import DTYPES, Block, Entry, read_header, write_header
+from lightning_compress.archive.coding.words import bytes_of
 
 MAGIC = b".lcz"
 VERSION = 1

@@ -17,23 +17,23 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from lightning_compress.arguments import check_code
-from lightning_compress.channels import criteria, structures
-from lightning_compress.channels.budgets import Costs, budget_of
+from lightning_compress.carried import carry
+from lightning_compress.channels import criteria
+from lightning_compress.channels.budget.budgets import Costs, budget_of
+from lightning_compress.channels.budget.latencies import macs_in_time
+from lightning_compress.channels.budget.reductions import Reduction
 from lightning_compress.channels.criteria import Criterion, members
+from lightning_compress.channels.cutting import shapes
+from lightning_compress.channels.cutting.shapes import CHANNELS, copies
+from lightning_compress.channels.cutting.surgery import narrow, remove_
+from lightning_compress.channels.dependencies.trials import make_plan
 from lightning_compress.channels.groups import Dropped, Group, dropped, mask_, sizes_of
-from lightning_compress.channels.inputs import first_examples
-from lightning_compress.channels.latencies import macs_in_time
-from lightning_compress.channels.plans import make_plan
-from lightning_compress.channels.reductions import Reduction
-from lightning_compress.channels.shards import is_sharded, unweighted_copy
-from lightning_compress.channels.structures import CHANNELS, copies
-from lightning_compress.channels.surgery import narrow, remove_
-from lightning_compress.latent import gather, held
+from lightning_compress.example_inputs import first_examples
+from lightning_compress.processes import gather, held, is_sharded, unweighted_copy
 from lightning_compress.schedules import Cubic, Schedule
 from lightning_compress.targets import Selection, Target, select
 from lightning_compress.training import PRUNE, WeightCompression
 from lightning_compress.training.run import CompressionRun, eager
-from lightning_compress.training.structures import carry
 
 __all__ = ["ChannelPruningCallback"]
 
@@ -180,7 +180,7 @@ class ChannelPruningCallback(WeightCompression):
         groups = tuple(group for group in plan.groups if group.name not in left_alone)
         sizes = sizes_of(module)
         prices = {"macs": plan.prices, "parameters": dict.fromkeys(sizes, 1.0)}
-        costs = Costs(sizes, structures.dense_sizes(module), prices)
+        costs = Costs(sizes, shapes.dense_sizes(module), prices)
         share = self._share_to_keep(runs, example, groups, costs)
         self._share = share
         self._reduction = Reduction(self.budget, share, groups, costs, self.round_to)
@@ -204,7 +204,7 @@ class ChannelPruningCallback(WeightCompression):
             return float(self._loaded["share"])
         weights = {name: parameter.detach() for name, parameter in module.named_parameters()}
         scores = {group.name: criteria.magnitude(members(group, weights, {})) for group in groups}
-        dense = structures.dense_copy(module)
+        dense = shapes.dense_copy(module)
         with isolate_rng():
             return macs_in_time(module, dense, example, groups, scores, costs, self.budget.amount, self.round_to)
 

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_compress.carried import carry, narrow_structures
 from lightning_compress.channels.criteria import members
+from lightning_compress.channels.cutting.shapes import CHANNELS, dense_sizes
+from lightning_compress.channels.cutting.surgery import narrow, remove_
+from lightning_compress.channels.dependencies.trials import make_plan
 from lightning_compress.channels.groups import Group, dropped
-from lightning_compress.channels.plans import make_plan
-from lightning_compress.channels.shards import gather_, is_sharded
-from lightning_compress.channels.structures import CHANNELS, dense_sizes
-from lightning_compress.channels.surgery import narrow, remove_
-from lightning_compress.training.structures import carry, narrow_structures
+from lightning_compress.processes import gather_, is_sharded
 
 __all__ = ["remove_zero_channels"]
 

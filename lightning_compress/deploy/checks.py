@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from lightning_compress.deploy.modes import ExampleInput, call
-from lightning_compress.quantization.activations import quantizers_of
+from lightning_compress.example_inputs import ExampleInput, call
+from lightning_compress.quantization.activations.quantizers import quantizers_of
 
 __all__ = ["check_equal", "check_near", "difference", "largest", "tensors_in"]
 

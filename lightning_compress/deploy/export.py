@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from lightning_compress.archive import load_archive, save_archive
 from lightning_compress.deploy.checks import check_equal, check_near
-from lightning_compress.deploy.modes import ExampleInput, arguments, device_of, evaluating, on_device, unwrapped
-from lightning_compress.deploy.onnx import write_onnx
-from lightning_compress.deploy.program import write_package, write_program
 from lightning_compress.deploy.runtimes import OnnxRuntime
-from lightning_compress.quantization.activations import quantizers_of
-from lightning_compress.quantization.lowering import is_quantized, lower, pad_single_channels
+from lightning_compress.deploy.writers.onnx import write_onnx
+from lightning_compress.deploy.writers.programs import write_package, write_program
+from lightning_compress.example_inputs import ExampleInput, arguments, device_of, evaluating, on_device, unwrapped
+from lightning_compress.lowering.twins import is_quantized, lower, pad_single_channels
+from lightning_compress.quantization.activations.quantizers import quantizers_of
 
 __all__ = ["FORMATS", "export"]
 

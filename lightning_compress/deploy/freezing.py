@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from lightning_compress.deploy.checks import check_equal, check_near, tensors_in
-from lightning_compress.deploy.modes import ExampleInput, arguments, device_of, evaluating, on_device, unwrapped
-from lightning_compress.quantization.lowering import is_quantized, lower
+from lightning_compress.example_inputs import ExampleInput, arguments, device_of, evaluating, on_device, unwrapped
+from lightning_compress.lowering.twins import is_quantized, lower
 
 __all__ = ["freeze"]
 

@@ -4,7 +4,6 @@ from lightning_compress.distillation import losses
 from lightning_compress.distillation.caches import Cache, cache_outputs
 from lightning_compress.distillation.callback import DistillationCallback
 from lightning_compress.distillation.initialization import initialize
-from lightning_compress.distillation.metrics import Agreement, Fidelity
 from lightning_compress.distillation.module import DistillationModule, from_checkpoint
 from lightning_compress.distillation.regressors import LeastSquares
 from lightning_compress.distillation.teachers import EMA, Ensemble, Teacher
@@ -12,12 +11,10 @@ from lightning_compress.distillation.terms import Item, Term
 
 __all__ = [
     "EMA",
-    "Agreement",
     "Cache",
     "DistillationCallback",
     "DistillationModule",
     "Ensemble",
-    "Fidelity",
     "Item",
     "LeastSquares",
     "Teacher",

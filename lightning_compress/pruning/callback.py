@@ -11,12 +11,12 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_compress.arguments import check_code
-from lightning_compress.latent import local, shard_group
+from lightning_compress.processes import each, local, shard_group
 from lightning_compress.pruning import criteria
 from lightning_compress.pruning.criteria import Criterion, evidence_of
 from lightning_compress.pruning.inputs import InputSquares, check_inputs
 from lightning_compress.pruning.patterns import Pattern, Unstructured
-from lightning_compress.pruning.thresholds import each, find_cut, spare
+from lightning_compress.pruning.thresholds import find_cut, spare
 from lightning_compress.schedules import Cubic, Schedule
 from lightning_compress.targets import Selection, Target
 from lightning_compress.training import PRUNE, WeightCompression

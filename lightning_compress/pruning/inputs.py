@@ -7,11 +7,10 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from lightning_compress.latent import shard
+from lightning_compress.processes import mean, shard
 from lightning_compress.targets import Target, is_linear
 
 __all__ = ["InputSquares", "check_inputs", "mean_square"]
@@ -46,8 +45,8 @@ def mean_square(inputs: Tensor, weight_ndim: int) -> Tensor:
     dim = inputs.ndim - 1 if weight_ndim == 2 else inputs.ndim - weight_ndim + 1
     others = [d for d in range(inputs.ndim) if d != dim]
     squares = inputs.detach().float().square()
-    mean = squares.mean(others) if others else squares
-    return mean.view(1, -1, *[1] * (weight_ndim - 2))
+    average = squares.mean(others) if others else squares
+    return average.view(1, -1, *[1] * (weight_ndim - 2))
 
 
 class InputSquares:
@@ -69,12 +68,8 @@ class InputSquares:
         """Name -> mean square since the last call, over all processes, broadcastable to the weight that is here."""
         seen, self._seen = self._seen, {}
         means = {name: torch.stack(parts).mean(0) for name, parts in seen.items()}
-        if means and dist.is_available() and dist.is_initialized():
-            flat = torch.cat([mean.flatten() for mean in means.values()])
-            dist.all_reduce(flat)
-            parts = torch.split_with_sizes(flat / dist.get_world_size(), [mean.numel() for mean in means.values()])
-            means = {name: part.view_as(means[name]) for name, part in zip(means, parts, strict=True)}
-        return {name: _beside(mean, self._targets[name]) for name, mean in means.items()}
+        means = dict(zip(means, mean(list(means.values())), strict=True))
+        return {name: _beside(square, self._targets[name]) for name, square in means.items()}
 
     def close(self) -> None:
         """Stop watching."""
@@ -89,6 +84,6 @@ class InputSquares:
             self._seen.setdefault(name, []).append(mean_square(read, weight_ndim))
 
 
-def _beside(mean: Tensor, target: Target) -> Tensor:
-    """``mean`` as the weight lies: of a weight ``(in, out)`` that is sharded, this process has some of the inputs."""
-    return shard(target.outputs_first(mean), target.parameter) if target.transposed else mean
+def _beside(square: Tensor, target: Target) -> Tensor:
+    """``square`` as the weight lies: of a weight ``(in, out)`` that is sharded, this process has some of the inputs."""
+    return shard(target.outputs_first(square), target.parameter) if target.transposed else square

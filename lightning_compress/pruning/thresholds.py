@@ -20,7 +20,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["Cut", "Scores", "each", "find_cut", "spare"]
+from lightning_compress.processes import concatenate, each
+
+__all__ = ["Cut", "Scores", "find_cut", "spare"]
 
 Scores: TypeAlias = Callable[[], Iterable[Tensor]]
 """A stream of float32 scores: each call starts it anew."""
@@ -103,7 +105,7 @@ def _select(
     if total <= _FEW:
         mine = torch.cat([tensor.flatten() for tensor in scores()]).cpu()
         # NumPy selects ten times faster than Tensor.kthvalue.
-        value = float(np.partition(_gather(mine, group).numpy(), k - 1)[k - 1])
+        value = float(np.partition(concatenate(mine, group).numpy(), k - 1)[k - 1])
         fewer, equal = (int(np.count_nonzero(found)) for found in (mine.numpy() < value, mine.numpy() == value))
         return value, _sum(fewer, group), equal
     low, high = _bracket(sample, k / total)
@@ -139,7 +141,7 @@ def _survey(scores: Scores, group: dist.ProcessGroup | None) -> tuple[int, Tenso
         sample.add(flat[drawn.to(flat.device)])
         total += len(flat)
         del tensor, flat  # before the stream makes the next tensor
-    return _sum(total, group), _gather(torch.cat(sample.parts), group).sort().values
+    return _sum(total, group), concatenate(torch.cat(sample.parts), group).sort().values
 
 
 def _bracket(sample: Tensor, quantile: float) -> tuple[float, float]:
@@ -186,20 +188,3 @@ def _around(scores: Scores, value: float) -> tuple[int, int]:
 
 def _sum(number: int, group: dist.ProcessGroup | None) -> int:
     return sum(each(number, group))
-
-
-def each(number: int, group: dist.ProcessGroup | None) -> list[int]:
-    """The number of every process, in the order of their ranks."""
-    if group is None:
-        return [number]
-    numbers = [0] * dist.get_world_size(group)
-    dist.all_gather_object(numbers, number, group=group)
-    return numbers
-
-
-def _gather(tensor: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-    if group is None:
-        return tensor
-    tensors = [tensor] * dist.get_world_size(group)
-    dist.all_gather_object(tensors, tensor.cpu(), group=group)
-    return torch.cat(tensors)

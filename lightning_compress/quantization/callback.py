@@ -10,18 +10,18 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_compress.arguments import check_code
+from lightning_compress.carried import carry
 from lightning_compress.quantization import observers, scales
-from lightning_compress.quantization.calibration import Calibration
+from lightning_compress.quantization.activations.calibration import Calibration
+from lightning_compress.quantization.activations.ranges import RangeOptimizer
+from lightning_compress.quantization.dataflow.kinds import has_integer_kernel
 from lightning_compress.quantization.grids import Granularity, Grid, PerChannel
 from lightning_compress.quantization.observers import Observer
-from lightning_compress.quantization.placement import has_integer_kernel
-from lightning_compress.quantization.ranges import RangeOptimizer
 from lightning_compress.quantization.records import QUANTIZATION, detach
 from lightning_compress.quantization.scales import Scale
 from lightning_compress.quantization.weights import WeightGrids
 from lightning_compress.schedules import Schedule, Step
 from lightning_compress.targets import Selection
-from lightning_compress.training.structures import carry
 
 __all__ = ["BinarizationCallback", "QATCallback"]
 

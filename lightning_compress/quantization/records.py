@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_compress.quantization.activations import (
+from lightning_compress.carried import Structure
+from lightning_compress.quantization.activations.quantizers import (
     ActivationQuantizer,
     Place,
     attach_quantizer,
@@ -18,7 +19,6 @@ from lightning_compress.quantization.activations import (
 )
 from lightning_compress.quantization.grids import Grid, precise
 from lightning_compress.quantization.weights import clear_grids, grids_of, set_grid
-from lightning_compress.training.structures import Structure
 
 __all__ = ["QUANTIZATION", "detach"]
 

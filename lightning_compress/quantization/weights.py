@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from lightning_compress.arguments import check_code
-from lightning_compress.latent import gather, local, shard
+from lightning_compress.processes import gather, local, shard
 from lightning_compress.quantization.grids import Granularity, Grid, precise
 from lightning_compress.schedules import Schedule
 from lightning_compress.targets import Selection, Target

@@ -19,14 +19,15 @@ from torch.distributed.tensor import DTensor
 
 from lightning_compress.deploy import export
 from lightning_compress.deploy.export import FORMATS
-from lightning_compress.deploy.modes import ExampleInput, on_device
-from lightning_compress.deploy.onnx import require_onnx
+from lightning_compress.deploy.writers.onnx import require_onnx
+from lightning_compress.example_inputs import ExampleInput, on_device
+from lightning_compress.macs import count_macs
 from lightning_compress.report.comparisons import Comparison, remarks
-from lightning_compress.report.costs import Latency, count_macs, measure_latencies
-from lightning_compress.report.deployments import Deployment, measure_deployments
-from lightning_compress.report.plots import draw
-from lightning_compress.report.profile import ModelProfile, profile
-from lightning_compress.report.tables import as_dict, markdown, rich_table, tables
+from lightning_compress.report.measures.deployments import Deployment, measure_deployments
+from lightning_compress.report.measures.profiles import ModelProfile, profile
+from lightning_compress.report.views.plots import draw
+from lightning_compress.report.views.tables import as_dict, markdown, rich_table, tables
+from lightning_compress.timing import Latency, measure_latencies
 from lightning_compress.training.run import copied, eager
 
 __all__ = ["CompressionReport"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_compress.arguments import check_code
-from lightning_compress.latent import gather, shard_group
+from lightning_compress.processes import gather, shard_group
 from lightning_compress.schedules import Cubic, Schedule
 from lightning_compress.sharing.gradients import Gradient
 from lightning_compress.sharing.kmeans import Init, assign, fit, linear

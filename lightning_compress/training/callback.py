@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
 
-from lightning_compress.latent import gather, shard
+from lightning_compress.processes import gather, shard
 from lightning_compress.targets import Selection
 from lightning_compress.training.method import Method
 from lightning_compress.training.run import CompressionRun

@@ -15,7 +15,8 @@ from lightning.pytorch.utilities.compile import to_uncompiled
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
-from lightning_compress.latent import LatentWeights, local
+from lightning_compress.latent import LatentWeights
+from lightning_compress.processes import local
 from lightning_compress.targets import Selection, Target
 from lightning_compress.training.averages import Average, averaging_first
 from lightning_compress.training.method import PRUNE, Method

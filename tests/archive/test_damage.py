@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lightning_compress.archive import ArchiveError, load_archive, save_archive
-from lightning_compress.archive.headers import Block, Entry, write_header
+from lightning_compress.archive.coding.headers import Block, Entry, write_header
 
 
 def test_every_truncation_is_refused(model, path):

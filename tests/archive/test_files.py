@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from lightning_compress.archive import archived_bytes, load_archive, save_archive
+from lightning_compress.archive.coding.headers import DTYPES
 from lightning_compress.archive.files import SMALL
-from lightning_compress.archive.headers import DTYPES
 from tests.archive.reader import read
 
 ALL_DTYPES = [getattr(torch, name) for name in DTYPES]

@@ -118,7 +118,7 @@ class Stopwatch:
 
     def __init__(self, monkeypatch):
         self.slower = 1.0
-        monkeypatch.setattr("lightning_compress.channels.latencies.relative_latency", self)
+        monkeypatch.setattr("lightning_compress.channels.budget.latencies.relative_latency", self)
 
     def __call__(self, module, reference, example):
         counts = [sum(p.numel() for p in model.parameters()) for model in (module, reference)]

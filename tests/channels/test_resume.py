@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from lightning_compress.channels import ChannelPruningCallback
-from lightning_compress.channels.structures import CHANNELS, conform_, record
+from lightning_compress.channels.cutting.shapes import CHANNELS, conform_, record
 from lightning_compress.loading import load_compressed
 from lightning_compress.schedules import Linear
 from tests.channels.nets import Transformer

@@ -6,7 +6,7 @@ from torch import nn
 
 from lightning_compress import QATCallback, export, load_compressed, remove_zero_channels
 from lightning_compress.channels import ChannelPruningCallback
-from lightning_compress.channels.graph import find_groups
+from lightning_compress.channels.dependencies.graph import find_groups
 from lightning_compress.quantization import PerChannel, PerGroup, PerTensor
 from lightning_compress.schedules import Linear
 from tests.channels.nets import Mobile, Residual

@@ -76,7 +76,7 @@ losses:
     regressor: {dim: 1}
   - loss: lightning_compress.distillation.losses.decoupled
     labels: {class_path: lightning_compress.distillation.Item, init_args: {key: 1}}
-metrics: [{class_path: lightning_compress.distillation.Agreement}]
+metrics: [{class_path: lightning_compress.metrics.Agreement}]
 """
 STUDENT = {"class_path": "tests.distillation.test_composition.WidthStudent", "init_args": {"width": 5}}
 TRAINER = {

@@ -16,14 +16,13 @@ from torch import nn
 
 from lightning_compress.distillation import (
     EMA,
-    Agreement,
     DistillationCallback,
     DistillationModule,
-    Fidelity,
     LeastSquares,
     Term,
     losses,
 )
+from lightning_compress.metrics import Agreement, Fidelity
 from tests.distillation.students import (
     DictStudent,
     ManualStudent,

@@ -13,9 +13,10 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from lightning_compress.distillation import Agreement, DistillationModule, Fidelity, Item, LeastSquares, Term, losses
+from lightning_compress.distillation import DistillationModule, Item, LeastSquares, Term, losses
 from lightning_compress.distillation.features import Recorder, match, tensor
 from lightning_compress.distillation.regressors import Regressor
+from lightning_compress.metrics import Agreement, Fidelity
 from tests.distillation.students import Student, teacher, trainer
 
 G = torch.Generator().manual_seed(0)
@@ -189,5 +190,5 @@ def test_metrics_against_numpy() -> None:
     p_s, p_t = (np.exp(x) / np.exp(x).sum(1, keepdims=True) for x in (s, t))
     assert agreement.compute().item() == pytest.approx((s.argmax(1) == t.argmax(1)).mean())
     assert fidelity.compute().item() == pytest.approx((p_t * np.log(p_t / p_s)).sum(1).mean(), rel=1e-5)
-    with pytest.raises(ValueError, match="logits of one shape and at least 2 classes"):
+    with pytest.raises(ValueError, match="of one shape with at least 2 classes"):
         agreement.update(torch.ones(2, 1), torch.ones(2, 1))

@@ -33,7 +33,7 @@ def test_what_a_config_prints_is_a_config_again(name, tmp_path, monkeypatch, cap
     [("digits/quantized.yaml", []), ("text/config.yaml", ["--data.count=60"]), ("time_series/config.yaml", [])],
 )
 def test_from_yaml_to_onnx(name, fewer, tmp_path, monkeypatch):
-    monkeypatch.setattr("lightning_compress.report.costs._SECONDS", 1e-4)
+    monkeypatch.setattr("lightning_compress.timing._SECONDS", 1e-4)
     short = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=5", "--trainer.enable_progress_bar=false"]
     folder = f"--trainer.logger.save_dir={tmp_path}"
     words = ["fit", "--config", str(EXAMPLES / name), *short, *fewer, folder, "--trainer.log_every_n_steps=1"]

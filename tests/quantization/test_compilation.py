@@ -6,7 +6,7 @@ from torch._dynamo.backends.common import aot_autograd
 from torch._inductor.decomposition import select_decomp_table
 
 from lightning_compress.quantization import QATCallback
-from lightning_compress.quantization.activations import quantizers_of
+from lightning_compress.quantization.activations.quantizers import quantizers_of
 from tests.quantization.models import Classifier, Conv, fit, loader
 from tests.quantization.test_callback import Save
 

@@ -15,7 +15,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from lightning_compress.loading import load_compressed
 from lightning_compress.quantization import QATCallback
-from lightning_compress.quantization.activations import Place, quantizers_of
+from lightning_compress.quantization.activations.quantizers import Place, quantizers_of
 from lightning_compress.schedules import Step
 from tests.distributed import run_distributed
 from tests.quantization.models import Batches, Conv, Dense, loader, trainer

@@ -11,8 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_compress import PruningCallback, load_archive
-from lightning_compress.report import CompressionReport, Latency
+from lightning_compress.report import CompressionReport
 from lightning_compress.schedules import Constant, Linear
+from lightning_compress.timing import Latency
 from tests.distributed import run_distributed
 from tests.toys import Batches, Digits, Randomness, build, fit, held_out, trainer
 

@@ -1,0 +1,199 @@
+"""The cut: tensors, gradients and optimizer state without the removed channels, exactly.
+
+Removed entries are given by position, and everything that has an entry per weight is sliced by the same positions. A
+cut model whose removed entries were zero computes what it computed before, and goes on training as the masked one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lightning_compress.channels.cutting.hollow import Hollow, hollow_
+from lightning_compress.channels.groups import Group, dropped, hollowed
+from lightning_compress.targets import is_transposed
+
+__all__ = ["cut_", "cut_optimizer_", "narrow", "remove_", "replace_", "resize_"]
+
+
+def narrow(tensor: Tensor, gone: Mapping[int, Tensor]) -> Tensor:
+    """Copy ``tensor`` without the given positions.
+
+    Args:
+        tensor: any tensor; a dimension of size 1 is taken as broadcast and kept.
+        gone: dimension -> positions that are removed.
+
+    >>> narrow(torch.tensor([[1, 2, 3], [4, 5, 6]]), {1: torch.tensor([1])})
+    tensor([[1, 3],
+            [4, 6]])
+    """
+    for dim, positions in gone.items():
+        if tensor.shape[dim] > 1:
+            keep = torch.ones(tensor.shape[dim], dtype=torch.bool)
+            keep[positions.cpu()] = False
+            tensor = tensor.index_select(dim, keep.nonzero().flatten().to(tensor.device))
+    return tensor.clone()
+
+
+@torch.no_grad()
+def cut_(
+    module: nn.Module, groups: Sequence[Group], removed: Mapping[str, Tensor]
+) -> dict[Tensor, nn.Parameter | None]:
+    """Replace the parameters and buffers of ``module`` by narrower ones, with their gradients, under every name.
+
+    Args:
+        module: the model, changed in place; sizes and numbers of heads that its layers keep as numbers follow.
+        groups: its groups.
+        removed: group name -> ``(units,)`` bool, True where a unit is removed. A group with a branch may go as a whole.
+
+    Returns:
+        old parameter -> new parameter, or None for one that went with a branch.
+    """
+    before = list(module.parameters())
+    hollow_(module, hollowed(groups, removed))
+    narrowed: dict[Tensor, Tensor] = {}
+    for name, dims in dropped([group for group in groups if not group.takes_branch(removed)], removed).items():
+        layer, key = _holder(module, name)
+        if isinstance(layer, Hollow) and (key != "bias" or layer.bias is None):
+            if key == "weight":
+                layer.narrow_(dims)
+            continue
+        old: Tensor = getattr(layer, key)
+        narrowed[old] = new = narrow(old.detach(), dims)
+        if isinstance(old, nn.Parameter):
+            narrowed[old] = new = nn.Parameter(new, requires_grad=old.requires_grad)
+            new.grad = None if old.grad is None else narrow(old.grad, dims)
+    replace_(module, narrowed)
+    _count_down_(module, groups, removed)
+    left = set(module.parameters())
+    after = {old: narrowed.get(old, old) for old in before}
+    return {old: new if new in left else None for old, new in after.items() if old not in left}  # type: ignore[misc]
+
+
+def replace_(module: nn.Module, tensors: Mapping[Tensor, Tensor]) -> None:
+    """Put new parameters and buffers in place of old ones, wherever these occur, and set the sizes of their layers."""
+    for layer in module.modules():
+        for slots in (layer._parameters, layer._buffers):
+            touched = {key: tensors[old] for key, old in slots.items() if old is not None and old in tensors}
+            slots.update(touched)  # type: ignore[arg-type]
+            if touched:
+                resize_(layer)
+
+
+def _count_down_(module: nn.Module, groups: Iterable[Group], removed: Mapping[str, Tensor]) -> None:
+    """Lower the counters (numbers of attention heads) by the removed units."""
+    for group in groups:
+        units = int(removed[group.name].sum()) if group.name in removed else 0
+        for owner, attribute, amount in group.counters:
+            layer = module.get_submodule(owner)
+            setattr(layer, attribute, getattr(layer, attribute) - units * amount)
+
+
+def cut_optimizer_(
+    optimizer: Optimizer, replaced: Mapping[Tensor, nn.Parameter | None], gone: Mapping[Tensor, Mapping[int, Tensor]]
+) -> None:
+    """Let an optimizer go on with the new parameters: same groups, same order, its state sliced.
+
+    Args:
+        optimizer: changed in place.
+        replaced: old parameter -> new parameter, or None for one that is gone.
+        gone: old parameter -> dimension -> removed positions.
+
+    Raises:
+        ValueError: the optimizer keeps state that has no entry per weight, which cannot be sliced.
+    """
+    for group in optimizer.param_groups:
+        now = [replaced.get(parameter, parameter) for parameter in group["params"]]
+        group["params"] = [parameter for parameter in now if parameter is not None]
+    state = {
+        new: {
+            key: _narrow_state(optimizer, key, value, parameter, gone[parameter]) if parameter in replaced else value
+            for key, value in values.items()
+        }
+        for parameter, values in optimizer.state.items()
+        if (new := replaced.get(parameter, parameter)) is not None
+    }
+    optimizer.state.clear()
+    optimizer.state.update(state)
+
+
+def remove_(
+    module: nn.Module,
+    groups: Sequence[Group],
+    removed: Mapping[str, Tensor],
+    optimizers: Iterable[Optimizer] = (),
+    copies: Iterable[nn.Module] = (),
+) -> dict[str, nn.Parameter | None]:
+    """Remove units from a model, from its optimizers and from copies of it.
+
+    Args:
+        module: changed in place, as are all others.
+        groups: the groups.
+        removed: group name -> ``(units,)`` bool, True where a unit is removed.
+        optimizers: those that step parameters of ``module``.
+        copies: modules of the same make, such as averages of its weights.
+
+    Returns:
+        name -> new parameter, of those that were replaced; None for those that went with a branch.
+    """
+    gone = dropped(groups, removed)
+    names: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
+    for model in copies:
+        cut_(model, groups, removed)
+    new = cut_(module, groups, removed)
+    for optimizer in optimizers:
+        cut_optimizer_(
+            optimizer, new, {old: gone[names[old]] for old, parameter in new.items() if parameter is not None}
+        )
+    return {names[old]: parameter for old, parameter in new.items()}
+
+
+def _narrow_state(optimizer: Optimizer, key: str, value: Any, parameter: Tensor, gone: Mapping[int, Tensor]) -> Any:
+    if not isinstance(value, Tensor) or value.numel() == 1:
+        return value
+    # Factored state (Adafactor) has some of the dimensions of the weight, and 1 in place of the others.
+    if value.ndim == parameter.ndim and all(a in (1, b) for a, b in zip(value.shape, parameter.shape, strict=True)):
+        return narrow(value, gone)
+    raise ValueError(
+        f"need optimizer state of the shape of the weight to cut channels, got {key!r} of shape {tuple(value.shape)} "
+        f"for a weight of shape {tuple(parameter.shape)} in {type(optimizer).__name__}: use SGD, Adam or AdamW, or "
+        "remove=False"
+    )
+
+
+def resize_(layer: nn.Module) -> None:
+    """Set the sizes that a layer keeps as numbers to those of its tensors."""
+    if isinstance(layer, Hollow) and layer.bias is not None:
+        layer.outputs = len(layer.bias)
+    elif isinstance(layer, nn.modules.conv._ConvNd):
+        _resize_convolution_(layer)
+    elif isinstance(layer, nn.Linear):
+        layer.out_features, layer.in_features = layer.weight.shape
+    elif is_transposed(layer):
+        vars(layer).update(zip(("nx", "nf"), layer.get_parameter("weight").shape, strict=True))
+    elif isinstance(layer, nn.Embedding):
+        layer.embedding_dim = layer.weight.shape[1]
+    elif isinstance(layer, nn.modules.batchnorm._NormBase):
+        tensors = [layer.weight, layer.running_mean]
+        layer.num_features = next((len(t) for t in tensors if t is not None), layer.num_features)
+    elif isinstance(layer, nn.PReLU):
+        layer.num_parameters = layer.weight.numel()
+
+
+def _resize_convolution_(layer: nn.modules.conv._ConvNd) -> None:
+    first, second = layer.weight.shape[:2]
+    if layer.groups == layer.out_channels == layer.in_channels:
+        layer.in_channels = layer.out_channels = layer.groups = first
+    elif layer.transposed:
+        layer.in_channels, layer.out_channels = first, second * layer.groups
+    else:
+        layer.out_channels, layer.in_channels = first, second * layer.groups
+
+
+def _holder(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    owner, _, key = name.rpartition(".")
+    return module.get_submodule(owner), key

@@ -1,0 +1,1 @@
+"""Which channels must be removed together: the dependency graph, residual branches, and the trial of each group."""

@@ -1,0 +1,1 @@
+"""Passes over an ONNX graph, each of which lets a runtime use a faster kernel."""

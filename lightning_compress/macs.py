@@ -1,0 +1,90 @@
+"""Multiply-accumulate operations (MACs) of a forward pass, counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from lightning_compress.example_inputs import ExampleInput, call, device_of, evaluating, on_device
+
+__all__ = ["Macs", "count_macs"]
+
+
+@dataclass(frozen=True)
+class Macs:
+    """Multiply-accumulates of matrix products, convolutions and attention; zeros count like other numbers.
+
+    Attributes:
+        total: of a forward pass.
+        layers: the part of each module that is not its children's, by name.
+        inputs: the shapes of the tensors that were given.
+    """
+
+    total: int
+    layers: dict[str, int]
+    inputs: str
+
+
+def count_macs(module: nn.Module, example_input: ExampleInput) -> Macs:
+    """Count the multiply-accumulates of a forward pass in evaluation mode; the module is left as it was.
+
+    Args:
+        module: the module, not sharded.
+        example_input: a tensor, a tuple of positional or a mapping of keyword arguments of ``forward``.
+
+    >>> count_macs(nn.Linear(30, 20), torch.zeros(1, 30)).total
+    600
+    """
+    example = on_device(example_input, device_of(module))
+    # Compiling here would fix the graph before other callbacks have attached their hooks.
+    eager = torch.compiler.set_stance("force_eager")
+    with evaluating(module), _unfused(), eager, FlopCounterMode(display=False) as counter:
+        call(module, example)
+    root = type(module).__name__
+    macs = {
+        name.removeprefix(root).removeprefix("."): sum(flops.values()) // 2
+        for name, flops in counter.get_flop_counts().items()
+        if name != "Global"
+    }
+    layers = {name: count for name in macs if (count := _own(name, macs)) > 0}
+    return Macs(counter.get_total_flops() // 2, layers, _shapes(example))
+
+
+@contextmanager
+def _unfused() -> Iterator[None]:
+    """Recurrent and transformer layers step by step: the counter does not look into their fused kernels."""
+    backends: tuple[Any, ...] = (torch.backends.mkldnn, torch.backends.cudnn)
+    enabled = [backend.enabled for backend in backends]
+    fast = torch.backends.mha.get_fastpath_enabled()
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        for backend in backends:
+            backend.enabled = False
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for backend, was in zip(backends, enabled, strict=True):
+            backend.enabled = was
+
+
+def _own(name: str, macs: Mapping[str, int]) -> int:
+    """What a module counted, less what the modules in it did; a list of modules is never called and counts nothing."""
+    within = f"{name}." if name else ""
+    inner = [other for other in macs if other != name and other.startswith(within)]
+    outermost = [other for other in inner if not any(other.startswith(f"{around}.") for around in inner)]
+    return macs[name] - sum(macs[other] for other in outermost)
+
+
+def _shapes(example: Any) -> str:
+    if isinstance(example, Tensor):
+        return " x ".join(map(str, example.shape)) or "scalar"
+    values = example.values() if isinstance(example, Mapping) else example if isinstance(example, tuple | list) else ()
+    return ", ".join(shapes for value in values if (shapes := _shapes(value)))

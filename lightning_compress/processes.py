@@ -1,0 +1,208 @@
+"""Processes: parameters that are sharded over them, and values that all of them agree on.
+
+A parameter that FSDP2 shards is a ``DTensor``: each process holds a part of it. The functions on tensors give the same
+result on an ordinary tensor, without communication, so callers need not distinguish the two. Functions that communicate
+say so: call them on every process.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+
+__all__ = [
+    "concatenate",
+    "each",
+    "from_first",
+    "gather",
+    "gather_",
+    "held",
+    "is_sharded",
+    "local",
+    "mean",
+    "shard",
+    "shard_group",
+    "unweighted_copy",
+    "whole",
+]
+
+_Module = TypeVar("_Module", bound=nn.Module)
+_Value = TypeVar("_Value")
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's shard of ``tensor`` if it is sharded, else ``tensor`` itself; memory is shared."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def shard(tensor: Tensor, like: Tensor) -> Tensor:
+    """This rank's part of an unsharded ``tensor``, cut as ``like`` is."""
+    if not isinstance(like, DTensor):
+        return tensor
+    return distribute_tensor(tensor, like.device_mesh, like.placements).to_local()
+
+
+def gather(tensor: Tensor, like: Tensor) -> Tensor:
+    """The unsharded tensor of which ``tensor`` is this rank's part, cut as ``like`` is; a collective if sharded."""
+    if not isinstance(like, DTensor):
+        return tensor
+    whole = DTensor.from_local(
+        tensor, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
+    )
+    return whole.full_tensor()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The unsharded tensor if ``tensor`` is sharded, a collective; else ``tensor`` itself."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def held(positions: Tensor, like: Tensor, dim: int) -> Tensor:
+    """Where those of the ``positions`` along a dimension that this rank holds are in its shard of ``like``.
+
+    >>> held(torch.tensor([0, 2]), torch.zeros(4, 3), dim=1)
+    tensor([0, 2])
+    """
+    rows = torch.arange(like.shape[dim], device=like.device)
+    if isinstance(like, DTensor):
+        placements = [Shard(0) if placement.is_shard(dim) else Replicate() for placement in like.placements]
+        rows = distribute_tensor(rows, like.device_mesh, placements, src_data_rank=None).to_local()
+    return torch.isin(rows, positions.to(rows.device)).nonzero().flatten()
+
+
+def shard_group(parameters: Sequence[Tensor]) -> dist.ProcessGroup | None:
+    """The processes that the parameters are sharded over, if they are.
+
+    Raises:
+        ValueError: some are sharded otherwise than others, or over a mesh of several dimensions.
+    """
+    meshes = {p.device_mesh for p in parameters if isinstance(p, DTensor)}
+    if not meshes:
+        return None
+    mesh = meshes.pop()
+    if meshes or mesh.ndim != 1 or not all(isinstance(p, DTensor) for p in parameters):
+        raise ValueError("need all targets sharded over one and the same one-dimensional device mesh, or scope='layer'")
+    return mesh.get_group()
+
+
+def each(number: int, group: dist.ProcessGroup | None) -> list[int]:
+    """The number of every process of ``group``, in the order of their ranks; a collective.
+
+    Args:
+        number: the number of this process.
+        group: the processes; None for this process alone.
+    """
+    if group is None:
+        return [number]
+    numbers = [0] * dist.get_world_size(group)
+    dist.all_gather_object(numbers, number, group=group)
+    return numbers
+
+
+def concatenate(tensor: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    """The tensors of all processes of ``group``, concatenated in the order of their ranks; a collective.
+
+    Args:
+        tensor: ``(n, ...)``, on the CPU if ``group`` is given; ``n`` may differ between processes.
+        group: the processes; None for this process alone.
+    """
+    if group is None:
+        return tensor
+    tensors = [tensor] * dist.get_world_size(group)
+    dist.all_gather_object(tensors, tensor.cpu(), group=group)
+    return torch.cat(tensors)
+
+
+def mean(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The mean of each tensor over all processes, in one collective; the tensors themselves in a single process.
+
+    Args:
+        tensors: of any shapes and one dtype, the same on every process.
+
+    >>> mean([torch.tensor([1.0, 2.0])])
+    [tensor([1., 2.])]
+    """
+    if not tensors or not _distributed():
+        return list(tensors)
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(flat)
+    parts = torch.split_with_sizes(flat / dist.get_world_size(), [tensor.numel() for tensor in tensors])
+    return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+def from_first(value: _Value) -> _Value:
+    """The value of the process with rank 0, on every process; a collective.
+
+    >>> from_first(0.5)
+    0.5
+    """
+    if not _distributed():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def _distributed() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Whether ``module`` or a part of it has gone through ``fully_shard``.
+
+    >>> is_sharded(nn.Linear(2, 3))
+    False
+    """
+    return any(isinstance(layer, FSDPModule) for layer in module.modules())
+
+
+@torch.no_grad()
+def gather_(module: nn.Module) -> None:
+    """Make a sharded ``module`` an ordinary one, in place, that holds all of its weights; call it on every rank.
+
+    Optimizers and gradients stay behind.
+    """
+    for layer in module.modules():
+        if isinstance(layer, FSDPModule):
+            layer.reshard()
+    _become_whole_(module, DTensor.full_tensor)
+
+
+def unweighted_copy(module: _Module) -> _Module:
+    """Copy a sharded module as an ordinary one with zeros in place of what is sharded; no process waits for another."""
+    before = [(layer, type(layer), dict(vars(layer))) for layer in module.modules()]
+    try:
+        _become_whole_(module, lambda shard: torch.zeros(shard.shape, dtype=shard.dtype, device=shard.device))
+        return copy.deepcopy(module)
+    finally:
+        for layer, kind, attributes in before:
+            layer.__class__ = kind
+            vars(layer).clear()
+            vars(layer).update(attributes)
+
+
+def _become_whole_(module: nn.Module, full: Callable[[DTensor], Tensor]) -> None:
+    """Undo ``fully_shard``. Attributes of the layers are replaced, not changed."""
+    made = {p: nn.Parameter(full(p), p.requires_grad) for p in module.parameters() if isinstance(p, DTensor)}
+    for layer in module.modules():
+        if isinstance(layer, FSDPModule):  # the class that fully_shard has derived from the original one
+            kind = next(kind for kind in type(layer).__mro__ if not issubclass(kind, FSDPModule))
+            layer.__class__ = kind  # type: ignore[assignment]
+        attributes = vars(layer)
+        attributes["_parameters"] = {key: made.get(p, p) for key, p in layer._parameters.items()}  # type: ignore[call-overload]
+        for key, value in attributes.items():
+            if key.endswith("_hooks"):
+                attributes[key] = type(value)((k, hook) for k, hook in value.items() if not _shards(hook))
+            elif key.startswith("__composable_api"):
+                attributes[key] = type(value)()
+
+
+def _shards(hook: Any) -> bool:
+    return str(getattr(hook, "__module__", "")).startswith("torch.distributed.fsdp")

@@ -1,0 +1,186 @@
+"""Calibration: the activation quantizers of one ``fit``, placed by its first batch and ranged by those after it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_compress.processes import mean
+from lightning_compress.quantization.activations.biases import round_bias_
+from lightning_compress.quantization.activations.quantizers import (
+    ActivationQuantizer,
+    Place,
+    attach_quantizer,
+    quantizers_of,
+)
+from lightning_compress.quantization.activations.ranges import RangeOptimizer
+from lightning_compress.quantization.compilation import EAGER, RECOMPUTING
+from lightning_compress.quantization.dataflow.neighbors import norms_behind, quantizers_before
+from lightning_compress.quantization.dataflow.placement import place_quantizers, reused_modules
+from lightning_compress.quantization.dataflow.traces import Trace
+from lightning_compress.quantization.observers import Observer
+from lightning_compress.quantization.weights import grids_of
+
+__all__ = ["Calibration"]
+
+
+class Calibration:
+    """Places quantizers in ``module`` and holds their ranges.
+
+    Args:
+        module: the model.
+        targets: names of the layers that shall compute in integers.
+        bits: of the activations.
+        observer: the range of one batch.
+        branches: whether branches are quantized before they are added up.
+        optimizer: trains the ranges of quantizers that round; None to let them follow the observer all the time.
+
+    Attributes:
+        quantizers: by place.
+        placed: whether the first batch is done.
+        missed: targets whose inputs no quantizer reaches.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        targets: Collection[str],
+        bits: int,
+        observer: Observer,
+        branches: bool = True,
+        optimizer: RangeOptimizer | None = None,
+    ) -> None:
+        self.quantizers: dict[Place, ActivationQuantizer] = {}
+        self.placed = False
+        self.missed: tuple[str, ...] = ()
+        self._module = module
+        self._targets = tuple(targets)
+        self._bits = bits
+        self._observer = observer
+        self._branches = branches
+        self._optimizer = optimizer
+        self._learning = False
+        self._sums: dict[str, tuple[Place, str | None]] = {}  # target -> quantizer before it, normalisation behind it
+        self._trace: Trace | None = None
+        self._training, self._watching = ExitStack(), ExitStack()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which quantizers are of this calibration, the neighbors of its targets, what the optimizer remembers."""
+        return {
+            "places": [[place.module, place.side] for place in self.quantizers],
+            "sums": [[name, place.module, place.side, norm] for name, (place, norm) in self._sums.items()],
+            "optimizer": None if self._optimizer is None else self._optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with quantizers that a checkpoint has attached already."""
+        there = quantizers_of(self._module)
+        self.quantizers = {place: there[place] for place in (Place(*names) for names in state["places"])}
+        self._sums = {name: (Place(module, side), norm) for name, module, side, norm in state["sums"]}
+        self.placed = bool(self.quantizers)
+        for quantizer in self.quantizers.values():
+            quantizer.observer = self._observer
+        if self._optimizer is not None and state["optimizer"] is not None:
+            self._optimizer.load_state_dict(state["optimizer"])
+
+    def open(self) -> None:
+        """Training begins."""
+        if all(parameter.device.type == "cpu" for parameter in self._module.parameters()):
+            self._training.enter_context(RECOMPUTING)
+
+    def watch(self) -> None:
+        """Watch a first forward pass, up to :meth:`place`; what is compiled runs eagerly meanwhile."""
+        self._watching.enter_context(EAGER)
+        self._trace = self._watching.enter_context(Trace(self._module, self._range))
+
+    def place(self) -> None:
+        """The forward pass is over: place the quantizers, with the ranges that it showed.
+
+        Raises:
+            ValueError: a target was used more than once in one forward pass.
+        """
+        trace, self._trace = self._trace, None
+        self._watching.close()
+        if trace is None:
+            return
+        reused = sorted(reused_modules(trace).intersection(self._targets))
+        if reused:
+            raise ValueError(
+                f"need layers that are used once in a forward pass to quantize activations, got {', '.join(reused)} "
+                "used more often: add them to exclude, or set activation_bits=None"
+            )
+        placement = place_quantizers(trace, self._targets, branches=self._branches)
+        taken = quantizers_of(self._module)  # by another callback
+        free = {place: trace.notes[value] for place, value in placement.places.items() if place not in taken}
+        ranges = mean([torch.stack([torch.stack(bounds) for bounds in free.values()])])[0] if free else ()
+        for place, (low, high) in zip(free, ranges, strict=True):
+            self.quantizers[place] = ActivationQuantizer(self._bits, low, high, self._observer)
+            attach_quantizer(self._module, place, self.quantizers[place])
+        norms = norms_behind(self._module, trace)
+        before = quantizers_before(self._module, trace, quantizers_of(self._module))
+        self._sums = {name: (before[name], norms.get(name)) for name in self._targets if name in before}
+        self.placed, self.missed = True, placement.missed
+        if any(submodule._compiled_call_impl is not None for submodule in self._module.modules()):
+            torch.compiler.reset()  # what was compiled without them would count towards the limit of versions
+
+    def close(self) -> None:
+        """Training is over, or broken off."""
+        self._watching.close()
+        self._training.close()
+        self._trace = None
+
+    def switch(self, *, enabled: bool, observing: bool) -> None:
+        """Say whether the quantizers round, and whether their ranges are to be renewed."""
+        self._learning = self._optimizer is not None and enabled and observing
+        for quantizer in self.quantizers.values():
+            # A range without width, as behind a BatchNorm that begins at 0, has no gradient: it is observed on.
+            learning = self._learning and bool(quantizer.high > quantizer.low)
+            quantizer.enabled, quantizer.observing = enabled, observing and not learning
+            quantizer.learn(learning)
+
+    @torch.no_grad()
+    def renew(self, *, stepped: bool) -> None:
+        """Renew the ranges by what all processes saw in a batch; a collective.
+
+        Args:
+            stepped: whether the optimizer has stepped; gradients of ranges add up until it does.
+        """
+        quantizers = list(self.quantizers.values())
+        if not quantizers or (self._learning and not stepped):
+            return
+        bounds = [(quantizer.low, quantizer.high) for quantizer in quantizers]
+        ranges = torch.stack([torch.stack(pair) for pair in bounds])
+        gradients = torch.stack([torch.stack([_gradient(bound) for bound in pair]) for pair in bounds])
+        ranges, gradients = mean([ranges, gradients])
+        if self._learning and self._optimizer is not None:
+            ranges = self._optimizer.moved(ranges, gradients)
+        for quantizer, (low, high) in zip(quantizers, ranges, strict=True):
+            quantizer.low.copy_(low)
+            quantizer.high.copy_(high)
+            quantizer.low.grad = quantizer.high.grad = None
+            quantizer.settle()
+
+    def round_biases(self, model: nn.Module) -> None:
+        """Let the targets add what is in the unit of their integer sums, by grids and ranges as they are now.
+
+        Args:
+            model: the module, or an average of it, with the same names.
+        """
+        quantizers, grids = quantizers_of(self._module), grids_of(self._module)
+        for name, (place, norm) in self._sums.items():
+            if f"{name}.weight" in grids:  # the target may be another parameter of the layer
+                behind = None if norm is None else model.get_submodule(norm)
+                round_bias_(model.get_submodule(name), grids[f"{name}.weight"], quantizers[place].scale, behind)
+
+    def _range(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if x.numel() == 0:
+            return x.new_zeros(()), x.new_zeros(())
+        return self._observer(x.detach().float(), self._bits)
+
+
+def _gradient(bound: Tensor) -> Tensor:
+    return torch.zeros_like(bound) if bound.grad is None else bound.grad

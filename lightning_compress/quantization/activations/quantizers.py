@@ -1,0 +1,163 @@
+"""Activations: quantizers that sit on modules as hooks, where the state dict does not show them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from lightning_compress.quantization.activations.rounding import Round, RoundAndLearn
+from lightning_compress.quantization.compilation import guard_hooks
+from lightning_compress.quantization.observers import Observer, minmax
+
+__all__ = ["ActivationQuantizer", "Place", "attach_quantizer", "detach_quantizers", "quantizers_of"]
+
+Side: TypeAlias = Literal["input", "output"]
+
+_MEMORY = 0.9  # of the running ranges, per observation
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a quantizer sits.
+
+    Attributes:
+        module: name of the module.
+        side: on its first input, or on its output.
+    """
+
+    module: str
+    side: Side
+
+
+class ActivationQuantizer:
+    """Rounds a tensor to ``2^bits`` evenly spaced values, ``(q - zero_point) * scale`` with ``q`` in [0, 2^bits - 1].
+
+    It computes in float32 whatever the precision around it, passes the gradient straight through, and stores nothing
+    for the backward pass. A range that starts at 0, as after a ReLU, has the zero point 0 exactly.
+
+    Args:
+        bits: 4 to 8.
+        low: lowest value to represent, a scalar tensor; 0 if it is above.
+        high: highest value to represent, a scalar tensor.
+        observer: the range of one batch; see :mod:`~lightning_compress.quantization.observers`.
+
+    Attributes:
+        enabled: whether it rounds at all.
+        observing: whether it renews its range while the module trains.
+        scale: step between two values, a float32 scalar.
+        zero_point: code of the value zero, an integer in a float32 scalar.
+
+    >>> quantizer = ActivationQuantizer(4, torch.tensor(0.0), torch.tensor(7.5))
+    >>> quantizer.quantize(torch.tensor([0.2, 0.3, 99.0])).tolist()
+    [0.0, 0.5, 7.5]
+    """
+
+    def __init__(self, bits: int, low: Tensor, high: Tensor, observer: Observer = minmax) -> None:
+        self.bits = bits
+        self.observer = observer
+        self.enabled = True
+        self.observing = False
+        # Which values come is known of the operation (a ReLU), so it does not change: two passes less.
+        self.positive = bool(0 <= low < high)
+        self.low, self.high = low.detach().float().clone(), high.detach().float().clone()
+        self.scale, self.zero_point = torch.ones_like(self.low), torch.zeros_like(self.low)
+        self.settle()
+
+    @property
+    def levels(self) -> int:
+        """The largest code."""
+        return int(2**self.bits - 1)
+
+    def quantize(self, x: Tensor) -> Tensor:
+        """``x`` rounded to the grid, in its dtype."""
+        grid = self.scale, None if self.positive else self.zero_point, self.levels
+        rounded: Tensor = (
+            RoundAndLearn.apply(x, self.low, self.high, *grid)  # type: ignore[no-untyped-call]
+            if self.high.requires_grad
+            else Round.apply(x, *grid)  # type: ignore[no-untyped-call]
+        )
+        return rounded
+
+    def learn(self, learning: bool) -> None:
+        """Say whether backward passes add the gradient of the range to ``low.grad`` and ``high.grad``."""
+        self.low.requires_grad_(learning and not self.positive)
+        self.high.requires_grad_(learning)
+
+    @torch.no_grad()
+    def observe(self, x: Tensor) -> None:
+        """Move the running range towards that of ``x``."""
+        low, high = self.observer(x.detach().float(), self.bits)
+        self.low.lerp_(low, 1 - _MEMORY)
+        self.high.lerp_(high, 1 - _MEMORY)
+        self.settle()
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Take up the range: scale and zero point from ``low`` and ``high``."""
+        low = torch.zeros_like(self.low) if self.positive else self.low.clamp(max=0)
+        scale = ((self.high.clamp(min=0) - low) / self.levels).clamp_(min=torch.finfo(torch.float32).eps)
+        self.scale.copy_(scale)
+        self.zero_point.copy_((-low / scale).round_().clamp_(0, self.levels))
+
+    def to(self, device: torch.device) -> None:
+        """Move the state to ``device``."""
+        for name in ("low", "high", "scale", "zero_point"):
+            state = getattr(self, name)
+            setattr(self, name, state.detach().to(device).requires_grad_(state.requires_grad))
+
+    def on_input(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The forward pre-hook."""
+        return (self._see(module, args[0]), *args[1:])
+
+    def on_output(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        """The forward hook."""
+        return self._see(module, output)
+
+    def _see(self, module: nn.Module, x: Tensor) -> Tensor:
+        if x.device != self.scale.device:
+            self.to(x.device)
+        if self.observing and module.training:
+            self.observe(x)
+        return self.quantize(x) if self.enabled else x
+
+
+def quantizers_of(module: nn.Module) -> dict[Place, ActivationQuantizer]:
+    """The quantizers that sit on the modules in ``module``, by place."""
+    return {place: quantizer for place, quantizer, _, _ in _hooks(module)}
+
+
+def attach_quantizer(module: nn.Module, place: Place, quantizer: ActivationQuantizer) -> None:
+    """Let ``quantizer`` sit at ``place`` in ``module``."""
+    guard_hooks()
+    path = place.module.split(".")
+    for depth in range(len(path)):
+        part = module.get_submodule(".".join(path[:depth]))
+        if isinstance(part, nn.TransformerEncoder):
+            # It would leave out what is padded, by nested tensors: nothing rounds these, and no exported file does so.
+            part.use_nested_tensor = False
+    holder = module.get_submodule(place.module)
+    if place.side == "input":
+        holder.register_forward_pre_hook(quantizer.on_input)
+    else:
+        holder.register_forward_hook(quantizer.on_output)
+
+
+def detach_quantizers(module: nn.Module) -> None:
+    """Take every quantizer off the modules in ``module``."""
+    for _, _, hooks, key in list(_hooks(module)):
+        del hooks[key]
+
+
+def _hooks(module: nn.Module) -> Iterator[tuple[Place, ActivationQuantizer, dict[int, Any], int]]:
+    sides: tuple[tuple[Side, str], ...] = (("input", "_forward_pre_hooks"), ("output", "_forward_hooks"))
+    for name, holder in module.named_modules():
+        for side, attribute in sides:
+            hooks = getattr(holder, attribute)
+            for key, hook in hooks.items():
+                owner = getattr(hook, "__self__", None)
+                if isinstance(owner, ActivationQuantizer):
+                    yield Place(name, side), owner, hooks, key

@@ -1,0 +1,1 @@
+"""Measurements of a model: sizes, multiply-accumulates, latency, and the exported file in its runtimes."""

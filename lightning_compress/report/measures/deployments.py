@@ -1,0 +1,132 @@
+"""Deployments: what the runtimes of this machine make of a model's ``.onnx`` file."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from lightning_compress.deploy import export
+from lightning_compress.deploy.checks import difference, largest, tensors_in
+from lightning_compress.deploy.runtimes import Run, Runtime, installed_runtimes
+from lightning_compress.example_inputs import ExampleInput, call, evaluating
+from lightning_compress.timing import Latency, time_in_turns
+
+__all__ = ["Deployment", "measure_deployments"]
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One file in one runtime, beside the dense model in the same runtime.
+
+    Attributes:
+        file: its name.
+        runtime: name of the runtime.
+        bytes: of the file.
+        dense_bytes: of the dense model's file.
+        integer: convolutions and matrix products that the runtime computes in integers.
+        floating: names of those that it computes in float.
+        latencies: of the dense model and of the file on the example, in turns, on one thread.
+        batch_latencies: the same on all samples at once.
+        samples: how many these are; outputs are compared on them.
+        agreement: share of the samples that get the class that PyTorch gives them, in [0, 1]; None of what is no
+            classifier.
+        difference: mean distance from PyTorch's outputs, as a share of the largest output.
+    """
+
+    file: str
+    runtime: str
+    bytes: int
+    dense_bytes: int
+    integer: int
+    floating: tuple[str, ...]
+    latencies: tuple[Latency, Latency]
+    batch_latencies: tuple[Latency, Latency]
+    samples: int
+    agreement: float | None
+    difference: float
+
+
+def measure_deployments(
+    dense: nn.Module, module: nn.Module, path: Path, example: ExampleInput, samples: ExampleInput
+) -> tuple[Deployment, ...]:
+    """Run the file that ``module`` was exported to in every runtime that is installed; a warning names one that fails.
+
+    Args:
+        dense: the model before compression, on the CPU.
+        module: the compressed model, on the CPU.
+        path: its ``.onnx`` file.
+        example: what latency is measured on.
+        samples: what outputs are compared on.
+    """
+    expected = _outputs(module, samples)
+    with TemporaryDirectory() as folder:
+        other = export(copy.deepcopy(dense), Path(folder) / path.name, example)
+        tried = [
+            _tried(runtime, other, path, _tensors(example), _tensors(samples), expected)
+            for runtime in installed_runtimes()
+        ]
+    return tuple(found for found in tried if found is not None)
+
+
+def _tried(runtime: Runtime, other: Path, path: Path, *tensors: list[Tensor]) -> Deployment | None:
+    try:
+        return _measured(runtime, other, path, *tensors)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".split("\n")[0]
+        warnings.warn(f"{runtime.name} does not run {path.name}: {reason}", stacklevel=3)
+        return None
+
+
+def _measured(
+    runtime: Runtime, other: Path, path: Path, example: list[Tensor], samples: list[Tensor], expected: list[Tensor]
+) -> Deployment:
+    runs, operators = (runtime.load(other), runtime.load(path)), runtime.operators(path)
+    given = runs[1](samples)
+    return Deployment(
+        file=path.name,
+        runtime=runtime.name,
+        bytes=path.stat().st_size,
+        dense_bytes=other.stat().st_size,
+        integer=operators.layers,
+        floating=operators.floating,
+        latencies=_latencies(runs, example),
+        batch_latencies=_latencies(runs, samples),
+        samples=len(expected[0]) if expected and expected[0].ndim else 1,
+        agreement=_agreement(expected, given),
+        difference=_difference(expected, given),
+    )
+
+
+def _latencies(runs: tuple[Run, Run], inputs: list[Tensor]) -> tuple[Latency, Latency]:
+    before, after = time_in_turns([partial(run, inputs) for run in runs], "cpu")
+    return before, after
+
+
+def _outputs(module: nn.Module, samples: ExampleInput) -> list[Tensor]:
+    with evaluating(module):
+        return tensors_in(call(module, samples))
+
+
+def _tensors(example: ExampleInput) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(example) if isinstance(leaf, Tensor)]
+
+
+def _agreement(expected: Sequence[Tensor], given: Sequence[Tensor]) -> float | None:
+    if len(expected) != 1 or expected[0].ndim != 2 or expected[0].shape[1] < 2:
+        return None
+    return (expected[0].argmax(1) == given[0].argmax(1)).float().mean().item()
+
+
+def _difference(expected: Sequence[Tensor], given: Sequence[Tensor]) -> float:
+    pairs = [(a.double().flatten(), b.double().flatten()) for a, b in zip(expected, given, strict=True)]
+    want, have = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    return difference(want, have).mean().item() / max(largest(want), torch.finfo(torch.float32).tiny)

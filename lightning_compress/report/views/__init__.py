@@ -1,0 +1,1 @@
+"""Views of a report: tables, storage stages and pictures."""

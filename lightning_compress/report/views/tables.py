@@ -1,0 +1,227 @@
+"""Tables: a comparison for a terminal, as Markdown and as JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from rich import box
+from rich.table import Table as RichTable
+
+from lightning_compress.report.comparisons import Comparison, remarks
+from lightning_compress.report.measures.profiles import LayerProfile
+from lightning_compress.report.views.stages import stages
+from lightning_compress.timing import Latency
+
+__all__ = ["Table", "as_dict", "markdown", "rich_table", "tables"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, the heads of the columns and rows of cells, all of them text."""
+
+    title: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def tables(comparison: Comparison) -> list[Table]:
+    """The model as a whole, how it became small, its layers, and what the methods say about themselves."""
+    methods = tuple(
+        (name, key, _value(value)) for name, report in comparison.methods.items() for key, value in report.items()
+    )
+    rows = (*_sizes(comparison), *_costs(comparison), *_metrics(comparison))
+    whole = Table("Model", ("", "before", "after", "ratio"), rows)
+    told = [Table("Methods", ("callback", "", "value"), methods)] if methods else []
+    return [whole, *_stages(comparison), *_deployments(comparison), _layers(comparison), *told]
+
+
+def rich_table(table: Table) -> RichTable:
+    """For ``rich.print``: the first column to the left, numbers to the right."""
+    drawn = RichTable(title=table.title, box=box.SIMPLE_HEAD, title_justify="left")
+    for index, (head, *cells) in enumerate(zip(table.heads, *table.rows, strict=True)):
+        justify: Literal["left", "right"] = "right" if index and table.title != "Methods" else "left"
+        longest = max((len(word) for cell in (head, *cells) for word in cell.split()), default=0)
+        drawn.add_column(head, justify=justify, min_width=longest)  # a number is never cut off
+    for row in table.rows:
+        drawn.add_row(*row)
+    return drawn
+
+
+def markdown(comparison: Comparison) -> str:
+    """The whole report as a Markdown page."""
+    parts = ["# Compression report"]
+    for table in tables(comparison):
+        rule = ["---", *["---" if table.title == "Methods" else "---:"] * (len(table.heads) - 1)]
+        lines = [_line(table.heads), _line(rule), *map(_line, table.rows)]
+        parts += [f"## {table.title}", "\n".join(lines)]
+        if table.title == "Model":
+            parts += [f"- {remark}" for remark in remarks(comparison)]
+    return "\n\n".join(parts) + "\n"
+
+
+def as_dict(comparison: Comparison) -> dict[str, Any]:
+    """Everything as numbers and text, for ``json.dumps``; None for NaN and infinities, which JSON does not have."""
+    totals = {
+        name: {"parameters": model.parameters, "nonzeros": model.nonzeros, "sparsity": model.sparsity}
+        for name, model in (("before", comparison.before), ("after", comparison.after))
+    }
+    became = {stage.name: stage.bytes for stage in stages(comparison.before, comparison.after)}
+    whole = {**asdict(comparison), "totals": totals, "stages": became, "remarks": remarks(comparison)}
+    return {name: _finite(value) for name, value in whole.items()}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _sizes(comparison: Comparison) -> list[tuple[str, ...]]:
+    before, after = comparison.before, comparison.after
+    return [
+        ("parameters", *_numbers(before.parameters, after.parameters)),
+        ("non-zero parameters", *_numbers(before.nonzeros, after.nonzeros)),
+        ("zeros", f"{before.sparsity:.2%}", f"{after.sparsity:.2%}", ""),
+        ("state dict, bytes", *_numbers(before.state_bytes, after.state_bytes)),
+        ("archive (.lcz), bytes", *_numbers(before.archive_bytes, after.archive_bytes)),
+    ]
+
+
+def _costs(comparison: Comparison) -> list[tuple[str, ...]]:
+    missing = (comparison.uncosted, comparison.uncosted, "")
+    macs = comparison.before.macs, comparison.after.macs
+    counted = ("MACs", *missing)
+    if macs[0] and macs[1]:
+        counted = (f"MACs, input {macs[1].inputs}", *_numbers(macs[0].total, macs[1].total))
+    timed = ("latency", *missing)
+    if comparison.latencies:
+        before, after = comparison.latencies
+        timed = (f"latency on {after.device}, ms", _milliseconds(before), _milliseconds(after), _speed(before, after))
+    return [counted, timed]
+
+
+def _metrics(comparison: Comparison) -> list[tuple[str, ...]]:
+    before, after = comparison.metrics_before, comparison.metrics_after
+    shown = [{name: f"{value:.4f}" for name, value in metrics.items()} for metrics in (before, after)]
+    return [(name, *(metrics.get(name, "") for metrics in shown), "") for name in {**before, **after}]
+
+
+def _stages(comparison: Comparison) -> list[Table]:
+    found = stages(comparison.before, comparison.after)
+    dense = found[0].bytes
+    rows = tuple((stage.name, f"{stage.bytes:,}", f"{dense / max(1, stage.bytes):.2f}x") for stage in found)
+    return [Table("Stages", ("stored", "bytes", "smaller"), rows)] if len(found) > 1 else []
+
+
+def _deployments(comparison: Comparison) -> list[Table]:
+    heads = ("", "bytes", "integer layers", "inputs", "latency, ms", "", "same class", "mean difference")
+    rows = []
+    for found in comparison.deployments:
+        integer = f"{found.integer} / {found.integer + len(found.floating)}"
+        size = f"{found.dense_bytes:,} → {found.bytes:,}"
+        agreement = "" if found.agreement is None else f"{found.agreement:.2%}"
+        name, parity = f"{found.file} in {found.runtime}", (agreement, f"{found.difference:.2%}")
+        rows.append((name, size, integer, "example", *_timed(*found.latencies), "", ""))
+        rows.append(("", "", "", f"{found.samples:,} samples", *_timed(*found.batch_latencies), *parity))
+    return [Table("Deployment", heads, tuple(rows))] if rows else []
+
+
+def _layers(comparison: Comparison) -> Table:
+    heads = (
+        "parameter",
+        "shape",
+        "parameters",
+        "non-zero",
+        "zeros",
+        "distinct",
+        "bits",
+        "state dict",
+        "archive",
+        "MACs",
+    )
+    rows = [_layer(before, after) for before, after in comparison.layers]
+    macs = [model.macs.layers if model.macs else {} for model in (comparison.before, comparison.after)]
+    for index, row in enumerate(rows):
+        holder = row[0].rpartition(".")[0]
+        first = holder not in [other[0].rpartition(".")[0] for other in rows[:index]]
+        known = first and any(holder in layers for layers in macs)
+        counts = [f"{layers.get(holder, 0):,}" if known and layers else "" for layers in macs]
+        rows[index] = (*row, _arrow(*counts))
+    return Table("Layers", heads, (*rows, _total(comparison)))
+
+
+def _layer(before: LayerProfile | None, after: LayerProfile | None) -> tuple[str, ...]:
+    shows: list[Callable[[LayerProfile], str]] = [
+        lambda layer: " x ".join(map(str, layer.shape)) or "scalar",
+        lambda layer: f"{layer.parameters:,}",
+        lambda layer: f"{layer.nonzeros:,}",
+        lambda layer: f"{layer.sparsity:.1%}",
+        lambda layer: f"{layer.distinct:,}",
+        lambda layer: f"{layer.bits}",
+        lambda layer: f"{layer.state_bytes:,}",
+        lambda layer: f"{layer.archive_bytes:,}",
+    ]
+    name = (after or before).name  # type: ignore[union-attr]
+    return (name, *(_change(before, after, show) for show in shows))
+
+
+def _total(comparison: Comparison) -> tuple[str, ...]:
+    before, after = comparison.before, comparison.after
+    return (
+        "total, with buffers",
+        "",
+        _arrow(f"{before.parameters:,}", f"{after.parameters:,}"),
+        _arrow(f"{before.nonzeros:,}", f"{after.nonzeros:,}"),
+        _arrow(f"{before.sparsity:.1%}", f"{after.sparsity:.1%}"),
+        "",
+        "",
+        _arrow(f"{before.state_bytes:,}", f"{after.state_bytes:,}"),
+        _arrow(f"{before.archive_bytes:,}", f"{after.archive_bytes:,}"),
+        _arrow(*(f"{model.macs.total:,}" if model.macs else "" for model in (before, after))),
+    )
+
+
+def _change(before: LayerProfile | None, after: LayerProfile | None, show: Callable[[LayerProfile], str]) -> str:
+    return _arrow(*("none" if layer is None else show(layer) for layer in (before, after)))
+
+
+def _arrow(before: str, after: str) -> str:
+    return before if before == after else f"{before} → {after}"
+
+
+def _numbers(before: int, after: int) -> tuple[str, str, str]:
+    return f"{before:,}", f"{after:,}", _ratio(before, after)
+
+
+def _ratio(before: int, after: int) -> str:
+    if before == after or not before or not after:
+        return ""
+    return f"{before / after:.2f}x fewer" if after < before else f"{after / before:.2f}x more"
+
+
+def _milliseconds(latency: Latency) -> str:
+    return f"{1e3 * latency.median:.3f} ({1e3 * latency.lower:.3f}-{1e3 * latency.upper:.3f})"
+
+
+def _timed(before: Latency, after: Latency) -> tuple[str, str]:
+    return f"{1e3 * before.median:.3f} → {1e3 * after.median:.3f}", _speed(before, after)
+
+
+def _speed(before: Latency, after: Latency) -> str:
+    if not after.differs(before):
+        return "no difference"
+    ratio = before.median / after.median
+    return f"{ratio:.2f}x faster" if ratio > 1 else f"{1 / ratio:.2f}x slower"
+
+
+def _value(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

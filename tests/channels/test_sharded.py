@@ -1,0 +1,186 @@
+"""Channels of a model that FSDP2 shards over two processes: masked as in one process, cut afterwards."""
+
+import copy
+import warnings
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch.distributed.fsdp import FSDPModule, fully_shard
+
+from lightning_compress import QATCallback, remove_zero_channels
+from lightning_compress.channels import ChannelPruningCallback, criteria
+from lightning_compress.processes import is_sharded, unweighted_copy
+from lightning_compress.schedules import Linear, Step
+from tests.distributed import run_distributed
+from tests.quantization.test_callback import on_grids
+from tests.toys import Batches, Digits, Randomness, build, held_out, trainer
+
+IMAGES = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+IGNORED = "ignore:.*channels stay as zeros", "ignore:Be aware that when using `ckpt_path`"
+
+
+class Sharded(Digits):
+    """The convolutions and the hidden layer each, and the rest, as FSDP2 does."""
+
+    def configure_model(self):
+        mesh = self.device_mesh["data_parallel"]
+        for index in (0, 3, 9):
+            fully_shard(self.net[index], mesh=mesh)
+        fully_shard(self.net, mesh=mesh)
+
+
+def pruning(criterion=criteria.magnitude, **settings):
+    settings = {"round_to": 4, "schedule": Linear(0.1, 0.5), "every_n_steps": 3, "macs": 0.5, **settings}
+    return ChannelPruningCallback(criterion=criterion, **settings)
+
+
+def run(kind, callback, *others, seed=0, **settings):
+    """Fit; the same on every rank but for the order of the images."""
+    module = build(kind=kind)
+    options = {"max_epochs": 3, "enable_checkpointing": False, **settings}
+    ckpt_path = options.pop("ckpt_path", None)
+    if kind is Sharded:
+        strategy = ModelParallelStrategy(
+            data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False
+        )
+        options |= {"strategy": strategy, "devices": 2}
+    L.seed_everything(0, verbose=False)
+    fitted = trainer(callbacks=[callback, *others], **options)
+    rank = fitted.global_rank if kind is Sharded else 0
+    fitted.fit(module, Batches(seed=seed * rank), held_out(), ckpt_path=ckpt_path)
+    return module.eval()
+
+
+def whole(module):
+    return {n: getattr(p, "full_tensor", lambda p=p: p)().detach().numpy() for n, p in module.named_parameters()}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
+
+
+def _masked(kind, criterion):
+    callback = pruning(criterion, remove=False)
+    module = run(kind, callback)
+    for layer in module.children():
+        if isinstance(layer, FSDPModule):
+            layer.reshard()
+    return whole(module), {name: units.numpy() for name, units in callback._removed.items()}, callback.metrics()["macs"]
+
+
+@pytest.mark.filterwarnings(*IGNORED)
+@pytest.mark.parametrize("criterion", [criteria.magnitude, criteria.taylor])
+def test_two_shards_are_pruned_as_one_process_prunes_the_whole(criterion):
+    """Both processes see the same images, so that their mean gradient is the gradient of one process, exactly."""
+    ((expected, masks, macs),) = run_distributed(_masked, Digits, criterion, world_size=1)
+    assert any(units.any() for units in masks.values())
+    assert macs <= 0.5
+    for weights, found, left in run_distributed(_masked, Sharded, criterion):
+        assert same(found, masks)
+        assert same(weights, expected)
+        assert left == macs
+
+
+def _cut(folder):
+    """An uninterrupted run and one resumed from its middle, with other images on each rank."""
+
+    class Save(L.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.global_step == 10:
+                trainer.save_checkpoint(f"{folder}/10.ckpt")
+
+    module = run(Sharded, pruning(), Randomness(), Save(), seed=1)
+    masked = module(IMAGES).detach()
+    removed = remove_zero_channels(module, IMAGES)
+    resumed = run(Sharded, pruning(), Randomness(), seed=1, ckpt_path=f"{folder}/10.ckpt")
+    remove_zero_channels(resumed, IMAGES)
+    assert not is_sharded(module)
+    return whole(module), whole(resumed), removed, (module(IMAGES) - masked).abs().max().item()
+
+
+@pytest.mark.filterwarnings(*IGNORED)
+def test_what_was_sharded_is_gathered_and_cut_after_fit(tmp_path):
+    (first, resumed, removed, off), (second, *_) = run_distributed(_cut, str(tmp_path))
+    assert same(first, second)
+    assert same(first, resumed)
+    assert off < 1e-5
+    assert removed > 0
+    saved = torch.load(tmp_path / "10.ckpt", weights_only=True)
+    alone = Digits()
+    alone.load_state_dict(saved["state_dict"])
+    masks = saved["callbacks"][pruning().state_key]["removed"]
+    assert [name for name, units in masks.items() if units.any()]
+    assert not alone.net[3].weight[masks["net.3"]].any()
+    assert len(first["net.3.weight"]) < len(alone.net[3].weight)
+
+
+def _quantized():
+    module = run(Sharded, pruning(), QATCallback(schedule=Step(0.3), every_n_steps=3))
+    masked = module(IMAGES).detach()
+    removed = remove_zero_channels(module, IMAGES)
+    return whole(module), on_grids(module), removed, (module(IMAGES) - masked).abs().max().item()
+
+
+@pytest.mark.filterwarnings(*IGNORED)
+def test_pruned_and_quantized_in_one_fit_then_cut():
+    (first, on_grid, removed, off), (second, *_) = run_distributed(_quantized)
+    assert same(first, second)
+    assert on_grid
+    assert removed > 0
+    assert off < 1e-5
+
+
+def _notices(remove):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run(Sharded, pruning(remove=remove), max_steps=1)
+    return [str(notice.message) for notice in caught if "channels stay as zeros" in str(notice.message)]
+
+
+@pytest.mark.parametrize("remove", [True, False])
+def test_what_will_happen_is_said_when_fit_starts(remove):
+    said = " ".join(run_distributed(_notices, remove)[0])
+    assert ("parameters that ModelParallelStrategy shards cannot change their shapes" in said) == remove
+    assert ("call remove_zero_channels after fit" in said) == remove
+
+
+def _refused(budget, message, sizes):
+    strategy = ModelParallelStrategy(**sizes)
+    refusing = trainer(callbacks=[ChannelPruningCallback(**budget)], strategy=strategy, devices=2)
+    with pytest.raises(ValueError, match=message):
+        refusing.fit(build(kind=Sharded), Batches(), held_out())
+    return True
+
+
+@pytest.mark.parametrize(
+    ("budget", "shards", "message"),
+    [
+        ({"macs": 0.5}, 1, r"need ModelParallelStrategy\(tensor_parallel_size=1\) to prune channels, got 2"),
+        ({"latency": 0.5}, 2, r"need macs, parameters or ratio under ModelParallelStrategy, got latency=0\.5"),
+    ],
+)
+def test_what_cannot_work_is_refused(budget, shards, message):
+    sizes = {"data_parallel_size": shards, "tensor_parallel_size": 2 // shards}
+    assert run_distributed(_refused, budget, message, sizes) == [True, True]
+
+
+def _copied():
+    module = Digits()
+    mesh = torch.distributed.init_device_mesh("cpu", (2,))
+    fully_shard(module.net[3], mesh=mesh)
+    fully_shard(module.net, mesh=mesh)
+    classes = [type(layer) for layer in module.modules()]
+    plain = unweighted_copy(module)
+    assert [type(layer) for layer in module.modules()] == classes
+    assert isinstance(module.net, FSDPModule)
+    copy.deepcopy(plain).load_state_dict(Digits().state_dict())
+    module(IMAGES).sum().backward()
+    return [type(layer).__name__ for layer in plain.modules()], plain(IMAGES).shape
+
+
+def test_a_copy_is_an_ordinary_module_and_leaves_the_sharded_one_as_it_is():
+    for kinds, shape in run_distributed(_copied):
+        assert kinds == [type(layer).__name__ for layer in Digits().modules()]
+        assert shape == (5, 10)

@@ -1,0 +1,340 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
+
+from lightning_compress import PruningCallback
+from lightning_compress.deploy import export
+from lightning_compress.loading import load_compressed
+from lightning_compress.lowering.twins import lower
+from lightning_compress.quantization import QATCallback, observers
+from lightning_compress.quantization.activations.quantizers import ActivationQuantizer, Place, quantizers_of
+from lightning_compress.quantization.dataflow.placement import place_quantizers, reused_modules
+from lightning_compress.quantization.dataflow.traces import Trace
+from lightning_compress.schedules import Step
+from lightning_compress.targets import select
+from tests.distributed import run_distributed
+from tests.quantization.models import Batches, Classifier, Conv, ResNet, fit, loader, mlp, trainer
+from tests.quantization.test_callback import Save
+
+
+def places(net: nn.Module, *shape: int, branches: bool = True) -> set[tuple[str, str]]:
+    layers = [name for name, module in net.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    with Trace(net) as trace:
+        net(torch.randn(2, *shape))
+    placement = place_quantizers(trace, layers, branches=branches)
+    assert not placement.missed
+    return {(place.module, place.side) for place in placement.places}
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("low", [0.0, -1.3])
+def test_values_are_bit_for_bit_those_of_the_native_operator(bits, low):
+    x = 3 * torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    quantizer = ActivationQuantizer(bits, torch.tensor(low), torch.tensor(2.1))
+    native = torch.fake_quantize_per_tensor_affine(x, quantizer.scale, quantizer.zero_point.int(), 0, quantizer.levels)
+    assert torch.equal(quantizer.quantize(x), native)
+    assert quantizer.quantize(torch.zeros(1)) == 0
+
+
+def test_the_gradient_passes_straight_and_half_precision_is_kept():
+    quantizer = ActivationQuantizer(8, torch.tensor(0.0), torch.tensor(1.0))
+    x = torch.tensor([0.3, 2.0], dtype=torch.bfloat16, requires_grad=True)
+    y = quantizer.quantize(x)
+    y.sum().backward()
+    assert y.dtype == torch.bfloat16
+    assert x.grad.tolist() == [1, 1]
+    assert torch.equal(y, quantizer.quantize(x.detach().float()).bfloat16())
+
+
+def test_ranges():
+    x = torch.cat([torch.linspace(-1, 2, 3001), torch.tensor([50.0])])
+    assert [float(bound) for bound in observers.minmax(x, 8)] == [-1, 50]
+    low, high = observers.percentile(x, 8, share=0.999)
+    assert float(low) == pytest.approx(-1, abs=0.01)
+    assert float(high) == pytest.approx(2, abs=0.01)
+    assert observers.mse(x, 4)[1] < 50
+
+
+def test_a_residual_network_is_quantized_where_tensors_are_produced():
+    assert places(ResNet(), 1, 8, 8) == {
+        ("stem", "input"),
+        ("stem", "output"),
+        ("blocks.0.relu", "output"),
+        ("blocks.0.bn2", "output"),
+        ("blocks.0", "output"),
+        ("blocks.1.relu", "output"),
+        ("blocks.1.bn2", "output"),
+        ("blocks.1.shortcut", "output"),
+        ("blocks.1", "output"),
+        ("blocks.2.relu", "output"),
+        ("blocks.2.bn2", "output"),
+        ("blocks.2.shortcut", "output"),
+        ("blocks", "output"),
+        ("fc", "input"),
+    }
+
+
+def test_without_branches_only_what_enters_a_layer_is_quantized():
+    assert places(ResNet(), 1, 8, 8, branches=False) == {
+        ("stem", "input"),
+        ("stem", "output"),
+        ("blocks.0.relu", "output"),
+        ("blocks.0", "output"),
+        ("blocks.1.relu", "output"),
+        ("blocks.1", "output"),
+        ("blocks.2.relu", "output"),
+        ("fc", "input"),
+    }
+
+
+def test_a_chain_is_quantized_at_its_start_and_behind_each_activation():
+    assert places(mlp(), 64) == {("1", "input"), ("2", "output")}
+    assert places(nn.Sequential(nn.Linear(4, 4), nn.Flatten(), nn.Linear(4, 4)), 4) == {("0", "input"), ("0", "output")}
+
+
+class Functional(nn.Module):
+    """One ReLU module for two layers, pooling behind it, an addition in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.relu, self.fc = nn.ReLU(inplace=True), nn.Linear(4 * 16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.max_pool2d(self.relu(self.conv1(x)), 2)
+        y = self.relu(self.conv2(x))
+        y += x
+        return self.fc(y.flatten(1))
+
+
+def test_what_no_module_returns_is_quantized_by_its_readers():
+    assert places(Functional(), 1, 8, 8) == {("conv1", "input"), ("conv2", "input"), ("fc", "input")}
+
+
+class Loose(nn.Module):
+    """A cast between two layers, the second of which is used without being called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.relu, self.second = nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.relu(self.first(x)).double()
+        return F.linear(x.float(), self.second.weight)
+
+
+def test_casts_hide_no_producer_and_functions_no_layer():
+    assert places(Loose(), 4) == {("first", "input"), ("relu", "output")}
+
+
+def test_a_layer_used_twice_is_found():
+    layer = nn.Linear(4, 4)
+    net = nn.Sequential(layer, nn.ReLU(), layer)
+    with Trace(net) as trace:
+        net(torch.randn(2, 4))
+    assert reused_modules(trace) == {"0"}
+    with pytest.raises(ValueError, match=r"used once in a forward pass .* got net.1 used more often"):
+        fit(Classifier(nn.Sequential(nn.Flatten(), (fc := nn.Linear(64, 64)), fc, nn.Linear(64, 10))), QATCallback())
+
+
+def test_after_fit_the_model_computes_on_the_grid():
+    module = Conv()
+    fit(module, QATCallback())
+    module.eval()
+    seen = []
+    module.net.blocks[0].conv1.register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+    module(loader().__iter__().__next__()[0])
+    quantizer = quantizers_of(module)[Place("net.stem", "output")]
+    assert quantizer.positive
+    assert torch.equal(quantizer.quantize(seen[0]), seen[0])
+    assert len(seen[0].unique()) > 16
+    assert set(module.state_dict()) == set(Conv().state_dict())
+
+
+@pytest.mark.parametrize("range_lr", [0.0, 0.05])
+def test_ranges_and_statistics_stand_still_at_the_end(range_lr):
+    module, states = Conv(), []
+
+    class Watch(Save):
+        def on_train_batch_end(self, trainer, module, *args) -> None:
+            scales = [quantizer.scale.clone() for quantizer in quantizers_of(module).values()]
+            states.append([*scales, module.net.stem[1].running_mean.clone()])
+
+    fit(module, QATCallback(range_lr=range_lr, freeze=0.5, freeze_norms=0.75, every_n_steps=1), Watch(None, 0))
+
+    def equal(a: int, b: int) -> list[bool]:
+        return [torch.equal(x, y) for x, y in zip(states[a], states[b], strict=True)]
+
+    assert not any(equal(6, 7))
+    assert all(equal(8, 15)[:-1])  # the ranges
+    assert not equal(10, 11)[-1]
+    assert equal(12, 14)[-1]  # and then, for a validation, it moves to an integer of the sums
+    assert module.net.stem[1].training
+
+
+def test_statistics_go_on_to_the_end_by_default():
+    module, seen = Conv(), []
+
+    class Watch(Save):
+        def on_train_batch_end(self, trainer, module, *args) -> None:
+            seen.append(module.net.stem[1].running_mean.clone())
+
+    fit(module, QATCallback(), Watch(None, 0))
+    assert not torch.equal(seen[-1], seen[-2])
+
+
+@pytest.mark.parametrize("range_lr", [0.0, 0.05])
+@pytest.mark.parametrize("step", [1, 5, 9, 14])
+def test_a_resumed_run_ends_in_the_same_bits(tmp_path, step, range_lr):
+    whole, resumed = Conv(), Conv()
+    whole.load_state_dict(resumed.state_dict())
+    callback = QATCallback(range_lr=range_lr, schedule=Step(at=0.4), every_n_steps=2)
+    fit(whole, copy.deepcopy(callback), Save(tmp_path / "half.ckpt", step))
+    trainer(copy.deepcopy(callback)).fit(resumed, loader(), loader(2), ckpt_path=tmp_path / "half.ckpt")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    x = loader().__iter__().__next__()[0]
+    assert torch.equal(whole.eval()(x), resumed.eval()(x))
+    for one, other in zip(quantizers_of(whole).values(), quantizers_of(resumed).values(), strict=True):
+        assert torch.equal(one.high, other.high)
+
+
+@pytest.mark.parametrize("range_lr", [0.0, 0.05])
+@pytest.mark.parametrize("weights_only", [True, False])
+def test_a_checkpoint_gives_the_logged_metric(tmp_path, weights_only, range_lr):
+    checkpoint = ModelCheckpoint(tmp_path, save_weights_only=weights_only)
+    run = fit(Conv(), QATCallback(range_lr=range_lr), checkpoint, enable_checkpointing=True)
+    logged = float(run.callback_metrics["val_loss"])
+    loaded = load_compressed(Conv, checkpoint.best_model_path)
+    again = trainer().validate(loaded, loader(2), verbose=False)[0]["val_loss"]
+    assert again == logged
+    with_callback = trainer(QATCallback(), copy.deepcopy(checkpoint), enable_checkpointing=True)
+    assert with_callback.validate(Conv(), loader(2), checkpoint.best_model_path, verbose=False)[0]["val_loss"] == logged
+    plain = trainer().validate(Conv.load_from_checkpoint(checkpoint.best_model_path), loader(2), verbose=False)
+    assert plain[0]["val_loss"] != logged
+
+
+def test_a_second_fit_starts_afresh_and_pruning_holds():
+    module = Conv()
+    for _ in range(2):
+        fit(module, QATCallback(), PruningCallback(0.5))
+    zeros = sum(int((p == 0).sum()) for n, p in module.named_parameters() if p.ndim > 1)
+    assert zeros >= 0.5 * sum(p.numel() for p in module.parameters() if p.ndim > 1) - 1
+    assert len(quantizers_of(module)) == 14
+
+
+@pytest.mark.parametrize("range_lr", [0.0, 0.05])
+def test_mixed_precision_trains(range_lr):
+    module = Conv()
+    fit(module, QATCallback(range_lr=range_lr), precision="bf16-mixed")
+    for quantizer in quantizers_of(module).values():
+        assert quantizer.scale.dtype == quantizer.high.dtype == torch.float32
+        assert quantizer.scale.isfinite()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("observer", [observers.minmax, observers.mse, observers.percentile])
+def test_ranges_know_no_default_precision(observer, dtype):
+    """True precision of a Trainer changes the default while the model runs."""
+    x = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    expected = observer(x, 4)
+    torch.set_default_dtype(dtype)
+    try:
+        found = observer(x, 4)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found == expected
+
+
+def test_bad_settings_are_refused():
+    with pytest.raises(ValueError, match="need an integer 4 <= activation_bits <= 8, got activation_bits=3"):
+        QATCallback(activation_bits=3)
+    with pytest.raises(ValueError, match="need 0 <= freeze <= 1, got freeze=2"):
+        QATCallback(freeze=2)
+    with pytest.raises(ValueError, match="need 0 <= freeze_norms <= 1, got freeze_norms=-1"):
+        QATCallback(freeze_norms=-1)
+    with pytest.raises(ValueError, match="need 0 <= range_lr < 1, got range_lr=-0.1"):
+        QATCallback(range_lr=-0.1)
+
+
+def test_an_embedding_that_renormalises_its_rows_is_refused():
+    target = select(nn.Sequential(nn.Embedding(4, 2, max_norm=1.0))).targets[0]
+    with pytest.raises(ValueError, match="got '0.weight' of an embedding with max_norm: exclude it"):
+        QATCallback().check(target)
+
+
+def _ranges(range_lr: float) -> list[float]:
+    torch.use_deterministic_algorithms(True)
+    seed_everything(0, verbose=False)
+    module = Conv()
+    run = trainer(QATCallback(range_lr=range_lr, every_n_steps=3), strategy="ddp", devices=2)
+    batches = loader()
+    if run.global_rank:
+        batches = Batches(2 * batches._batches[0][0], batches._batches[0][1], 2)  # other images, as many batches
+    run.fit(module, batches, loader(2))
+    return [float(bound) for q in quantizers_of(module).values() for bound in (q.low, q.high, q.scale)]
+
+
+@pytest.mark.filterwarnings("ignore:It is recommended to use `self.log")
+@pytest.mark.parametrize("range_lr", [0.0, 0.05])
+def test_every_rank_has_the_same_ranges(range_lr):
+    first, second = run_distributed(_ranges, range_lr)
+    assert len(first) == 42
+    assert first == second
+
+
+class Reflecting(nn.Module):
+    """The convolution pads what it takes, which no module gives, by itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 3, padding=1, padding_mode="reflect")
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x):
+        return self.fc(torch.relu(self.conv(2 * x)).mean((2, 3)))
+
+
+def test_what_a_convolution_pads_itself_is_quantized_before():
+    assert places(Reflecting(), 1, 8, 8) == {("conv", "input"), ("fc", "input")}
+    module = Classifier(Reflecting())
+    fit(module, QATCallback())
+    x = torch.cat([x for x, _ in loader()])
+    exact = lower(module, (x[:2],), exact=True)
+    with torch.no_grad():
+        torch.testing.assert_close(exact(x), module.eval()(x), rtol=1e-4, atol=1e-4)
+
+
+class Padded(nn.Module):
+    """An encoder that is told what is padded; torch leaves that out in evaluation, if it can, by nested tensors."""
+
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        self.encoder, self.fc = nn.TransformerEncoder(layer, 2), nn.Linear(8, 10)
+
+    def forward(self, x):
+        rows = x.reshape(-1, 8, 8)
+        padded = torch.arange(8) >= 4 + 4 * (rows[:, 0, :1] > 0)
+        return self.fc(self.encoder(rows, src_key_padding_mask=padded).mean(1))
+
+
+def test_an_encoder_of_padded_sequences_is_validated_as_it_is_trained(tmp_path):
+    module = Classifier(Padded())
+    with pytest.warns(UserWarning, match=r"no quantizer reaches the inputs of net.encoder.layers.0.self_attn.out_proj"):
+        run = fit(module, QATCallback())
+    assert run.callback_metrics["val_loss"] > 0
+    x, _ = next(iter(loader()))
+    trained = module.eval()(x).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(module(x), trained)
+    export(module, tmp_path / "m.pt2", x)
+    run.save_checkpoint(tmp_path / "m.ckpt")
+    loaded = load_compressed(Classifier, tmp_path / "m.ckpt", net=Padded()).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(x), trained)
