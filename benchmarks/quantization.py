@@ -40,28 +40,32 @@ _FITTED: dict[str, Any] = {"scale": scales.mse, "schedule": _AT_ONCE, "every_n_s
 _ENDS = ("model.conv.weight", "model.fc.weight")
 _VARIANTS: dict[str, Callable[[], list[Callback]]] = {
     "float": list,
-    "W8A8": lambda: [QATCallback(8, 8, schedule=_AT_ONCE)],
-    "W8A8, branches=False": lambda: [QATCallback(8, 8, schedule=_AT_ONCE, branches=False)],
-    "W4A8": lambda: [QATCallback(4, 8, scale=scales.mse, schedule=_AT_ONCE)],
-    "W2A8": lambda: [QATCallback(2, 8, scale=scales.mse, schedule=_AT_ONCE, every_n_steps=1)],
+    "W8A8": lambda: [QATCallback(8, activation_bits=8, schedule=_AT_ONCE)],
+    "W8A8, round_branches=False": lambda: [QATCallback(8, activation_bits=8, schedule=_AT_ONCE, round_branches=False)],
+    "W4A8": lambda: [QATCallback(4, activation_bits=8, scale=scales.mse, schedule=_AT_ONCE)],
+    "W2A8": lambda: [QATCallback(2, activation_bits=8, scale=scales.mse, schedule=_AT_ONCE, every_n_steps=1)],
     "W2A8, first and last layer W8A8": lambda: [
-        QATCallback(2, 8, scale=scales.mse, schedule=_AT_ONCE, exclude=_ENDS),
-        QATCallback(8, 8, schedule=_AT_ONCE, include=_ENDS),
+        QATCallback(2, activation_bits=8, scale=scales.mse, schedule=_AT_ONCE, exclude=_ENDS),
+        QATCallback(8, activation_bits=8, schedule=_AT_ONCE, include=_ENDS),
     ],
-    "W4A4": lambda: [QATCallback(4, 4, **_FITTED)],
-    "W4A4, ranges by mse": lambda: [QATCallback(4, 4, **_FITTED, observer=observers.mse)],
-    "W4A4, ranges learned": lambda: [QATCallback(4, 4, **_FITTED, observer=observers.mse, range_lr=0.03)],
+    "W4A4": lambda: [QATCallback(4, activation_bits=4, **_FITTED)],
+    "W4A4, ranges by mse": lambda: [QATCallback(4, activation_bits=4, **_FITTED, observer=observers.mse)],
+    "W4A4, ranges learned": lambda: [
+        QATCallback(4, activation_bits=4, **_FITTED, observer=observers.mse, range_lr=0.03)
+    ],
     "W4A4, ranges learned, all every 10 steps": lambda: [
-        QATCallback(4, 4, scale=scales.mse, schedule=_AT_ONCE, observer=observers.mse, range_lr=0.03)
+        QATCallback(4, activation_bits=4, scale=scales.mse, schedule=_AT_ONCE, observer=observers.mse, range_lr=0.03)
     ],
-    "W2A4": lambda: [QATCallback(2, 4, **_FITTED)],
-    "W2A4, ranges by mse": lambda: [QATCallback(2, 4, **_FITTED, observer=observers.mse)],
-    "W2A4, ranges learned": lambda: [QATCallback(2, 4, **_FITTED, observer=observers.mse, range_lr=0.03)],
-    "W8, float activations": lambda: [QATCallback(8, None, schedule=_AT_ONCE)],
-    "W8A8, ranges learned": lambda: [QATCallback(8, 8, schedule=_AT_ONCE, range_lr=0.03)],
+    "W2A4": lambda: [QATCallback(2, activation_bits=4, **_FITTED)],
+    "W2A4, ranges by mse": lambda: [QATCallback(2, activation_bits=4, **_FITTED, observer=observers.mse)],
+    "W2A4, ranges learned": lambda: [
+        QATCallback(2, activation_bits=4, **_FITTED, observer=observers.mse, range_lr=0.03)
+    ],
+    "W8, float activations": lambda: [QATCallback(8, activation_bits=None, schedule=_AT_ONCE)],
+    "W8A8, ranges learned": lambda: [QATCallback(8, activation_bits=8, schedule=_AT_ONCE, range_lr=0.03)],
     "binary weights": lambda: [BinarizationCallback(schedule=_AT_ONCE)],
 }
-_SHIPPED = ("float", "W8A8", "W8A8, branches=False")
+_SHIPPED = ("float", "W8A8", "W8A8, round_branches=False")
 _MOST_LOSS = {"W8A8": "0.2", "W4A8": "0.6", "W2A8": "2.0"}
 
 

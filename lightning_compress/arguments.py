@@ -1,18 +1,20 @@
-"""Arguments: what is refused as soon as it is given."""
+"""Arguments: checks that refuse a wrong argument where it is given, and the ``repr`` that shows the right ones."""
 
 from __future__ import annotations
 
-__all__ = ["check_code"]
+import inspect
+
+__all__ = ["check_code", "check_count", "check_fraction", "check_number", "check_patterns", "signature_repr"]
 
 
 def check_code(**arguments: object) -> None:
-    """Refuse what cannot run: criteria, schedules, losses are functions and objects, passed themselves.
+    """Refuse a name, a number or a class where a function or an object is needed.
 
     Args:
-        arguments: name of the argument -> what was given for it.
+        arguments: name of the argument -> value that was given for it.
 
     Raises:
-        TypeError: it is a string, a number, or a class of which no object was made.
+        TypeError: the value is a string, a number, or a class of which no object was made.
 
     >>> check_code(criterion="magnitude")
     Traceback (most recent call last):
@@ -23,3 +25,86 @@ def check_code(**arguments: object) -> None:
             raise TypeError(f"need {name} as an object, got the class {value.__name__}: write {value.__name__}(...)")
         if isinstance(value, str | int | float):
             raise TypeError(f"need {name} as a function or an object, got {value!r}: import it and pass it itself")
+
+
+def check_number(**arguments: object) -> None:
+    """Refuse a value that is not a number, such as a number given as text, or a bool.
+
+    Raises:
+        TypeError: the value is neither an int nor a float.
+
+    >>> check_number(sparsity="0.9")
+    Traceback (most recent call last):
+    TypeError: need sparsity as a number, got '0.9'
+    """
+    for name, value in arguments.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"need {name} as a number, got {value!r}")
+
+
+def check_fraction(**arguments: object) -> None:
+    """Refuse a number outside the open interval (0, 1).
+
+    Raises:
+        TypeError: the value is not a number.
+        ValueError: the number is not in (0, 1).
+
+    >>> check_fraction(sparsity=1.5)
+    Traceback (most recent call last):
+    ValueError: need 0 < sparsity < 1, got sparsity=1.5
+    """
+    check_number(**arguments)
+    for name, value in arguments.items():
+        if not 0 < value < 1:  # type: ignore[operator]
+            raise ValueError(f"need 0 < {name} < 1, got {name}={value!r}")
+
+
+def check_count(least: int = 1, **arguments: object) -> None:
+    """Refuse a value that is not an integer of at least ``least``.
+
+    Raises:
+        TypeError: the value is not an integer.
+        ValueError: the integer is smaller than ``least``.
+
+    >>> check_count(every_n_steps=2.5)
+    Traceback (most recent call last):
+    TypeError: need every_n_steps as an integer, got 2.5
+    """
+    for name, value in arguments.items():
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"need {name} as an integer, got {value!r}")
+        if value < least:
+            raise ValueError(f"need {name} >= {least}, got {name}={value}")
+
+
+def check_patterns(**arguments: object) -> None:
+    """Refuse one string where a sequence of patterns is needed.
+
+    Raises:
+        TypeError: the value is one string.
+
+    >>> check_patterns(include="encoder.*")
+    Traceback (most recent call last):
+    TypeError: need include as a sequence of patterns, got 'encoder.*': write ('encoder.*',)
+    """
+    for name, value in arguments.items():
+        if isinstance(value, str):
+            raise TypeError(f"need {name} as a sequence of patterns, got {value!r}: write ({value!r},)")
+
+
+def signature_repr(instance: object) -> str:
+    """The call that makes ``instance``: its arguments that differ from their defaults, read from its attributes.
+
+    An argument without an attribute of the same name is left out. A function is shown by its name.
+
+    >>> class Half:
+    ...     def __init__(self, amount, *, scope="global", criterion=None):
+    ...         self.amount, self.scope, self.criterion = amount, scope, criterion
+    >>> signature_repr(Half(0.5, criterion=len))
+    'Half(amount=0.5, criterion=len)'
+    """
+    shown = []
+    for name, parameter in inspect.signature(type(instance).__init__).parameters.items():
+        if name in vars(instance) and (value := vars(instance)[name]) != parameter.default:
+            shown.append(f"{name}={value.__name__ if inspect.isroutine(value) else repr(value)}")
+    return f"{type(instance).__name__}({', '.join(shown)})"

@@ -70,12 +70,12 @@ def test_a_criterion_scores_every_weight(criterion):
     with pytest.raises(
         ValueError, match=r"scores of the weight's shape, got \(.*\) for 'net.0.weight' of \(8, 1, 3, 3\)"
     ):
-        fit(build(), PruningCallback(0.5, criterion, schedule=Constant()))
+        fit(build(), PruningCallback(0.5, criterion=criterion, schedule=Constant()))
 
 
 def test_a_criterion_scores_every_channel():
     with pytest.raises(ValueError, match=r"a score for each of the \d+ units of 'net\..*', got scores of shape \(\)"):
-        fit(build(), ChannelPruningCallback(0.5, lambda members: torch.tensor(1.0), round_to=4))
+        fit(build(), ChannelPruningCallback(0.5, criterion=lambda members: torch.tensor(1.0), round_to=4))
 
 
 def test_what_is_no_module_is_not_exported(tmp_path):

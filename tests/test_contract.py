@@ -119,10 +119,11 @@ class Case:
 CASES = {
     "pruning": Case(lambda: [PruningCallback(0.9, schedule=RAMP, every_n_steps=3)], sparsity(0.9)),
     "pruning by taylor in layers": Case(
-        lambda: [PruningCallback(0.8, criteria.taylor, scope="layer", schedule=RAMP, every_n_steps=3)], sparsity(0.8)
+        lambda: [PruningCallback(0.8, criterion=criteria.taylor, scope="layer", schedule=RAMP, every_n_steps=3)],
+        sparsity(0.8),
     ),
     "pruning by wanda": Case(
-        lambda: [PruningCallback(0.8, criteria.wanda, schedule=RAMP, every_n_steps=3)], sparsity(0.8)
+        lambda: [PruningCallback(0.8, criterion=criteria.wanda, schedule=RAMP, every_n_steps=3)], sparsity(0.8)
     ),
     "pruning with regrowth": Case(
         lambda: [PruningCallback(0.9, schedule=RAMP, every_n_steps=3, regrow=True)], sparsity(0.9)
@@ -162,9 +163,13 @@ CASES = {
     ),
     "8 bits": Case(lambda: [QATCallback(every_n_steps=3)], on_grids, plain=False),
     "4 bits of learned ranges": Case(
-        lambda: [QATCallback(4, 4, observer=observers.mse, range_lr=0.02, every_n_steps=2)], on_grids, plain=False
+        lambda: [QATCallback(4, activation_bits=4, observer=observers.mse, range_lr=0.02, every_n_steps=2)],
+        on_grids,
+        plain=False,
     ),
-    "4-bit weights": Case(lambda: [QATCallback(4, None, scale=scales.mse, schedule=RAMP, every_n_steps=3)], on_grids),
+    "4-bit weights": Case(
+        lambda: [QATCallback(4, activation_bits=None, scale=scales.mse, schedule=RAMP, every_n_steps=3)], on_grids
+    ),
     "binary weights": Case(lambda: [BinarizationCallback(every_n_steps=3)], binary),
     "8 bits of 2:4": Case(
         lambda: [QATCallback(every_n_steps=3), PruningCallback(pattern=NM(2, 4), schedule=RAMP, exclude=STEM)],

@@ -59,14 +59,16 @@ def test_only_layers_of_that_kind_are_taken_for_it():
 
 METHODS = {
     "magnitude": lambda: PruningCallback(0.5),
-    "a threshold for each layer": lambda: PruningCallback(0.5, criteria.random, scope="layer"),
+    "a threshold for each layer": lambda: PruningCallback(0.5, criterion=criteria.random, scope="layer"),
     "n of m inputs": lambda: PruningCallback(pattern=NM(1, 4), **IN_BLOCKS),
-    "tiles by taylor": lambda: PruningCallback(0.7, criteria.taylor, pattern=Block(2, 8), **IN_BLOCKS),
+    "tiles by taylor": lambda: PruningCallback(0.7, criterion=criteria.taylor, pattern=Block(2, 8), **IN_BLOCKS),
     "n of m inputs by wanda": lambda: PruningCallback(criterion=criteria.wanda, pattern=NM(2, 4), **IN_BLOCKS),
-    "tiles by wanda": lambda: PruningCallback(0.5, criteria.wanda, pattern=Block(3, 4), include=("*c_attn",)),
-    "a scale for each output": lambda: QATCallback(8, None),
-    "integers from the smallest to the largest": lambda: QATCallback(8, None, scale=scales.minmax),
-    "a scale for each group of inputs": lambda: QATCallback(4, None, PerGroup(8), scales.mse),
+    "tiles by wanda": lambda: PruningCallback(0.5, criterion=criteria.wanda, pattern=Block(3, 4), include=("*c_attn",)),
+    "a scale for each output": lambda: QATCallback(8, activation_bits=None),
+    "integers from the smallest to the largest": lambda: QATCallback(8, activation_bits=None, scale=scales.minmax),
+    "a scale for each group of inputs": lambda: QATCallback(
+        4, activation_bits=None, granularity=PerGroup(8), scale=scales.mse
+    ),
     "binary": lambda: BinarizationCallback(),
     "few values": lambda: WeightSharingCallback(8),
 }
@@ -107,7 +109,7 @@ def test_a_method_does_what_it_does_to_linear_layers(make):
 
 def test_shapes_that_do_not_fit_are_refused_by_their_inputs():
     with pytest.raises(ValueError, match=r"inputs that 64 divides .* got 'h\.0\.attn\.c_attn\.weight'"):
-        fit(build(), QATCallback(4, None, PerGroup(64), include=("*c_attn", "*c_fc")))
+        fit(build(), QATCallback(4, activation_bits=None, granularity=PerGroup(64), include=("*c_attn", "*c_fc")))
     with pytest.raises(ValueError, match=r"tiles of 3 x 1 .*'h\.0\.attn\.c_proj\.weight' as 16 x 16"):
         fit(build(), PruningCallback(0.5, pattern=Block(3, 1), **IN_BLOCKS))
 
@@ -142,7 +144,10 @@ class Scaled(Conv1D):
 
 
 @pytest.mark.filterwarnings("ignore:ONNX Runtime computes")
-@pytest.mark.parametrize("callback", [QATCallback(schedule=SOON), QATCallback(4, None, PerGroup(8), schedule=SOON)])
+@pytest.mark.parametrize(
+    "callback",
+    [QATCallback(schedule=SOON), QATCallback(4, activation_bits=None, granularity=PerGroup(8), schedule=SOON)],
+)
 def test_what_a_class_of_its_own_does_besides_is_kept(callback, tmp_path):
     module = build(Scaled)
     fit(module, callback)
@@ -156,7 +161,7 @@ def test_normalisation_behind_is_folded(bits):
     module = build()
     module.lm_head = nn.Sequential(nn.Flatten(0, 1), Conv1D(12, 16), nn.BatchNorm1d(12), nn.Unflatten(0, (-1, 8)))
     module.training_step = lambda batch: module(batch[0]).square().mean()
-    fit(module, QATCallback(8, bits, schedule=SOON))
+    fit(module, QATCallback(8, activation_bits=bits, schedule=SOON))
     lowered = lower(module, (TOKENS,))
     assert isinstance(lowered.lm_head[2], nn.Identity)
     torch.testing.assert_close(lowered(TOKENS), module.eval()(TOKENS), rtol=1e-4, atol=1e-4)
@@ -165,7 +170,7 @@ def test_normalisation_behind_is_folded(bits):
 @pytest.mark.parametrize("bits", [8, None])
 def test_half_precision_is_kept(bits, tmp_path):
     module = build()
-    fit(module, QATCallback(8, bits, schedule=SOON), precision="bf16-true")
+    fit(module, QATCallback(8, activation_bits=bits, schedule=SOON), precision="bf16-true")
     outputs = module.eval().requires_grad_(False)(TOKENS)
     lowered = lower(module, (TOKENS,))(TOKENS)
     assert lowered.dtype == torch.bfloat16
@@ -197,14 +202,17 @@ def test_the_archive_finds_the_integers(quantized, tmp_path):
 
 def test_groups_of_inputs_become_blocks_of_four_bits(tmp_path):
     module = build()
-    fit(module, QATCallback(4, None, PerGroup(16), scales.mse, schedule=SOON, **IN_BLOCKS))
+    fit(
+        module,
+        QATCallback(4, activation_bits=None, granularity=PerGroup(16), scale=scales.mse, schedule=SOON, **IN_BLOCKS),
+    )
     found = OnnxRuntime().operators(export(module.eval(), tmp_path / "m.onnx", TOKENS))
     assert found.fused == {"MatMulNBits": len(LAYERS)}
 
 
 RUNS = {
     "tiles by wanda": lambda: [
-        PruningCallback(0.5, criteria.wanda, Block(2, 4), schedule=SOON, every_n_steps=3, **IN_BLOCKS)
+        PruningCallback(0.5, criterion=criteria.wanda, pattern=Block(2, 4), schedule=SOON, every_n_steps=3, **IN_BLOCKS)
     ],
     "all of them": lambda: [
         PruningCallback(pattern=NM(2, 4), criterion=criteria.taylor, schedule=SOON, every_n_steps=3, **IN_BLOCKS),
@@ -259,7 +267,11 @@ def test_quantized_weights_are_narrowed_with_their_grids(remove, granularity, gr
     module, options = build(), {"schedule": SOON, "every_n_steps": 3}
     cut = ("*c_proj",) if groups > 1 else ()  # they lose inputs, and would keep parts of groups
     channels = ChannelPruningCallback(macs=0.63, round_to=1, remove=remove, example_input=TOKENS, **options)
-    fit(module, channels, QATCallback(4, None, granularity, exclude=cut, **IN_BLOCKS, **options))
+    fit(
+        module,
+        channels,
+        QATCallback(4, activation_bits=None, granularity=granularity, exclude=cut, **IN_BLOCKS, **options),
+    )
     outputs = module.eval()(TOKENS)
     assert (remove_zero_channels(module, TOKENS) == 0) == remove
     torch.testing.assert_close(module(TOKENS), outputs)
@@ -293,7 +305,10 @@ def _sharded(*callbacks):
 
 def _refused():
     """Sixteen inputs are eight in each process."""
-    for callback in (QATCallback(4, None, PerGroup(16), **IN_BLOCKS), PruningCallback(pattern=NM(1, 16), **IN_BLOCKS)):
+    for callback in (
+        QATCallback(4, activation_bits=None, granularity=PerGroup(16), **IN_BLOCKS),
+        PruningCallback(pattern=NM(1, 16), **IN_BLOCKS),
+    ):
         with pytest.raises(ValueError, match=r"a number of inputs that 16 divides .*'h\.0\.attn\.c_attn\.weight'"):
             _sharded(callback)
     return True
@@ -302,7 +317,7 @@ def _refused():
 def test_sharded_along_their_inputs():
     callbacks = [
         PruningCallback(pattern=NM(2, 4), criterion=criteria.wanda, schedule=SOON, every_n_steps=3, **IN_BLOCKS),
-        QATCallback(4, None, PerGroup(8), schedule=SOON, every_n_steps=3, **IN_BLOCKS),
+        QATCallback(4, activation_bits=None, granularity=PerGroup(8), schedule=SOON, every_n_steps=3, **IN_BLOCKS),
     ]
     first, second = run_distributed(_sharded, *callbacks)
     for name in (f"{name}.weight" for name in LAYERS):

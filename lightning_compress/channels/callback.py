@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from lightning_compress.arguments import check_code
+from lightning_compress.arguments import check_code, check_count, check_number
 from lightning_compress.carried import carry
 from lightning_compress.channels import criteria
 from lightning_compress.channels.budget.budgets import Costs, budget_of
@@ -59,7 +59,7 @@ class ChannelPruningCallback(WeightCompression):
         remove: cut the channels out when the schedule has ended; otherwise they stay as zeros, which
             :func:`~lightning_compress.channels.remove_zero_channels` cuts out after ``fit``. Strategies that spawn
             their processes or shard the parameters (FSDP2) leave zeros in any case, and say so.
-        momentum: memory of the running mean of scores, for criteria that read gradients, in [0, 1).
+        decay: decay of the running mean of scores, for criteria that read gradients, in [0, 1).
         example_input: what ``forward`` takes: one argument, a tuple of arguments, or a dict of keyword arguments. By
             default ``module.example_input_array``, or the first examples of the training data.
         include: patterns of the layers whose output channels may go; see :func:`~lightning_compress.targets.select`.
@@ -85,43 +85,43 @@ class ChannelPruningCallback(WeightCompression):
     ValueError: need 0 < macs < 1, got macs=0.0
     """
 
-    rank: ClassVar[int] = PRUNE
     _reduction: Reduction
     _share: float | None = None  # of the budget, once it is known
 
     def __init__(
         self,
         macs: float | None = None,
-        criterion: Criterion = criteria.magnitude,
-        round_to: int = 16,
-        schedule: Schedule = Cubic(begin=0.15, until=0.7),
-        every_n_steps: int = 10,
-        remove: bool = True,
-        momentum: float = 0.9,
-        example_input: Any = None,
-        include: Sequence[str] = ("*",),
-        exclude: Sequence[str] = (),
+        *,
         parameters: float | None = None,
         latency: float | None = None,
         ratio: float | None = None,
+        criterion: Criterion = criteria.magnitude,
+        round_to: int = 16,
+        remove: bool = True,
         branches: bool = False,
+        decay: float = 0.9,
+        example_input: Any = None,
+        schedule: Schedule = Cubic(begin=0.15, until=0.7),
+        every_n_steps: int = 10,
+        include: Sequence[str] = ("*",),
+        exclude: Sequence[str] = (),
     ) -> None:
-        super().__init__(schedule, every_n_steps, include, exclude)
+        super().__init__(order=PRUNE, schedule=schedule, every_n_steps=every_n_steps, include=include, exclude=exclude)
         check_code(criterion=criterion)
         self.budget = budget_of(macs, parameters, latency, ratio)
         if branches and self.budget.name == "ratio":
             raise ValueError(
                 "need macs, parameters or latency with branches=True, got ratio, which takes as much of every layer"
             )
-        if round_to < 1:
-            raise ValueError(f"need round_to >= 1, got round_to={round_to}")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"need 0 <= momentum < 1, got momentum={momentum}")
+        check_count(round_to=round_to)
+        check_number(decay=decay)
+        if not 0 <= decay < 1:
+            raise ValueError(f"need 0 <= decay < 1, got decay={decay}")
         self.criterion = criterion
         self.round_to = round_to
         self.branches = branches
         self.remove = remove
-        self.momentum = momentum
+        self.decay = decay
         self.example_input = example_input
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -234,7 +234,7 @@ class ChannelPruningCallback(WeightCompression):
             if not any(part.role != "in" and part.name in gradients for part in group.slices):
                 continue  # what makes these channels is frozen, or another optimizer steps it
             score = self._score(group, latents, gradients)
-            self._evidence.setdefault(group.name, score.clone()).lerp_(score, 1 - self.momentum)
+            self._evidence.setdefault(group.name, score.clone()).lerp_(score, 1 - self.decay)
 
     def update(self, weights: Mapping[str, Tensor]) -> None:
         unknown = [group.name for group in self._groups if group.name not in self._evidence]

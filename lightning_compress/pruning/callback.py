@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_compress.arguments import check_code
+from lightning_compress.arguments import check_code, check_fraction, check_number
 from lightning_compress.processes import each, local, shard_group
 from lightning_compress.pruning import criteria
 from lightning_compress.pruning.criteria import Criterion, evidence_of
@@ -38,14 +38,14 @@ class PruningCallback(WeightCompression):
         criterion: importance of each weight; see :mod:`~lightning_compress.pruning.criteria`.
         pattern: which weights are pruned together; see :mod:`~lightning_compress.pruning.patterns`.
         scope: rank the weights of all targets against each other, or those of each target among themselves.
-        schedule: progress of the run -> share of ``sparsity`` that is reached.
-        every_n_steps: optimizer steps between two renewals of the masks.
         regrow: let pruned weights go on learning behind their masks, so that they may come back, until the end of the
             run (dynamic pruning with feedback). By default they stand still.
-        momentum: memory of the running mean of scores, for criteria that read gradients or inputs, in [0, 1).
+        decay: decay of the running mean of scores, for criteria that read gradients or inputs, in [0, 1).
         gradient_scale: factor on the gradients of the weights, above 0, when all of ``sparsity`` is reached; it grows
             from 1 with the schedule. What is left of a very sparse network learns in larger steps; with SGD try 2 at
             95 % zeros, 3 at 98 %. Adam's steps do not depend on it.
+        schedule: progress of the run -> fraction of ``sparsity`` that is reached.
+        every_n_steps: optimizer steps between two updates of the masks; an update reads all weights twice.
         include: patterns of parameters to prune; see :func:`~lightning_compress.targets.select`.
         exclude: patterns of parameters to leave alone.
 
@@ -65,29 +65,30 @@ class PruningCallback(WeightCompression):
     ValueError: need 0 < sparsity < 1, got sparsity=1.5
     """
 
-    rank: ClassVar[int] = PRUNE
     _inputs: InputSquares | None = None
 
     def __init__(
         self,
         sparsity: float | None = None,
+        *,
         criterion: Criterion = criteria.magnitude,
         pattern: Pattern = Unstructured(),
         scope: Literal["global", "layer"] = "global",
+        regrow: bool = False,
+        decay: float = 0.9,
+        gradient_scale: float = 1.0,
         schedule: Schedule = Cubic(begin=0.15, until=0.7),
         every_n_steps: int = 50,
-        regrow: bool = False,
-        momentum: float = 0.9,
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
-        gradient_scale: float = 1.0,
     ) -> None:
-        super().__init__(schedule, every_n_steps, include, exclude)
+        super().__init__(order=PRUNE, schedule=schedule, every_n_steps=every_n_steps, include=include, exclude=exclude)
         check_code(criterion=criterion, pattern=pattern)
         if scope not in ("global", "layer"):
             raise ValueError(f"need scope 'global' or 'layer', got scope={scope!r}")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"need 0 <= momentum < 1, got momentum={momentum}")
+        check_number(decay=decay, gradient_scale=gradient_scale)
+        if not 0 <= decay < 1:
+            raise ValueError(f"need 0 <= decay < 1, got decay={decay}")
         self.sparsity = _sparsity(sparsity, pattern)
         self.criterion = criterion
         self.pattern = pattern
@@ -95,7 +96,7 @@ class PruningCallback(WeightCompression):
         self.regrow = regrow
         if not 0 < gradient_scale < math.inf:
             raise ValueError(f"need gradient_scale > 0, got gradient_scale={gradient_scale}")
-        self.momentum = momentum
+        self.decay = decay
         self.gradient_scale = gradient_scale
 
     @property
@@ -144,7 +145,7 @@ class PruningCallback(WeightCompression):
             scores = {name: self.criterion(turn(latents[name]), turn(gradients[name])) for name, turn in turns.items()}
             seen = {name: turn(scores[name]).float() for name, turn in turns.items()}
         for name, value in seen.items():
-            self._evidence.setdefault(name, value.clone()).lerp_(value, 1 - self.momentum)
+            self._evidence.setdefault(name, value.clone()).lerp_(value, 1 - self.decay)
 
     def update(self, weights: Mapping[str, Tensor]) -> None:
         if evidence_of(self.criterion) != "nothing" and not self._evidence.keys() >= weights.keys():
@@ -187,10 +188,7 @@ class PruningCallback(WeightCompression):
                 )
 
     def metrics(self) -> dict[str, float]:
-        return {
-            "sparsity" if self.include == ("*",) else f"sparsity/{','.join(self.include)}": self.sparsity
-            * self.strength
-        }
+        return {"sparsity": self.sparsity * self.strength}
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         masks = {name: mask.bool() for name, mask in self._masks.items()}
@@ -270,8 +268,7 @@ def _mask_(tensor: Tensor, word: Tensor) -> None:
 def _sparsity(sparsity: float | None, pattern: Pattern) -> float:
     if sparsity is None:
         return 0.9 if pattern.sparsity is None else pattern.sparsity
-    if not 0 < sparsity < 1:
-        raise ValueError(f"need 0 < sparsity < 1, got sparsity={sparsity}")
+    check_fraction(sparsity=sparsity)
     if pattern.sparsity is not None and sparsity != pattern.sparsity:
         raise ValueError(
             f"need sparsity={pattern.sparsity:g} for pattern={pattern}, got sparsity={sparsity}: leave sparsity out"

@@ -53,16 +53,16 @@ class QATCallback(_Quantization):
         activation_bits: 4 to 8, or None to quantize weights alone.
         granularity: which weights share a scale; see :mod:`~lightning_compress.quantization.grids`.
         scale: which grid fits the weights; see :mod:`~lightning_compress.quantization.scales`.
-        schedule: progress of the run -> strength; where it is between 0 and 1, weights are drawn towards the grid.
         observer: the range of one batch of activations; see :mod:`~lightning_compress.quantization.observers`.
         range_lr: learning rate of the ranges of activations. At 0 they are running means of what ``observer`` sees.
             Above they start so, and from the schedule's begin on the gradient of every ``every_n_steps``-th step moves
             them, by about this share of their width at most.
-        branches: whether what branches of the network add up is rounded before it is added. ONNX Runtime needs that, to
-            add integers. OpenVINO rounds the sum alone, whatever was trained: for it, set False.
-        freeze: share of the run after which the ranges of activations stand still, in [0, 1].
-        freeze_norms: share of the run after which the statistics of batch normalisation stand still too, in [0, 1]. A
-            network that does not normalise by the batch any more needs a small learning rate: SGD may diverge.
+        round_branches: whether both inputs of a residual addition are quantized, and not the sum alone. ONNX Runtime
+            needs that to add integers. OpenVINO quantizes the sum alone: set False for it.
+        freeze_ranges_at: share of the run after which the ranges of activations stand still, in [0, 1].
+        freeze_norms_at: fraction of the run after which the statistics of batch normalisation are frozen too, in
+            [0, 1]. From there on the network needs a small learning rate: SGD may diverge.
+        schedule: progress of the run -> strength; where it is between 0 and 1, weights are drawn towards the grid.
         every_n_steps: optimizer steps between two fits of the grids, and between two looks at the ranges.
         include: patterns of parameters to quantize; see :func:`~lightning_compress.targets.select`.
         exclude: patterns of parameters to leave alone.
@@ -87,22 +87,25 @@ class QATCallback(_Quantization):
     def __init__(
         self,
         weight_bits: int = 8,
+        *,
         activation_bits: int | None = 8,
         granularity: Granularity = PerChannel(),
         scale: Scale = scales.absmax,
         observer: Observer = observers.minmax,
         range_lr: float = 0.0,
-        branches: bool = True,
+        round_branches: bool = True,
+        freeze_ranges_at: float = 0.8,
+        freeze_norms_at: float = 1.0,
         schedule: Schedule = Step(at=0.2),
-        freeze: float = 0.8,
-        freeze_norms: float = 1.0,
         every_n_steps: int = 10,
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
     ) -> None:
-        super().__init__(granularity, schedule, every_n_steps, include, exclude)
+        super().__init__(
+            granularity=granularity, schedule=schedule, every_n_steps=every_n_steps, include=include, exclude=exclude
+        )
         check_code(scale=scale, observer=observer)
-        for argument, share in (("freeze", freeze), ("freeze_norms", freeze_norms)):
+        for argument, share in (("freeze_ranges_at", freeze_ranges_at), ("freeze_norms_at", freeze_norms_at)):
             if not 0 <= share <= 1:
                 raise ValueError(f"need 0 <= {argument} <= 1, got {argument}={share}")
         if not 0 <= range_lr < 1:
@@ -112,9 +115,9 @@ class QATCallback(_Quantization):
         self.scale = scale
         self.observer = observer
         self.range_lr = range_lr
-        self.branches = branches
-        self.freeze = freeze
-        self.freeze_norms = freeze_norms
+        self.round_branches = round_branches
+        self.freeze_ranges_at = freeze_ranges_at
+        self.freeze_norms_at = freeze_norms_at
 
     def describe(self) -> str:
         scale = getattr(self.scale, "__name__", repr(self.scale))
@@ -151,7 +154,7 @@ class QATCallback(_Quantization):
             layers = self._integer_layers(pl_module)
             optimizer = RangeOptimizer(self.range_lr) if self.range_lr > 0 else None
             self._calibration = Calibration(
-                pl_module, layers, self.activation_bits, self.observer, self.branches, optimizer
+                pl_module, layers, self.activation_bits, self.observer, self.round_branches, optimizer
             )
             if state is not None:
                 self._calibration.load_state_dict(state)
@@ -165,10 +168,10 @@ class QATCallback(_Quantization):
             self._calibration.watch()
             return
         progress = self._run.progress()
-        if progress >= self.freeze_norms:
+        if progress >= self.freeze_norms_at:
             self._freeze_statistics(pl_module)
         self._step = trainer.global_step
-        self._observing = progress < self.freeze and self._step % self.every_n_steps == 0
+        self._observing = progress < self.freeze_ranges_at and self._step % self.every_n_steps == 0
         self._calibration.switch(enabled=self.strength > 0, observing=self._observing)
 
     def on_train_batch_end(
@@ -243,12 +246,15 @@ class BinarizationCallback(_Quantization):
 
     def __init__(
         self,
+        *,
         schedule: Schedule = Step(at=0.2),
         every_n_steps: int = 10,
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
     ) -> None:
-        super().__init__(PerChannel(), schedule, every_n_steps, include, exclude)
+        super().__init__(
+            granularity=PerChannel(), schedule=schedule, every_n_steps=every_n_steps, include=include, exclude=exclude
+        )
 
     def describe(self) -> str:
         return f"binary weights, one scale per output channel, {self.schedule}"

@@ -6,7 +6,6 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -63,17 +62,18 @@ class WeightGrids(WeightCompression):
         exclude: patterns of parameters to leave alone.
     """
 
-    rank: ClassVar[int] = QUANTIZE
-
     def __init__(
         self,
+        *,
         granularity: Granularity,
         schedule: Schedule,
         every_n_steps: int,
         include: Sequence[str],
         exclude: Sequence[str],
     ) -> None:
-        super().__init__(schedule, every_n_steps, include, exclude)
+        super().__init__(
+            order=QUANTIZE, schedule=schedule, every_n_steps=every_n_steps, include=include, exclude=exclude
+        )
         check_code(granularity=granularity)
         self.granularity = granularity
 

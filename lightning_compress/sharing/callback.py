@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lightning_compress.arguments import check_code
+from lightning_compress.arguments import check_code, check_count
 from lightning_compress.processes import gather, shard_group
 from lightning_compress.schedules import Cubic, Schedule
 from lightning_compress.sharing.gradients import Gradient
@@ -71,23 +71,21 @@ class WeightSharingCallback(WeightCompression):
     ValueError: need clusters >= 2, got clusters=1
     """
 
-    rank: ClassVar[int] = SHARE
-
     def __init__(
         self,
         clusters: int = 16,
+        *,
         scope: Literal["layer", "global"] = "layer",
-        schedule: Schedule = Cubic(begin=0.15, until=0.9),
-        every_n_steps: int = 50,
         init: Init = linear,
         gradient: Gradient | None = None,
+        schedule: Schedule = Cubic(begin=0.15, until=0.9),
+        every_n_steps: int = 50,
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
     ) -> None:
-        super().__init__(schedule, every_n_steps, include, exclude)
+        super().__init__(order=SHARE, schedule=schedule, every_n_steps=every_n_steps, include=include, exclude=exclude)
         check_code(init=init, gradient=gradient)
-        if clusters < 2:
-            raise ValueError(f"need clusters >= 2, got clusters={clusters}")
+        check_count(2, clusters=clusters)
         if scope not in ("layer", "global"):
             raise ValueError(f"need scope 'layer' or 'global', got scope={scope!r}")
         self.clusters = clusters
@@ -144,8 +142,7 @@ class WeightSharingCallback(WeightCompression):
                 raise RuntimeError(f"need at most {self.entries} distinct values in {', '.join(names)}, got {values}")
 
     def metrics(self) -> dict[str, float]:
-        key = "clusters" if self.include == ("*",) else f"clusters/{','.join(self.include)}"
-        return {key: float(self.entries)}
+        return {"clusters": float(self.entries)}
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         return {"codes": self._codes}

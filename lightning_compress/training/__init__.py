@@ -1,6 +1,6 @@
 """The Trainer wiring that every weight method shares."""
 
 from lightning_compress.training.callback import WeightCompression
-from lightning_compress.training.method import PRUNE, QUANTIZE, SHARE, Method
+from lightning_compress.training.order import PRUNE, QUANTIZE, SHARE
 
-__all__ = ["PRUNE", "QUANTIZE", "SHARE", "Method", "WeightCompression"]
+__all__ = ["PRUNE", "QUANTIZE", "SHARE", "WeightCompression"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -19,8 +19,11 @@ from lightning_compress.latent import LatentWeights
 from lightning_compress.processes import local
 from lightning_compress.targets import Selection, Target
 from lightning_compress.training.averages import Average, averaging_first
-from lightning_compress.training.method import PRUNE, Method
 from lightning_compress.training.monitors import MonitorGate
+from lightning_compress.training.order import PRUNE
+
+if TYPE_CHECKING:
+    from lightning_compress.training.callback import WeightCompression
 
 __all__ = ["CompressionRun", "copied", "eager"]
 
@@ -31,15 +34,15 @@ class CompressionRun:
     """The latent weights, and when they are exchanged and renewed.
 
     Args:
-        methods: in the order of the Trainer's callbacks; projections apply in the order of their ranks.
+        methods: in the order of the Trainer's callbacks; projections apply in the order of projection.
         trainer: the Trainer.
         module: the LightningModule in it.
     """
 
-    def __init__(self, methods: Sequence[Method], trainer: Trainer, module: LightningModule) -> None:
+    def __init__(self, methods: Sequence[WeightCompression], trainer: Trainer, module: LightningModule) -> None:
         self.methods = tuple(methods)
         self._loaded: Mapping[str, Any] = {}
-        self._ordered = sorted(methods, key=lambda method: method.rank)
+        self._ordered = sorted(methods, key=lambda method: method.order)
         self._trainer = trainer
         self._module = module
         self._parameters: dict[str, Tensor] = {}
@@ -49,7 +52,7 @@ class CompressionRun:
         self._followed: set[Optimizer] = set()
         self._announced: dict[Optimizer, list[str]] = {}  # about to step, as the Trainer has said -> what it steps
         self._release: list[Callable[[], None]] = []
-        self._fresh: list[Method] = []  # updated, and not yet logged
+        self._fresh: list[WeightCompression] = []  # updated, and not yet logged
         self._length = 1.0
         self._step = 0
         self._epoch = -1  # whose metrics are logged
@@ -85,6 +88,7 @@ class CompressionRun:
                 "need a single device, DDP or ModelParallelStrategy (FSDP2) to compress weights during training, "
                 f"got {type(strategy).__name__}"
             )
+        _check_orders(self.methods)
         for method in self.methods:
             selection = method.select(self._module)
             for target in selection:
@@ -145,7 +149,7 @@ class CompressionRun:
             self._fresh = list(self.methods)
         for method in self._fresh:
             for name, value in method.metrics().items():
-                self._module.log(name, value, prog_bar=True)
+                self._module.log(_log_key(name, method), value)
         self._fresh = []
 
     def save(self, checkpoint: dict[str, Any]) -> None:
@@ -249,7 +253,7 @@ class CompressionRun:
                 self._verify()
 
     @torch.no_grad()
-    def _forget(self, methods: Sequence[Method]) -> None:
+    def _forget(self, methods: Sequence[WeightCompression]) -> None:
         """A momentum without gradients would fade into subnormal numbers, and CPUs take twice the time for a step."""
         for optimizer in self._trainer.optimizers:
             for name in self._stepped_by(optimizer):
@@ -266,11 +270,11 @@ class CompressionRun:
     @torch.no_grad()
     def _verify(self) -> None:
         """Let the methods see whether what they promise holds; what is pruned, also after those that follow."""
-        done: list[Method] = []
+        done: list[WeightCompression] = []
         for projection, weights in self._latents.stages():
             done = [method for method in self._ordered if method is projection or method in done]
             for method in done:
-                if method is projection or method.rank == PRUNE:
+                if method is projection or method.order == PRUNE:
                     method.verify({name: weight for name, weight in weights.items() if name in method.active})
 
 
@@ -305,11 +309,27 @@ def _several_gradients(optimizer: Optimizer) -> ValueError:
     )
 
 
-def _refuse_conflicts(methods: Sequence[Method]) -> None:
-    owners: dict[tuple[int, str], Method] = {}
+def _check_orders(methods: Sequence[WeightCompression]) -> None:
+    for method in methods:
+        order = getattr(method, "_order", None)
+        if type(order) is not int:
+            raise TypeError(
+                f"need the order of projection of {type(method).__name__} as an integer, got {order!r}: call "
+                "super().__init__(order=PRUNE, ...) with PRUNE, SHARE or QUANTIZE of lightning_compress.training, or "
+                "an integer between two of them"
+            )
+
+
+def _log_key(name: str, method: WeightCompression) -> str:
+    """``compression/sparsity``; followed by the patterns where a callback does not compress the whole model."""
+    return "/".join(["compression", name, *([] if method.include == ("*",) else [",".join(method.include)])])
+
+
+def _refuse_conflicts(methods: Sequence[WeightCompression]) -> None:
+    owners: dict[tuple[int, str], WeightCompression] = {}
     for method in methods:
         for name in method.targets:
-            other = owners.setdefault((method.rank, name), method)
+            other = owners.setdefault((method.order, name), method)
             if other is not method:
                 raise ValueError(
                     f"need one callback of a kind per weight, got {type(other).__name__} and {type(method).__name__} "
@@ -317,7 +337,7 @@ def _refuse_conflicts(methods: Sequence[Method]) -> None:
                 )
 
 
-def _plan(method: Method, selection: Selection) -> str:
+def _plan(method: WeightCompression, selection: Selection) -> str:
     weights = sum(target.parameter.numel() for target in selection)
     reasons: dict[str, list[str]] = {}
     for name, reason in selection.skipped.items():

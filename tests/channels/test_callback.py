@@ -49,8 +49,8 @@ class TestArguments:
             ChannelPruningCallback(round_to=0)
 
     def test_momentum(self):
-        with pytest.raises(ValueError, match="need 0 <= momentum < 1, got momentum=1"):
-            ChannelPruningCallback(momentum=1)
+        with pytest.raises(ValueError, match="need 0 <= decay < 1, got decay=1"):
+            ChannelPruningCallback(decay=1)
 
     def test_reach(self):
         with pytest.raises(
@@ -203,7 +203,8 @@ def test_a_schedule_that_starts_at_once():
 class Halved(WeightCompression):
     """A method that comes after pruning, with a state of the shape of the weights."""
 
-    rank = QUANTIZE
+    def __init__(self, *, schedule, every_n_steps):
+        super().__init__(order=QUANTIZE, schedule=schedule, every_n_steps=every_n_steps, include=("*",), exclude=())
 
     def begin(self, selection):
         super().begin(selection)
@@ -246,7 +247,7 @@ OPTIMIZERS = {
     "others",
     [
         list,
-        lambda: [Halved(Linear(0.2, 0.5), 3, ("*",), ())],
+        lambda: [Halved(schedule=Linear(0.2, 0.5), every_n_steps=3)],
         lambda: [EMAWeightAveraging(decay=0.5)],
     ],
     ids=["alone", "with another method", "EMA"],

@@ -16,7 +16,7 @@ IMAGES = torch.cat([x for x, _ in loader()])
 def coarse():
     """Activations of 4 bits: their rounding moves outputs by more than 1 %."""
     module = Classifier()
-    fit(module, QATCallback(8, 4))
+    fit(module, QATCallback(8, activation_bits=4))
     return module.eval()
 
 

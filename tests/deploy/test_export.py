@@ -226,7 +226,9 @@ def test_integers_are_written_in_half_precision(bits, tmp_path):
             return torch.optim.Adam(self.parameters(), 1e-3)
 
     module = Words()
-    trainer(precision="bf16-true", max_epochs=1, callbacks=[QATCallback(8, bits)]).fit(module, Batches())
+    trainer(precision="bf16-true", max_epochs=1, callbacks=[QATCallback(8, activation_bits=bits)]).fit(
+        module, Batches()
+    )
     export(module, tmp_path / "m.pt2", torch.randint(0, 17, (4, 64)))
 
 

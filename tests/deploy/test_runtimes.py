@@ -52,7 +52,7 @@ def test_layers_are_counted(runtime, files):
 @pytest.mark.filterwarnings("ignore:ONNX Runtime computes 5 layers of branches.onnx in float")
 def test_without_rounded_branches_openvino_computes_what_was_validated(tmp_path):
     module = Conv()
-    fit(module, QATCallback(branches=False))
+    fit(module, QATCallback(round_branches=False))
     path = export(module.eval(), tmp_path / "branches.onnx", IMAGES[:4])
     with torch.no_grad():
         expected = module(IMAGES)

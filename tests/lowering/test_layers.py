@@ -87,7 +87,7 @@ def close(got: torch.Tensor, want: torch.Tensor) -> None:
 
 pytestmark = pytest.mark.filterwarnings("ignore:no quantizer reaches the inputs", "ignore:ONNX Runtime computes")
 
-KINDS = [QATCallback(scale=scales.minmax), QATCallback(4, None, PerGroup(4))]
+KINDS = [QATCallback(scale=scales.minmax), QATCallback(4, activation_bits=None, granularity=PerGroup(4))]
 
 
 @pytest.mark.parametrize("callback", KINDS, ids=["integers", "groups"])
@@ -149,7 +149,10 @@ class Others(nn.Module):
 
 @pytest.mark.parametrize(
     "callback",
-    [QATCallback(8, None, include=("*", "*table")), QATCallback(4, None, PerGroup(2), include=("*", "*table"))],
+    [
+        QATCallback(8, activation_bits=None, include=("*", "*table")),
+        QATCallback(4, activation_bits=None, granularity=PerGroup(2), include=("*", "*table")),
+    ],
     ids=["integers", "groups"],
 )
 def test_weights_of_other_modules_are_stored_in_integers(callback, tmp_path):
@@ -164,7 +167,7 @@ def test_weights_of_other_modules_are_stored_in_integers(callback, tmp_path):
 
 def test_compilers_see_integer_kernels_in_layers_alone(tmp_path):
     """They took a transposed convolution of integers for another one."""
-    module, x = trained(Others(), QATCallback(8, None)), images()
+    module, x = trained(Others(), QATCallback(8, activation_bits=None)), images()
     program = torch.export.load(export(module, tmp_path / "m.pt2", x[:2]))
     explicit = {str(node.args[0]) for node in program.graph.nodes if "dequantize_per_channel" in str(node.target)}
     assert len(explicit) == 1  # the attention's output projection
@@ -173,7 +176,7 @@ def test_compilers_see_integer_kernels_in_layers_alone(tmp_path):
 
 def test_groups_of_a_convolution_are_stored_in_four_bits(tmp_path):
     net = nn.Sequential(nn.Conv2d(1, 9, 3), nn.ReLU(), nn.Conv2d(9, 9, 3), nn.Flatten(), nn.Linear(144, 10))
-    module, x = trained(net, QATCallback(4, None, PerGroup(9))), images()
+    module, x = trained(net, QATCallback(4, activation_bits=None, granularity=PerGroup(9))), images()
     path = export(module, tmp_path / "m.onnx", x[:2])
     stored = {tuple(tensor.dims): tensor.data_type for tensor in onnx.load(path).graph.initializer}
     assert stored[81, 9] == onnx.TensorProto.INT4
@@ -183,7 +186,7 @@ def test_groups_of_a_convolution_are_stored_in_four_bits(tmp_path):
 
 def test_groups_of_a_convolution_of_one_channel_are_compiled_as_they_are():
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
-    module, x = trained(net, QATCallback(8, 8, PerGroup(9))), images()
+    module, x = trained(net, QATCallback(8, activation_bits=8, granularity=PerGroup(9))), images()
     lowered = lower(module, (x[:2],))
     pad_single_channels(lowered)
     torch.testing.assert_close(lowered(x), module(x))

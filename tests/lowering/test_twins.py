@@ -56,7 +56,7 @@ def test_lowered_computes_what_was_trained(trained):
 @torch.no_grad()
 def test_without_normalisation_every_bit_is_the_same(scale, granularity):
     module = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)))
-    fit(module, QATCallback(4, 5, granularity, scale))
+    fit(module, QATCallback(4, activation_bits=5, granularity=granularity, scale=scale))
     lowered, x = lower(module, (images()[:2],)), images()
     assert sum(isinstance(part, QuantizedLayer) for part in lowered.modules()) == 2
     assert torch.equal(lowered(x), module.eval()(x))
@@ -143,7 +143,7 @@ class Words(nn.Module):
 @pytest.mark.parametrize("granularity", [PerChannel(), PerTensor(), PerGroup(4)])
 def test_embeddings_look_up_integers(scale, granularity, tmp_path):
     module = Classifier(Words())
-    fit(module, QATCallback(8, None, scale=scale, granularity=granularity))
+    fit(module, QATCallback(8, activation_bits=None, scale=scale, granularity=granularity))
     x = images()[:8]
     lowered = lower(module, (x,))
     assert isinstance(lowered.net.words, QuantizedEmbedding)

@@ -30,7 +30,7 @@ def zeros(module, *names):
 )
 def test_global_sparsity_is_exact(criterion, sparsity):
     module = build()
-    fit(module, PruningCallback(sparsity, criterion, schedule=SOON))
+    fit(module, PruningCallback(sparsity, criterion=criterion, schedule=SOON))
     pruned, total = zeros(module)
     assert abs(pruned - sparsity * total) <= 1
 
@@ -38,7 +38,7 @@ def test_global_sparsity_is_exact(criterion, sparsity):
 @pytest.mark.parametrize("criterion", [criteria.magnitude, criteria.taylor])
 def test_layer_sparsity_is_exact_in_each_layer(criterion):
     module = build()
-    fit(module, PruningCallback(0.75, criterion, scope="layer", schedule=SOON))
+    fit(module, PruningCallback(0.75, criterion=criterion, scope="layer", schedule=SOON))
     for weight in weights(module).values():
         assert abs(int((weight == 0).sum()) - 0.75 * weight.numel()) <= 1
 
@@ -111,7 +111,7 @@ def test_classic_pruning_holds_pruned_weights_still_and_regrow_lets_them_learn(o
         ({"sparsity": 0.9, "pattern": NM(2, 4)}, r"need sparsity=0.5 for pattern=NM\(n=2, m=4\), got sparsity=0.9"),
         ({"scope": "model"}, "need scope 'global' or 'layer', got scope='model'"),
         ({"gradient_scale": 0}, "need gradient_scale > 0, got gradient_scale=0"),
-        ({"momentum": 1.0}, "need 0 <= momentum < 1, got momentum=1.0"),
+        ({"decay": 1.0}, "need 0 <= decay < 1, got decay=1.0"),
         ({"every_n_steps": 0}, "need every_n_steps >= 1, got every_n_steps=0"),
         ({"schedule": lambda t: t / 2}, r"need a schedule with strengths in \[0, 1\] that ends at 1"),
         ({"schedule": lambda t: 2 * t}, r"need a schedule with strengths in \[0, 1\] that ends at 1"),
@@ -241,9 +241,9 @@ def test_what_a_criterion_cannot_score_is_waited_for_and_said(criterion, schedul
     with pytest.warns(
         UserWarning, match=r"PruningCallback waits: .* none has reached spare\.weight so far; add what is"
     ):
-        fit(module, PruningCallback(0.9, criterion, schedule=schedule, every_n_steps=3))
+        fit(module, PruningCallback(0.9, criterion=criterion, schedule=schedule, every_n_steps=3))
     assert all(torch.equal(p, q) for p, q in zip(module.parameters(), dense.parameters(), strict=True))
-    fit(module, PruningCallback(0.9, criterion, schedule=schedule, every_n_steps=3, exclude=("spare",)))
+    fit(module, PruningCallback(0.9, criterion=criterion, schedule=schedule, every_n_steps=3, exclude=("spare",)))
     assert abs(zeros(module, "net.0.weight", "net.3.weight", "net.9.weight", "net.11.weight")[0] - 0.9 * 3592) <= 1
 
 

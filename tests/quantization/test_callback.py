@@ -155,7 +155,7 @@ def test_bad_bits_are_refused(bits):
 
 def test_groups_that_a_cut_leaves_incomplete_are_refused_before_there_are_grids():
     net = nn.Sequential(nn.Conv1d(4, 2, 3))
-    callback = QATCallback(4, None, PerGroup(4))
+    callback = QATCallback(4, activation_bits=None, granularity=PerGroup(4))
     callback.begin(select(net))
     with pytest.raises(ValueError, match=r"need a number of inputs that 4 divides .* got '0.weight' with 9"):
         callback.replace({"0.weight": nn.Parameter(net[0].weight[:, :3])}, lambda name, tensor: tensor[:, :3])

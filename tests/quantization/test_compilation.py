@@ -92,5 +92,10 @@ def test_freezing_the_ranges_compiles_nothing(range_lr):
             frozen.append(len(graphs))
 
     module.net.compile(backend=count, fullgraph=True)
-    fit(module, QATCallback(range_lr=range_lr, freeze=0.5, every_n_steps=2), Count(None, 0), limit_val_batches=0)
+    fit(
+        module,
+        QATCallback(range_lr=range_lr, freeze_ranges_at=0.5, every_n_steps=2),
+        Count(None, 0),
+        limit_val_batches=0,
+    )
     assert frozen[8] == frozen[-1] > 0

@@ -268,10 +268,8 @@ def test_the_shared_values_are_trained_once_the_clusters_stay():
 class Grid(WeightCompression):
     """Rounds to 15 integers, of one scale per tensor or per output channel, straight-through: a tiny quantizer."""
 
-    rank = QUANTIZE
-
     def __init__(self, per_channel=False, include=("*",), exclude=()):
-        super().__init__(Step(0.3), 1, include, exclude)
+        super().__init__(order=QUANTIZE, schedule=Step(0.3), every_n_steps=1, include=include, exclude=exclude)
         self.per_channel = per_channel
 
     def check(self, target):

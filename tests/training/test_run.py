@@ -25,10 +25,8 @@ from tests.toys import Batches, Digits, Manual, build, digits, fit, held_out, tr
 class Halves(WeightCompression):
     """Rounds to multiples of 0.5 with the straight-through gradient: the smallest method there is."""
 
-    rank = QUANTIZE
-
     def __init__(self, schedule=Constant(), include=("*",), exclude=()):
-        super().__init__(schedule, every_n_steps=1, include=include, exclude=exclude)
+        super().__init__(order=QUANTIZE, schedule=schedule, every_n_steps=1, include=include, exclude=exclude)
 
     def check(self, target):
         pass
@@ -289,7 +287,7 @@ class Sharded(Digits):
 
 
 def _sharded(folder, criterion, scope):
-    callback = PruningCallback(0.9, criterion, scope=scope, schedule=Linear(0.1, 0.6), every_n_steps=3)
+    callback = PruningCallback(0.9, criterion=criterion, scope=scope, schedule=Linear(0.1, 0.6), every_n_steps=3)
     module = build(kind=Sharded)
     strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False)
 
@@ -395,6 +393,6 @@ def test_what_swa_averages_is_on_the_grid_when_statistics_are_taken_of_it():
                 )
 
     averaging = StochasticWeightAveraging(1e-3, 0.4, annealing_epochs=1)
-    fit(build(), averaging, QATCallback(8, None, every_n_steps=3), Look())
+    fit(build(), averaging, QATCallback(8, activation_bits=None, every_n_steps=3), Look())
     assert seen
     assert all(seen)

@@ -222,7 +222,7 @@ class TestInFit:
     )
     @pytest.mark.parametrize(
         "others",
-        [list, lambda: [Halved(Linear(0.2, 0.5), 3, ("*",), ())], lambda: [EMAWeightAveraging(decay=0.5)]],
+        [list, lambda: [Halved(schedule=Linear(0.2, 0.5), every_n_steps=3)], lambda: [EMAWeightAveraging(decay=0.5)]],
         ids=["alone", "with another method", "EMA"],
     )
     def test_the_cut_run_ends_where_the_masked_run_ends(self, optimizer, others):

@@ -20,7 +20,7 @@ def trained(bits, scale=None):
     hidden = [nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 32), nn.ReLU(), nn.Linear(32, 10)]
     module = Classifier(nn.Sequential(nn.Flatten(), *hidden))
     options = {"scale": scale} if scale else {}
-    fit(module, QATCallback(bits, None, granularity=PerGroup(16), **options))
+    fit(module, QATCallback(bits, activation_bits=None, granularity=PerGroup(16), **options))
     return module.eval()
 
 
@@ -60,7 +60,7 @@ def test_runtime_multiplies_by_packed_weights(tmp_path):
 def test_activations_of_integers_pass_before_blocks(tmp_path):
     hidden = [nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)]
     module = Classifier(nn.Sequential(nn.Flatten(), *hidden))
-    fit(module, QATCallback(4, 8, granularity=PerGroup(16)))
+    fit(module, QATCallback(4, activation_bits=8, granularity=PerGroup(16)))
     with pytest.warns(UserWarning, match="computes 2 layers of m.onnx in float"):
         path = export(module.eval(), tmp_path / "m.onnx", IMAGES[:4])
     kinds = [node.op_type for node in onnx.load(path).graph.node]
@@ -81,7 +81,7 @@ class Attention(nn.Module):
 def test_attention_reads_blocks_of_its_projection(tmp_path):
     """It takes weight and bias of ``out_proj``, and never calls it."""
     module = Classifier(Attention())
-    fit(module, QATCallback(4, None, granularity=PerGroup(8)))
+    fit(module, QATCallback(4, activation_bits=None, granularity=PerGroup(8)))
     path = export(module.eval(), tmp_path / "m.onnx", IMAGES[:4])
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {session.get_inputs()[0].name: IMAGES.numpy()})

@@ -165,7 +165,11 @@ def test_ranges_and_statistics_stand_still_at_the_end(range_lr):
             scales = [quantizer.scale.clone() for quantizer in quantizers_of(module).values()]
             states.append([*scales, module.net.stem[1].running_mean.clone()])
 
-    fit(module, QATCallback(range_lr=range_lr, freeze=0.5, freeze_norms=0.75, every_n_steps=1), Watch(None, 0))
+    fit(
+        module,
+        QATCallback(range_lr=range_lr, freeze_ranges_at=0.5, freeze_norms_at=0.75, every_n_steps=1),
+        Watch(None, 0),
+    )
 
     def equal(a: int, b: int) -> list[bool]:
         return [torch.equal(x, y) for x, y in zip(states[a], states[b], strict=True)]
@@ -254,10 +258,10 @@ def test_ranges_know_no_default_precision(observer, dtype):
 def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match="need an integer 4 <= activation_bits <= 8, got activation_bits=3"):
         QATCallback(activation_bits=3)
-    with pytest.raises(ValueError, match="need 0 <= freeze <= 1, got freeze=2"):
-        QATCallback(freeze=2)
-    with pytest.raises(ValueError, match="need 0 <= freeze_norms <= 1, got freeze_norms=-1"):
-        QATCallback(freeze_norms=-1)
+    with pytest.raises(ValueError, match="need 0 <= freeze_ranges_at <= 1, got freeze_ranges_at=2"):
+        QATCallback(freeze_ranges_at=2)
+    with pytest.raises(ValueError, match="need 0 <= freeze_norms_at <= 1, got freeze_norms_at=-1"):
+        QATCallback(freeze_norms_at=-1)
     with pytest.raises(ValueError, match="need 0 <= range_lr < 1, got range_lr=-0.1"):
         QATCallback(range_lr=-0.1)
 

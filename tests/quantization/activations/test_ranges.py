@@ -76,7 +76,7 @@ def highs(module: nn.Module) -> torch.Tensor:
 
 
 def test_gradients_of_ranges_add_up_like_those_of_weights():
-    callback = QATCallback(4, 4, observer=_of_all, range_lr=0.02, every_n_steps=1)
+    callback = QATCallback(4, activation_bits=4, observer=_of_all, range_lr=0.02, every_n_steps=1)
     whole, halves = train(callback), train(callback, 16, 8, accumulate_grad_batches=2)
     assert (highs(whole) != 2).all()
     torch.testing.assert_close(highs(halves), highs(whole))
@@ -88,10 +88,14 @@ def _of_all(x: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_ranges_follow_the_observer_until_they_are_learned():
-    learned = train(QATCallback(4, 4, range_lr=0.02, every_n_steps=1, schedule=Step(at=0.8), freeze=0.8))
-    observed = train(QATCallback(4, 4, every_n_steps=1, schedule=Step(at=0.8), freeze=0.8))
+    learned = train(
+        QATCallback(4, activation_bits=4, range_lr=0.02, every_n_steps=1, schedule=Step(at=0.8), freeze_ranges_at=0.8)
+    )
+    observed = train(QATCallback(4, activation_bits=4, every_n_steps=1, schedule=Step(at=0.8), freeze_ranges_at=0.8))
     assert torch.equal(highs(learned), highs(observed))
-    learned = train(QATCallback(4, 4, range_lr=0.02, every_n_steps=1, schedule=Step(at=0.8), freeze=0.9))
+    learned = train(
+        QATCallback(4, activation_bits=4, range_lr=0.02, every_n_steps=1, schedule=Step(at=0.8), freeze_ranges_at=0.9)
+    )
     assert not torch.equal(highs(learned), highs(observed))
 
 
@@ -111,6 +115,6 @@ def test_a_branch_that_begins_at_zero_gets_a_range():
 
 
 def test_the_state_dict_and_the_quantizers_stay_plain():
-    module = train(QATCallback(4, 4, range_lr=0.02, every_n_steps=1))
+    module = train(QATCallback(4, activation_bits=4, range_lr=0.02, every_n_steps=1))
     assert set(module.state_dict()) == set(Classifier().state_dict())
     assert not any(q.low.requires_grad or q.high.requires_grad for q in quantizers_of(module).values())

@@ -99,7 +99,8 @@ def test_the_callback_writes_and_measures_what_formats_ask_for(example, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("callback", "bits"), [(BinarizationCallback(), 1), (QATCallback(2, None), 2), (QATCallback(5, None), 5)]
+    ("callback", "bits"),
+    [(BinarizationCallback(), 1), (QATCallback(2, activation_bits=None), 2), (QATCallback(5, activation_bits=None), 5)],
 )
 def test_bits_of_a_weight(callback, bits, tmp_path):
     fit(Classifier(), CompressionReport(tmp_path, formats=[]), callback)
