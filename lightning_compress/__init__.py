@@ -49,11 +49,14 @@ _ROOMS = {
     "quantization": ("BinarizationCallback", "QATCallback"),
     "report": ("CompressionReport",),
     "sharing": ("WeightSharingCallback",),
+    "tying": (),
 }
 _HOMES = {name: f"{__name__}.{room}" for room, names in _ROOMS.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
+    if name in _ROOMS:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

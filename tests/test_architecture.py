@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "lightning_compress"
 STAIRS = [
-    {"arguments", "targets", "schedules", "processes", "example_inputs", "carried", "metrics", "archive"},
+    {"arguments", "targets", "schedules", "processes", "example_inputs", "carried", "metrics", "archive", "tying"},
     {"macs", "timing"},
     {"latent"},
     {"training"},

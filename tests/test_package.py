@@ -20,6 +20,12 @@ def test_type_checkers_see_every_public_name():
     assert {alias.name for line in block.body for alias in line.names} == set(lightning_compress.__all__)
 
 
+def test_rooms_are_attributes():
+    code = "import lightning_compress; print(lightning_compress.tying.tie.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "tie\n"
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'Pruner'"):
         _ = lightning_compress.Pruner

@@ -1,6 +1,5 @@
-"""Weight sharing: many weights, few values, each trained by all the weights that hold it; layers that are one layer."""
+"""Weight sharing: the weights of a layer hold few distinct values, and these values are trained."""
 
 from lightning_compress.sharing.callback import WeightSharingCallback
-from lightning_compress.sharing.tying import share
 
-__all__ = ["WeightSharingCallback", "share"]
+__all__ = ["WeightSharingCallback"]

@@ -17,7 +17,7 @@ from lightning_compress.lowering.twins import lower
 from lightning_compress.quantization import PerGroup, PerTensor, QATCallback, scales
 from lightning_compress.quantization.activations.quantizers import quantizers_of
 from lightning_compress.quantization.grids import PerChannel
-from lightning_compress.sharing import share
+from lightning_compress.tying import tie
 from tests.quantization.models import Classifier, Conv, ResNet, fit, loader, trainer
 
 
@@ -235,7 +235,7 @@ class Tied(nn.Module):
         super().__init__()
         self.table = nn.Embedding(10, 16)
         self.first, self.second, self.head = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 10, bias=False)
-        share(self, {"second": "first"})
+        tie(self, {"second": "first"})
         self.head.weight = self.table.weight
 
     def forward(self, x):

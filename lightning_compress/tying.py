@@ -1,4 +1,4 @@
-"""Tying: layers that are one layer, seen in several places of a model."""
+"""Tying: two layers of a model use the same parameters."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-__all__ = ["share"]
+__all__ = ["tie"]
 
 
-def share(module: nn.Module, ties: Mapping[str, str]) -> None:
-    """Let layers of equal shape use one and the same parameters and buffers.
+def tie(module: nn.Module, ties: Mapping[str, str]) -> None:
+    """Let layers of equal shape use the same parameters and buffers.
 
-    The state dict keeps both names, so that its checkpoints load, strict, into the model without ties; there both
-    layers hold the same numbers. The optimizer sees each tied parameter once and an archive stores it once. Call it
-    where the model is built, before optimizers are: in ``__init__`` or ``configure_model``.
+    The state dict keeps the names of both layers, so its checkpoints load strictly into the model without ties. The
+    optimizer steps each tied parameter once, and an archive stores it once. Attributes that are not tensors, such as
+    strides and activation functions, are not tied.
 
-    Layers keep what is no tensor, strides or activation functions, to themselves.
+    Call this function where the model is built, before its optimizers exist: in ``__init__`` or ``configure_model``.
 
     Args:
         module: the model.
-        ties: name of a layer that gives up its own tensors -> name of the layer whose tensors it uses. Layers are
-            modules of any depth, ``""`` excepted; a chain ``{"c": "b", "b": "a"}`` ties all three.
+        ties: name of a layer -> name of the layer whose tensors it uses from now on. A layer is any submodule, not
+            ``module`` itself. A chain ``{"c": "b", "b": "a"}`` ties all three layers.
 
     Raises:
-        ValueError: a name is no layer, a layer is tied to itself, in a circle, to what it contains or is contained in,
-            or two tied layers differ in the names, shapes or dtypes of their tensors. The model is then as it was.
+        ValueError: a name is not the name of a layer; the ties form a circle; one of two tied layers contains the
+            other; two tied layers differ in the names, shapes or dtypes of their tensors. The model is then unchanged.
 
     >>> net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
-    >>> share(net, {"1": "0"})
+    >>> tie(net, {"1": "0"})
     >>> net[1].weight is net[0].weight, list(net.state_dict()), len(list(net.parameters()))
     (True, ['0.weight', '0.bias', '1.weight', '1.bias'], 2)
     """
@@ -45,27 +45,25 @@ def share(module: nn.Module, ties: Mapping[str, str]) -> None:
 
 def _source(name: str, ties: Mapping[str, str]) -> str:
     """The layer at the end of the chain that begins with ``name``."""
-    source, seen = ties[name], {name}
+    source, seen = name, set()
     while source in ties:
         if source in seen:
-            raise ValueError(f"need ties that end at a layer of its own, got a circle through {source!r}")
+            raise ValueError(f"need ties without a circle, got a circle through {source!r}")
         seen.add(source)
         source = ties[source]
-    if source in seen:
-        raise ValueError(f"need ties that end at a layer of its own, got a circle through {source!r}")
     return source
 
 
 def _check(name: str, layer: nn.Module, source: str, other: nn.Module) -> None:
     if f"{name}.".startswith(f"{source}.") or f"{source}.".startswith(f"{name}."):
-        raise ValueError(f"need layers apart from each other, got {name!r} and {source!r}")
+        raise ValueError(f"need two layers of which none contains the other, got {name!r} and {source!r}")
     mine, theirs = (
         {key: (tuple(tensor.shape), tensor.dtype) for key, tensor in _tensors(each).items()} for each in (layer, other)
     )
     for key in sorted(mine.keys() | theirs.keys()):
         if mine.get(key) != theirs.get(key):
             raise ValueError(
-                f"need layers of equal tensors to tie {name!r} to {source!r}, got {key!r} as "
+                f"need layers with equal tensors to tie {name!r} to {source!r}, got {key!r} as "
                 f"{_shown(mine.get(key))} and {_shown(theirs.get(key))}"
             )
 

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from lightning_compress import PruningCallback
 from lightning_compress.archive import load_archive, save_archive
 from lightning_compress.schedules import Constant
-from lightning_compress.sharing import WeightSharingCallback, share
+from lightning_compress.sharing import WeightSharingCallback
+from lightning_compress.tying import tie
 from tests.toys import Digits, build, fit
 
 
@@ -21,7 +22,7 @@ class Deep(Digits):
         blocks = [nn.Sequential(nn.Linear(64, 64), nn.BatchNorm1d(64), nn.ReLU()) for _ in range(3)]
         self.net = nn.Sequential(nn.Flatten(), *blocks, nn.Linear(64, 10))
         if ties:
-            share(self, dict(ties))
+            tie(self, dict(ties))
 
 
 TIES = (("net.2", "net.1"), ("net.3", "net.2"))
@@ -45,7 +46,7 @@ def test_tied_layers_are_one():
 def test_the_gradient_is_the_sum_over_the_places():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
-    share(net, {"2": "0"})
+    tie(net, {"2": "0"})
     inputs, weight, bias = torch.randn(5, 4), net[0].weight, net[0].bias
     net(inputs).square().sum().backward()
     one, two = (weight.detach().clone().requires_grad_() for _ in range(2))
@@ -86,7 +87,7 @@ def test_trained_under_a_method_checkpointed_for_a_plain_model_and_stored_once(m
         ({"net.1": "net.1"}, "got a circle through 'net.1'"),
         ({"net.1": "net.2", "net.2": "net.1"}, "got a circle"),
         ({"net.1": "net.2", "net.2": "net.3", "net.3": "net.2"}, "got a circle"),
-        ({"net.1": "net"}, "need layers apart from each other, got 'net.1' and 'net'"),
+        ({"net.1": "net"}, "need two layers of which none contains the other, got 'net.1' and 'net'"),
         (
             {"net.4": "net.1.0"},
             r"to tie 'net.4' to 'net.1.0', got 'bias' as torch.float32 \(10,\) and torch.float32 \(64,\)",
@@ -98,5 +99,5 @@ def test_refuses_what_cannot_be_tied_and_leaves_the_model(ties, message):
     module = Deep()
     before = {name: id(p) for name, p in module.named_parameters()}
     with pytest.raises(ValueError, match=message):
-        share(module, {"net.3": "net.2"} | ties if "net.3" not in ties else ties)
+        tie(module, {"net.3": "net.2"} | ties if "net.3" not in ties else ties)
     assert {name: id(p) for name, p in module.named_parameters()} == before
