@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
-__all__ = ["check_code", "check_count", "check_fraction", "check_number", "check_patterns", "signature_repr"]
+__all__ = [
+    "check_code",
+    "check_count",
+    "check_criterion",
+    "check_fraction",
+    "check_number",
+    "check_patterns",
+    "signature_repr",
+]
 
 
 def check_code(**arguments: object) -> None:
@@ -25,6 +36,35 @@ def check_code(**arguments: object) -> None:
             raise TypeError(f"need {name} as an object, got the class {value.__name__}: write {value.__name__}(...)")
         if isinstance(value, str | int | float):
             raise TypeError(f"need {name} as a function or an object, got {value!r}: import it and pass it itself")
+
+
+def check_criterion(criterion: Callable[..., Any], home: ModuleType, *arguments: str) -> None:
+    """Refuse a criterion that a method cannot call, such as one of another method.
+
+    Args:
+        criterion: the function or object.
+        home: the module that holds the method's own criteria.
+        arguments: names of the arguments that the method passes to a criterion, by position.
+
+    Raises:
+        TypeError: the criterion takes fewer arguments, or needs more.
+    """
+    try:
+        signature = inspect.signature(criterion)
+    except ValueError:  # Python does not know the signatures of some built-in functions
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        function = getattr(criterion, "func", criterion)  # the function inside a functools.partial
+        name = getattr(function, "__name__", type(function).__name__)
+        package, _, path = function.__module__.partition(".")
+        given = f"{path}.{name}" if package == __name__.partition(".")[0] else name
+        fix = f": use {home.__name__.partition('.')[2]}.{name}" if given != name and hasattr(home, name) else ""
+        raise TypeError(
+            f"need criterion({', '.join(arguments)}), as those of {home.__name__}, "
+            f"got {given}({', '.join(signature.parameters)}){fix}"
+        ) from None
 
 
 def check_number(**arguments: object) -> None:

@@ -7,7 +7,18 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "lightning_compress"
 STAIRS = [
-    {"arguments", "targets", "schedules", "processes", "example_inputs", "carried", "metrics", "archive", "tying"},
+    {
+        "archive",
+        "arguments",
+        "carried",
+        "evidence",
+        "example_inputs",
+        "metrics",
+        "processes",
+        "schedules",
+        "targets",
+        "tying",
+    },
     {"macs", "timing"},
     {"latent"},
     {"training"},

@@ -1,5 +1,7 @@
 """What a user who is new here would write is refused at once, with what to write instead."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -12,10 +14,13 @@ from lightning_compress import (
     PruningCallback,
     QATCallback,
     WeightSharingCallback,
+    channels,
     export,
     freeze,
     load_compressed,
+    pruning,
 )
+from lightning_compress.arguments import check_criterion
 from lightning_compress.distillation import Term, losses
 from lightning_compress.quantization import PerChannel
 from lightning_compress.schedules import Constant, Cubic
@@ -56,6 +61,33 @@ def test_code_is_not_chosen_by_its_name(callback, argument, value):
 def test_a_class_is_not_an_object(callback, argument, value):
     with pytest.raises(TypeError, match=rf"need {argument} as an object, got the class {value.__name__}: write "):
         callback(**{argument: value})
+
+
+def _weights_criterion(weight, gradient):
+    return weight
+
+
+@pytest.mark.parametrize(
+    ("criterion", "message"),
+    [
+        (
+            pruning.criteria.taylor,
+            r"need criterion\(members\), as those of lightning_compress\.channels\.criteria, "
+            r"got pruning\.criteria\.taylor\(weight, gradient\): use channels\.criteria\.taylor$",
+        ),
+        (pruning.criteria.movement, r"got pruning\.criteria\.movement\(weight, gradient\)$"),
+        (partial(pruning.criteria.random, seed=1), r"got pruning\.criteria\.random\(weight, evidence, seed\)$"),
+        (_weights_criterion, r"got _weights_criterion\(weight, gradient\)$"),
+    ],
+)
+def test_a_criterion_of_another_method_is_refused(criterion, message):
+    with pytest.raises(TypeError, match=message):
+        check_criterion(criterion, channels.criteria, "members")
+
+
+@pytest.mark.parametrize("criterion", [channels.criteria.taylor, len, lambda members, power=2: members, max])
+def test_a_criterion_with_the_right_arguments_passes(criterion):
+    check_criterion(criterion, channels.criteria, "members")
 
 
 def test_losses_are_a_list():
