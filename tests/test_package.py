@@ -11,13 +11,45 @@ import lightning_compress
 def test_every_public_name_is_there():
     for name in lightning_compress.__all__:
         assert getattr(lightning_compress, name).__name__ == name
-    assert set(lightning_compress.__all__) == lightning_compress._HOMES.keys() <= set(dir(lightning_compress))
+    assert set(lightning_compress.__all__) == lightning_compress._ROOM_OF.keys() <= set(dir(lightning_compress))
 
 
 def test_type_checkers_see_every_public_name():
     tree = ast.parse(Path(lightning_compress.__file__).read_text())
     (block,) = [node for node in tree.body if isinstance(node, ast.If)]
-    assert {alias.name for line in block.body for alias in line.names} == set(lightning_compress.__all__)
+    seen = {alias.name for line in block.body for alias in line.names}
+    rooms = {alias.name for line in block.body if line.module == "lightning_compress" for alias in line.names}
+    assert seen - rooms == set(lightning_compress.__all__)
+    assert {room.partition(".")[0] for room in WRITTEN} <= rooms
+
+
+WRITTEN = {
+    "schedules": "Constant Step Linear Cubic Cosine Exponential",
+    "pruning.criteria": "magnitude taylor movement wanda random",
+    "pruning": "Unstructured NM Block",
+    "channels.criteria": "magnitude taylor batchnorm_scale",
+    "quantization.scales": "absmax mse minmax power_of_two",
+    "quantization.observers": "minmax mse percentile",
+    "quantization": "PerChannel PerTensor PerGroup",
+    "sharing.kmeans": "linear density plus_plus",
+    "distillation.losses": "mse",
+    "distillation": "Term EMA Ensemble Teacher",
+    "metrics": "Agreement Fidelity Sparsity",
+    "targets": "select",
+    "training": "WeightCompression",
+    "tying": "tie",
+}
+"""Room -> what a user writes of it."""
+
+
+def test_everything_that_a_user_writes_is_reachable_after_one_import():
+    code = f"""
+import operator, lightning_compress
+for room, names in {WRITTEN}.items():
+    for name in names.split():
+        operator.attrgetter(room + "." + name)(lightning_compress)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
 
 
 def test_rooms_are_attributes():

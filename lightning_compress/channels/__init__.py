@@ -1,6 +1,7 @@
 """Channels: removed during training, until the tensors are truly smaller."""
 
+from lightning_compress.channels import criteria
 from lightning_compress.channels.callback import ChannelPruningCallback
 from lightning_compress.channels.zeros import remove_zero_channels
 
-__all__ = ["ChannelPruningCallback", "remove_zero_channels"]
+__all__ = ["ChannelPruningCallback", "criteria", "remove_zero_channels"]

@@ -11,7 +11,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-import lightning_compress
 from lightning_compress.archive import ArchiveContents, ArchiveError, inspect_archive
 
 __all__ = ["contents_table", "main"]
@@ -45,9 +44,8 @@ def main(args: Sequence[str] | None = None) -> None:
 def _run(words: Sequence[str] | None) -> None:
     # Takes seconds to import, and a look into an archive does not need it.
     from lightning_compress.cli.training import CompressionCLI, RunConfig
+    from lightning_compress.cli.vocabulary import suggestion
 
-    for name in lightning_compress.__all__:  # a bare name resolves once its class is imported
-        getattr(lightning_compress, name)
     try:
         # Given words beside those of the process, Lightning warns of a mistake.
         CompressionCLI(
@@ -59,7 +57,8 @@ def _run(words: Sequence[str] | None) -> None:
     except argparse.ArgumentError as error:
         if "\n" in str(error):
             sys.stderr.write(f"{error}\n")
-        sys.stderr.write(f"lightning-compress: error: {_cause(error)}\n")
+        cause = _cause(error)
+        sys.stderr.write(f"lightning-compress: error: {cause}{suggestion(cause)}\n")
         sys.exit(2)
     except (ImportError, TypeError, ValueError) as error:
         said = _refusal(error)

@@ -1,29 +1,52 @@
-"""LightningCLI for a model that holds other models: a student and its teacher."""
+"""LightningCLI with the names of this package at hand, also for a student that holds its teacher."""
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentError
 from pathlib import Path
 from pydoc import locate
 from typing import Any, cast
 
 import torch
+import yaml
+from jsonargparse import get_loader, set_loader
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.cli import LightningCLI, SaveConfigCallback, _InstantiatorFn
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback, _InstantiatorFn
 from lightning.pytorch.utilities import rank_zero_info
+
+import lightning_compress
+from lightning_compress.cli.vocabulary import expanded, expanded_words
 
 __all__ = ["CompressionCLI", "RunConfig"]
 
 _HEADER = b"# lightning.pytorch=="  # of what LightningCLI saves, in whatever version
+_MODE = "lightning_compress"  # of reading a config
 _PLAIN = (bool, int, float, str, type(None))
 
 
 class CompressionCLI(LightningCLI):
-    """LightningCLI in which each module knows the hyperparameters that are its own.
+    """LightningCLI in which bare names of this package resolve and each module keeps its own hyperparameters.
 
-    Lightning tells those of ``model`` to every LightningModule that is built for it: a student in a
-    ``DistillationModule``, or a teacher, would save them as its own. Arguments are those of LightningCLI.
+    A config may write ``class_path: PruningCallback`` and ``criterion: taylor``, without dotted paths; see
+    :mod:`~lightning_compress.cli.vocabulary`.
+
+    Lightning passes the hyperparameters of ``model`` to every LightningModule that is built for it, so a student in a
+    ``DistillationModule``, or a teacher, would save them as its own. Here only ``model`` itself gets them. Arguments
+    are those of LightningCLI.
     """
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        set_loader(_MODE, _load, (yaml.YAMLError,))
+        for name in lightning_compress.__all__:  # jsonargparse resolves a bare name once its class is imported
+            getattr(lightning_compress, name)
+        return super().init_parser(**{"parser_mode": _MODE, **kwargs})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        if args is None:
+            self.config = parser.parse_args(expanded_words(sys.argv[1:]))
+        else:
+            super().parse_arguments(parser, expanded_words(args) if isinstance(args, list) else args)
 
     def _add_instantiators(self) -> None:
         super()._add_instantiators()
@@ -40,6 +63,10 @@ class CompressionCLI(LightningCLI):
             super()._parse_ckpt_path()
         except ArgumentError as error:
             raise ArgumentError(None, f"Hyperparameters that {path} holds:\n{error}") from error
+
+
+def _load(text: str) -> Any:
+    return expanded(get_loader("yaml")(text))
 
 
 def _checkpoint(path: str) -> dict[str, Any]:

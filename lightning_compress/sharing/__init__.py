@@ -1,5 +1,6 @@
 """Weight sharing: the weights of a layer hold few distinct values, and these values are trained."""
 
+from lightning_compress.sharing import gradients, kmeans
 from lightning_compress.sharing.callback import WeightSharingCallback
 
-__all__ = ["WeightSharingCallback"]
+__all__ = ["WeightSharingCallback", "gradients", "kmeans"]

@@ -213,12 +213,19 @@ def test_a_wrong_argument_is_named(wrong, said, folder, monkeypatch, capsys):
     assert said in error
 
 
+PLACE = """Parser key "trainer.callbacks": Problem with given class_path 'lightning_compress.PruningCallback':"""
+
+
 @pytest.mark.parametrize(
     ("init_args", "said"),
     [
-        ("sparsty: 0.9", "Option 'sparsty' is not accepted"),
-        ("sparsity: ninety", """Parser key "sparsity": Expected a <class 'float'>. Got value: ninety"""),
-        ("schedule: cubic", 'Parser key "schedule": Expected a dot import path string: cubic'),
+        ("sparsty: 0.9", f"{PLACE} Option 'sparsty' is not accepted; did you mean 'sparsity'?"),
+        ("sparsity: ninety", f"""{PLACE} Parser key "sparsity": Expected a <class 'float'>. Got value: ninety"""),
+        (
+            "schedule: cubic",
+            "need schedule as one of Constant, Cosine, Cubic, Exponential, Linear, Step, or as a dotted path to your "
+            "own, got 'cubic'; did you mean 'Cubic'?",
+        ),
     ],
 )
 def test_the_last_line_says_what_is_wrong_in_a_config(init_args, said, folder, monkeypatch, capsys):
@@ -228,8 +235,7 @@ def test_the_last_line_says_what_is_wrong_in_a_config(init_args, said, folder, m
         command(monkeypatch, "lightning-compress fit --model project.Net --config wrong.yaml")
     assert stopped.value.code == 2
     *_, last = capsys.readouterr().err.splitlines()
-    place = """Parser key "trainer.callbacks": Problem with given class_path 'lightning_compress.PruningCallback':"""
-    assert last == f"lightning-compress: error: {place} {said}"
+    assert last == f"lightning-compress: error: {said}"
 
 
 def test_a_checkpoint_whose_hyperparameters_do_not_fit_is_named(folder, monkeypatch, capsys):
