@@ -1,0 +1,82 @@
+"""Every block of the README and of the docs runs, and every relative link leads to a file.
+
+The Python blocks of a page run in order as one program, in an empty folder. A YAML block is parsed by the command line,
+over a config that names a model and data; a list is taken for the callbacks of the Trainer.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lightning_compress.cli import main
+
+ROOT = Path(__file__).parents[1]
+REWRITTEN_LATER = {"README.md", *(f"docs/{name}.md" for name in (["archive", "channels", "cli", "distillation"]))}
+REWRITTEN_LATER |= {f"docs/{name}.md" for name in ["pruning", "quantization", "report", "sharing"]}
+PAGES = [path for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]]
+PAGES = [path for path in PAGES if str(path.relative_to(ROOT)) not in REWRITTEN_LATER]
+FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+LANGUAGES = {"python", "yaml", "bash", "text"}
+BASE = """
+model: {class_path: examples.digits.DigitsClassifier}
+data: {class_path: examples.digits.DigitsData}
+trainer: {accelerator: cpu, logger: false}
+"""
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return [text for _, kind, text in FENCE.findall(path.read_text()) if kind == language]
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_every_block_says_its_language(path):
+    assert {kind for _, kind, _ in FENCE.findall(path.read_text())} <= LANGUAGES
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES if blocks(path, "python")], ids=name)
+def test_python_blocks_run(path, tmp_path):
+    program = "\n".join(blocks(path, "python"))
+    (tmp_path / "page.py").write_text(program)
+    command = [sys.executable, "-W", "ignore", "page.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=_environment())
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("path", "block"),
+    [pytest.param(path, block, id=name(path)) for path in PAGES for block in blocks(path, "yaml")],
+)
+def test_yaml_blocks_are_configs(path, block, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    config = yaml.safe_load(block)
+    (tmp_path / "base.yaml").write_text(BASE)
+    (tmp_path / "page.yaml").write_text(yaml.safe_dump(_whole(config)))
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", f"{tmp_path}/base.yaml", "--config", f"{tmp_path}/page.yaml", "--print_config"])
+    assert stopped.value.code in (0, None), capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_links_lead_to_files(path):
+    links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", path.read_text())
+    assert not [link for link in links if not (path.parent / link).exists()]
+
+
+def _whole(config: object) -> object:
+    if isinstance(config, list):
+        return {"trainer": {"callbacks": config}}
+    return {"trainer": config} if "callbacks" in config else config
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
