@@ -16,10 +16,19 @@ import yaml
 from lightning_compress.cli import main
 
 ROOT = Path(__file__).parents[1]
-REWRITTEN_LATER = {"README.md", *(f"docs/{name}.md" for name in (["archive", "channels", "cli", "distillation"]))}
-REWRITTEN_LATER |= {f"docs/{name}.md" for name in ["pruning", "quantization", "report", "sharing"]}
-PAGES = [path for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]]
-PAGES = [path for path in PAGES if str(path.relative_to(ROOT)) not in REWRITTEN_LATER]
+REWRITTEN_LATER = [
+    "README",
+    "archive",
+    "channels",
+    "cli",
+    "distillation",
+    "pruning",
+    "quantization",
+    "report",
+    "sharing",
+]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [path for path in PAGES if path.stem not in REWRITTEN_LATER]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 LANGUAGES = {"python", "yaml", "bash", "text"}
 BASE = """
