@@ -1,6 +1,6 @@
-"""The exact global threshold: find_cut, a tensor at a time, against torch.cat + kthvalue.
+"""The exact global threshold: find_threshold, a tensor at a time, against torch.cat + kthvalue.
 
-Weights are normal, in 100 tensors of different scales; the scores are magnitudes, the share is 90 %. Each method runs
+Weights are normal, in 100 tensors of different scales; the scores are magnitudes, 90 % are masked. Each method runs
 in a process of its own. Extra memory is the highest resident size of the process less that before the search.
 """
 
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.tables import show
-from lightning_compress.pruning.thresholds import find_cut
+from lightning_compress.pruning.thresholds import find_threshold
 
-SHARE, TENSORS = 0.9, 100
+FRACTION, TENSORS = 0.9, 100
 
 
 def main() -> None:
@@ -35,14 +35,14 @@ def main() -> None:
 
 
 def streamed(weights: list[Tensor]) -> float:
-    """find_cut."""
-    return find_cut(lambda: (weight.abs() for weight in weights), SHARE).value
+    """find_threshold."""
+    return find_threshold(lambda: (weight.abs() for weight in weights), FRACTION).value
 
 
 def concatenated(weights: list[Tensor]) -> float:
     """All magnitudes in one tensor, then its k-th smallest."""
     magnitudes = torch.cat([weight.abs() for weight in weights])
-    return float(magnitudes.kthvalue(round(SHARE * len(magnitudes))).values)
+    return float(magnitudes.kthvalue(round(FRACTION * len(magnitudes))).values)
 
 
 def _apart(method: Callable[[list[Tensor]], float], total: int) -> tuple[float, float, int]:

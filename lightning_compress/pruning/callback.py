@@ -16,7 +16,7 @@ from lightning_compress.pruning import criteria
 from lightning_compress.pruning.criteria import Criterion, evidence_of
 from lightning_compress.pruning.inputs import InputSquares, check_inputs
 from lightning_compress.pruning.patterns import Pattern, Unstructured
-from lightning_compress.pruning.thresholds import find_cut, spare
+from lightning_compress.pruning.thresholds import find_threshold, keep
 from lightning_compress.schedules import Cubic, Schedule
 from lightning_compress.targets import Selection, Target
 from lightning_compress.training import PRUNE, WeightCompression
@@ -153,7 +153,7 @@ class PruningCallback(WeightCompression):
             self.wait_for(evidence_of(self.criterion), unknown, silently=not self._evidence)
             return
         for names in self._groups(weights):
-            self._cut(names, weights)
+            self._renew_masks(names, weights)
 
     def project_(self, weights: Mapping[str, Tensor]) -> None:
         for name, mask in self._masks.items():
@@ -231,16 +231,14 @@ class PruningCallback(WeightCompression):
                 )
             yield self.pattern.units(scores.float())
 
-    def _cut(self, names: Sequence[str], weights: Mapping[str, Tensor]) -> None:
-        """Renew the masks of the named weights, ranked against each other."""
+    def _renew_masks(self, names: Sequence[str], weights: Mapping[str, Tensor]) -> None:
+        """Find new masks for the named weights, which compete with each other."""
         mine = {name: weights[name] for name in names}
         group = shard_group([self.targets[name].parameter for name in names])
-        cut = find_cut(lambda: self._scores(mine), self.sparsity * self.strength, group)
-        passed = 0
-        for name, scores in zip(names, self._scores(mine), strict=True):
-            spared, passed = spare(scores, cut, passed)
+        threshold = find_threshold(lambda: self._scores(mine), self.sparsity * self.strength, group)
+        for name, units in zip(names, keep(self._scores(mine), threshold), strict=True):
             turned = self.targets[name].outputs_first
-            kept = turned(self.pattern.spread(spared, turned(mine[name]).shape))
+            kept = turned(self.pattern.spread(units, turned(mine[name]).shape))
             word = self._masks[name] = _word(kept.contiguous(), mine[name])  # in memory as the weight, for speed
             if word.numel() and not word.amin() and name not in self._warned:  # amin is far faster than any
                 self._warned.add(name)

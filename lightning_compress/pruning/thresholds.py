@@ -1,9 +1,9 @@
-"""Thresholds: the exact k-th smallest of many tensors, without bringing them together.
+"""Thresholds: the exact k-th smallest of many scores, without concatenating the tensors that hold them.
 
-The scores are a stream that can be read again, one tensor at a time; nothing of the size of all of them is ever
-allocated. A random sample brackets the threshold; one more pass counts what lies below the bracket and collects what
-lies inside, about one score in a hundred, which is a stream to select from in turn. Where scores are sharded over
-processes, counts are added and samples gathered, so that every process finds the same threshold.
+The scores are a stream of tensors that can be read several times; only one tensor of it is in memory at a time. A random
+sample gives a bracket that contains the threshold almost certainly. A second pass counts the scores below the bracket
+and collects those inside it, about one in a hundred, and the search continues among these. Where the scores are sharded
+over processes, counts are added and samples concatenated, so every process finds the same threshold.
 
 Paper: Floyd and Rivest, "Expected time bounds for selection", Communications of the ACM 18 (1975).
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -22,169 +22,204 @@ from torch import Tensor
 
 from lightning_compress.processes import concatenate, each
 
-__all__ = ["Cut", "Scores", "find_cut", "spare"]
+__all__ = ["Scores", "Threshold", "find_threshold", "keep"]
 
 Scores: TypeAlias = Callable[[], Iterable[Tensor]]
-"""A stream of float32 scores: each call starts it anew."""
+"""A stream of float32 tensors; each call starts it again."""
 
-_FEW = 1 << 19  # so many scores are selected from directly
-_SHARE = 1 / 1024  # of the scores that are sampled
-_ROOM = 1 << 20  # small pieces that lie together
+_FEW = 1 << 19  # up to this number of scores the search is direct
+_SAMPLED = 1 / 1024  # fraction of the scores in the sample
+_BUFFER = 1 << 20  # elements of a buffer that holds small tensors side by side
 
 
 @dataclass(frozen=True)
-class Cut:
-    """Where to cut: scores below ``value`` fall, and the first ``ties`` of those equal to it.
+class Threshold:
+    """The scores below ``value`` are masked, and the first ``masked`` of the ``equal`` scores that are equal to it.
 
     Attributes:
         value: the threshold.
-        ties: how many of the scores equal to ``value`` fall, in the order of the stream.
-        equal: how many scores equal to ``value`` there are.
+        masked: number of scores equal to ``value`` that are masked, in the order of the stream.
+        equal: number of scores equal to ``value``.
     """
 
     value: float
-    ties: int
+    masked: int
     equal: int
 
 
-def find_cut(scores: Scores, share: float, group: dist.ProcessGroup | None = None) -> Cut:
-    """Find the cut under which the given share of the scores falls, the smallest ones, to the nearest one.
+def find_threshold(scores: Scores, fraction: float, group: dist.ProcessGroup | None = None) -> Threshold:
+    """Find the threshold that masks the given fraction of the scores, the smallest ones: ``round(fraction * N)`` of N.
 
     Args:
         scores: stream of float32 tensors of any shapes; with ``group``, this process's shards.
-        share: how many of all scores (over all processes) fall, in [0, 1].
-        group: the processes that the scores are sharded over; None if every process has them all.
+        fraction: fraction of all scores, over all processes, that is masked, in [0, 1].
+        group: the processes that the scores are sharded over; None if every process has all scores.
 
     Returns:
-        the cut of this process's scores. Ties fall in the order of the processes' ranks, then of the stream.
+        the threshold for this process's scores. Equal scores are masked in the order of the processes, then of the
+        stream.
 
     Raises:
-        ValueError: ``share`` is out of range, or a score is NaN.
+        ValueError: ``fraction`` is out of range, or a score is NaN.
 
-    >>> find_cut(lambda: [torch.tensor([3.0, 1.0]), torch.tensor([2.0, 2.0])], 0.5)
-    Cut(value=2.0, ties=1, equal=2)
+    >>> find_threshold(lambda: [torch.tensor([3.0, 1.0]), torch.tensor([2.0, 2.0])], 0.5)
+    Threshold(value=2.0, masked=1, equal=2)
     """
-    if not 0 <= share <= 1:
-        raise ValueError(f"need 0 <= share <= 1, got share={share}")
-    total, sample = _survey(scores, group)
-    count = round(share * total)
-    if count == 0:
-        return Cut(-math.inf, 0, 0)
-    value, smaller, equal = _select(scores, count, total, sample, group)
-    rank = 0 if group is None else dist.get_rank(group)
-    before = sum(each(equal, group)[:rank])
-    return Cut(value, min(max(count - smaller - before, 0), equal), equal)
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"need 0 <= fraction <= 1, got fraction={fraction!r}")
+    survey = _survey(scores, group)
+    k = round(fraction * survey.total)
+    if k == 0:
+        return Threshold(-math.inf, 0, 0)
+    found = _select(survey, k)
+    process = 0 if group is None else dist.get_rank(group)
+    equal_before = sum(each(found.equal, group)[:process])
+    masked = min(max(k - found.below - equal_before, 0), found.equal)
+    return Threshold(found.value, masked, found.equal)
 
 
-def spare(scores: Tensor, cut: Cut, passed: int = 0) -> tuple[Tensor, int]:
-    """Mark the scores that the cut spares.
+def keep(scores: Iterable[Tensor], threshold: Threshold) -> Iterator[Tensor]:
+    """Mark the scores that a threshold keeps, one tensor at a time.
 
     Args:
-        scores: one tensor of the stream.
-        cut: the cut of the whole stream.
-        passed: how many scores equal to ``cut.value`` came before in the stream.
+        scores: the tensors, in the order in which the threshold was found.
+        threshold: the threshold of all of them.
 
-    Returns:
-        bool tensor of the shape of ``scores``, True where spared; and ``passed`` for the next tensor.
+    Yields:
+        bool tensor of the shape of each tensor, True where the score is kept.
 
-    >>> spare(torch.tensor([2.0, 1.0, 2.0]), Cut(2.0, ties=1, equal=2))
-    (tensor([False, False,  True]), 2)
+    >>> list(keep([torch.tensor([2.0, 1.0, 2.0])], Threshold(2.0, masked=1, equal=2)))
+    [tensor([False, False,  True])]
     """
-    spared = (scores > cut.value).contiguous()
-    if cut.ties == cut.equal > 0:
-        return spared, passed
-    tied = (scores == cut.value).flatten().nonzero().squeeze(1)
-    spared.view(-1)[tied[max(0, cut.ties - passed) :]] = True
-    return spared, passed + len(tied)
+    above = torch.gt if threshold.masked else torch.ge
+    masked = threshold.masked
+    for tensor in scores:
+        kept = above(tensor, threshold.value).contiguous()
+        if 0 < threshold.masked < threshold.equal:
+            equal = (tensor == threshold.value).flatten().nonzero().squeeze(1)
+            kept.view(-1)[equal[masked:]] = True
+            masked = max(0, masked - len(equal))
+        del tensor  # before the stream makes the next tensor
+        yield kept
 
 
-def _select(
-    scores: Scores, k: int, total: int, sample: Tensor, group: dist.ProcessGroup | None
-) -> tuple[float, int, int]:
-    """The k-th smallest score; how many of all are smaller; how many of this process's are equal."""
-    if total <= _FEW:
-        mine = torch.cat([tensor.flatten() for tensor in scores()]).cpu()
-        # NumPy selects ten times faster than Tensor.kthvalue.
-        value = float(np.partition(concatenate(mine, group).numpy(), k - 1)[k - 1])
-        fewer, equal = (int(np.count_nonzero(found)) for found in (mine.numpy() < value, mine.numpy() == value))
-        return value, _sum(fewer, group), equal
-    low, high = _bracket(sample, k / total)
-    below, inner = _between(scores, low, high)
-    below, inside = _sum(below, group), _sum(sum(map(len, inner)), group)
-    if below < k <= below + inside:
-        value, smaller, equal = _select(lambda: inner, k - below, *_survey(lambda: inner, group), group)
-        return value, below + smaller, equal
-    # A crowd of equal scores at an end of the bracket, zeros perhaps, or else a sample that misled.
-    end = low if k <= below else high
-    fewer, equal = _around(scores, end)
-    smaller, upto = _sum(fewer, group), _sum(fewer + equal, group)
-    if smaller < k <= upto:
-        return end, smaller, equal
+@dataclass(frozen=True)
+class _Survey:
+    """A stream with its number of scores and a sorted random sample of them, both over all processes."""
 
-    def rest() -> Iterator[Tensor]:
-        return (tensor[tensor < end if k <= smaller else tensor > end] for tensor in scores())
-
-    passed = 0 if k <= smaller else upto
-    value, others, equal = _select(rest, k - passed, *_survey(rest, group), group)
-    return value, passed + others, equal
+    scores: Scores
+    group: dist.ProcessGroup | None
+    total: int
+    sample: Tensor
 
 
-def _survey(scores: Scores, group: dist.ProcessGroup | None) -> tuple[int, Tensor]:
-    """Number of all scores, and a random sample of them, sorted."""
+@dataclass(frozen=True)
+class _Found:
+    """The k-th smallest score.
+
+    Attributes:
+        value: the score.
+        below: number of smaller scores, over all processes.
+        equal: number of scores of this process that are equal to it.
+    """
+
+    value: float
+    below: int
+    equal: int
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """Numbers of scores below the low end of a bracket, equal to its low end, and strictly inside the bracket."""
+
+    below: int
+    equal: int
+    inside: int
+
+    def sum(self, group: dist.ProcessGroup | None) -> _Counts:
+        """The counts of all processes, added."""
+        return _Counts(*(sum(each(count, group)) for count in (self.below, self.equal, self.inside)))
+
+
+def _select(survey: _Survey, k: int) -> _Found:
+    """Find the k-th smallest score, ``1 <= k <= total``."""
+    scores, group = survey.scores, survey.group
+    if survey.total <= _FEW:
+        return _select_few(scores, k, group)
+    low, high = _bracket(survey.sample, k / survey.total)
+    mine, inside = _count(scores, low, high)
+    counts = mine.sum(group)
+    if k <= counts.below:  # the sample misled
+        return _select(_survey(lambda: (tensor[tensor < low] for tensor in scores()), group), k)
+    if k <= counts.below + counts.equal:
+        return _Found(low, counts.below, mine.equal)
+    passed = counts.below + counts.equal
+    if k <= passed + counts.inside:
+        found = _select(_survey(lambda: inside, group), k - passed)
+    else:  # many scores are equal to the high end, or the sample misled
+        passed += counts.inside
+        above = _survey(lambda: (tensor[(tensor > low) & (tensor >= high)] for tensor in scores()), group)
+        found = _select(above, k - passed)
+    return replace(found, below=found.below + passed)
+
+
+def _select_few(scores: Scores, k: int, group: dist.ProcessGroup | None) -> _Found:
+    """Find the k-th smallest score in memory."""
+    mine = torch.cat([tensor.flatten() for tensor in scores()]).cpu()
+    # NumPy is ten times faster than Tensor.kthvalue here.
+    value = float(np.partition(concatenate(mine, group).numpy(), k - 1)[k - 1])
+    below, equal = (int(np.count_nonzero(where)) for where in (mine.numpy() < value, mine.numpy() == value))
+    return _Found(value, sum(each(below, group)), equal)
+
+
+def _survey(scores: Scores, group: dist.ProcessGroup | None) -> _Survey:
+    """Count the scores, refuse NaN, and draw a random sample."""
     generator = torch.Generator().manual_seed(0)  # the same sample in every run
-    total, sample = 0, _Pieces()
+    total, sample = 0, _Buffer()
     for tensor in scores():
         flat = tensor.flatten()
         if len(flat) and flat.amax().isnan():
             raise ValueError("need scores that are numbers, got NaN: a weight or gradient is not finite")
-        drawn = torch.randint(max(1, len(flat)), (math.ceil(len(flat) * _SHARE),), generator=generator)
+        drawn = torch.randint(max(1, len(flat)), (math.ceil(len(flat) * _SAMPLED),), generator=generator)
         sample.add(flat[drawn.to(flat.device)])
         total += len(flat)
         del tensor, flat  # before the stream makes the next tensor
-    return _sum(total, group), concatenate(torch.cat(sample.parts), group).sort().values
+    ordered = concatenate(torch.cat(sample.parts), group).sort().values
+    return _Survey(scores, group, sum(each(total, group)), ordered)
 
 
 def _bracket(sample: Tensor, quantile: float) -> tuple[float, float]:
-    """Two values of a sorted sample between which the quantile of what it is drawn from lies almost certainly."""
+    """Two values of a sorted sample: the quantile of all scores lies between them almost certainly."""
     middle, spread = quantile * len(sample), 5 * math.sqrt(quantile * (1 - quantile) * len(sample)) + 1
     first, last = max(0, int(middle - spread)), min(len(sample) - 1, math.ceil(middle + spread))
     return float(sample[first]), float(sample[last])
 
 
-def _between(scores: Scores, low: float, high: float) -> tuple[int, list[Tensor]]:
-    """How many of this process's scores are ``<= low``, and those strictly between ``low`` and ``high``."""
-    below, inner = 0, _Pieces()
+def _count(scores: Scores, low: float, high: float) -> tuple[_Counts, list[Tensor]]:
+    """Count this process's scores relative to a bracket, and collect those strictly inside it."""
+    below, upto, inside = 0, 0, _Buffer()
     for tensor in scores():
-        upto = tensor <= low
-        below += int(torch.count_nonzero(upto))
-        found = tensor[(tensor < high).logical_and_(upto.logical_not_())]
-        inner.add(found)
-        del tensor, upto, found  # before the stream makes the next tensor
-    return below, inner.parts
+        above = tensor > low
+        upto += tensor.numel() - int(torch.count_nonzero(above))
+        below += int(torch.count_nonzero(tensor < low))
+        found = tensor[(tensor < high).logical_and_(above)]
+        inside.add(found)
+        del tensor, above, found  # before the stream makes the next tensor
+    return _Counts(below, upto - below, sum(map(len, inside.parts))), inside.parts
 
 
-class _Pieces:
-    """Small tensors out of large ones, side by side: spread over the heap they would block what the large ones free."""
+class _Buffer:
+    """Small tensors side by side in a few buffers.
+
+    Small tensors that are scattered over the heap would keep the memory of the large ones from being reused.
+    """
 
     def __init__(self) -> None:
         self.parts: list[Tensor] = []
-        self._room = torch.empty(0)
+        self._free = torch.empty(0)
 
     def add(self, part: Tensor) -> None:
-        if len(self._room) < len(part) or self._room.device != part.device:
-            self._room = part.new_empty(max(len(part), _ROOM))
-        self.parts.append(self._room[: len(part)].copy_(part))
-        self._room = self._room[len(part) :]
-
-
-def _around(scores: Scores, value: float) -> tuple[int, int]:
-    """How many of this process's scores are smaller than ``value``, and how many equal."""
-    smaller = upto = 0
-    for tensor in scores():
-        smaller += int(torch.count_nonzero(tensor < value))
-        upto += int(torch.count_nonzero(tensor <= value))
-    return smaller, upto - smaller
-
-
-def _sum(number: int, group: dist.ProcessGroup | None) -> int:
-    return sum(each(number, group))
+        if len(self._free) < len(part) or self._free.device != part.device:
+            self._free = part.new_empty(max(len(part), _BUFFER))
+        self.parts.append(self._free[: len(part)].copy_(part))
+        self._free = self._free[len(part) :]

@@ -5,17 +5,13 @@ import pytest
 import torch
 
 from lightning_compress.pruning import thresholds
-from lightning_compress.pruning.thresholds import Cut, find_cut, spare
+from lightning_compress.pruning.thresholds import Threshold, find_threshold, keep
 from tests.distributed import run_distributed
 
 
-def fallen(tensors, cut):
-    """Sizes of what falls, tensor by tensor, and the fallen scores."""
-    passed, masks = 0, []
-    for tensor in tensors:
-        mask, passed = spare(tensor, cut, passed)
-        masks.append(~mask)
-    return [t[m] for t, m in zip(tensors, masks, strict=True)]
+def masked(tensors, threshold):
+    """The scores that are masked, tensor by tensor."""
+    return [scores[~kept] for scores, kept in zip(tensors, keep(iter(tensors), threshold), strict=True)]
 
 
 def streams():
@@ -28,54 +24,60 @@ def streams():
         "crowd inside": [normal[:9_000], torch.full((12_000,), 0.7), torch.full((9_000,), 3.0)],
         "negative": [-normal, torch.randn(100, generator=generator)],
         "infinite": [torch.where(normal > 0.5, math.inf, normal)],
+        "minus infinite": [torch.where(normal > 0.5, -math.inf, normal)],
         "few values": [(normal * 3).round()],
         "empty tensor": [torch.zeros(0), normal[:11]],
     }
 
 
-@pytest.mark.parametrize("share", [0.0, 1e-4, 0.3, 0.5, 0.9, 0.9999, 1.0])
+@pytest.mark.parametrize("fraction", [0.0, 1e-4, 0.3, 0.5, 0.9, 0.9999, 1.0])
 @pytest.mark.parametrize("kind", streams())
 @pytest.mark.parametrize("few", [64, 1 << 19])
-def test_the_smallest_fall_exactly(kind, share, few, monkeypatch):
+def test_exactly_the_smallest_scores_are_masked(kind, fraction, few, monkeypatch):
     monkeypatch.setattr(thresholds, "_FEW", few)  # small: several rounds; large: none
     tensors = streams()[kind]
     everything = np.sort(torch.cat([t.flatten() for t in tensors]).numpy())
-    count = round(share * len(everything))
-    gone = torch.cat(fallen(tensors, find_cut(lambda: iter(tensors), share))).numpy()
+    count = round(fraction * len(everything))
+    gone = torch.cat(masked(tensors, find_threshold(lambda: iter(tensors), fraction))).numpy()
     np.testing.assert_array_equal(np.sort(gone), everything[:count])
 
 
-def test_a_misleading_sample_is_found_out(monkeypatch):
+@pytest.mark.parametrize("ends", [slice(None, 2), slice(-2, None), slice(None, 1), slice(-1, None)])
+@pytest.mark.parametrize("fraction", [0.1, 0.9])
+def test_a_bracket_that_misses_the_threshold(ends, fraction, monkeypatch):
     monkeypatch.setattr(thresholds, "_FEW", 64)
-    monkeypatch.setattr(thresholds, "_bracket", lambda sample, quantile: (float(sample[0]), float(sample[:2][-1])))
+    monkeypatch.setattr(
+        thresholds, "_bracket", lambda sample, quantile: (float(sample[ends][0]), float(sample[ends][-1]))
+    )
     scores = torch.arange(5_000.0)
-    assert find_cut(lambda: [scores], 0.9) == Cut(4_499.0, ties=1, equal=1)
+    found = find_threshold(lambda: [scores], fraction)
+    assert found == Threshold(fraction * 5_000 - 1, masked=1, equal=1)
 
 
-def test_ties_fall_in_the_order_of_the_stream():
+def test_equal_scores_are_masked_in_the_order_of_the_stream():
     tensors = [torch.ones(4), torch.zeros(2), torch.ones(2)]
-    cut = find_cut(lambda: iter(tensors), 5 / 8)
-    assert [len(part) for part in fallen(tensors, cut)] == [3, 2, 0]
+    threshold = find_threshold(lambda: iter(tensors), 5 / 8)
+    assert [len(part) for part in masked(tensors, threshold)] == [3, 2, 0]
 
 
 def test_scores_must_be_numbers():
     with pytest.raises(ValueError, match="need scores that are numbers, got NaN"):
-        find_cut(lambda: [torch.tensor([1.0, math.nan])], 0.5)
+        find_threshold(lambda: [torch.tensor([1.0, math.nan])], 0.5)
 
 
-def test_share_must_be_a_share():
-    with pytest.raises(ValueError, match=r"need 0 <= share <= 1, got share=1.5"):
-        find_cut(lambda: [torch.ones(1)], 1.5)
+def test_the_fraction_must_be_a_fraction():
+    with pytest.raises(ValueError, match=r"need 0 <= fraction <= 1, got fraction=1.5"):
+        find_threshold(lambda: [torch.ones(1)], 1.5)
 
 
-def _shards(tensors, share):
+def _shards(tensors, fraction):
     import torch.distributed as dist
 
     dist.init_process_group("gloo")
     try:
         shards = [tensor.flatten().chunk(2)[dist.get_rank()] for tensor in tensors]
-        cut = find_cut(lambda: iter(shards), share, dist.group.WORLD)
-        return torch.cat(fallen(shards, cut)).tolist()
+        threshold = find_threshold(lambda: iter(shards), fraction, dist.group.WORLD)
+        return torch.cat(masked(shards, threshold)).tolist()
     finally:
         dist.destroy_process_group()
 
