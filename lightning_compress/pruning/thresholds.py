@@ -1,6 +1,6 @@
 """Thresholds: the exact k-th smallest of many scores, without concatenating the tensors that hold them.
 
-The scores are a stream of tensors that can be read several times; only one tensor of it is in memory at a time. A random
+The scores are a stream of tensors that can be read several times; only one of them is in memory at a time. A random
 sample gives a bracket that contains the threshold almost certainly. A second pass counts the scores below the bracket
 and collects those inside it, about one in a hundred, and the search continues among these. Where the scores are sharded
 over processes, counts are added and samples concatenated, so every process finds the same threshold.
