@@ -29,7 +29,7 @@ from lightning_compress.deploy.runtimes import OnnxRuntime
 from lightning_compress.schedules import Cubic
 
 SETTINGS = ((20, 0.5, 16, False), (20, 0.5, 16, True), (8, 0.53, 16, False), (8, 0.5, 8, False), (8, 0.5, 16, True))
-"""Depth, share of MACs, ``round_to``, ``branches``; in sixteens, with all branches, ResNet-8 reaches 53 %."""
+"""Depth, share of MACs, ``round_to``, ``remove_blocks``; in sixteens, with all branches, ResNet-8 reaches 53 %."""
 
 EARLY = Cubic(0.0, 0.3)
 """For a model that is trained already: there is nothing to wait for."""
@@ -42,17 +42,17 @@ def main(seed: int = 0) -> None:
     data = FashionData(images=20_000, seed=seed)
     dense = {depth: train(partial(ResNet, depth), data, seed) for depth in sorted({setting[0] for setting in SETTINGS})}
     rows = []
-    for depth, macs, round_to, branches in SETTINGS:
-        pruning = ChannelPruningCallback(macs, round_to=round_to, branches=branches)
+    for depth, macs, round_to, blocks in SETTINGS:
+        pruning = ChannelPruningCallback(macs, round_to=round_to, remove_blocks=blocks)
         accuracy, model = train(partial(ResNet, depth), data, seed, pruning)
         before, wide = dense[depth]
-        early = ChannelPruningCallback(macs, round_to=round_to, branches=branches, schedule=EARLY)
+        early = ChannelPruningCallback(macs, round_to=round_to, remove_blocks=blocks, schedule=EARLY)
         tuned, _ = train(partial(_trainable, wide), data, seed, early)
         rows.append(
             [
                 f"ResNet-{depth}",
                 str(round_to),
-                "may go" if branches else "stay",
+                "may go" if blocks else "stay",
                 f"{pruning.metrics()['macs']:.3f}",
                 f"{_size(model) / _size(wide):.3f}",
                 f"{before:.2f}",
@@ -65,7 +65,7 @@ def main(seed: int = 0) -> None:
     header = [
         "model",
         "round_to",
-        "branches",
+        "blocks",
         "MACs",
         "parameters",
         "dense",

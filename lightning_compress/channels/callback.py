@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from lightning_compress.arguments import check_code, check_count, check_number
+from lightning_compress.arguments import check_code, check_count, check_criterion, check_number
 from lightning_compress.carried import carry
 from lightning_compress.channels import criteria
 from lightning_compress.channels.budget.budgets import Costs, budget_of
@@ -28,6 +28,7 @@ from lightning_compress.channels.cutting.shapes import CHANNELS, copies
 from lightning_compress.channels.cutting.surgery import narrow, remove_
 from lightning_compress.channels.dependencies.trials import make_plan
 from lightning_compress.channels.groups import Dropped, Group, dropped, mask_, sizes_of
+from lightning_compress.evidence import evidence_of
 from lightning_compress.example_inputs import first_examples
 from lightning_compress.processes import gather, held, is_sharded, unweighted_copy
 from lightning_compress.schedules import Cubic, Schedule
@@ -47,35 +48,36 @@ class ChannelPruningCallback(WeightCompression):
     channels that a layer normalises over, are left alone; attention is pruned by heads.
 
     Args:
-        macs: share of the multiply-accumulate operations of linear and convolution layers that stays, in (0, 1); 0.5 if
-            no other budget is given.
+        macs: fraction of the multiply-accumulate operations of linear and convolution layers to keep, in (0, 1); 0.5
+            if no other budget is given.
+        parameters: instead of ``macs``, fraction of the parameters to keep, in (0, 1).
+        latency: instead of ``macs``, fraction of the latency to keep, in (0, 1): that of the forward pass of
+            ``example_input`` in evaluation mode, as torch runs it on the device of the model. When ``fit`` starts,
+            copies of different widths are timed; the widest that is fast enough gives the MACs to keep.
+        channels: instead of ``macs``, fraction of the channels of every layer to keep, in (0, 1), to the nearest
+            multiple of ``round_to``.
         criterion: importance of channels; see :mod:`~lightning_compress.channels.criteria`.
         round_to: channels of a layer stay in multiples of this number; runtimes are slow at odd counts.
-        branches: whether all inner channels of a residual branch may go, and its layers with them: what is left of the
-            block is its shortcut plus a constant. Fewer layers take less time than narrower ones. Otherwise at least
-            ``round_to`` channels of every layer stay.
-        schedule: progress of the run -> share of the reduction that is reached.
-        every_n_steps: optimizer steps between two choices of channels.
         remove: cut the channels out when the schedule has ended; otherwise they stay as zeros, which
             :func:`~lightning_compress.channels.remove_zero_channels` cuts out after ``fit``. Strategies that spawn
             their processes or shard the parameters (FSDP2) leave zeros in any case, and say so.
+        remove_blocks: whether all inner channels of a residual branch may go, and its layers with them: what is left of
+            the block is its shortcut plus a constant. Fewer layers take less time than narrower ones. Otherwise at
+            least ``round_to`` channels of every layer stay.
         decay: decay of the running mean of scores, for criteria that read gradients, in [0, 1).
         example_input: what ``forward`` takes: one argument, a tuple of arguments, or a dict of keyword arguments. By
             default ``module.example_input_array``, or the first examples of the training data.
+        schedule: progress of the run -> fraction of the reduction that is reached.
+        every_n_steps: optimizer steps between two choices of channels.
         include: patterns of the layers whose output channels may go; see :func:`~lightning_compress.targets.select`.
         exclude: patterns of layers whose output channels stay.
-        parameters: instead of ``macs``, share of the parameters that stays, in (0, 1).
-        latency: instead of ``macs``, share of the latency that stays, in (0, 1): that of the forward pass of
-            ``example_input`` in evaluation mode, as torch runs it on the device of the model. When ``fit`` starts,
-            copies of different widths are timed; the widest that is fast enough gives the MACs to keep.
-        ratio: instead of ``macs``, share of the channels that goes, in (0, 1), the same in every layer, to the nearest
-            multiple of ``round_to``.
 
     Raises:
         ImportError: in ``fit``, torch-pruning is not installed (extra ``channels``).
         ValueError: an argument is out of its range; in ``fit``, the asked reduction cannot be reached, or no example
             input is found.
-        TypeError: ``include`` or ``exclude`` is one string; criterion or schedule a name or a number.
+        TypeError: ``include`` or ``exclude`` is one string; criterion or schedule a name or a number, or the criterion
+            is none of channels.
 
     Papers: Fang et al., "DepGraph: Towards Any Structural Pruning", https://arxiv.org/abs/2301.12900 (2023); He et al.,
     "Soft Filter Pruning for Accelerating Deep Convolutional Neural Networks", https://arxiv.org/abs/1808.06866 (2018).
@@ -94,11 +96,11 @@ class ChannelPruningCallback(WeightCompression):
         *,
         parameters: float | None = None,
         latency: float | None = None,
-        ratio: float | None = None,
+        channels: float | None = None,
         criterion: Criterion = criteria.magnitude,
         round_to: int = 16,
         remove: bool = True,
-        branches: bool = False,
+        remove_blocks: bool = False,
         decay: float = 0.9,
         example_input: Any = None,
         schedule: Schedule = Cubic(begin=0.15, until=0.7),
@@ -108,10 +110,14 @@ class ChannelPruningCallback(WeightCompression):
     ) -> None:
         super().__init__(order=PRUNE, schedule=schedule, every_n_steps=every_n_steps, include=include, exclude=exclude)
         check_code(criterion=criterion)
-        self.budget = budget_of(macs, parameters, latency, ratio)
-        if branches and self.budget.name == "ratio":
+        check_criterion(criterion, criteria, "members")
+        if evidence_of(criterion) == "inputs":
+            raise ValueError(f"need a criterion that reads the gradient or nothing, got inputs by {criterion!r}")
+        self.budget = budget_of(macs, parameters, latency, channels)
+        if remove_blocks and self.budget.name == "channels":
             raise ValueError(
-                "need macs, parameters or latency with branches=True, got ratio, which takes as much of every layer"
+                "need macs, parameters or latency with remove_blocks=True, got "
+                f"channels={self.budget.amount}, which keeps the same fraction of every layer"
             )
         check_count(round_to=round_to)
         check_number(decay=decay)
@@ -119,7 +125,7 @@ class ChannelPruningCallback(WeightCompression):
             raise ValueError(f"need 0 <= decay < 1, got decay={decay}")
         self.criterion = criterion
         self.round_to = round_to
-        self.branches = branches
+        self.remove_blocks = remove_blocks
         self.remove = remove
         self.decay = decay
         self.example_input = example_input
@@ -171,7 +177,7 @@ class ChannelPruningCallback(WeightCompression):
         example = self._example(module)
         runs = eager(module) if isinstance(module, LightningModule) else module
         with isolate_rng():
-            plan = make_plan(unweighted_copy(module) if is_sharded(module) else runs, example, self.branches)
+            plan = make_plan(unweighted_copy(module) if is_sharded(module) else runs, example, self.remove_blocks)
         left_alone = dict(plan.left_alone)
         for group in plan.groups:
             reasons = {allowed.skipped.get(part.name, "") for part in group.slices if part.role == "out"}
@@ -196,8 +202,6 @@ class ChannelPruningCallback(WeightCompression):
 
     def _share_to_keep(self, module: nn.Module, example: Any, groups: Sequence[Group], costs: Costs) -> float:
         """The budget as a share that stays: of the MACs, of the parameters, or of the channels."""
-        if self.budget.name == "ratio":
-            return 1 - self.budget.amount
         if self.budget.name != "latency":
             return self.budget.amount
         if self._loaded is not None and self._loaded["share"] is not None:  # what an interrupted run has measured
@@ -222,7 +226,7 @@ class ChannelPruningCallback(WeightCompression):
     def describe(self) -> str:
         criterion = getattr(self.criterion, "__name__", repr(self.criterion))
         found = f" ({self._reduction.share:.4g} of the MACs)" if self.budget.name == "latency" else ""
-        branches = ", or whole branches" if self.branches else ""
+        branches = ", or whole branches" if self.remove_blocks else ""
         return (
             f"{self.budget}{found} by {criterion}, channels in multiples of {self.round_to}{branches}, {self.schedule}"
         )
@@ -286,7 +290,7 @@ class ChannelPruningCallback(WeightCompression):
 
     @property
     def _reads_gradient(self) -> bool:
-        return bool(getattr(self.criterion, "needs_gradient", False))
+        return evidence_of(self.criterion) == "gradient"
 
     def _remove(self, removed: Mapping[str, Tensor]) -> None:
         self._removed = dict(removed)
@@ -308,8 +312,8 @@ class ChannelPruningCallback(WeightCompression):
             )
         if self.budget.name == "latency":
             raise ValueError(
-                f"need macs, parameters or ratio under ModelParallelStrategy, got latency={self.budget.amount}: what "
-                "is sharded cannot be timed at other widths"
+                f"need macs, parameters or channels under ModelParallelStrategy, got latency={self.budget.amount}: a "
+                "sharded model cannot be timed at other widths"
             )
 
     def _example(self, module: nn.Module) -> Any:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from lightning_compress.channels.groups import Group, Role, Slice
+from lightning_compress.evidence import reads
 
-__all__ = ["Criterion", "Member", "batchnorm_scale", "magnitude", "members", "needs_gradient", "taylor"]
+__all__ = ["Criterion", "Member", "batchnorm_scale", "magnitude", "members", "taylor"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +27,7 @@ class Member:
     Attributes:
         role: what the parameter is to a channel.
         weight: ``(units, n)``.
-        gradient: ``(units, n)``, of the loss; zeros unless the criterion is marked by :func:`needs_gradient`.
+        gradient: ``(units, n)``, of the loss; zeros if the criterion is marked with ``@reads("nothing")``.
     """
 
     role: Role
@@ -35,7 +36,6 @@ class Member:
 
 
 Criterion: TypeAlias = Callable[[Sequence[Member]], Tensor]
-_Function = TypeVar("_Function", bound=Criterion)
 
 
 def members(group: Group, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> list[Member]:
@@ -54,12 +54,7 @@ def _rows(tensor: Tensor, part: Slice) -> Tensor:
     return channels[part.index.to(tensor.device)].flatten(1)
 
 
-def needs_gradient(criterion: _Function) -> _Function:
-    """Mark a criterion that reads gradients; its scores are averaged over optimizer steps."""
-    criterion.needs_gradient = True  # type: ignore[attr-defined]
-    return criterion
-
-
+@reads("nothing")
 def magnitude(members: Sequence[Member]) -> Tensor:
     r"""Units with large weights matter: their share of each weight's squared norm, summed over the weights.
 
@@ -70,7 +65,7 @@ def magnitude(members: Sequence[Member]) -> Tensor:
     return _shares([m.weight.float().square().sum(1) for m in members if m.role in ("out", "in")])
 
 
-@needs_gradient
+@reads("gradient")
 def taylor(members: Sequence[Member]) -> Tensor:
     r"""Units matter whose removal changes the loss, to first order, squared: ``(sum w g)^2`` over all their entries.
 
@@ -81,6 +76,7 @@ def taylor(members: Sequence[Member]) -> Tensor:
     return torch.stack(parts).sum(0).square()
 
 
+@reads("nothing")
 def batchnorm_scale(members: Sequence[Member]) -> Tensor:
     r"""Units matter that batch normalisation scales up: their share of ``|gamma|``; by magnitude where there is none.
 

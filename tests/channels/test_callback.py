@@ -5,7 +5,9 @@ from lightning.pytorch.tuner import Tuner
 from torch.nn import functional as F
 
 from lightning_compress.channels import ChannelPruningCallback, criteria
+from lightning_compress.evidence import reads
 from lightning_compress.pruning import PruningCallback
+from lightning_compress.pruning import criteria as pruning_criteria
 from lightning_compress.schedules import Constant, Linear
 from lightning_compress.training import QUANTIZE, WeightCompression
 from tests.channels.nets import Module, Residual, data, trainer
@@ -31,18 +33,33 @@ class TestArguments:
         with pytest.raises(ValueError, match=f"need 0 < macs < 1, got macs={macs}"):
             ChannelPruningCallback(macs=macs)
 
-    @pytest.mark.parametrize("name", ["parameters", "latency", "ratio"])
+    @pytest.mark.parametrize("name", ["parameters", "latency", "channels"])
     def test_other_budgets(self, name):
         with pytest.raises(ValueError, match=f"need 0 < {name} < 1, got {name}=1.5"):
             ChannelPruningCallback(**{name: 1.5})
 
     def test_two_budgets(self):
-        with pytest.raises(ValueError, match="need one of macs, parameters, latency and ratio, got macs=0.5 and ratio"):
-            ChannelPruningCallback(macs=0.5, ratio=0.5)
+        with pytest.raises(
+            ValueError, match="need one of macs, parameters, latency and channels, got macs=0.5 and channels=0.5"
+        ):
+            ChannelPruningCallback(macs=0.5, channels=0.5)
 
-    def test_a_ratio_that_removes_nothing(self):
-        with pytest.raises(ValueError, match=r"need a larger ratio for this model with round_to=16, got ratio=0\.1"):
-            trainer(callback(ratio=0.1, round_to=16)).fit(Module(), data())
+    def test_channels_that_remove_nothing(self):
+        message = (
+            r"need channels <= 0\.750 .* with round_to=8, got channels=0\.9: lower channels to remove more, or lower"
+        )
+        with pytest.raises(ValueError, match=message):
+            trainer(callback(channels=0.9, round_to=8)).fit(Module(), data())
+
+    def test_a_criterion_of_single_weights(self):
+        with pytest.raises(TypeError, match=r"got pruning\.criteria\.taylor\(.*\): use channels\.criteria\.taylor"):
+            ChannelPruningCallback(criterion=pruning_criteria.taylor)
+
+    def test_a_criterion_that_reads_inputs(self):
+        with pytest.raises(
+            ValueError, match="need a criterion that reads the gradient or nothing, got inputs by <func"
+        ):
+            ChannelPruningCallback(criterion=reads("inputs")(lambda members: members[0].weight.sum(1)))
 
     def test_round_to(self):
         with pytest.raises(ValueError, match="need round_to >= 1, got round_to=0"):
@@ -104,13 +121,13 @@ def test_a_budget_of_parameters():
     assert pruning.metrics()["parameters"] == pytest.approx(share)
 
 
-def test_the_same_ratio_in_every_layer():
+def test_the_same_fraction_of_every_layer():
     module = Module(net=Residual(16))
     dense = {name: layer.out_channels for name, layer in module.net.named_modules() if hasattr(layer, "out_channels")}
-    for ratio in (0.25, 0.5, 0.5):  # fit again: what the first run has removed counts
-        trainer(callback(ratio=ratio, round_to=1)).fit(module, data())
+    for kept in (0.75, 0.5, 0.5):  # fit again: what the first run has removed counts
+        trainer(callback(channels=kept, round_to=1)).fit(module, data())
         left = {n: layer.out_channels for n, layer in module.net.named_modules() if hasattr(layer, "out_channels")}
-        assert left == {name: round(count * (1 - ratio)) for name, count in dense.items()}
+        assert left == {name: round(count * kept) for name, count in dense.items()}
 
 
 class Stopwatch:

@@ -158,7 +158,7 @@ def _refused(budget, message, sizes):
     ("budget", "shards", "message"),
     [
         ({"macs": 0.5}, 1, r"need ModelParallelStrategy\(tensor_parallel_size=1\) to prune channels, got 2"),
-        ({"latency": 0.5}, 2, r"need macs, parameters or ratio under ModelParallelStrategy, got latency=0\.5"),
+        ({"latency": 0.5}, 2, r"need macs, parameters or channels under ModelParallelStrategy, got latency=0\.5"),
     ],
 )
 def test_what_cannot_work_is_refused(budget, shards, message):

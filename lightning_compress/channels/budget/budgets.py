@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from lightning_compress.arguments import check_fraction
 from lightning_compress.channels.groups import Dropped, total
 
 __all__ = ["Budget", "Costs", "budget_of", "largest_share"]
@@ -15,43 +16,44 @@ class Budget:
     """One number that the model in the Trainer has to meet.
 
     Attributes:
-        name: ``"macs"``, ``"parameters"`` or ``"latency"``, of which ``amount`` is the share that stays, or
-            ``"ratio"``, of which it is the share of channels that goes.
-        amount: in (0, 1).
+        name: ``"macs"``, ``"parameters"``, ``"latency"`` or ``"channels"`` (of every group alike).
+        amount: fraction of it that is kept, in (0, 1).
     """
 
     name: str
     amount: float
 
     def __str__(self) -> str:
-        if self.name == "ratio":
-            return f"{self.amount:.4g} of the channels of every group removed"
-        return f"{self.amount:.4g} of the {'MACs' if self.name == 'macs' else self.name}"
+        whole = {"macs": "MACs", "channels": "channels of every group"}.get(self.name, self.name)
+        return f"{self.amount:.4g} of the {whole} kept"
 
 
 def budget_of(
-    macs: float | None = None, parameters: float | None = None, latency: float | None = None, ratio: float | None = None
+    macs: float | None = None,
+    parameters: float | None = None,
+    latency: float | None = None,
+    channels: float | None = None,
 ) -> Budget:
     """The one budget that is given; half of the MACs if none is.
 
     Raises:
         ValueError: several are given, or the one is not in (0, 1).
+        TypeError: the one is not a number.
 
     >>> budget_of(parameters=0.25)
     Budget(name='parameters', amount=0.25)
-    >>> budget_of(macs=0.5, ratio=0.5)
+    >>> budget_of(macs=0.5, channels=0.5)
     Traceback (most recent call last):
-    ValueError: need one of macs, parameters, latency and ratio, got macs=0.5 and ratio=0.5
+    ValueError: need one of macs, parameters, latency and channels, got macs=0.5 and channels=0.5
     """
-    amounts = {"macs": macs, "parameters": parameters, "latency": latency, "ratio": ratio}
+    amounts = {"macs": macs, "parameters": parameters, "latency": latency, "channels": channels}
     given = [Budget(name, amount) for name, amount in amounts.items() if amount is not None]
     if not given:
         return Budget("macs", 0.5)
     if len(given) > 1:
         found = " and ".join(f"{budget.name}={budget.amount}" for budget in given)
-        raise ValueError(f"need one of macs, parameters, latency and ratio, got {found}")
-    if not 0 < given[0].amount < 1:
-        raise ValueError(f"need 0 < {given[0].name} < 1, got {given[0].name}={given[0].amount}")
+        raise ValueError(f"need one of macs, parameters, latency and channels, got {found}")
+    check_fraction(**{given[0].name: given[0].amount})
     return given[0]
 
 

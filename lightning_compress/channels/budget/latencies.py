@@ -64,7 +64,7 @@ def macs_in_time(
     if fastest > limit:
         raise ValueError(
             f"need latency >= {fastest:.3f} for this model with round_to={round_to}, got latency={limit}: measured "
-            f"with the {least:.3g} of its MACs that have to stay; ask for less, or lower round_to"
+            f"with the {least:.3g} of its MACs that have to stay; raise latency to remove less, or lower round_to"
         )
     return largest_share(latency, limit, least, now)
 

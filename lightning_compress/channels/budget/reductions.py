@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_compress.channels.budget.budgets import Budget, Costs
-from lightning_compress.channels.budget.selection import choose, choose_of_each, smallest
+from lightning_compress.channels.budget.selection import choose, choose_of_each, most_kept, smallest
 from lightning_compress.channels.groups import Group
 
 __all__ = ["Reduction"]
@@ -21,7 +21,7 @@ class Reduction:
 
     Attributes:
         budget: what was asked for.
-        share: what of it stays, in (0, 1]: of the parameters, of the channels for a ratio, else of the MACs.
+        share: what of it stays, in (0, 1]: of the parameters, of the channels of each group, else of the MACs.
         groups: what can be removed.
         costs: what the model costs, now and when it was dense.
         round_to: channels of a layer stay in multiples of this number.
@@ -41,7 +41,7 @@ class Reduction:
     @property
     def is_met(self) -> bool:
         """Whether nothing is left to remove, because an earlier run has."""
-        if self.budget.name == "ratio":
+        if self.budget.name == "channels":
             return self.costs.share("parameters") < 1 and not self._narrows
         return self.costs.share(self.priced) <= self.share
 
@@ -62,9 +62,8 @@ class Reduction:
             group name -> ``(units,)`` bool, True where a unit is removed.
         """
         share = 1 - (1 - self.share) * strength
-        if self.budget.name == "ratio":
-            dense = {group.name: self._dense_units(group) for group in self.groups}
-            return choose_of_each(self.groups, scores, dense, 1 - share, self.round_to)
+        if self.budget.name == "channels":
+            return choose_of_each(self.groups, scores, self._dense, share, self.round_to)
         prices, limit = self.costs.prices[self.priced], share * self.costs.total(self.priced)
         return choose(self.groups, scores, self.costs.sizes, prices, limit, self.round_to)
 
@@ -74,24 +73,30 @@ class Reduction:
         Args:
             left_alone: layer name -> why its channels stay, for the message.
         """
-        if self.budget.name == "ratio":
-            reached = self._narrows
-            asked = f"need a larger ratio for this model with round_to={self.round_to}, got ratio={self.budget.amount}"
+        name, given = self.priced, self.share
+        if self.budget.name == "channels":
+            most = most_kept(self.groups, self._dense, self.round_to)
+            reached = given <= most
+            need, fix = f"channels <= {most:.3f}", "lower channels to remove more, or lower round_to"
+            name = "channels"
         else:
-            prices, dense = self.costs.prices[self.priced], self.costs.total(self.priced)
+            prices, dense = self.costs.prices[name], self.costs.total(name)
             least = smallest(self.groups, self.costs.sizes, prices, self.round_to) / dense
-            reached = least <= self.share
-            asked = (
-                f"need {self.priced} >= {least:.3f} for this model with round_to={self.round_to}, "
-                f"got {self.priced}={self.share}"
-            )
+            reached = least <= given
+            need, fix = f"{name} >= {least:.3f}", f"raise {name} to remove less, or lower round_to"
         if not reached:
+            layers = "; ".join(f"{layer} ({reason})" for layer, reason in left_alone.items()) or "nothing"
             raise ValueError(
-                f"{asked}: {'or' if self.budget.name == 'ratio' else 'ask for less, or'} lower round_to; left alone: "
-                + ("; ".join(f"{name} ({reason})" for name, reason in left_alone.items()) or "nothing")
+                f"need {need} for this model with round_to={self.round_to}, got {name}={given}: {fix}; "
+                f"left alone: {layers}"
             )
 
-    def _dense_units(self, group: Group) -> float:
-        """How many units a group had before any was cut."""
-        part = next(part for part in group.slices if part.role == "out")
-        return group.units * self.costs.dense[part.name][part.dim] / self.costs.sizes[part.name][part.dim]
+    @property
+    def _dense(self) -> dict[str, float]:
+        """Group name -> how many units the group had before any was removed."""
+        found = {}
+        for group in self.groups:
+            part = next(part for part in group.slices if part.role == "out")
+            dense, now = self.costs.dense[part.name][part.dim], self.costs.sizes[part.name][part.dim]
+            found[group.name] = group.units * dense / now
+        return found

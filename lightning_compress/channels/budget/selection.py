@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lightning_compress.channels.groups import Group, total
 
-__all__ = ["choose", "choose_of_each", "smallest"]
+__all__ = ["choose", "choose_of_each", "most_kept", "smallest"]
 
 _Sizes = dict[str, list[int]]
 
@@ -80,16 +80,16 @@ def choose_of_each(
     groups: Sequence[Group],
     scores: Mapping[str, Tensor],
     dense: Mapping[str, float],
-    ratio: float,
+    kept: float,
     round_to: int = 1,
 ) -> dict[str, Tensor]:
-    """Choose the same share of units to remove in every group, the least important ones.
+    """Choose the least important units of every group, so that each keeps the same fraction of its units.
 
     Args:
         groups: the groups.
         scores: group name -> ``(units,)`` importance.
         dense: group name -> how many units the group had before any was cut.
-        ratio: share of these to remove.
+        kept: fraction of these to keep.
         round_to: channels of each layer are kept in the multiple of this number that is nearest; at least so many stay.
 
     Returns:
@@ -97,15 +97,27 @@ def choose_of_each(
 
     >>> from lightning_compress.channels.groups import Slice
     >>> part = Slice("fc1.weight", 0, torch.arange(4)[:, None], "out")
-    >>> choose_of_each([Group("fc1", (part,))], {"fc1": torch.tensor([3.0, 1.0, 4.0, 2.0])}, {"fc1": 4}, ratio=0.25)
+    >>> choose_of_each([Group("fc1", (part,))], {"fc1": torch.tensor([3.0, 1.0, 4.0, 2.0])}, {"fc1": 4}, kept=0.75)
     {'fc1': tensor([False,  True, False, False])}
     """
     removed = {}
     for group in groups:
         queue = _Queue(group, scores[group.name].cpu(), round_to)
-        queue.keep_(dense[group.name] * (1 - ratio))
+        queue.keep_(dense[group.name] * kept)
         removed[group.name] = queue.removed()
     return removed
+
+
+def most_kept(groups: Sequence[Group], dense: Mapping[str, float], round_to: int) -> float:
+    """The largest fraction of units to keep with which any group loses a block; 0 if none can.
+
+    Args:
+        groups: the groups.
+        dense: group name -> how many units the group had before any was removed.
+        round_to: as for :func:`choose_of_each`.
+    """
+    queues = [_Queue(group, torch.ones(group.units), round_to) for group in groups]
+    return max(((q.group.units - q.block / 2) / dense[q.group.name] for q in queues if q.block), default=0.0)
 
 
 def smallest(

@@ -33,20 +33,20 @@ def test_parameters(strength, most):
 @pytest.mark.parametrize(
     ("strength", "kept"), [(0.0, {"a": 8, "b": 4}), (0.5, {"a": 6, "b": 3}), (1.0, {"a": 4, "b": 2})]
 )
-def test_a_ratio_takes_the_same_share_of_every_group(strength, kept):
-    assert left(reduction(0.5, ratio=0.5).choose(SCORES, strength)) == kept
+def test_channels_keep_the_same_fraction_of_every_group(strength, kept):
+    assert left(reduction(0.5, channels=0.5).choose(SCORES, strength)) == kept
 
 
 def test_what_an_earlier_run_has_removed_counts():
     small = {"a.weight": (4, 4), "b.weight": (2, 2)}
     assert reduction(0.5, parameters=0.5, sizes=small).is_met
-    assert reduction(0.5, ratio=0.5, sizes=small).is_met
+    assert reduction(0.5, channels=0.5, sizes=small).is_met
     assert not reduction(0.4, parameters=0.4, sizes=small).is_met
-    assert not reduction(0.5, ratio=0.5).is_met
+    assert not reduction(0.5, channels=0.5).is_met
 
 
 def test_what_is_counted():
-    assert [reduction(0.5, **{name: 0.5}).priced for name in ("macs", "parameters", "latency", "ratio")] == [
+    assert [reduction(0.5, **{name: 0.5}).priced for name in ("macs", "parameters", "latency", "channels")] == [
         "macs",
         "parameters",
         "macs",
@@ -57,13 +57,18 @@ def test_what_is_counted():
 @pytest.mark.parametrize(
     ("budget", "message"),
     [
-        ({"macs": 0.3}, r"need macs >= 0\.512 for .* with round_to=4, got macs=0\.3: ask for less, or lower round_to"),
+        (
+            {"macs": 0.3},
+            r"need macs >= 0\.512 for .* with round_to=4, got macs=0\.3: raise macs to remove less, or lower round_to",
+        ),
         ({"parameters": 0.3}, r"need parameters >= 0\.600 .* got parameters=0\.3: .*; left alone: head \(an output\)"),
-        ({"ratio": 0.1}, r"need a larger ratio for this model with round_to=4, got ratio=0\.1: or lower round_to"),
+        (
+            {"channels": 0.9},
+            r"need channels <= 0\.750 for .* with round_to=4, got channels=0\.9: lower channels to remove more, or",
+        ),
     ],
 )
 def test_what_is_out_of_reach(budget, message):
-    amount = next(iter(budget.values()))
     with pytest.raises(ValueError, match=message):
-        reduction(1 - amount if "ratio" in budget else amount, round_to=4, **budget).check_reach({"head": "an output"})
+        reduction(*budget.values(), round_to=4, **budget).check_reach({"head": "an output"})
     reduction(0.6, round_to=4, parameters=0.6).check_reach({})

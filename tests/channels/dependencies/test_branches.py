@@ -208,7 +208,7 @@ def built(**settings):
 
 
 def callback(macs=0.4, **settings):
-    settings = {"branches": True, "round_to": 8, "every_n_steps": 2, "schedule": Linear(0.1, 0.5), **settings}
+    settings = {"remove_blocks": True, "round_to": 8, "every_n_steps": 2, "schedule": Linear(0.1, 0.5), **settings}
     return ChannelPruningCallback(macs, **settings)
 
 
@@ -253,9 +253,9 @@ class TestInFit:
             model.eval()(IMAGES)
         assert pruning.metrics()["macs"] == pytest.approx(sum(counted.values()) / sum(dense.values()))
 
-    def test_a_ratio_takes_no_branch(self):
-        with pytest.raises(ValueError, match="need macs, parameters or latency with branches=True, got ratio"):
-            ChannelPruningCallback(ratio=0.5, branches=True)
+    def test_the_same_fraction_of_every_layer_removes_no_block(self):
+        with pytest.raises(ValueError, match="need macs, parameters or latency with remove_blocks=True, got channels="):
+            ChannelPruningCallback(channels=0.5, remove_blocks=True)
 
     def test_excluded_branches_stay(self):
         module = built()
