@@ -8,14 +8,15 @@ method's key whatever writes it, ``save_weights_only`` too, and is attached befo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
-__all__ = ["Structure", "attach_structure", "carry", "narrow_structures"]
+__all__ = ["Structure", "attach_structure", "carry", "copies", "narrow_structures"]
 
 _STRUCTURES, _CARRIED = "compression_structures", "_carried_structures"
 
@@ -75,6 +76,15 @@ def narrow_structures(module: nn.Module, cut: Callable[[str, Tensor], Tensor]) -
     """Let what ``module`` carries follow a cut of its parameters that comes next; ``cut`` as in :class:`Structure`."""
     for structure in vars(module).get(_CARRIED, {}).values():
         structure.narrow(module, cut)
+
+
+def copies(module: nn.Module) -> Iterator[nn.Module]:
+    """Copies of ``module`` that callbacks of its Trainer keep in step with it: averages of its weights."""
+    trainer = getattr(module, "_trainer", None)
+    for callback in getattr(trainer, "callbacks", ()):
+        average = getattr(callback, "_average_model", None)
+        if average is not None:
+            yield average.module if isinstance(average, AveragedModel) else average
 
 
 def _save(

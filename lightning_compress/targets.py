@@ -42,12 +42,15 @@ class Target:
         aliases: every name under which the state dict holds this parameter, ``name`` first.
         module: the module that holds it.
         parameter: the parameter.
+        layer: name of the layer that the holding module is a part of, if that layer consists of several modules
+            (it has a true attribute ``is_one_layer``); patterns match that name too.
     """
 
     name: str
     aliases: tuple[str, ...]
     module: nn.Module
     parameter: nn.Parameter
+    layer: str = ""
 
     @property
     def module_name(self) -> str:
@@ -164,7 +167,11 @@ def _parameters(module: nn.Module) -> list[Target]:
             names = aliases.setdefault(id(parameter), [])
             names.append(f"{module_name}.{key}" if module_name else key)
             holders.setdefault(id(parameter), (holder, parameter))
-    return [Target(names[0], tuple(names), *holders[key]) for key, names in aliases.items()]
+    layers = [name for name, layer in module.named_modules() if getattr(layer, "is_one_layer", False)]
+    return [
+        Target(names[0], tuple(names), *holders[key], next((n for n in layers if names[0].startswith(f"{n}.")), ""))
+        for key, names in aliases.items()
+    ]
 
 
 def _check_patterns(argument: str, patterns: Sequence[str]) -> None:
@@ -174,6 +181,8 @@ def _check_patterns(argument: str, patterns: Sequence[str]) -> None:
 
 def _matches(target: Target, patterns: Sequence[str]) -> bool:
     names = [name for alias in target.aliases for name in (alias, alias.rpartition(".")[0])]
+    if target.layer:
+        names += [target.layer, f"{target.layer}.{target.name.rpartition('.')[2]}"]
     return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 

@@ -114,3 +114,21 @@ def test_what_a_weight_is_computed_from_is_left_alone(normed, include):
     reasons = [reason for name, reason in selection.skipped.items() if "bias" not in name]
     assert reasons
     assert all("remove the parametrization first" in reason for reason in reasons)
+
+
+class Pair(nn.Module):
+    is_one_layer = True
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 2, bias=False), nn.Linear(2, 4)
+
+
+@pytest.mark.parametrize("pattern", ["1", "1.weight", "1.first", "1.first.weight"])
+def test_patterns_match_the_name_of_a_layer_that_consists_of_several(pattern):
+    net = nn.Sequential(nn.Linear(4, 4), Pair())
+    included = [target.name for target in select(net, include=(pattern,))]
+    expected = ["1.first.weight", "1.second.weight"] if pattern in ("1", "1.weight") else ["1.first.weight"]
+    assert included == expected
+    assert all(target.layer == "1" for target in select(net, include=(pattern,)))
+    assert [target.name for target in select(net, exclude=("1",))] == ["0.weight"]

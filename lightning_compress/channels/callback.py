@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from lightning_compress.arguments import check_code, check_count, check_criterion, check_number
-from lightning_compress.carried import carry
+from lightning_compress.carried import carry, copies
 from lightning_compress.channels import criteria
 from lightning_compress.channels.budget.budgets import Costs, budget_of
 from lightning_compress.channels.budget.latencies import macs_in_time
 from lightning_compress.channels.budget.reductions import Reduction
 from lightning_compress.channels.criteria import Criterion, members
 from lightning_compress.channels.cutting import shapes
-from lightning_compress.channels.cutting.shapes import CHANNELS, copies
+from lightning_compress.channels.cutting.shapes import CHANNELS
 from lightning_compress.channels.cutting.surgery import narrow, remove_
 from lightning_compress.channels.dependencies.trials import make_plan
 from lightning_compress.channels.groups import Dropped, Group, dropped, mask_, sizes_of
@@ -34,7 +31,7 @@ from lightning_compress.processes import gather, held, is_sharded, unweighted_co
 from lightning_compress.schedules import Cubic, Schedule
 from lightning_compress.targets import Selection, Target, select
 from lightning_compress.training import PRUNE, WeightCompression
-from lightning_compress.training.run import CompressionRun, eager
+from lightning_compress.training.run import CompressionRun, eager, fixed_shapes
 
 __all__ = ["ChannelPruningCallback"]
 
@@ -137,7 +134,7 @@ class ChannelPruningCallback(WeightCompression):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if isinstance(trainer.strategy, ModelParallelStrategy):
             self._check_shards(trainer.strategy)
-        obstacle = _obstacle(trainer.strategy)
+        obstacle = fixed_shapes(trainer.strategy)
         self._removes = self.remove and not obstacle
         if self.remove and obstacle:
             rank_zero_warn(
@@ -163,12 +160,6 @@ class ChannelPruningCallback(WeightCompression):
         self.begin(Selection((), {}))
         self.strength = 1.0
         run.replace(new, lambda name, tensor: narrow(tensor, gone[name]))
-        if isinstance(trainer.strategy, DDPStrategy):
-            module.zero_grad(set_to_none=True)  # gradients may be views of the buckets that are given up
-            trainer.strategy.model = module
-            trainer.strategy.configure_ddp()
-        if "torch._dynamo" in sys.modules:
-            torch.compiler.reset()  # each new shape would count as one recompilation, and these are limited
         what = f"channels and {branches} whole branches" if branches else "channels"
         rank_zero_info(f"{type(self).__name__}: {what} removed, {self.metrics()['macs']:.4g} of the MACs are left")
 
@@ -325,15 +316,6 @@ class ChannelPruningCallback(WeightCompression):
             example = module.trainer.precision_plugin.convert_input(example)
         device = next(module.parameters()).device
         return tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, example)
-
-
-def _obstacle(strategy: Strategy) -> str:
-    """Why channels cannot be cut out during ``fit``; empty if they can."""
-    if isinstance(strategy, ModelParallelStrategy):
-        return "parameters that ModelParallelStrategy shards cannot change their shapes"
-    if isinstance(strategy.launcher, _MultiProcessingLauncher):
-        return "strategies that spawn their processes return no smaller model"
-    return ""
 
 
 def _selection(module: nn.Module, groups: Sequence[Group], left_alone: dict[str, str]) -> Selection:

@@ -108,6 +108,11 @@ class WeightCompression(Callback, ABC):
         """Whether the projection is a mask behind which latents stand still; see :class:`~.latent.Projection`."""
         return False
 
+    @property
+    def alone(self) -> bool:
+        """Whether no other method may project the targets of this one; methods of another order may by default."""
+        return False
+
     @abstractmethod
     def check(self, target: Target) -> None:
         """Raise ValueError, naming the target and the fix, if this method cannot compress it."""

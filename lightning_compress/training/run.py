@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
+from lightning.pytorch.strategies import (
+    DDPStrategy,
+    DeepSpeedStrategy,
+    FSDPStrategy,
+    ModelParallelStrategy,
+    Strategy,
+)
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.compile import to_uncompiled
 from torch import Tensor, nn
@@ -25,7 +33,7 @@ from lightning_compress.training.order import PRUNE
 if TYPE_CHECKING:
     from lightning_compress.training.callback import WeightCompression
 
-__all__ = ["CompressionRun", "copied", "eager"]
+__all__ = ["CompressionRun", "copied", "eager", "fixed_shapes"]
 
 _LATENTS = "latent_weights"
 
@@ -162,7 +170,7 @@ class CompressionRun:
         self._loaded = checkpoint
 
     def replace(self, parameters: Mapping[str, nn.Parameter | None], narrow: Callable[[str, Tensor], Tensor]) -> None:
-        """Go on with new parameters in place of those of the same names: channels have been cut out of them.
+        """Go on with new parameters: the latents, the methods, the average, DDP, compiled code.
 
         Args:
             parameters: name -> new parameter, for those that were replaced; None for one that is gone.
@@ -174,6 +182,13 @@ class CompressionRun:
         self._parameters = {name: target.parameter for name, target in self._targets.items()}
         self._latents.replace(parameters, narrow)
         self.average = Average(self._trainer.callbacks, self._module, self._targets, self._latents)  # type: ignore[attr-defined]
+        strategy = self._trainer.strategy
+        if isinstance(strategy, DDPStrategy):
+            self._module.zero_grad(set_to_none=True)  # gradients may be views of the buckets that are given up
+            strategy.model = self._module
+            strategy.configure_ddp()
+        if "torch._dynamo" in sys.modules:
+            torch.compiler.reset()  # each new shape would count as one recompilation, and these are limited
 
     def adopt(self) -> None:
         """An epoch begins, at which another callback may have written into the parameters (SWA, say): project that."""
@@ -291,6 +306,15 @@ def eager(module: LightningModule) -> LightningModule:
     return module if module._compiler_ctx is None else copied(module)
 
 
+def fixed_shapes(strategy: Strategy) -> str:
+    """The reason why parameters cannot be replaced by others during ``fit``; empty if they can."""
+    if isinstance(strategy, ModelParallelStrategy):
+        return "parameters that ModelParallelStrategy shards cannot change their shapes"
+    if isinstance(strategy.launcher, _MultiProcessingLauncher):
+        return "strategies that spawn their processes return no smaller model"
+    return ""
+
+
 def _length(trainer: Trainer) -> float:
     """Length of the run in optimizer steps; in batches under manual optimization without ``max_steps``."""
     length = trainer.estimated_stepping_batches
@@ -326,6 +350,14 @@ def _log_key(name: str, method: WeightCompression) -> str:
 
 
 def _refuse_conflicts(methods: Sequence[WeightCompression]) -> None:
+    for method in (method for method in methods if method.alone):
+        for other in (other for other in methods if other.order != method.order):
+            if names := [name for name in method.targets if name in other.targets]:
+                raise ValueError(
+                    f"need {type(method).__name__} alone on a weight, got {type(other).__name__} too on "
+                    f"{_listed(names)}: name them in exclude of one of the two, or fit a second time with "
+                    f"{type(other).__name__}"
+                )
     owners: dict[tuple[int, str], WeightCompression] = {}
     for method in methods:
         for name in method.targets:

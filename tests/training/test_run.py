@@ -396,3 +396,16 @@ def test_what_swa_averages_is_on_the_grid_when_statistics_are_taken_of_it():
     fit(build(), averaging, QATCallback(8, activation_bits=None, every_n_steps=3), Look())
     assert seen
     assert all(seen)
+
+
+class Alone(Halves):
+    alone = True
+
+
+def test_a_method_that_needs_its_weights_alone():
+    message = r"need Alone alone on a weight, got PruningCallback too on net\.9\.weight, net\.11\.weight: name them in"
+    callbacks = [Alone(), PruningCallback(include=("net.9", "net.11"))]
+    for given in (callbacks, callbacks[::-1]):
+        with pytest.raises(ValueError, match=message):
+            fit(build(), *given)
+    fit(build(), Alone(exclude=("net.9", "net.11")), PruningCallback(include=("net.9", "net.11")), max_steps=2)

@@ -8,19 +8,17 @@ weights then fits.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
-from lightning_compress.carried import Structure
+from lightning_compress.carried import Structure, copies
 from lightning_compress.channels.cutting.hollow import Hollow, hollow_, is_leaf, refill_
 from lightning_compress.channels.cutting.surgery import replace_
 from lightning_compress.channels.dependencies.graph import HEAD_COUNTS, HEAD_TOTALS
 
-__all__ = ["CHANNELS", "conform_", "copies", "dense_copy", "dense_sizes", "record"]
+__all__ = ["CHANNELS", "conform_", "dense_copy", "dense_sizes", "record"]
 
 _DENSE = "_dense_structure"
 
@@ -113,15 +111,6 @@ def dense_copy(module: nn.Module) -> nn.Module:
     dense_sizes(module)
     conform_(dense, {**vars(module)[_DENSE], "dense": {}})
     return dense
-
-
-def copies(module: nn.Module) -> Iterator[nn.Module]:
-    """Copies of ``module`` that callbacks of its Trainer keep in step with it: averages of its weights."""
-    trainer = getattr(module, "_trainer", None)
-    for callback in getattr(trainer, "callbacks", ()):
-        average = getattr(callback, "_average_model", None)
-        if average is not None:
-            yield average.module if isinstance(average, AveragedModel) else average
 
 
 def _attach(module: nn.Module, record: dict[str, Any]) -> None:
