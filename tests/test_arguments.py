@@ -24,7 +24,7 @@ from lightning_compress.arguments import check_criterion
 from lightning_compress.distillation import Term, losses
 from lightning_compress.quantization import PerChannel
 from lightning_compress.schedules import Constant, Cubic
-from tests.toys import build, fit
+from tests.support.toys import build, fit
 
 
 @pytest.mark.parametrize(

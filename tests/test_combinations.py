@@ -12,7 +12,7 @@ from lightning_compress.distillation import EMA
 from lightning_compress.quantization.grids import PerChannel, PerTensor
 from lightning_compress.quantization.weights import grids_of
 from lightning_compress.schedules import Linear, Step
-from tests.toys import Randomness, build, fit
+from tests.support.toys import Randomness, build, fit
 
 VALUES = 16
 SPARSITY = 0.8

@@ -34,8 +34,8 @@ from lightning_compress.quantization.records import QUANTIZATION
 from lightning_compress.quantization.weights import grids_of
 from lightning_compress.schedules import Constant, Cubic, Linear
 from lightning_compress.sharing import WeightSharingCallback, gradients, kmeans
-from tests.distributed import run_distributed
-from tests.toys import Batches, Digits, Manual, Randomness, build, digits, fit, held_out, trainer
+from tests.support.distributed import run_distributed
+from tests.support.toys import Batches, Digits, Manual, Randomness, build, digits, fit, held_out, trainer
 
 ROOT = Path(__file__).parents[1]
 STEM = ("net.0",)
@@ -264,7 +264,7 @@ KILLED = """
 import os, signal, sys
 import lightning as L
 from tests.test_contract import CASES, checkpoints
-from tests.toys import Randomness, build, fit
+from tests.support.toys import Randomness, build, fit
 
 class Kill(L.Callback):
     def on_train_batch_end(self, trainer, *_):
@@ -343,7 +343,7 @@ def test_the_steps_of_a_tuner_are_taken_back(case, tmp_path):
 PLAIN = """
 import sys
 import torch
-from tests.toys import Digits, held_out, trainer
+from tests.support.toys import Digits, held_out, trainer
 
 for path in sys.argv[1:]:
     module = Digits()

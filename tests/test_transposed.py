@@ -23,11 +23,11 @@ from lightning_compress.quantization.grids import PerChannel, PerGroup
 from lightning_compress.quantization.weights import grids_of
 from lightning_compress.schedules import Linear
 from lightning_compress.targets import is_transposed, select
-from tests import gpt2
-from tests.distributed import run_distributed
-from tests.gpt2 import GPT2, Conv1D, batches, build, sequences, turned, twin
+from tests.support import gpt2
+from tests.support.distributed import run_distributed
+from tests.support.gpt2 import GPT2, Conv1D, batches, build, sequences, turned, twin
+from tests.support.toys import trainer
 from tests.test_contract import same
-from tests.toys import trainer
 
 SOON = Linear(0.1, 0.5)
 TOKENS = sequences()[:4]

@@ -11,7 +11,7 @@ from lightning_compress.archive import load_archive, save_archive
 from lightning_compress.schedules import Constant
 from lightning_compress.sharing import WeightSharingCallback
 from lightning_compress.tying import tie
-from tests.toys import Digits, build, fit
+from tests.support.toys import Digits, build, fit
 
 
 class Deep(Digits):

@@ -10,8 +10,8 @@ from lightning_compress.pruning import PruningCallback
 from lightning_compress.pruning import criteria as pruning_criteria
 from lightning_compress.schedules import Constant, Linear
 from lightning_compress.training import QUANTIZE, WeightCompression
-from tests.channels.nets import Module, Residual, data, trainer
-from tests.distributed import run_distributed
+from tests.support.distributed import run_distributed
+from tests.support.nets import Module, Residual, data, trainer
 
 
 def callback(**settings):

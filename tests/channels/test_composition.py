@@ -11,7 +11,7 @@ from lightning_compress.channels import ChannelPruningCallback
 from lightning_compress.loading import load_compressed
 from lightning_compress.quantization.weights import grids_of
 from lightning_compress.schedules import Linear, Step
-from tests.channels.nets import Module, data, trainer
+from tests.support.nets import Module, data, trainer
 
 
 def outcome(module):

@@ -15,9 +15,9 @@ from lightning_compress.channels import ChannelPruningCallback
 from lightning_compress.channels.cutting.shapes import CHANNELS, conform_, record
 from lightning_compress.loading import load_compressed
 from lightning_compress.schedules import Linear
-from tests.channels.nets import Transformer
+from tests.support.nets import Transformer
+from tests.support.toys import Digits, Randomness, build, fit, held_out, trainer
 from tests.test_contract import checkpoints, same
-from tests.toys import Digits, Randomness, build, fit, held_out, trainer
 
 ROOT = Path(__file__).parents[2]
 resumes = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
@@ -86,7 +86,7 @@ import os, signal, sys
 import lightning as L
 from tests.channels.test_resume import callback
 from tests.test_contract import checkpoints
-from tests.toys import Randomness, build, fit
+from tests.support.toys import Randomness, build, fit
 
 class Kill(L.Callback):
     def on_train_batch_end(self, trainer, *_):

@@ -13,9 +13,9 @@ from lightning_compress import QATCallback, remove_zero_channels
 from lightning_compress.channels import ChannelPruningCallback, criteria
 from lightning_compress.processes import is_sharded, unweighted_copy
 from lightning_compress.schedules import Linear, Step
-from tests.distributed import run_distributed
 from tests.quantization.test_callback import on_grids
-from tests.toys import Batches, Digits, Randomness, build, held_out, trainer
+from tests.support.distributed import run_distributed
+from tests.support.toys import Batches, Digits, Randomness, build, held_out, trainer
 
 IMAGES = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 IGNORED = "ignore:.*channels stay as zeros", "ignore:Be aware that when using `ckpt_path`"

@@ -9,9 +9,9 @@ from lightning_compress.channels import ChannelPruningCallback
 from lightning_compress.channels.dependencies.graph import find_groups
 from lightning_compress.quantization import PerChannel, PerGroup, PerTensor
 from lightning_compress.schedules import Linear
-from tests.channels.nets import Mobile, Residual
 from tests.quantization.test_callback import on_grids
-from tests.toys import Digits, build, fit, trainer
+from tests.support.nets import Mobile, Residual
+from tests.support.toys import Digits, build, fit, trainer
 
 IMAGES = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 WORDS = torch.rand(5, 6, 16, generator=torch.Generator().manual_seed(0))

@@ -7,7 +7,7 @@ from torch import nn
 from lightning_compress.deploy.checks import check_equal, check_near
 from lightning_compress.quantization import QATCallback
 from lightning_compress.quantization.activations.quantizers import quantizers_of
-from tests.quantization.models import Classifier, fit, loader
+from tests.support.classifiers import Classifier, fit, loader
 
 IMAGES = torch.cat([x for x, _ in loader()])
 

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from lightning_compress.archive import load_archive, save_archive
 from lightning_compress.deploy import export
 from lightning_compress.quantization import QATCallback
-from tests.quantization.models import Conv, fit
-from tests.toys import Batches, build, trainer
+from tests.support.classifiers import Conv, fit
+from tests.support.toys import Batches, build, trainer
 
 IMAGES = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 

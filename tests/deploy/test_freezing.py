@@ -7,7 +7,7 @@ from torch import nn
 
 from lightning_compress import export, freeze
 from lightning_compress.quantization import QATCallback
-from tests.quantization.models import Classifier, loader, trainer
+from tests.support.classifiers import Classifier, loader, trainer
 
 
 class Net(nn.Module):

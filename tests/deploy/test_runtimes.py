@@ -6,7 +6,7 @@ import torch
 from lightning_compress.deploy import export
 from lightning_compress.deploy.runtimes import IntegerOperators, OnnxRuntime, OpenVINO, installed_runtimes
 from lightning_compress.quantization import QATCallback
-from tests.quantization.models import Conv, fit, loader
+from tests.support.classifiers import Conv, fit, loader
 
 IMAGES = torch.cat([x for x, _ in loader()])
 

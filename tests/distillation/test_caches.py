@@ -14,7 +14,7 @@ from torch import nn
 from lightning_compress.distillation import Cache, DistillationModule, Term, cache_outputs, losses
 from lightning_compress.distillation.caches import fingerprints
 from lightning_compress.distillation.features import Call
-from tests.distillation.students import Student, data, loader, teacher, trainer
+from tests.support.students import Student, data, loader, teacher, trainer
 
 TERMS = (Term(), Term(losses.attention_transfer, student="net.norm", teacher="norm"))
 

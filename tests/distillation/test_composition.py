@@ -16,7 +16,7 @@ from lightning.pytorch.cli import LightningCLI
 from lightning_compress import PruningCallback
 from lightning_compress.cli.training import CompressionCLI
 from lightning_compress.distillation import DistillationCallback, DistillationModule
-from tests.distillation.students import Net, Student, loader, trainer
+from tests.support.students import Net, Student, loader, trainer
 
 
 def zeros(student: Student) -> float:

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback
 from torch import nn
 
 from lightning_compress.distillation import EMA, DistillationCallback, DistillationModule, initialize
-from tests.toys import Batches, Digits, build, held_out, trainer
+from tests.support.toys import Batches, Digits, build, held_out, trainer
 
 
 def deep() -> nn.Sequential:

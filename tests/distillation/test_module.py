@@ -23,7 +23,8 @@ from lightning_compress.distillation import (
     losses,
 )
 from lightning_compress.metrics import Agreement, Fidelity
-from tests.distillation.students import (
+from tests.support.distributed import run_distributed
+from tests.support.students import (
     DictStudent,
     ManualStudent,
     MeteredStudent,
@@ -35,7 +36,6 @@ from tests.distillation.students import (
     teacher,
     trainer,
 )
-from tests.distributed import run_distributed
 
 STUDENTS = [(Student, ""), (DictStudent, ""), (MeteredStudent, "net"), (ManualStudent, "")]
 HINTS = (

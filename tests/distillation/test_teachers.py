@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lightning_compress.distillation import EMA, DistillationModule, Ensemble, Term, from_checkpoint, losses
 from lightning_compress.distillation.features import Call
 from lightning_compress.distillation.teachers import Live
-from tests.distillation.students import Student, data, loader, teacher, trainer
+from tests.support.students import Student, data, loader, teacher, trainer
 
 
 def call(x: Tensor) -> Call:

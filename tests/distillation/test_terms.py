@@ -17,7 +17,7 @@ from lightning_compress.distillation import DistillationModule, Item, LeastSquar
 from lightning_compress.distillation.features import Recorder, match, tensor
 from lightning_compress.distillation.regressors import Regressor
 from lightning_compress.metrics import Agreement, Fidelity
-from tests.distillation.students import Student, teacher, trainer
+from tests.support.students import Student, teacher, trainer
 
 G = torch.Generator().manual_seed(0)
 
@@ -173,7 +173,7 @@ class RegressionStudent(Student):
 
 
 def test_regression_outputs_are_taught() -> None:
-    from tests.distillation.students import loader
+    from tests.support.students import loader
 
     one = trainer()
     one.fit(DistillationModule(RegressionStudent(), teacher(), [Term(losses.mse)]), loader(), loader())

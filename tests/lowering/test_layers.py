@@ -13,7 +13,7 @@ from lightning_compress.deploy.runtimes import OnnxRuntime
 from lightning_compress.lowering.layers import QuantizedEmbedding, QuantizedLayer
 from lightning_compress.lowering.twins import lower, pad_single_channels
 from lightning_compress.quantization import PerGroup, QATCallback, scales
-from tests.quantization.models import Classifier, fit, loader
+from tests.support.classifiers import Classifier, fit, loader
 
 
 class ScaledWords(nn.Embedding):

@@ -18,7 +18,7 @@ from lightning_compress.quantization import PerGroup, PerTensor, QATCallback, sc
 from lightning_compress.quantization.activations.quantizers import quantizers_of
 from lightning_compress.quantization.grids import PerChannel
 from lightning_compress.tying import tie
-from tests.quantization.models import Classifier, Conv, ResNet, fit, loader, trainer
+from tests.support.classifiers import Classifier, Conv, ResNet, fit, loader, trainer
 
 
 def images(channels: int = 1) -> torch.Tensor:

@@ -9,7 +9,7 @@ from torch import nn
 from lightning_compress import NM, Block, PruningCallback
 from lightning_compress.pruning import criteria
 from lightning_compress.schedules import Constant, Cubic, Linear
-from tests.toys import Batches, Digits, build, fit, held_out, trainer
+from tests.support.toys import Batches, Digits, build, fit, held_out, trainer
 
 SOON = Linear(0.0, 0.5)
 

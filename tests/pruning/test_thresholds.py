@@ -6,7 +6,7 @@ import torch
 
 from lightning_compress.pruning import thresholds
 from lightning_compress.pruning.thresholds import Threshold, find_threshold, keep
-from tests.distributed import run_distributed
+from tests.support.distributed import run_distributed
 
 
 def masked(tensors, threshold):

@@ -12,7 +12,7 @@ from lightning_compress.quantization import BinarizationCallback, PerGroup, PerT
 from lightning_compress.quantization.weights import grids_of
 from lightning_compress.schedules import Linear, Step
 from lightning_compress.targets import select
-from tests.quantization.models import Classifier, Dense, fit, loader, trainer
+from tests.support.classifiers import Classifier, Dense, fit, loader, trainer
 
 
 def on_grids(module: torch.nn.Module) -> bool:

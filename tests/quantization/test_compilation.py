@@ -7,8 +7,8 @@ from torch._inductor.decomposition import select_decomp_table
 
 from lightning_compress.quantization import QATCallback
 from lightning_compress.quantization.activations.quantizers import quantizers_of
-from tests.quantization.models import Classifier, Conv, fit, loader
 from tests.quantization.test_callback import Save
+from tests.support.classifiers import Classifier, Conv, fit, loader
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's compiler looks

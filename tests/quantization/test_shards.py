@@ -17,9 +17,9 @@ from lightning_compress.loading import load_compressed
 from lightning_compress.quantization import QATCallback
 from lightning_compress.quantization.activations.quantizers import Place, quantizers_of
 from lightning_compress.schedules import Step
-from tests.distributed import run_distributed
-from tests.quantization.models import Batches, Conv, Dense, loader, trainer
 from tests.quantization.test_callback import Save
+from tests.support.classifiers import Batches, Conv, Dense, loader, trainer
+from tests.support.distributed import run_distributed
 
 IMAGES = torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 CHECKPOINTS = "ignore:Be aware that when using `ckpt_path`"

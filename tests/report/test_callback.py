@@ -14,8 +14,8 @@ from lightning_compress import PruningCallback, load_archive
 from lightning_compress.report import CompressionReport
 from lightning_compress.schedules import Constant, Linear
 from lightning_compress.timing import Latency
-from tests.distributed import run_distributed
-from tests.toys import Batches, Digits, Randomness, build, fit, held_out, trainer
+from tests.support.distributed import run_distributed
+from tests.support.toys import Batches, Digits, Randomness, build, fit, held_out, trainer
 
 pytestmark = pytest.mark.usefixtures("instant")
 SLOW_START = Linear(0.4, 0.8)  # of 36 steps, 12 an epoch: the first epoch is dense

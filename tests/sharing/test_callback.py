@@ -15,8 +15,8 @@ from lightning_compress.schedules import Constant, Linear, Step
 from lightning_compress.sharing import WeightSharingCallback, gradients, kmeans
 from lightning_compress.targets import select
 from lightning_compress.training import QUANTIZE, WeightCompression
-from tests.distributed import run_distributed
-from tests.toys import Batches, Digits, Manual, Randomness, build, fit, held_out, trainer
+from tests.support.distributed import run_distributed
+from tests.support.toys import Batches, Digits, Manual, Randomness, build, fit, held_out, trainer
 
 # The method without a Trainer.
 

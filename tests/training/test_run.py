@@ -18,8 +18,8 @@ from lightning_compress.pruning import criteria
 from lightning_compress.quantization.weights import grids_of
 from lightning_compress.schedules import Constant, Linear
 from lightning_compress.training import QUANTIZE, WeightCompression
-from tests.distributed import run_distributed
-from tests.toys import Batches, Digits, Manual, build, digits, fit, held_out, trainer
+from tests.support.distributed import run_distributed
+from tests.support.toys import Batches, Digits, Manual, build, digits, fit, held_out, trainer
 
 
 class Halves(WeightCompression):

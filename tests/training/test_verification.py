@@ -9,7 +9,7 @@ from lightning_compress.latent import LatentWeights
 from lightning_compress.schedules import Constant, Linear
 from lightning_compress.sharing import WeightSharingCallback
 from lightning_compress.targets import select
-from tests.toys import build, fit
+from tests.support.toys import build, fit
 
 
 class Forgetful(PruningCallback):

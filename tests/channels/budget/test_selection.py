@@ -5,7 +5,7 @@ from lightning_compress.channels.budget.selection import choose, smallest
 from lightning_compress.channels.criteria import Member, batchnorm_scale, magnitude, members, taylor
 from lightning_compress.channels.dependencies.trials import make_plan
 from lightning_compress.channels.groups import Group, Slice, dropped, sizes_of, total
-from tests.channels.nets import Residual, Transformer
+from tests.support.nets import Residual, Transformer
 
 IMAGES = torch.zeros(2, 1, 8, 8)
 

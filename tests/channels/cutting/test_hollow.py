@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from lightning_compress.channels.cutting.hollow import Hollow, hollow_, refill_
-from tests.gpt2 import Conv1D
+from tests.support.gpt2 import Conv1D
 
 LAYERS = {
     "of GPT-2": (Conv1D(5, 4), (2, 3, 4)),

@@ -7,7 +7,7 @@ from torch import nn
 from lightning_compress.channels.cutting.surgery import narrow, remove_
 from lightning_compress.channels.dependencies.trials import make_plan
 from lightning_compress.channels.groups import dropped, mask_
-from tests.channels.nets import Residual
+from tests.support.nets import Residual
 
 IMAGES = torch.zeros(2, 1, 8, 8)
 OPTIMIZERS = {

@@ -20,13 +20,13 @@ from lightning_compress.channels.cutting.surgery import cut_, remove_
 from lightning_compress.channels.dependencies.trials import make_plan
 from lightning_compress.channels.groups import dropped, hollowed, mask_
 from lightning_compress.schedules import Linear
-from tests import gpt2
 from tests.channels.cutting.test_surgery import step
-from tests.channels.nets import Attention, Blocks, Dense, Mobile, Module, Residual, data, trainer
 from tests.channels.test_callback import Halved, doubles, outcome
-from tests.distributed import run_distributed
+from tests.support import gpt2
+from tests.support.distributed import run_distributed
+from tests.support.nets import Attention, Blocks, Dense, Mobile, Module, Residual, data, trainer
+from tests.support.toys import Randomness
 from tests.test_contract import resumes, same
-from tests.toys import Randomness
 
 IMAGES = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 PROBE = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(5))  # what `outcome` looks at

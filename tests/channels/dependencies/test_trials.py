@@ -10,7 +10,7 @@ from lightning_compress.channels.dependencies.graph import find_groups
 from lightning_compress.channels.dependencies.trials import make_plan
 from lightning_compress.channels.groups import dropped, mask_, sizes_of, total
 from lightning_compress.example_inputs import float_outputs
-from tests.channels.nets import Attention, Dense, Mobile, Residual, Transformer
+from tests.support.nets import Attention, Dense, Mobile, Residual, Transformer
 
 IMAGES = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 

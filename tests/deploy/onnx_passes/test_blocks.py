@@ -11,7 +11,7 @@ from torch import nn
 from lightning_compress.deploy import export
 from lightning_compress.deploy.runtimes import OnnxRuntime
 from lightning_compress.quantization import PerGroup, QATCallback
-from tests.quantization.models import Classifier, fit, loader
+from tests.support.classifiers import Classifier, fit, loader
 
 IMAGES = torch.cat([x for x, _ in loader()])
 

@@ -12,7 +12,7 @@ from lightning_compress.deploy.runtimes import OnnxRuntime
 from lightning_compress.lowering.twins import lower
 from lightning_compress.quantization import QATCallback, scales
 from lightning_compress.schedules import Constant
-from tests.quantization.models import Classifier, loader, trainer
+from tests.support.classifiers import Classifier, loader, trainer
 
 
 def quantized(net, channels=1, scale=scales.absmax):

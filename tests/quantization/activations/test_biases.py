@@ -14,7 +14,7 @@ from lightning_compress.quantization import PerGroup, PerTensor, QATCallback, sc
 from lightning_compress.quantization.activations.biases import round_bias_
 from lightning_compress.quantization.grids import PerChannel
 from lightning_compress.schedules import Linear
-from tests.quantization.models import Conv, Dense, fit, loader, trainer
+from tests.support.classifiers import Conv, Dense, fit, loader, trainer
 
 READ = 0.013
 GAMMA = torch.tensor([1.5, -2.0, 0.0, -0.1, 0.02, 0.7])

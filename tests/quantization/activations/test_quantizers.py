@@ -17,9 +17,9 @@ from lightning_compress.quantization.dataflow.placement import place_quantizers,
 from lightning_compress.quantization.dataflow.traces import Trace
 from lightning_compress.schedules import Step
 from lightning_compress.targets import select
-from tests.distributed import run_distributed
-from tests.quantization.models import Batches, Classifier, Conv, ResNet, fit, loader, mlp, trainer
 from tests.quantization.test_callback import Save
+from tests.support.classifiers import Batches, Classifier, Conv, ResNet, fit, loader, mlp, trainer
+from tests.support.distributed import run_distributed
 
 
 def places(net: nn.Module, *shape: int, branches: bool = True) -> set[tuple[str, str]]:

@@ -6,7 +6,7 @@ from lightning_compress.quantization import QATCallback
 from lightning_compress.quantization.activations.quantizers import ActivationQuantizer, quantizers_of
 from lightning_compress.quantization.activations.ranges import RangeOptimizer
 from lightning_compress.schedules import Constant, Step
-from tests.quantization.models import Classifier, Conv, ResNet, loader, trainer
+from tests.support.classifiers import Classifier, Conv, ResNet, loader, trainer
 
 
 def quantizer(bits: int, low: float, high: float) -> ActivationQuantizer:

@@ -15,7 +15,7 @@ from lightning_compress.report.measures.deployments import Deployment, measure_d
 from lightning_compress.report.measures.profiles import LayerProfile, ModelProfile
 from lightning_compress.report.views.tables import tables
 from lightning_compress.timing import Latency
-from tests.quantization.models import Classifier, Conv, fit, loader
+from tests.support.classifiers import Classifier, Conv, fit, loader
 
 IMAGES = torch.cat([x for x, _ in loader()])
 SLOW, FAST = Latency(2e-3, 1.9e-3, 2.1e-3, "cpu"), Latency(1e-3, 0.9e-3, 1.1e-3, "cpu")
