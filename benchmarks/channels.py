@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,13 +21,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.tables import quiet, show
-from benchmarks.turns import ratio
 from examples.fashion_mnist import FashionClassifier, FashionData
 from examples.fashion_mnist.models import ResNet
 from lightning_compress.channels import ChannelPruningCallback
 from lightning_compress.deploy import export
 from lightning_compress.deploy.runtimes import OnnxRuntime
 from lightning_compress.schedules import Cubic
+from lightning_compress.timing import time_ratio
 
 SETTINGS = ((20, 0.5, 16, False), (20, 0.5, 16, True), (8, 0.53, 16, False), (8, 0.5, 8, False), (8, 0.5, 16, True))
 """Depth, share of MACs, ``round_to``, ``remove_blocks``; in sixteens, with all branches, ResNet-8 reaches 53 %."""
@@ -59,7 +60,7 @@ def main(seed: int = 0) -> None:
                 f"{accuracy:.2f}",
                 f"{tuned:.2f}",
                 *(f"{latency(wide, model, batch):.2f}" for batch in (1, 64)),
-                f"{ratio(_stepper(wide), _stepper(model), turns=15):.2f}",
+                f"{time_ratio(_stepper(model), _stepper(wide), rounds=15, clock=time.process_time):.2f}",
             ]
         )
     header = [
@@ -108,7 +109,7 @@ def latency(wide: nn.Module, small: nn.Module, batch: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         files = [export(model, Path(folder) / f"{name}.onnx", images) for name, model in (("a", wide), ("b", small))]
         one, other = (partial(OnnxRuntime().load(file), [images]) for file in files)
-    return ratio(one, other, turns=21, repeat=200 // batch + 5)
+    return time_ratio(other, one, rounds=21, clock=time.process_time)
 
 
 def _trainable(model: nn.Module) -> nn.Module:

@@ -20,11 +20,11 @@ from statistics import mean, median
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from torch import Tensor, nn
 
 from benchmarks.tables import quiet, show
-from benchmarks.turns import ratio
+from benchmarks.turns import Stopwatch, in_turns, median_ratio
 from examples.fashion_mnist import FashionClassifier, FashionData, ResNet
 from lightning_compress.deploy.export import export
 from lightning_compress.deploy.freezing import freeze
@@ -34,6 +34,7 @@ from lightning_compress.lowering.twins import lower
 from lightning_compress.quantization import BinarizationCallback, QATCallback, observers, scales
 from lightning_compress.quantization.activations.quantizers import quantizers_of
 from lightning_compress.schedules import Constant
+from lightning_compress.timing import time_ratio
 
 _AT_ONCE = Constant()
 _FITTED: dict[str, Any] = {"scale": scales.mse, "schedule": _AT_ONCE, "every_n_steps": 1}
@@ -114,28 +115,30 @@ def _cost(data: FashionData, steps: int = 20, turns: int = 7) -> None:
     most = {False: {"W8, float activations": "1.03", "W8A8": "1.25"}, True: {"W8A8": "1.15"}}
     for compiled, allowed in most.items():
         names = ("float", "W8, float activations", "W8A8", "W8A8, ranges learned")
-        taken: dict[str, list[float]] = {name: [] for name in names}
-        for _ in range(turns):
-            for name in names:
-                seed_everything(0, verbose=False)
-                watch, module = _Stopwatch(), FashionClassifier(ResNet(8))
-                if compiled:
-                    torch.compiler.reset()
-                    module.model.compile(fullgraph=True)
-                gc.collect()
-                _trainer(*_VARIANTS[name](), watch, max_epochs=2, limit_train_batches=steps).fit(module, data)
-                taken[name].append(watch.cpu)
+        taken = in_turns({name: partial(_timed, name, data, steps, compiled) for name in names}, turns)
+        seconds = {name: [watch.cpu for watch in watches] for name, watches in taken.items()}
         rows = [
             [
                 name,
                 f"{1000 * median(times) / steps:.1f}",
-                f"{median(mine / plain for mine, plain in zip(times, taken['float'], strict=True)):.3f}",
+                f"{median_ratio(times, seconds['float']):.3f}",
                 allowed.get(name, ""),
             ]
-            for name, times in taken.items()
+            for name, times in seconds.items()
         ]
         title = f"ResNet-8, a training step of 128 images, {'compiled' if compiled else 'eager'}"
         show(title, ["", "CPU ms/step", "CPU ratio", "allowed"], rows)
+
+
+def _timed(name: str, data: FashionData, steps: int, compiled: bool) -> Stopwatch:
+    seed_everything(0, verbose=False)
+    watch, module = Stopwatch(), FashionClassifier(ResNet(8))
+    if compiled:
+        torch.compiler.reset()
+        module.model.compile(fullgraph=True)
+    gc.collect()
+    _trainer(*_VARIANTS[name](), watch, max_epochs=2, limit_train_batches=steps).fit(module, data)
+    return watch
 
 
 def _runtimes(title: str, data: FashionData, trained: dict[str, FashionClassifier]) -> None:
@@ -157,11 +160,11 @@ def _runtimes(title: str, data: FashionData, trained: dict[str, FashionClassifie
     for name, by_model in runs.items():
         for kind in _SHIPPED[1:]:
             ratios = [
-                ratio(
-                    partial(by_model["float"], [images[:batch]]),
+                time_ratio(
                     partial(by_model[kind], [images[:batch]]),
-                    turns=30,
-                    repeat=64 // batch,
+                    partial(by_model["float"], [images[:batch]]),
+                    rounds=30,
+                    clock=time.process_time,
                 )
                 for batch in (1, 64)
             ]
@@ -218,18 +221,6 @@ def _trainer(*callbacks: Callback, **options: Any) -> Trainer:
         limit_val_batches=0,
         **options,
     )
-
-
-class _Stopwatch(Callback):
-    """CPU seconds of the second epoch."""
-
-    cpu = 0.0
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._began = time.process_time()
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.cpu = time.process_time() - self._began
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Latency, measured in turns: A B B A, so that whatever slows the machine slows both candidates alike."""
+"""Timing in turns, A B B A: one clock for the report, for budgets and for benchmarks.
+
+A machine that is busy for a moment slows all candidates alike.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,23 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from statistics import quantiles
-from typing import Any
+from itertools import cycle, islice
+from statistics import median, quantiles
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
-from torch.utils.benchmark import Timer
+from torch.utils.benchmark import Timer, timer
 
 from lightning_compress.example_inputs import ExampleInput, call, device_of, evaluating, on_device
 
-__all__ = ["Latency", "measure_latencies", "time_in_turns"]
+__all__ = ["Clock", "Latency", "measure_latencies", "time_in_turns", "time_ratio"]
 
-_ROUNDS, _SECONDS = 20, 0.01  # each is measured so often, for so long: what slows the machine for a moment slows all
+Clock: TypeAlias = Callable[[], float]
+"""A function that returns seconds: of the wall, of the process (``time.process_time``)."""
+
+_ROUNDS, _SECONDS = 20, 0.01  # turns of each function, and the least time of a turn
+_RATIO_SECONDS = 0.02  # the time of a turn in a ratio
 
 
 @dataclass(frozen=True)
@@ -42,12 +50,12 @@ class Latency:
 
 
 def measure_latencies(modules: Sequence[nn.Module], example_input: ExampleInput) -> list[Latency]:
-    """Time forward passes of several modules in turns, A B B A, so that a busy machine slows all of them alike.
+    """Time forward passes of several modules in turns.
 
-    Eager, in evaluation mode, without gradients, with one CPU thread; the modules are left as they were.
+    The modules run eagerly, in evaluation mode, without gradients, on one CPU thread. They are left as they were.
 
     Args:
-        modules: one or more, on the device where they are to be measured.
+        modules: one or more, each on the device where it is to be measured.
         example_input: a tensor, a tuple of positional or a mapping of keyword arguments of ``forward``.
 
     >>> len(measure_latencies([nn.Linear(3, 2), nn.Linear(3, 1)], torch.zeros(1, 3)))
@@ -63,18 +71,48 @@ def measure_latencies(modules: Sequence[nn.Module], example_input: ExampleInput)
 
 
 def time_in_turns(runs: Sequence[Callable[[], Any]], device: str) -> list[Latency]:
-    """Time functions in turns, A B B A.
+    """Time functions in turns.
 
     Args:
         runs: the functions.
         device: where they compute, ``"cpu"`` or ``"cuda"``.
     """
     times: list[list[float]] = [[] for _ in runs]
-    timers = [Timer("run()", globals={"run": run}) for run in runs]
-    turns = list(zip(timers, times, strict=True))
+    turns = list(zip(_timers(runs, timer), times, strict=True))
     for _ in range(_ROUNDS):
-        for timer, seen in turns:
-            seen.extend(timer.blocked_autorange(min_run_time=_SECONDS).times)
-        turns.reverse()  # what slows the machine in a rhythm must not meet the same one each time
-    cuts = [quantiles(seen, method="inclusive") for seen in times]
-    return [Latency(median, lower, upper, device) for lower, median, upper in cuts]
+        for stopwatch, seen in turns:
+            seen.extend(stopwatch.blocked_autorange(min_run_time=_SECONDS).times)
+        turns.reverse()  # the machine may be slow in a rhythm, which must not always meet the same function
+    found = [quantiles(seen, method="inclusive") for seen in times]
+    return [Latency(middle, lower, upper, device) for lower, middle, upper in found]
+
+
+def time_ratio(run: Callable[[], Any], reference: Callable[[], Any], *, rounds: int = 9, clock: Clock = timer) -> float:
+    r"""Time of ``run`` divided by the time of ``reference``: the median over some rounds, in turns.
+
+    .. math:: \operatorname{median}_i \; t_i(\text{run}) / t_i(\text{reference})
+
+    The two times of one round follow each other, so a slow round slows both. A turn takes some 20 ms.
+
+    Args:
+        run: the function.
+        reference: the function that it is compared with.
+        rounds: number of ratios.
+        clock: by default the time on the wall, after all work of the accelerator is done; ``time.process_time`` does
+            not count other processes.
+
+    >>> time_ratio(lambda: sum(range(30_000)), lambda: sum(range(10_000)), rounds=3) > 1.5
+    True
+    """
+    timers = _timers([run, reference], clock)
+    repeats = max(1, int(_RATIO_SECONDS / max(timers[1].timeit(2).mean, 1e-9)))
+    timers[0].timeit(2)
+    ratios = []
+    for order in islice(cycle([(0, 1), (1, 0)]), rounds):
+        times = {index: timers[index].timeit(repeats).mean for index in order}
+        ratios.append(times[0] / times[1])
+    return median(ratios)
+
+
+def _timers(runs: Sequence[Callable[[], Any]], clock: Clock) -> list[Timer]:
+    return [Timer("run()", globals={"run": run}, timer=clock) for run in runs]

@@ -1,9 +1,10 @@
 from types import SimpleNamespace
 
+import pytest
 import torch
 from torch import nn
 
-from lightning_compress.timing import Latency, measure_latencies, time_in_turns
+from lightning_compress.timing import Latency, measure_latencies, time_in_turns, time_ratio
 
 
 def test_latencies_are_taken_in_turns():
@@ -47,3 +48,38 @@ def test_latencies_differ_where_the_middle_halves_lie_apart():
     assert fast.differs(slow)
     assert not slow.differs(wide)
     assert not slow.differs(slow)
+
+
+class Busy:
+    """A clock in a machine that is a hundred times slower for one turn; a turn begins and ends with a look at it.
+
+    Every turn that counts comes after one to warm up.
+    """
+
+    def __init__(self, slow):
+        self.now, self.looks, self.slow, self.order = 0.0, 0, slow, []
+
+    def __call__(self):
+        self.looks += 1
+        return self.now
+
+    def work(self, name, seconds):
+        def run():
+            if self.looks % 2:
+                self.order.append((self.looks // 2, name))
+            self.now += seconds * (100 if self.looks // 2 == self.slow else 1)
+
+        return run
+
+
+@pytest.mark.parametrize("slow", range(16))
+def test_a_ratio_is_a_median_of_turns(slow):
+    clock = Busy(slow)
+    assert time_ratio(clock.work("a", 0.5), clock.work("b", 2.0), rounds=3, clock=clock) == 0.25
+    assert "".join(name for _, name in sorted(set(clock.order))[4::2]) == "abbaab"
+
+
+def test_short_functions_are_repeated_in_a_ratio():
+    clock = Busy(slow=None)
+    time_ratio(clock.work("a", 0.001), clock.work("b", 0.001), rounds=1, clock=clock)
+    assert [clock.order.count((turn, name)) for turn, name in ((5, "a"), (7, "b"))] == [20, 20]

@@ -18,6 +18,7 @@ from lightning_compress.deploy import export
 from lightning_compress.deploy.checks import difference, largest, tensors_in
 from lightning_compress.deploy.runtimes import Run, Runtime, installed_runtimes
 from lightning_compress.example_inputs import ExampleInput, call, evaluating
+from lightning_compress.metrics import Agreement
 from lightning_compress.timing import Latency, time_in_turns
 
 __all__ = ["Deployment", "measure_deployments"]
@@ -123,7 +124,9 @@ def _tensors(example: ExampleInput) -> list[Tensor]:
 def _agreement(expected: Sequence[Tensor], given: Sequence[Tensor]) -> float | None:
     if len(expected) != 1 or expected[0].ndim != 2 or expected[0].shape[1] < 2:
         return None
-    return (expected[0].argmax(1) == given[0].argmax(1)).float().mean().item()
+    agreement = Agreement()
+    agreement.update(given[0], expected[0])
+    return agreement.compute().item()
 
 
 def _difference(expected: Sequence[Tensor], given: Sequence[Tensor]) -> float:
