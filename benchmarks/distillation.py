@@ -19,12 +19,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from examples.distillation import ResNetClassifier
 from examples.fashion_mnist import FashionClassifier, FashionData, LeNet300
 from lightning_compress import PruningCallback
-from lightning_compress.distillation import Cache, DistillationModule, Term, cache_outputs, initialize, losses
+from lightning_compress.distillation import Cache, DistillationModule, cache_outputs, initialize, losses
 
 FOLDER = Path("runs/benchmarks/distillation")
 ALPHA = 2 / 3
-TERMS = (Term(losses.Correlation(beta=2.0, gamma=2.0)),)
-SOFT = (Term(losses.SoftTargets(temperature=2.0)),)
+CORRELATION = (losses.Correlation(beta=2.0, gamma=2.0),)
+SOFT = (losses.SoftTargets(temperature=2.0),)
 QUIET: dict[str, Any] = {
     "accelerator": "cpu",
     "devices": 1,
@@ -75,9 +75,9 @@ def accuracies(seeds: int) -> None:
             if name.startswith("initialized"):
                 initialize(module, teacher(), {"model": "model"})
             if name == "taught":
-                module = DistillationModule(module, cached(), TERMS, alpha=ALPHA)
+                module = DistillationModule(module, cached(), losses=CORRELATION, alpha=ALPHA)
             if name == "initialized, taught":
-                module = DistillationModule(module, cached(), SOFT, alpha=0.3)
+                module = DistillationModule(module, cached(), losses=SOFT, alpha=0.3)
             found.append(fit(module, seed))
             print(f"seed {seed} {name}: {found[-1]:.2f} %", flush=True)
     print_table(rows)
@@ -100,7 +100,7 @@ def step_seconds(master: LightningModule | Cache | None, data: FashionData, step
     """Median time of one step of the student, taught by ``master`` or alone."""
     seed_everything(0, verbose=False)
     student, lap = ResNetClassifier(8), Lap()
-    module = student if master is None else DistillationModule(student, master, TERMS, alpha=ALPHA)
+    module = student if master is None else DistillationModule(student, master, losses=CORRELATION, alpha=ALPHA)
     trainer = Trainer(**QUIET, max_steps=steps, callbacks=[lap])
     trainer.fit(module, data)
     return statistics.median(lap.seconds[2:])
@@ -128,7 +128,9 @@ def pruned(seeds: int) -> None:
             seed_everything(seed, verbose=False)
             student = FashionClassifier(LeNet300())
             dense = dense or student
-            module = DistillationModule(student, dense, TERMS, alpha=ALPHA) if "taught" in name else student
+            module = (
+                DistillationModule(student, dense, losses=CORRELATION, alpha=ALPHA) if "taught" in name else student
+            )
             callbacks = [PruningCallback(sparsity=0.98)] if "pruned" in name else []
             one = Trainer(**QUIET, max_epochs=10, callbacks=callbacks)
             one.fit(module, FashionData(seed=seed))

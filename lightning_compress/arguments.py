@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -132,10 +132,14 @@ def check_patterns(**arguments: object) -> None:
             raise TypeError(f"need {name} as a sequence of patterns, got {value!r}: write ({value!r},)")
 
 
-def signature_repr(instance: object) -> str:
-    """The call that makes ``instance``: its arguments that differ from their defaults, read from its attributes.
+def signature_repr(instance: object, values: Mapping[str, object] | None = None) -> str:
+    """The call that makes ``instance``: its arguments that differ from their defaults.
 
-    An argument without an attribute of the same name is left out. A function is shown by its name.
+    An argument without a value is left out. A function is shown by its name.
+
+    Args:
+        instance: an object of any class.
+        values: name of an argument -> its value; None to read the attributes of ``instance``.
 
     >>> class Half:
     ...     def __init__(self, amount, *, scope="global", criterion=None):
@@ -143,8 +147,8 @@ def signature_repr(instance: object) -> str:
     >>> signature_repr(Half(0.5, criterion=len))
     'Half(amount=0.5, criterion=len)'
     """
-    shown = []
+    shown, values = [], vars(instance) if values is None else values
     for name, parameter in inspect.signature(type(instance).__init__).parameters.items():
-        if name in vars(instance) and (value := vars(instance)[name]) != parameter.default:
+        if name in values and (value := values[name]) != parameter.default:
             shown.append(f"{name}={value.__name__ if inspect.isroutine(value) else repr(value)}")
     return f"{type(instance).__name__}({', '.join(shown)})"

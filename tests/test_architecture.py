@@ -35,6 +35,8 @@ MAY_IMPORT_LIGHTNING = {
     "run.py",
     "monitors.py",
     "averages.py",
+    "students.py",
+    "checkpoints.py",
     "__init__.py",
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

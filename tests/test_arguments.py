@@ -41,7 +41,7 @@ from tests.support.toys import build, fit
         (QATCallback, "observer", "minmax"),
         (BinarizationCallback, "schedule", "linear"),
         (Term, "loss", "kd"),
-        (Term, "schedule", "linear"),
+        (partial(Term, losses.mse), "schedule", "linear"),
     ],
 )
 def test_code_is_not_chosen_by_its_name(callback, argument, value):
@@ -91,8 +91,10 @@ def test_a_criterion_with_the_right_arguments_passes(criterion):
 
 
 def test_losses_are_a_list():
-    with pytest.raises(TypeError, match=r"need losses as a list of terms, got Term\(.*: write \[Term\(\.\.\.\)\]"):
-        DistillationCallback(nn.Identity(), losses=Term())
+    with pytest.raises(
+        TypeError, match=r"need losses as a list of losses or terms, got Term\(.*: write \[Term\(loss=mse\)\]"
+    ):
+        DistillationCallback(nn.Identity(), losses=Term(losses.mse))
 
 
 @pytest.mark.parametrize(

@@ -42,3 +42,18 @@ def test_classes_may_lie_in_any_dimension():
     for metric in (Agreement, Fidelity):
         last, second = metric(dim=-1), metric(dim=1)
         assert last(tokens, other) == pytest.approx(second(tokens.transpose(1, 2), other.transpose(1, 2)))
+
+
+def test_metrics_of_tokens_against_numpy():
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 30, 4), torch.randn(2, 30, 4)
+    agreement, fidelity = Agreement(), Fidelity()
+    for s, t in zip(student, teacher, strict=True):
+        agreement.update(s, t)
+        fidelity.update(s, t)
+    s, t = student.view(60, 4).double().numpy(), teacher.view(60, 4).double().numpy()
+    p_s, p_t = (np.exp(x) / np.exp(x).sum(1, keepdims=True) for x in (s, t))
+    assert agreement.compute().item() == pytest.approx((s.argmax(1) == t.argmax(1)).mean())
+    assert fidelity.compute().item() == pytest.approx((p_t * np.log(p_t / p_s)).sum(1).mean(), rel=1e-5)
+    with pytest.raises(ValueError, match="of one shape with at least 2 classes"):
+        agreement.update(torch.ones(2, 1), torch.ones(2, 1))

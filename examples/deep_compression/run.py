@@ -27,7 +27,7 @@ from torch import nn
 
 from examples.fashion_mnist import FashionClassifier, FashionData, LeNet5, LeNet300
 from lightning_compress import PruningCallback, WeightSharingCallback, export
-from lightning_compress.distillation import DistillationCallback, Term, losses
+from lightning_compress.distillation import DistillationCallback, losses
 from lightning_compress.schedules import Cubic
 
 FOLDER = Path("runs/deep_compression")
@@ -35,7 +35,7 @@ MODELS: dict[str, type[nn.Module]] = {"lenet300": LeNet300, "lenet5": LeNet5}
 PRUNING = Cubic(begin=0.15, until=0.7)
 FROM_DENSE = Cubic(begin=0.0, until=0.7)  # there is nothing to wait for
 SHARING = Cubic(begin=0.7, until=0.9)  # once pruning is done
-TEACHING = {"losses": [Term(losses.SoftTargets(temperature=1.0))], "alpha": 0.3, "initialize": {"model": "model"}}
+TEACHING = {"losses": [losses.SoftTargets(temperature=1.0)], "alpha": 0.3, "initialize": {"model": "model"}}
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ QUIET: dict[str, Any] = {
 }
 KNOWN = (0, 2, 5, 6, 8)  # T-shirt, pullover, sandal, shirt, bag
 NEW = (1, 3, 4, 7, 9)  # trouser, dress, coat, sneaker, ankle boot
-FEATURES = [Term(losses.mse, student="model.stage3", teacher="model.stage3")]
+FEATURES = [Term(losses.mse, student_layers="model.stage3", teacher_layers="model.stage3")]
 
 
 class Unlabelled(ResNetClassifier):
@@ -111,7 +111,7 @@ def main() -> None:
     known, all_clothes = Known(images=arguments.images), FashionData(images=arguments.images)
     teacher = ResNetClassifier(20)
     fit(teacher, known, arguments.epochs)
-    distilled = DistillationModule(Unlabelled(8), teacher, FEATURES, alpha=1.0)
+    distilled = DistillationModule(Unlabelled(8), teacher, losses=FEATURES, alpha=1.0)
     networks = {
         "from scratch": ResNetClassifier(8).model,
         "from labels, no teacher": fit(ResNetClassifier(8), known, arguments.epochs),

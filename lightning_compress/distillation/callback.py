@@ -1,4 +1,4 @@
-"""DistillationCallback: teaches the module that the Trainer already trains."""
+"""DistillationCallback: teaches the module that the Trainer trains."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from torchmetrics import Metric
 
-from lightning_compress.distillation.initialization import initialize as initialize_
-from lightning_compress.distillation.module import Taught, taught
+from lightning_compress.arguments import signature_repr
+from lightning_compress.distillation import initialization
+from lightning_compress.distillation.losses import Loss
 from lightning_compress.distillation.objectives import Objective
+from lightning_compress.distillation.settings import Settings
+from lightning_compress.distillation.students import Taught, taught
 from lightning_compress.distillation.teachers import Teacher
 from lightning_compress.distillation.terms import Term
 
@@ -19,24 +22,30 @@ __all__ = ["DistillationCallback"]
 
 
 class DistillationCallback(Callback):
-    """The teacher of ``DistillationModule`` as a callback, for a module that is to stay as it is.
+    """The teacher of :class:`~lightning_compress.distillation.DistillationModule` as a callback.
 
-    | when | what happens |
+    | when | effect |
     | --- | --- |
-    | ``setup`` of a fit | the module gets a class derived from its own whose training step distils |
-    | ``setup`` at step 0 | layers named in ``initialize`` are copied; a checkpoint that is resumed overrides them |
-    | checkpoint | holds the plain module; the callback's state is that of ``EMA`` and regressors |
+    | ``setup`` of a fit | the module gets a class derived from its own whose training step distills |
+    | ``setup`` at step 0 | layers named in ``initialize`` are copied; a resumed checkpoint overrides them |
+    | checkpoint | holds the plain module; the callback's state is that of ``EMA`` and of regressors |
     | end or failure of the fit | the module gets its class back |
 
-    The arguments are those of ``DistillationModule``, where they are described.
+    The loss of a training step becomes
+
+        task_weight * loss + alpha * sum_k weight_k * schedule_k(progress) * loss_k(student, teacher)
+
+    with ``task_weight = 1 - alpha`` unless it is given.
 
     Args:
         teacher: a module that takes the inputs of the student's network; or ``EMA()``, or a ``Cache``.
-        losses: what is compared; None for soft targets of the outputs.
-        alpha: share of the teacher in the loss, in [0, 1].
-        network: the student's submodule whose calls are taught; ``""`` is its own ``forward``.
+        losses: losses of the outputs, or a :class:`~lightning_compress.distillation.Term` for each comparison; None for
+            soft targets of the outputs.
+        alpha: weight of the teacher's losses, in [0, 1].
+        task_weight: weight of the student's own loss, at least 0; None for ``1 - alpha``.
+        network: name of the student's submodule whose calls are taught; None for the student's own ``forward``.
         metrics: of (student, teacher) outputs, updated in validation.
-        initialize: name of a student's layer -> name of a teacher's layer that it starts from.
+        initialize: name of a student's layer -> name of the teacher's layer that it starts from.
 
     Raises:
         TypeError: an argument is of another kind.
@@ -44,26 +53,37 @@ class DistillationCallback(Callback):
 
     Example:
         ```python
-        Trainer(callbacks=[DistillationCallback(teacher, losses=[Term(SoftTargets(temperature=4.0))])])
+        Trainer(callbacks=[DistillationCallback(teacher, losses=[losses.SoftTargets(temperature=2.0)])])
         ```
 
-    >>> DistillationCallback(nn.Linear(2, 2), alpha=0.5).state_dict()
-    {}
+    >>> DistillationCallback(nn.ReLU(), alpha=0.5)
+    DistillationCallback(teacher=ReLU(...), losses=(Term(loss=SoftTargets(temperature=4.0)),), alpha=0.5)
     """
 
     def __init__(
         self,
         teacher: nn.Module | Teacher,
-        losses: Sequence[Term] | None = None,
+        *,
+        losses: Sequence[Term | Loss] | None = None,
         alpha: float = 0.9,
-        network: str = "",
+        task_weight: float | None = None,
+        network: str | None = None,
         metrics: Sequence[Metric] = (),
         initialize: Mapping[str, str] | None = None,
     ) -> None:
-        self._objective = Objective(teacher, losses, alpha, network, metrics)
-        self._initialize = dict(initialize or {})
-        if self._initialize:
-            self._objective.network_of_teacher()
+        self.settings = Settings(
+            teacher,
+            losses=losses,
+            alpha=alpha,
+            task_weight=task_weight,
+            network=network,
+            metrics=metrics,
+            initialize=initialize,
+        )
+        self._objective = Objective(self.settings)
+
+    def __repr__(self) -> str:
+        return signature_repr(self, vars(self.settings))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
@@ -75,10 +95,10 @@ class DistillationCallback(Callback):
         if "training_step" in vars(pl_module):
             raise ValueError(
                 "need a training_step of the module's class to teach it, got one that was set on the instance, as "
-                "torch.compile(module) does: compile the network in it instead, module.network.compile()"
+                "torch.compile(module) does: compile its network instead, module.network.compile()"
             )
-        if self._initialize and trainer.global_step == 0:
-            initialize_(pl_module, self._objective.network_of_teacher(), self._initialize)
+        if self.settings.initialize and trainer.global_step == 0:
+            initialization.initialize(pl_module, self.settings.network_of_teacher(), self.settings.initialize)
         pl_module.__class__ = taught(type(pl_module), self._objective)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -91,7 +111,7 @@ class DistillationCallback(Callback):
         return self._objective.state_dict()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._objective.load_state_dict({})  # the Trainer hands over no state that is empty
+        self._objective.load_state_dict({})  # the Trainer does not hand over an empty state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._objective.load_state_dict(state_dict)

@@ -13,16 +13,17 @@ __all__ = ["initialize"]
 def initialize(student: nn.Module, teacher: nn.Module, layers: Mapping[str, str]) -> None:
     """Copy weights and buffers of the teacher's layers into the student's, before training.
 
-    Each entry of a student's layer is taken from the entry of the same name in the teacher's. The teacher's layer may
-    hold more: a stage of one block starts from the first block of a stage of three.
+    Each entry of a student's layer is copied from the entry of the same name in the teacher's. The teacher's layer may
+    hold more entries: a stage of one block starts from the first block of a stage of three.
 
     Args:
-        student: written to; only if every layer fits.
-        teacher: read.
-        layers: name of the student's layer -> name of the teacher's; ``""`` is the whole module.
+        student: the module to write to; it is unchanged if any layer does not fit.
+        teacher: the module to read from.
+        layers: name of the student's layer -> name of the teacher's layer; the empty name is the whole module, as in
+            ``named_modules()``.
 
     Raises:
-        ValueError: there is no such layer, or an entry is missing or of another shape in the teacher's.
+        ValueError: a layer does not exist, or an entry is missing or of another shape in the teacher's.
 
     Paper: Sanh et al., "DistilBERT, a distilled version of BERT", https://arxiv.org/abs/1910.01108 (2019).
 
@@ -39,6 +40,7 @@ def initialize(student: nn.Module, teacher: nn.Module, layers: Mapping[str, str]
 
 
 def _pairs(student: nn.Module, mine: str, teacher: nn.Module, theirs: str) -> list[tuple[Tensor, Tensor]]:
+    """(student's tensor, teacher's tensor) for each entry of the student's layer."""
     own = _layer(student, mine, "student").state_dict()
     given = _layer(teacher, theirs, "teacher").state_dict()
     for name, tensor in own.items():

@@ -1,19 +1,21 @@
-"""Terms: which outputs of student and teacher are compared, by which loss, how strongly and when."""
+"""Terms: one comparison of student and teacher, with its layers, its loss, its weight and its schedule."""
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from torch import Tensor
 
-from lightning_compress.arguments import check_code
-from lightning_compress.distillation.losses import Loss, soft_targets
-from lightning_compress.distillation.regressors import LeastSquares
+from lightning_compress.arguments import check_code, check_number, signature_repr
+from lightning_compress.distillation.features import OUTPUT, LeastSquares
+from lightning_compress.distillation.losses import Loss
 from lightning_compress.schedules import Schedule
 
-__all__ = ["Item", "Term", "always"]
+__all__ = ["Item", "Term", "always", "log_name"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Item:
 
 
 def always(progress: float) -> float:
-    """The schedule of full strength throughout; a function, because YAML cannot hold a default that is an object.
+    """The schedule of full strength throughout; a function, since YAML cannot hold a default that is an object.
 
     >>> always(0.0)
     1.0
@@ -42,36 +44,37 @@ def always(progress: float) -> float:
     return 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Term:
-    """One term of the distillation objective: ``weight * schedule(progress) * loss(student, teacher)``.
+    """One term of the objective: ``weight * schedule(progress) * loss(student, teacher)``.
 
-    Layers are named as in ``named_modules()`` of the student and the teacher that you hand over. Two patterns
-    pair the layers they match in order, and must match equally many; the term is the mean over the pairs.
+    Layers are named as in ``named_modules()`` of the student and of the teacher. If a pattern matches several layers,
+    the student's and the teacher's are paired in order, and the term is the mean over the pairs.
 
     Args:
-        loss: (student, teacher) -> scalar, as in ``losses``.
-        student: shell pattern of the student's layers; ``""`` is the network's output.
-        teacher: shell pattern of the teacher's layers; ``""`` is its output.
+        loss: (student, teacher) -> scalar; see :mod:`~lightning_compress.distillation.losses`.
+        student_layers: shell pattern for the student's layers; by default its output.
+        teacher_layers: shell pattern for the teacher's layers; by default its output.
         weight: factor of the loss, at least 0.
         schedule: progress of the run in [0, 1] -> strength in [0, 1].
         regressor: maps the student's features to the teacher's where their shapes differ.
-        mask: batch -> what to compare, boolean of the outputs' leading dimensions: the tokens that are no
-            padding.
-        labels: batch -> a third argument for the loss: the true classes, for ``losses.decoupled``.
+        mask: batch -> the entries to compare, boolean, of the leading dimensions of the outputs: True for the tokens
+            that are no padding, for example.
+        labels: batch -> a third argument for the loss: the true classes, for ``losses.Decoupled``.
 
     Raises:
+        TypeError: an argument is a name, a number or a class, or ``loss`` takes another number of arguments.
         ValueError: ``weight`` is negative.
-        TypeError: ``loss`` or ``schedule`` is a name, a number or a class.
 
     >>> from lightning_compress.distillation import losses
-    >>> Term(losses.mse, student="layer?", teacher="layer?", weight=0.1).name
-    'mse/layer?'
+    >>> Term(losses.mse, student_layers="layer?", teacher_layers="layer?", weight=0.1)
+    Term(loss=mse, student_layers='layer?', teacher_layers='layer?', weight=0.1)
     """
 
-    loss: Loss = soft_targets
-    student: str = ""
-    teacher: str = ""
+    loss: Loss
+    _: KW_ONLY
+    student_layers: str = OUTPUT
+    teacher_layers: str = OUTPUT
     weight: float = 1.0
     schedule: Schedule = always
     regressor: LeastSquares | None = None
@@ -79,26 +82,57 @@ class Term:
     labels: Callable[[Any], Any] | None = None
 
     def __post_init__(self) -> None:
-        check_code(loss=self.loss, schedule=self.schedule)
+        check_code(loss=self.loss, schedule=self.schedule, regressor=self.regressor, mask=self.mask, labels=self.labels)
+        check_number(weight=self.weight)
         if not self.weight >= 0:
             raise ValueError(f"need weight >= 0, got weight={self.weight}")
+        _check_loss(self.loss, self.labels is not None)
+
+    def __repr__(self) -> str:
+        return signature_repr(self)
 
     @property
     def name(self) -> str:
-        """Under which the term is logged: its loss and its layers."""
-        function = getattr(self.loss, "func", self.loss)
-        loss = getattr(function, "__name__", type(function).__name__)
-        return f"{loss}/{self.student}" if self.student else loss
+        """The name under which the term is logged: its loss and its layers."""
+        loss = log_name(self.loss)
+        return loss if self.student_layers == OUTPUT else f"{loss}/{self.student_layers}"
 
-    def arguments(self, student: Tensor, teacher: Tensor, batch: Any) -> list[Tensor]:
-        """What the loss is called with: masked student and teacher, and the labels if it needs them."""
+    def loss_arguments(self, student: Tensor, teacher: Tensor, batch: Any) -> list[Tensor]:
+        """The arguments of the loss: masked student and teacher, and the labels if the loss takes them."""
         tensors = [student, teacher, *([self.labels(batch)] if self.labels else [])]
         if self.mask is None:
             return tensors
         mask = self.mask(batch).bool()
         if any(tensor.shape[: mask.ndim] != mask.shape for tensor in tensors):
             raise ValueError(
-                f"need a mask of the leading dimensions of what it masks, got {tuple(mask.shape)} "
+                f"need a mask of the leading dimensions of the tensors that it masks, got {tuple(mask.shape)} "
                 f"for {', '.join(str(tuple(tensor.shape)) for tensor in tensors)}"
             )
         return [tensor[mask] for tensor in tensors]
+
+
+def log_name(code: Any) -> str:
+    """The name of a function, or of an object's class, in the style of functions.
+
+    >>> from functools import partial
+    >>> from lightning_compress.distillation import losses
+    >>> log_name(losses.SoftTargets()), log_name(partial(losses.mse))
+    ('soft_targets', 'mse')
+    """
+    code = getattr(code, "func", code)
+    name = getattr(code, "__name__", type(code).__name__)
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def _check_loss(loss: Loss, has_labels: bool) -> None:
+    """Refuse a loss that cannot be called with the tensors that its term passes."""
+    names = ("student", "teacher", "labels") if has_labels else ("student", "teacher")
+    if not callable(loss):
+        raise TypeError(f"need loss as a function (student, teacher) -> scalar, got {loss!r}")
+    try:
+        inspect.signature(loss).bind(*names)
+    except TypeError as error:
+        fix = "leave labels= out" if has_labels else "give labels= in its Term, such as labels=Item(1)"
+        raise TypeError(f"need a loss that takes ({', '.join(names)}), got {loss!r} ({error}): {fix}") from error
+    except ValueError:  # some builtin callables have no signature
+        return

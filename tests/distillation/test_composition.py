@@ -66,16 +66,18 @@ teacher:
   class_path: lightning_compress.distillation.from_checkpoint
   init_args: {cls: tests.distillation.test_composition.WidthStudent, path: PATH}
 alpha: 0.5
+task_weight: 1.0
 losses:
-  - loss: {class_path: lightning_compress.distillation.losses.SoftTargets, init_args: {temperature: 2.0}}
+  - {class_path: lightning_compress.distillation.losses.SoftTargets, init_args: {temperature: 2.0}}
   - loss: lightning_compress.distillation.losses.mse
-    student: net.norm
-    teacher: net.norm
+    student_layers: net.norm
+    teacher_layers: net.norm
     weight: 0.1
     schedule: {class_path: lightning_compress.schedules.Linear}
     regressor: {dim: 1}
-  - loss: lightning_compress.distillation.losses.decoupled
+  - loss: {class_path: lightning_compress.distillation.losses.Decoupled}
     labels: {class_path: lightning_compress.distillation.Item, init_args: {key: 1}}
+  - lightning_compress.distillation.losses.cosine
 metrics: [{class_path: lightning_compress.metrics.Agreement}]
 """
 STUDENT = {"class_path": "tests.distillation.test_composition.WidthStudent", "init_args": {"width": 5}}
@@ -108,7 +110,9 @@ def run(path: Path, cli: type[LightningCLI], model: Any, callbacks: Any) -> Ligh
 
 def check(cli: LightningCLI) -> None:
     logged = {name for name in cli.trainer.callback_metrics if name.startswith("distillation/")}
-    terms = {f"distillation/{name}" for name in ("task", "SoftTargets", "mse/net.norm", "decoupled", "agreement")}
+    terms = {
+        f"distillation/{name}" for name in ("task", "soft_targets", "mse/net.norm", "cosine", "decoupled", "agreement")
+    }
     assert logged == terms
     assert cli.model.net.head.in_features == 5
     assert cli.model.hparams["width"] == 5

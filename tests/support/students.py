@@ -12,6 +12,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
+from lightning_compress.distillation import LeastSquares, Term, losses
+
+HINTS = (
+    losses.SoftTargets(2.0),
+    Term(losses.mse, student_layers="net.norm", teacher_layers="norm", regressor=LeastSquares()),
+)
+
 
 class Net(nn.Module):
     def __init__(self, width: int = 4, dropout: float = 0.2) -> None:
@@ -160,3 +167,13 @@ def teacher(seed: int = 7) -> Net:
 
 def state(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def seeded(cls: type[Student] = Student, **kwargs: Any) -> Student:
+    torch.manual_seed(0)
+    return cls(**kwargs)
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    ours, theirs = a.state_dict(), b.state_dict()
+    return list(ours) == list(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_compress.arguments import check_number
+
 __all__ = ["LeastSquares", "Regressor"]
 
 _POOLS: dict[int, Any] = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
@@ -16,20 +18,20 @@ _POOLS: dict[int, Any] = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3:
 
 @dataclass(frozen=True)
 class LeastSquares:
-    """Settings of a linear regressor that is solved for, not trained.
+    """Settings of a linear regressor that is solved in closed form, not trained.
 
-    FitNets put a trained layer between the student's features and the teacher's. Here that layer is the best
-    one in closed form, ``W = argmin ||S W - T||^2 + penalty ||W||^2``, from moments averaged over the past
-    batches. So there is nothing to give to an optimizer, to a learning rate, to a checkpoint of weights or to
-    DDP. It is built when the first features come, and only where their shapes differ. Where positions differ,
-    the larger side is average-pooled to the smaller.
+    FitNets train a layer between the student's features and the teacher's. Here that layer is the solution of
+    ``W = argmin ||S W - T||^2 + penalty ||W||^2``, from moments averaged over the past batches. No optimizer, learning
+    rate, checkpoint of weights or DDP is involved. A regressor maps features only where their shapes differ. Where
+    positions differ, the larger side is average-pooled to the smaller.
 
     Args:
-        decay: how much of the past moments is kept at each step, in [0, 1).
+        decay: decay of the running mean of moments, in [0, 1).
         penalty: ridge, above 0, relative to the mean square of the student's features.
-        dim: which dimension of the features counts the channels: 1 as of convolutions, -1 as of tokens.
+        dim: dimension of the channels: 1 for convolutions, -1 for tokens.
 
     Raises:
+        TypeError: an argument is not a number.
         ValueError: ``decay`` or ``penalty`` is out of its range.
 
     >>> LeastSquares(decay=0.5).decay
@@ -43,6 +45,7 @@ class LeastSquares:
     dim: int = 1
 
     def __post_init__(self) -> None:
+        check_number(decay=self.decay, penalty=self.penalty, dim=self.dim)
         if not 0 <= self.decay < 1:
             raise ValueError(f"need 0 <= decay < 1, got decay={self.decay}")
         if not self.penalty > 0:
@@ -50,10 +53,10 @@ class LeastSquares:
 
 
 class Regressor:
-    """The regressor of one pair of layers: its moments, and the map that follows from them.
+    """The regressor of one pair of layers: its moments, and the linear map that they give.
 
     Args:
-        settings: how to solve.
+        settings: decay, penalty and dimension.
 
     >>> student = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
     >>> mapped, _ = Regressor(LeastSquares(penalty=1e-9))(student, student @ torch.ones(3, 5))
@@ -66,16 +69,16 @@ class Regressor:
         self.moments: Tensor | None = None
 
     def __call__(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """Both with the teacher's channels and the smaller positions; unchanged if the shapes agree."""
+        """Both with the teacher's channels and the smaller number of positions; unchanged if the shapes agree."""
         if student.shape == teacher.shape:
             return student, teacher
         dim = self._settings.dim
         if student.ndim != teacher.ndim or len(student) != len(teacher):
             raise ValueError(
-                "need features of one batch and as many dimensions for a regressor, "
+                "need features of one batch and of equally many dimensions for a regressor, "
                 f"got student {tuple(student.shape)}, teacher {tuple(teacher.shape)}"
             )
-        # Moments of half-precision features overflow, and a linear system needs the digits.
+        # Moments of half-precision features overflow, and solving a linear system needs more digits.
         with torch.autocast(student.device.type, enabled=False):
             dtype = torch.promote_types(student.dtype, torch.float32)
             student, teacher = _pooled(student.to(dtype).movedim(dim, 1), teacher.to(dtype).movedim(dim, 1))

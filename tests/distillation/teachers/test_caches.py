@@ -12,15 +12,17 @@ import torch
 from torch import nn
 
 from lightning_compress.distillation import Cache, DistillationModule, Term, cache_outputs, losses
-from lightning_compress.distillation.caches import fingerprints
-from lightning_compress.distillation.features import Call
+from lightning_compress.distillation.features import NetworkCall
 from tests.support.students import Student, data, loader, teacher, trainer
 
-TERMS = (Term(), Term(losses.attention_transfer, student="net.norm", teacher="norm"))
+LOSSES = (
+    losses.SoftTargets(),
+    Term(losses.attention_transfer, student_layers="net.norm", teacher_layers="norm"),
+)
 
 
-def call(*tensors: torch.Tensor) -> Call:
-    return Call(tensors, {}, {"": tensors[0]})
+def call(*tensors: torch.Tensor) -> NetworkCall:
+    return NetworkCall(tensors, {}, {"": tensors[0]})
 
 
 def train(master: nn.Module | Cache) -> Student:
@@ -28,7 +30,7 @@ def train(master: nn.Module | Cache) -> Student:
     student = Student()
     generator = torch.Generator().manual_seed(5)
     batches = torch.utils.data.DataLoader(data(), batch_size=4, shuffle=True, generator=generator)
-    trainer(max_epochs=2).fit(DistillationModule(student, master, TERMS), batches, loader())
+    trainer(max_epochs=2).fit(DistillationModule(student, master, losses=LOSSES), batches, loader())
     return student
 
 
@@ -104,25 +106,9 @@ def test_a_teacher_with_nan_is_not_cached(tmp_path: Path) -> None:
         cache_outputs(nn.Identity(), [(torch.full((2, 3), torch.nan),)], tmp_path / "cache")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.uint8, torch.bool])
-def test_fingerprints_tell_samples_apart(dtype: torch.dtype) -> None:
-    generator = torch.Generator().manual_seed(0)
-    samples = torch.randint(0, 2, (2000, 64), generator=generator).unique(dim=0).to(dtype)
-    keys = fingerprints(call(samples))
-    assert keys.dtype == torch.int64
-    assert len(keys.unique()) == len(samples)
-    assert torch.equal(fingerprints(call(samples.flip(0))), keys.flip(0))
-
-
-def test_fingerprints_are_those_of_past_versions() -> None:
-    expected = [-5667532215223703424, 6924037538794399296]  # by Python integers modulo 2 ** 64
-    assert fingerprints(call(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))).tolist() == expected
-
-
-def test_fingerprints_see_every_input_and_no_padding() -> None:
-    ids, kinds = torch.tensor([[5, 6, 7]]), torch.tensor([[1, 1, 1]])
-    padded = torch.tensor([[5, 6, 7, 0, 0]])
-    assert fingerprints(call(ids)) == fingerprints(call(padded))
-    assert fingerprints(call(ids, kinds)) != fingerprints(call(kinds, ids))
-    with pytest.raises(ValueError, match="need a tensor among the network's inputs"):
-        fingerprints(Call((3,), {}, {}))
+def test_bad_arguments_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="need layers as a sequence of patterns, got 'norm'"):
+        cache_outputs(teacher(), loader(), tmp_path / "cache", layers="norm")
+    with pytest.raises(TypeError, match="need teacher as a module, got 'resnet'"):
+        cache_outputs("resnet", loader(), tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()

@@ -1,8 +1,8 @@
-"""Caches: a teacher's answers on disk, found again by the sample itself.
+"""Caches: a teacher's outputs on disk, found by the sample itself.
 
-A row is found by a fingerprint of the sample's bits, so shuffling, subsets and another batch size change
-nothing, the batch needs no index, and a sample that the teacher has not seen (a random augmentation, another
-normalisation) is an error instead of a wrong answer.
+A fingerprint of the sample's bits finds its row. So shuffling, subsets and another batch size change nothing, and the
+batch needs no index. A sample that the teacher has not seen (a random augmentation, another normalization) is an error
+instead of a wrong answer.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
-from lightning_compress.distillation.features import Call, match
-from lightning_compress.distillation.teachers import Convert, Live
+from lightning_compress.arguments import check_patterns
+from lightning_compress.distillation.features import OUTPUT, NetworkCall, match
+from lightning_compress.distillation.teachers.fingerprints import fingerprints
+from lightning_compress.distillation.teachers.modules import Live
+from lightning_compress.distillation.teachers.protocols import Convert
 
-__all__ = ["Cache", "cache_outputs", "fingerprints"]
+__all__ = ["Cache", "cache_outputs"]
 
 _VERSION = 1
 
@@ -32,22 +33,31 @@ def cache_outputs(
     teacher: nn.Module,
     batches: Iterable[Any],
     path: str | Path,
-    layers: Sequence[str] = ("",),
+    *,
+    layers: Sequence[str] = (OUTPUT,),
     inputs: Callable[[Any], Any] = itemgetter(0),
 ) -> Cache:
-    """Run a teacher once over the data and write what it answers.
+    """Run a teacher once over the data and write its outputs.
 
     Args:
         teacher: any module.
         batches: the training data, preprocessed as for the student and without random augmentation.
         path: folder to write; it must not exist.
-        layers: names of the teacher's layers; ``""`` is its output. Each needs one shape for all samples.
+        layers: shell patterns for the teacher's layers; ``OUTPUT`` is its output. Each layer needs one shape for all
+            samples.
         inputs: batch -> the one input of the teacher.
+
+    Returns:
+        The cache, to use as a teacher; ``Cache(path)`` opens it again.
 
     Raises:
         FileExistsError: ``path`` exists.
+        TypeError: ``layers`` is one string, or ``teacher`` is no module.
         ValueError: a layer is missing, shapes differ between batches, or there is no batch.
     """
+    check_patterns(layers=layers)
+    if not isinstance(teacher, nn.Module):
+        raise TypeError(f"need teacher as a module, got {teacher!r}")
     path, live = Path(path), Live(teacher)
     live.begin(nn.Module(), "", lambda module: module)
     layers = [name for pattern in layers for name in live.layers(pattern)]
@@ -55,7 +65,7 @@ def cache_outputs(
     try:
         _write(live, (inputs(batch) for batch in batches), path, layers)
     except BaseException:
-        shutil.rmtree(path)  # half a cache would pass for a whole one
+        shutil.rmtree(path)  # an incomplete cache would look complete
         raise
     return Cache(path)
 
@@ -66,7 +76,7 @@ def _write(teacher: Live, batches: Iterable[Any], path: Path, layers: Sequence[s
     files = [(path / f"{number}.bin").open("wb") for number in range(len(layers))]
     try:
         for batch in batches:
-            call = Call((batch,), {}, {"": batch})
+            call = NetworkCall((batch,), {}, {OUTPUT: batch})
             answer = teacher.answer(call, layers)
             keys.append(fingerprints(call).numpy())
             for name, file in zip(layers, files, strict=True):
@@ -85,7 +95,7 @@ def _write(teacher: Live, batches: Iterable[Any], path: Path, layers: Sequence[s
 
 
 class Cache:
-    """A teacher that reads its answers from the memory-mapped files that ``cache_outputs`` wrote.
+    """A teacher that reads its outputs from the memory-mapped files that ``cache_outputs`` wrote.
 
     Args:
         path: the folder.
@@ -101,7 +111,7 @@ class Cache:
             raise FileNotFoundError(f"need a folder written by cache_outputs, got {str(path)!r}")
         manifest = json.loads((self.path / "manifest.json").read_text())
         if manifest.get("version") != _VERSION:
-            raise ValueError(f"need a cache of version {_VERSION}, got {manifest.get('version')}: write it anew")
+            raise ValueError(f"need a cache of version {_VERSION}, got {manifest.get('version')!r}: write it again")
         keys = np.load(self.path / "fingerprints.npy", allow_pickle=False)
         self._order = np.argsort(keys, kind="stable")
         self._keys = keys[self._order]
@@ -111,7 +121,10 @@ class Cache:
         }
 
     def __reduce__(self) -> tuple[type[Cache], tuple[Path]]:
-        return Cache, (self.path,)  # a pickled memory map would be all of the file
+        return Cache, (self.path,)  # a pickled memory map would hold the whole file
+
+    def __repr__(self) -> str:
+        return f"Cache({str(self.path)!r})"
 
     def begin(self, student: nn.Module, network: str, convert: Convert) -> None:
         pass
@@ -123,7 +136,7 @@ class Cache:
         """The cached layers that match a shell pattern."""
         return match(list(self._rows), pattern, "cached teacher")
 
-    def answer(self, call: Call, layers: Sequence[str]) -> Mapping[str, Tensor]:
+    def answer(self, call: NetworkCall, layers: Sequence[str]) -> Mapping[str, Tensor]:
         """The rows of the samples in ``call``.
 
         Raises:
@@ -145,8 +158,8 @@ class Cache:
         if unknown:
             raise ValueError(
                 f"need inputs that the cached teacher has seen, got {unknown} of {len(keys)} unknown: a "
-                "random augmentation, or another preprocessing or precision than when the cache was made; "
-                "use the teacher itself, or write the cache anew with what the student sees"
+                "random augmentation, or another preprocessing or precision than when the cache was written; "
+                "use the teacher itself, or write the cache again from the student's inputs"
             )
         rows: np.ndarray = self._order[places]
         return rows
@@ -156,41 +169,6 @@ class Cache:
         expected = 4 * int(np.prod(shape))
         found = file.stat().st_size if file.is_file() else 0
         if found != expected:
-            raise ValueError(f"need {expected} bytes in {file.name} of the cache, got {found}: write it anew")
+            raise ValueError(f"need {expected} bytes in {file.name} of the cache, got {found}: write it again")
         rows: np.ndarray = np.memmap(file, np.float32, "r", shape=shape)
         return rows
-
-
-def fingerprints(call: Call) -> Tensor:
-    """One 64-bit number for each sample: the bits of its inputs, each times an odd number of its position.
-
-    Zeros add nothing, so padding at the end does not change it.
-
-    Args:
-        call: inputs whose tensors share the first dimension, the batch.
-
-    Returns:
-        int64 of shape ``[batch]``, on the CPU.
-    """
-    total: Tensor | int = 0
-    for number, leaf in enumerate(leaf for leaf in tree_leaves((call.args, call.kwargs)) if isinstance(leaf, Tensor)):
-        rows = leaf.detach().reshape(len(leaf), -1).contiguous().view(_WORDS[leaf.element_size()])
-        if rows.dtype == torch.int32:
-            # Round numbers end in zero bits, and what a product has of those is lost at its other end.
-            rows = rows ^ ((rows >> 16) & 0xFFFF)
-        total = total + (rows * _odd_numbers(rows.shape[1], number, leaf.device)).sum(1)
-    if isinstance(total, int):
-        raise ValueError("need a tensor among the network's inputs to find the sample by, got none")
-    return total.cpu()
-
-
-_WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int32}
-
-
-@lru_cache(maxsize=8)
-def _odd_numbers(count: int, seed: int, device: torch.device) -> Tensor:
-    """SplitMix64 by hand: a cache outlives the random generators of a torch version."""
-    x = torch.arange(1, count + 1, dtype=torch.int64) * -7046029254386353131 + seed * 6364136223846793005
-    x = (x ^ ((x >> 30) & ((1 << 34) - 1))) * -4658895280553007687
-    x = (x ^ ((x >> 27) & ((1 << 37) - 1))) * -7723592293110705685
-    return (x ^ (x >> 31) | 1).to(device)

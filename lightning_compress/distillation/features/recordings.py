@@ -1,29 +1,30 @@
-"""Features: what a network's layers put out while it runs, recorded by forward hooks."""
+"""Recordings: the outputs of a network's layers in each of its calls, taken by forward hooks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-__all__ = ["Call", "Recorder", "match", "tensor"]
+from lightning_compress.distillation.features.names import OUTPUT
+
+__all__ = ["NetworkCall", "Recorder", "output_tensor"]
 
 
 @dataclass(frozen=True)
-class Call:
-    """One call of a network: its inputs, and what its layers put out.
+class NetworkCall:
+    """One call of a network: its inputs, and the outputs of its layers.
 
     Attributes:
         args: positional inputs.
         kwargs: keyword inputs.
-        outputs: name of the layer -> output; ``""`` is the network's own. Of a layer that ran several times
-            during the call, the last.
+        outputs: name of the layer -> output; ``OUTPUT`` is the network's own. For a layer that ran several times
+            during the call, the last output.
     """
 
     args: tuple[Any, ...]
@@ -32,10 +33,10 @@ class Call:
 
 
 class Recorder:
-    """Records the calls of a network, and what the named layers put out during each.
+    """Records the calls of a network with the outputs of the named layers.
 
     Args:
-        network: the module whose calls count.
+        network: the module whose calls are recorded.
         layers: name under which an output is recorded -> module.
 
     >>> net = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
@@ -46,18 +47,18 @@ class Recorder:
     """
 
     def __init__(self, network: nn.Module, layers: Mapping[str, nn.Module]) -> None:
-        self._calls: list[Call] | None = None
+        self._calls: list[NetworkCall] | None = None
         self._outputs: dict[str, Tensor] = {}
         self._grad = True
-        # The network comes last: a layer that is the network itself has then put out already.
+        # The network's hook comes last: if a layer is the network itself, its own hook has run by then.
         self._handles: list[RemovableHandle] = [
             layer.register_forward_hook(_LayerHook(self, name)) for name, layer in layers.items()
         ]
         self._handles.append(network.register_forward_hook(self._record_call, with_kwargs=True))
 
     @contextmanager
-    def recording(self) -> Iterator[list[Call]]:
-        """Collect the calls made inside; those without gradients amid those with count as asides."""
+    def recording(self) -> Iterator[list[NetworkCall]]:
+        """Collect the calls made inside; calls in another grad mode, such as those in ``no_grad``, are left out."""
         self._calls, self._outputs, self._grad = [], {}, torch.is_grad_enabled()
         try:
             yield self._calls
@@ -65,26 +66,26 @@ class Recorder:
             self._calls, self._outputs = None, {}
 
     def remove(self) -> None:
-        """Take the hooks off the network."""
+        """Remove the hooks from the network."""
         for handle in self._handles:
             handle.remove()
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def record_layer(self, name: str, output: Any) -> None:
-        """Note what a layer put out; its hook calls this."""
+        """Record a layer's output; the layer's hook calls this."""
         if self._calls is not None and torch.is_grad_enabled() == self._grad:
-            self._outputs[name] = tensor(output)
+            self._outputs[name] = output_tensor(output)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _record_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if self._calls is not None and torch.is_grad_enabled() == self._grad:
-            self._calls.append(Call(args, kwargs, {**self._outputs, "": tensor(output)}))
+            self._calls.append(NetworkCall(args, kwargs, {**self._outputs, OUTPUT: output_tensor(output)}))
             self._outputs = {}
 
 
 @dataclass(frozen=True)
 class _LayerHook:
-    """A class and no closure, so that a hooked network can be copied and pickled."""
+    """The hook of one layer; a class rather than a closure, so that a hooked network can be copied and pickled."""
 
     recorder: Recorder
     name: str
@@ -93,13 +94,13 @@ class _LayerHook:
         self.recorder.record_layer(self.name, output)
 
 
-def tensor(output: Any) -> Tensor:
+def output_tensor(output: Any) -> Tensor:
     """The tensor in a layer's output: itself, entry ``"logits"`` of a mapping, the first of a tuple.
 
     Raises:
         TypeError: there is none.
 
-    >>> tensor((torch.ones(1), "state"))
+    >>> output_tensor((torch.ones(1), "state"))
     tensor([1.])
     """
     found = output
@@ -110,35 +111,6 @@ def tensor(output: Any) -> Tensor:
     if isinstance(found, Tensor):
         return found
     raise TypeError(
-        "need a layer that puts out a tensor, a mapping with a tensor 'logits' or a tuple led by a tensor, "
+        "need a layer whose output is a tensor, a mapping with a tensor 'logits' or a tuple that begins with a tensor, "
         f"got {type(output).__name__}"
     )
-
-
-def match(names: list[str], pattern: str, whose: str) -> list[str]:
-    """The layer names that match a shell pattern, in order.
-
-    Args:
-        names: names of all layers.
-        pattern: ``"layer3"`` or ``"layer?.conv*"``; ``""`` is the network's own output. What ``torch.compile(module)``
-            gave is named as what it was given.
-        whose: ``"student"`` or ``"teacher"``, for the error.
-
-    Raises:
-        ValueError: none matches.
-
-    >>> match(["", "conv", "layer1", "layer2"], "layer*", "student")
-    ['layer1', 'layer2']
-    """
-    found = [name for name in names if fnmatchcase(name, pattern) or fnmatchcase(_plain(name), pattern)]
-    if not found:
-        raise ValueError(
-            f"need a layer of the {whose} that matches {pattern!r}, got none; "
-            f"there are: {', '.join(filter(None, map(_plain, names))) or 'none'}"
-        )
-    return found
-
-
-def _plain(name: str) -> str:
-    """The name of a layer without the wrappers of ``torch.compile(module)``; they themselves keep theirs."""
-    return name if name.endswith("_orig_mod") else name.replace("_orig_mod.", "")

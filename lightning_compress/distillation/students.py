@@ -1,0 +1,116 @@
+"""Students: classes whose training step also learns from a teacher.
+
+Teaching changes the class of a module, not its state, because Lightning asks the class: which hooks it overrides,
+whether its ``training_step`` takes ``batch_idx``, whose checkpoints it reads.
+"""
+
+from __future__ import annotations
+
+import copyreg
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from lightning_compress.distillation.objectives import Objective
+
+__all__ = ["LOG_PREFIX", "Taught", "taught"]
+
+LOG_PREFIX = "distillation"
+
+
+class Taught(LightningModule):
+    """Base of the classes that ``taught`` makes.
+
+    Attributes:
+        objective: the objective of the class.
+        untaught: the class of the student.
+    """
+
+    objective: Objective
+    untaught: type[LightningModule]
+
+    def _mix(self, loss: Tensor) -> Tensor:
+        """The objective for the network's calls so far; logs its parts."""
+        mixed, parts = self.objective.mix(loss, _progress(self.trainer))
+        if parts:
+            values = {"task": loss, **parts}
+            self.log_dict({f"{LOG_PREFIX}/{name}": value.detach() for name, value in values.items()})
+        return mixed
+
+
+def taught(
+    cls: type[LightningModule], objective: Objective, student: LightningModule | None = None
+) -> type[LightningModule]:
+    """A class derived from ``cls`` whose training step distills.
+
+    A copy or a pickle of an instance is of ``cls`` again, without the teacher.
+
+    Args:
+        cls: class of the student.
+        objective: the losses to add.
+        student: the student that an instance stands for; None if the instance is the student.
+    """
+    base: Any = cls
+
+    # Lightning reads from the signature of a step whether it takes batch_idx; wraps() passes the signature on.
+    class TaughtStudent(Taught, base):  # type: ignore[misc]
+        @wraps(base.training_step)
+        def training_step(self, *args: Any, **kwargs: Any) -> Any:
+            plain = self if student is None else student
+            objective.attach(plain, self.trainer.precision_plugin.convert_module)
+            objective.teacher.follow(plain, self.trainer.global_step)
+            with objective.recording(_batch(args, kwargs)):
+                output = base.training_step(self, *args, **kwargs)
+                if output is not None and self.automatic_optimization:
+                    output = _with_loss(output, self._mix)
+            objective.check_called()
+            return output
+
+        def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+            super().manual_backward(self._mix(loss), *args, **kwargs)
+
+        @wraps(base.validation_step)
+        def validation_step(self, *args: Any, **kwargs: Any) -> Any:
+            if not objective.settings.metrics:
+                return base.validation_step(self, *args, **kwargs)
+            plain = self if student is None else student
+            objective.attach(plain, self.trainer.precision_plugin.convert_module)
+            with objective.recording(_batch(args, kwargs)):
+                output = base.validation_step(self, *args, **kwargs)
+                objective.update_metrics()
+            return output
+
+        def on_validation_epoch_end(self) -> None:
+            super().on_validation_epoch_end()
+            values = {f"{LOG_PREFIX}/{name}": value for name, value in objective.compute_metrics().items()}
+            self.log_dict(values, sync_dist=True)
+
+        def teardown(self, stage: str) -> None:
+            objective.detach()
+            super().teardown(stage)
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            return copyreg.__newobj__, (base,), self.__getstate__()  # type: ignore[attr-defined]
+
+    TaughtStudent.objective, TaughtStudent.untaught = objective, cls
+    TaughtStudent.__name__ = cls.__name__
+    return TaughtStudent
+
+
+def _batch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The first argument of a step."""
+    return next(iter((*args, *kwargs.values())))
+
+
+def _with_loss(output: Any, mix: Callable[[Tensor], Tensor]) -> Any:
+    """The output of a training step, with its loss mixed."""
+    if isinstance(output, Mapping):
+        return {**output, "loss": mix(output["loss"])}
+    return mix(output)
+
+
+def _progress(trainer: Trainer) -> float:
+    return min(1.0, trainer.global_step / max(1.0, trainer.estimated_stepping_batches))

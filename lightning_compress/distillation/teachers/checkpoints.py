@@ -1,0 +1,27 @@
+"""Checkpoints as teachers."""
+
+from __future__ import annotations
+
+from contextvars import Context
+
+from lightning.pytorch import LightningModule
+
+__all__ = ["from_checkpoint"]
+
+
+def from_checkpoint(cls: type[LightningModule], path: str) -> LightningModule:
+    """A trained teacher from a Lightning checkpoint, for YAML.
+
+    Args:
+        cls: class of the teacher.
+        path: the checkpoint.
+
+    Example:
+        ```yaml
+        teacher:
+          class_path: lightning_compress.distillation.from_checkpoint
+          init_args: {cls: my.ResNet20, path: resnet20.ckpt}
+        ```
+    """
+    # In a context of its own: LightningCLI gives its model's hyperparameters to every module that is built meanwhile.
+    return Context().run(cls.load_from_checkpoint, path, map_location="cpu")
