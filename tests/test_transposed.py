@@ -110,7 +110,7 @@ def test_a_method_does_what_it_does_to_linear_layers(make):
 def test_shapes_that_do_not_fit_are_refused_by_their_inputs():
     with pytest.raises(ValueError, match=r"inputs that 64 divides .* got 'h\.0\.attn\.c_attn\.weight'"):
         fit(build(), QATCallback(4, activation_bits=None, granularity=PerGroup(64), include=("*c_attn", "*c_fc")))
-    with pytest.raises(ValueError, match=r"tiles of 3 x 1 .*'h\.0\.attn\.c_proj\.weight' as 16 x 16"):
+    with pytest.raises(ValueError, match=r"blocks of 3 x 1 .*'h\.0\.attn\.c_proj\.weight' as 16 x 16"):
         fit(build(), PruningCallback(0.5, pattern=Block(3, 1), **IN_BLOCKS))
 
 

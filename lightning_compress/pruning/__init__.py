@@ -1,4 +1,4 @@
-"""Pruning: weights set to zero, and held there, while the others train."""
+"""Pruning: the least important weights are masked while the others train."""
 
 from lightning_compress.pruning import criteria, patterns
 from lightning_compress.pruning.callback import PruningCallback

@@ -10,11 +10,13 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_compress.arguments import check_code, check_fraction, check_number
+from lightning_compress.arguments import check_code, check_criterion, check_fraction, check_number
+from lightning_compress.evidence import evidence_of
 from lightning_compress.processes import each, local, shard_group
 from lightning_compress.pruning import criteria
-from lightning_compress.pruning.criteria import Criterion, evidence_of
-from lightning_compress.pruning.inputs import InputSquares, check_inputs
+from lightning_compress.pruning.criteria import Criterion
+from lightning_compress.pruning.layer_inputs import InputSquares, check_inputs
+from lightning_compress.pruning.masks import apply_, mask_of
 from lightning_compress.pruning.patterns import Pattern, Unstructured
 from lightning_compress.pruning.thresholds import find_threshold, keep
 from lightning_compress.schedules import Cubic, Schedule
@@ -23,42 +25,43 @@ from lightning_compress.training import PRUNE, WeightCompression
 
 __all__ = ["PruningCallback"]
 
-_WORD = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
 
 class PruningCallback(WeightCompression):
-    """Set the least important weights to zero during ``fit``, more and more of them, and train the others on.
+    """Mask the least important weights during ``fit``, more of them as the schedule advances, and train the others.
 
-    The model in the Trainer is the pruned model at every validation and in every checkpoint. After ``fit`` the share of
-    zeros over all targets (``scope="global"``) or in each (``"layer"``) is ``sparsity`` within one weight or tile.
-    Masks are renewed every ``every_n_steps`` optimizer steps while the schedule ramps, and stay from then on.
+    The model in the Trainer is the pruned model at every validation and in every checkpoint. After ``fit`` the fraction
+    of zeros over all targets (``scope="global"``) or in each target (``"layer"``) is ``sparsity``, within one weight or
+    one block. The masks are updated while the schedule ramps and do not change afterwards.
 
     Args:
-        sparsity: share of weights to prune, in (0, 1); by default 0.9, or what the pattern prescribes.
-        criterion: importance of each weight; see :mod:`~lightning_compress.pruning.criteria`.
-        pattern: which weights are pruned together; see :mod:`~lightning_compress.pruning.patterns`.
-        scope: rank the weights of all targets against each other, or those of each target among themselves.
-        regrow: let pruned weights go on learning behind their masks, so that they may come back, until the end of the
-            run (dynamic pruning with feedback). By default they stand still.
+        sparsity: fraction of the weights that are masked, in (0, 1); 0.9 by default, or the sparsity of the pattern.
+        criterion: function that scores the weights; see :mod:`~lightning_compress.pruning.criteria`.
+        pattern: weights that are masked together; see :mod:`~lightning_compress.pruning.patterns`.
+        scope: whether the weights of all targets share one threshold (``"global"``) or each target has its own
+            (``"layer"``).
+        regrow: keep updating masked weights with the gradient at the pruned model, so that they may return, until the
+            end of the run (dynamic pruning with feedback). By default masked weights do not change.
         decay: decay of the running mean of scores, for criteria that read gradients or inputs, in [0, 1).
-        gradient_scale: factor on the gradients of the weights, above 0, when all of ``sparsity`` is reached; it grows
-            from 1 with the schedule. What is left of a very sparse network learns in larger steps; with SGD try 2 at
-            95 % zeros, 3 at 98 %. Adam's steps do not depend on it.
+        gradient_scale: factor on the gradients of the weights at full ``sparsity``, above 0; it grows from 1 with the
+            schedule. The weights that remain in a very sparse network train better with larger steps: with SGD, try 2
+            at 95 % zeros and 3 at 98 %. The steps of Adam do not depend on it.
         schedule: progress of the run -> fraction of ``sparsity`` that is reached.
-        every_n_steps: optimizer steps between two updates of the masks; an update reads all weights twice.
-        include: patterns of parameters to prune; see :func:`~lightning_compress.targets.select`.
-        exclude: patterns of parameters to leave alone.
+        every_n_steps: optimizer steps between two updates of the masks. An update reads all weights twice, so it is
+            too expensive for every step.
+        include: patterns of the parameters to prune; see :func:`~lightning_compress.targets.select`.
+        exclude: patterns of the parameters to leave alone.
 
     Raises:
         ValueError: an argument is out of its range; in ``fit``, a target does not fit the pattern, two callbacks
-            prune one weight, the run's length is not known, or the optimizer is LBFGS.
-        TypeError: ``include`` or ``exclude`` is one string; criterion, pattern or schedule a name or a number.
+            prune one weight, the length of the run is unknown, or the optimizer is LBFGS.
+        TypeError: an argument is of another kind: a number as text, a class instead of an object, a criterion of
+            another method, one string instead of a sequence of patterns.
 
     Papers: Zhu and Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression",
-    https://arxiv.org/abs/1710.01878 (2017); with ``regrow``, Lin et al., "Dynamic Model Pruning with Feedback",
+    https://arxiv.org/abs/1710.01878 (2017); for ``regrow``, Lin et al., "Dynamic Model Pruning with Feedback",
     https://arxiv.org/abs/2006.07253 (2020); for ``gradient_scale``, Dey et al., "Sparse maximal update
-    parameterization: A holistic approach to sparse training dynamics", https://arxiv.org/abs/2405.15743 (2024), who
-    let learning rates grow with sparsity.
+    parameterization: A holistic approach to sparse training dynamics", https://arxiv.org/abs/2405.15743 (2024), whose
+    learning rates grow with sparsity.
 
     >>> PruningCallback(sparsity=1.5)
     Traceback (most recent call last):
@@ -84,18 +87,23 @@ class PruningCallback(WeightCompression):
     ) -> None:
         super().__init__(order=PRUNE, schedule=schedule, every_n_steps=every_n_steps, include=include, exclude=exclude)
         check_code(criterion=criterion, pattern=pattern)
+        check_criterion(criterion, criteria, "weight", "evidence")
+        if not isinstance(pattern, Pattern):
+            raise TypeError(f"need pattern as a Pattern of pruning.patterns, got {pattern!r}: inherit from Pattern")
         if scope not in ("global", "layer"):
             raise ValueError(f"need scope 'global' or 'layer', got scope={scope!r}")
+        if not isinstance(regrow, bool):
+            raise TypeError(f"need regrow as True or False, got {regrow!r}")
         check_number(decay=decay, gradient_scale=gradient_scale)
         if not 0 <= decay < 1:
-            raise ValueError(f"need 0 <= decay < 1, got decay={decay}")
+            raise ValueError(f"need 0 <= decay < 1, got decay={decay!r}")
+        if not 0 < gradient_scale < math.inf:
+            raise ValueError(f"need gradient_scale > 0, got gradient_scale={gradient_scale!r}")
         self.sparsity = _sparsity(sparsity, pattern)
         self.criterion = criterion
         self.pattern = pattern
         self.scope = scope
         self.regrow = regrow
-        if not 0 < gradient_scale < math.inf:
-            raise ValueError(f"need gradient_scale > 0, got gradient_scale={gradient_scale}")
         self.decay = decay
         self.gradient_scale = gradient_scale
 
@@ -105,13 +113,13 @@ class PruningCallback(WeightCompression):
 
     @property
     def still(self) -> bool:
-        # A criterion that reads gradients scores masked weights too, by their latents.
+        # Criteria that read gradients score masked weights too, by their latents.
         return not self.regrow and (self.settled or evidence_of(self.criterion) != "gradient")
 
     def begin(self, selection: Selection) -> None:
         super().begin(selection)
-        self._masks: dict[str, Tensor] = {}  # all bits set where a weight is kept, in the weight's width
-        self._evidence: dict[str, Tensor] = {}  # running mean of scores, or of squared inputs
+        self._masks: dict[str, Tensor] = {}
+        self._evidence: dict[str, Tensor] = {}  # running mean of the scores, or of the squared inputs
         self._warned: set[str] = set()
         self.end()
         if selection.targets and evidence_of(self.criterion) == "inputs":
@@ -139,12 +147,10 @@ class PruningCallback(WeightCompression):
         if self.settled or evidence_of(self.criterion) == "nothing":
             return
         if self._inputs is not None:
-            seen = self._inputs.take()
+            values = self._inputs.take()
         else:
-            turns = {name: self.targets[name].outputs_first for name in gradients}
-            scores = {name: self.criterion(turn(latents[name]), turn(gradients[name])) for name, turn in turns.items()}
-            seen = {name: turn(scores[name]).float() for name, turn in turns.items()}
-        for name, value in seen.items():
+            values = {name: self._gradient_scores(name, latents[name], gradients[name]) for name in gradients}
+        for name, value in values.items():
             self._evidence.setdefault(name, value.clone()).lerp_(value, 1 - self.decay)
 
     def update(self, weights: Mapping[str, Tensor]) -> None:
@@ -152,47 +158,43 @@ class PruningCallback(WeightCompression):
             unknown = [name for name in weights if name not in self._evidence]
             self.wait_for(evidence_of(self.criterion), unknown, silently=not self._evidence)
             return
-        for names in self._groups(weights):
-            self._renew_masks(names, weights)
+        for names in self._competitors(weights):
+            self._update_masks({name: weights[name] for name in names})
 
     def project_(self, weights: Mapping[str, Tensor]) -> None:
-        for name, mask in self._masks.items():
-            if name in weights:
-                _mask_(weights[name], mask)
+        apply_(self._masks, weights)
 
     def backward_(self, gradients: Mapping[str, Tensor], latents: Mapping[str, Tensor]) -> None:
         if not self.regrow:
-            self.project_(gradients)
+            apply_(self._masks, gradients)
         if self.gradient_scale != 1 and gradients:
             torch._foreach_mul_(list(gradients.values()), 1 + (self.gradient_scale - 1) * self.strength)
 
     def forget_(self, memories: Mapping[str, Tensor]) -> None:
         if not self.regrow:
-            for name, memory in memories.items():
-                _mask_(memory, self._masks[name])
+            apply_(self._masks, memories)
 
     def verify(self, weights: Mapping[str, Tensor]) -> None:
-        for names in self._groups(weights):
-            masks = {name: self._masks[name] != 0 for name in names}
+        for names in self._competitors(weights):
             group = shard_group([self.targets[name].parameter for name in names])
-            total = sum(each(sum(mask.numel() for mask in masks.values()), group))
-            pruned = sum(each(sum(int((~mask).sum()) for mask in masks.values()), group))
-            alive = sum(each(sum(int(weights[name][~mask].count_nonzero()) for name, mask in masks.items()), group))
-            turned = {name: self.targets[name].outputs_first(mask) for name, mask in masks.items()}
-            tile = max(mask.numel() // max(1, self.pattern.units(mask.float()).numel()) for mask in turned.values())
+            counts = zip(*(self._counts(name, weights[name]) for name in names), strict=True)
+            total, masked, alive, broken = (sum(each(sum(count), group)) for count in counts)
+            unit = max(self._unit(name) for name in names)
             asked = self.sparsity * self.strength
-            if alive or abs(pruned - asked * total) > tile:
+            if alive or abs(masked - asked * total) > unit:
                 raise RuntimeError(
-                    f"need {asked:.4%} of the {total} weights of {', '.join(names)} to be zero, got {pruned - alive}: "
-                    f"{pruned} are pruned, of which {alive} are not zero"
+                    f"need {asked:.4%} of the {total} weights of {', '.join(names)} to be zero, got {masked - alive}: "
+                    f"{masked} are masked, of which {alive} are not zero"
                 )
+            if broken:
+                raise RuntimeError(f"need zeros in {self.pattern} in {', '.join(names)}, got {broken} broken groups")
 
     def metrics(self) -> dict[str, float]:
         return {"sparsity": self.sparsity * self.strength}
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         masks = {name: mask.bool() for name, mask in self._masks.items()}
-        # Squared inputs, one of each, are stored as wide as the weight, so that they are cut and joined as it is.
+        # Squared inputs are stored in the shape of the weight, so that they are sharded and narrowed as the weight is.
         evidence = {
             name: value.expand(local(self.targets[name].parameter).shape) for name, value in self._evidence.items()
         }
@@ -200,67 +202,65 @@ class PruningCallback(WeightCompression):
 
     def load_tensors(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         self._masks = {
-            name: _word(mask, local(self.targets[name].parameter)) for name, mask in tensors["masks"].items()
+            name: mask_of(kept, local(self.targets[name].parameter)) for name, kept in tensors["masks"].items()
         }
-        wide = self._inputs is None
-        turns = {name: self.targets[name].outputs_first for name in tensors["evidence"]}
-        self._evidence = {
-            name: (value if wide else turns[name](turns[name](value)[:1])).clone()
-            for name, value in tensors["evidence"].items()
-        }
+        self._evidence = {}
+        for name, value in tensors["evidence"].items():
+            outputs_first = self.targets[name].outputs_first
+            stored = value if self._inputs is None else outputs_first(outputs_first(value)[:1])
+            self._evidence[name] = stored.clone()
 
-    def _groups(self, weights: Mapping[str, Tensor]) -> list[list[str]]:
-        """Names of the weights that are ranked against each other."""
+    def _competitors(self, weights: Mapping[str, Tensor]) -> list[list[str]]:
+        """Names of the weights that share a threshold."""
         return [list(weights)] if self.scope == "global" else [[name] for name in weights]
 
-    def _scores(self, weights: Mapping[str, Tensor]) -> Iterator[Tensor]:
-        """Scores of the pattern's units, a tensor at a time."""
+    def _update_masks(self, weights: Mapping[str, Tensor]) -> None:
+        """Find new masks for weights that share a threshold."""
+        group = shard_group([self.targets[name].parameter for name in weights])
+        threshold = find_threshold(lambda: self._units(weights), self.sparsity * self.strength, group)
+        for name, units in zip(weights, keep(self._units(weights), threshold), strict=True):
+            outputs_first = self.targets[name].outputs_first
+            kept = outputs_first(self.pattern.spread(units, outputs_first(weights[name]).shape))
+            mask = self._masks[name] = mask_of(kept.contiguous(), weights[name])  # the weight's layout, for speed
+            if mask.numel() and not mask.amin() and name not in self._warned:  # amin is much faster than any
+                self._warned.add(name)
+                rank_zero_warn(
+                    f"every weight of {name!r} is masked, so its layer passes no signal: add it to exclude, lower "
+                    "sparsity, or give each layer the same sparsity with scope='layer'"
+                )
+
+    def _units(self, weights: Mapping[str, Tensor]) -> Iterator[Tensor]:
+        """Scores of the units of the pattern, one tensor at a time."""
         for name, weight in weights.items():
-            turned = self.targets[name].outputs_first
-            weight, evidence = turned(weight), turned(self._evidence.get(name, weight.new_empty(0)))
-            if evidence_of(self.criterion) == "gradient":
-                scores = evidence
-            elif evidence_of(self.criterion) == "inputs":
-                scores = self.criterion(weight, evidence.sqrt())
-            else:
-                scores = self.criterion(weight, evidence)
-            if scores.shape != weight.shape:
+            outputs_first = self.targets[name].outputs_first
+            scores = self._scores(outputs_first(weight), outputs_first(self._evidence.get(name, weight.new_empty(0))))
+            if scores.shape != outputs_first(weight).shape:
                 raise ValueError(
                     f"need a criterion that gives scores of the weight's shape, got {tuple(scores.shape)} for {name!r} "
-                    f"of {tuple(weight.shape)}"
+                    f"of {tuple(outputs_first(weight).shape)}"
                 )
             yield self.pattern.units(scores.float())
 
-    def _renew_masks(self, names: Sequence[str], weights: Mapping[str, Tensor]) -> None:
-        """Find new masks for the named weights, which compete with each other."""
-        mine = {name: weights[name] for name in names}
-        group = shard_group([self.targets[name].parameter for name in names])
-        threshold = find_threshold(lambda: self._scores(mine), self.sparsity * self.strength, group)
-        for name, units in zip(names, keep(self._scores(mine), threshold), strict=True):
-            turned = self.targets[name].outputs_first
-            kept = turned(self.pattern.spread(units, turned(mine[name]).shape))
-            word = self._masks[name] = _word(kept.contiguous(), mine[name])  # in memory as the weight, for speed
-            if word.numel() and not word.amin() and name not in self._warned:  # amin is far faster than any
-                self._warned.add(name)
-                rank_zero_warn(
-                    f"every weight of {name!r} is pruned and nothing passes through: add it to exclude, ask for less "
-                    "sparsity or prune each layer alike with scope='layer'"
-                )
+    def _scores(self, weight: Tensor, evidence: Tensor) -> Tensor:
+        if evidence_of(self.criterion) == "gradient":
+            return evidence  # a running mean of scores
+        return self.criterion(weight, evidence.sqrt() if evidence_of(self.criterion) == "inputs" else evidence)
 
+    def _gradient_scores(self, name: str, weight: Tensor, gradient: Tensor) -> Tensor:
+        outputs_first = self.targets[name].outputs_first
+        return outputs_first(self.criterion(outputs_first(weight), outputs_first(gradient))).float()
 
-def _word(mask: Tensor, weight: Tensor) -> Tensor:
-    """A mask as integers of the weight's width, all bits set where it is True.
+    def _counts(self, name: str, weight: Tensor) -> tuple[int, int, int, int]:
+        """Number of entries, of masked entries, of those that are not zero, and of groups that break the pattern."""
+        kept = self._masks[name] != 0
+        masked = ~kept
+        broken = self.pattern.broken(self.targets[name].outputs_first(kept), self.strength)
+        return kept.numel(), int(masked.sum()), int(weight[masked].count_nonzero()), broken
 
-    A bitwise and with it gives exact positive zeros whatever stood there, at the speed of a multiplication.
-    """
-    return -mask.to(_WORD[weight.element_size()])
-
-
-def _mask_(tensor: Tensor, word: Tensor) -> None:
-    if tensor.element_size() == word.element_size():
-        tensor.view(word.dtype).bitwise_and_(word)
-    else:  # of an optimizer whose memory has another precision than the weights
-        tensor.masked_fill_(word == 0, 0)
+    def _unit(self, name: str) -> int:
+        """Number of weights in a unit of the pattern."""
+        scores = self.targets[name].outputs_first(self._masks[name]).float()
+        return scores.numel() // max(1, self.pattern.units(scores).numel())
 
 
 def _sparsity(sparsity: float | None, pattern: Pattern) -> float:
@@ -269,6 +269,6 @@ def _sparsity(sparsity: float | None, pattern: Pattern) -> float:
     check_fraction(sparsity=sparsity)
     if pattern.sparsity is not None and sparsity != pattern.sparsity:
         raise ValueError(
-            f"need sparsity={pattern.sparsity:g} for pattern={pattern}, got sparsity={sparsity}: leave sparsity out"
+            f"need sparsity={pattern.sparsity:g} for pattern={pattern}, got sparsity={sparsity!r}: leave sparsity out"
         )
     return sparsity

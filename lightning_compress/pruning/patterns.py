@@ -1,48 +1,63 @@
-"""Patterns: which weights are pruned together.
+"""Patterns: weights that are masked together.
 
-A pattern turns scores of weights into scores of units, one per group of weights that lives or dies together
-(:meth:`Pattern.units`), and the units that are kept back into a mask (:meth:`Pattern.spread`).
+A pattern divides a weight into units, each of which is masked or kept whole. :meth:`Pattern.units` turns the scores of
+weights into scores of units, :meth:`Pattern.spread` turns the units that are kept into a mask. A pattern of your own is a
+subclass of :class:`Pattern`.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from lightning_compress.arguments import check_count
+
 __all__ = ["NM", "Block", "Pattern", "Unstructured"]
 
 
-class Pattern(Protocol):
-    """What may be pruned, and in which groups; inherit from it, so that a YAML takes your class for a pattern."""
+class Pattern(ABC):
+    """Weights that are masked together: the base of every pattern.
+
+    All tensors have the shape of a weight with the outputs first: ``(out, in, ...)``. Where a weight is sharded over
+    processes, they are shards.
+    """
 
     @property
     def sparsity(self) -> float | None:
-        """The only sparsity that this pattern can have; None if any."""
+        """The only sparsity that this pattern can have; None if it can have any, as by default."""
+        return None
 
     def check(self, name: str, shape: torch.Size) -> None:
-        """Raise ValueError if the weight ``name`` of this shape cannot be cut into this pattern."""
+        """Raise ValueError, naming the weight and the fix, if a weight of this shape has no such units."""
+        return
 
+    @abstractmethod
     def units(self, scores: Tensor) -> Tensor:
-        """Scores of weights -> scores of units."""
+        """Scores of weights -> scores of units. Units with score infinity are never masked."""
 
+    @abstractmethod
     def spread(self, kept: Tensor, shape: torch.Size) -> Tensor:
-        """Which units are kept -> which weights are kept, of ``shape``."""
+        """True for each unit that is kept -> True for each weight that is kept, of ``shape``."""
+
+    def broken(self, kept: Tensor, strength: float) -> int:
+        """Count the groups of a mask that break the promise of this pattern; 0 by default, a pattern without one.
+
+        The promise is verified at the end of ``fit``, and after every update under ``Trainer(detect_anomaly=True)``.
+
+        Args:
+            kept: True for each weight that is kept.
+            strength: strength of the schedule at the last update; at 1 the asked sparsity is reached.
+        """
+        return 0
 
 
 @dataclass(frozen=True)
 class Unstructured(Pattern):
-    """Every weight on its own: any sparsity, the best accuracy; smaller files, no faster dense kernels."""
-
-    @property
-    def sparsity(self) -> None:
-        return None
-
-    def check(self, name: str, shape: torch.Size) -> None:
-        return
+    """Every weight by itself: any sparsity and the best accuracy; files become smaller, dense kernels not faster."""
 
     def units(self, scores: Tensor) -> Tensor:
         return scores
@@ -53,18 +68,19 @@ class Unstructured(Pattern):
 
 @dataclass(frozen=True)
 class NM(Pattern):
-    """At most ``n`` of every ``m`` consecutive inputs of an output are non-zero.
+    """At most ``n`` of every ``m`` consecutive inputs of an output are kept.
 
-    Groups lie along dimension 1, the inputs of linear and convolution layers. 2:4 is what sparse tensor cores run.
+    Groups of ``m`` lie along dimension 1, the inputs of linear and convolution layers. Sparse tensor cores run 2:4.
 
     Paper: Mishra et al., "Accelerating Sparse Deep Neural Networks", https://arxiv.org/abs/2104.08378 (2021).
 
     Args:
-        n: weights kept in each group.
-        m: size of a group; must divide the number of inputs of every target.
+        n: weights that are kept in each group.
+        m: weights in each group; must divide the number of inputs of every target.
 
     Raises:
         ValueError: not ``0 < n < m``.
+        TypeError: ``n`` or ``m`` is not an integer.
 
     >>> NM(2, 4).sparsity
     0.5
@@ -76,8 +92,9 @@ class NM(Pattern):
     m: int
 
     def __post_init__(self) -> None:
-        if not 0 < self.n < self.m:
-            raise ValueError(f"need 0 < n < m, got n={self.n}, m={self.m}")
+        check_count(n=self.n, m=self.m)
+        if not self.n < self.m:
+            raise ValueError(f"need n < m, got n={self.n}, m={self.m}")
 
     @property
     def sparsity(self) -> float:
@@ -91,31 +108,41 @@ class NM(Pattern):
             )
 
     def units(self, scores: Tensor) -> Tensor:
-        """The best ``n`` of each group cannot be pruned: their score is infinite."""
-        inputs_last = scores.movedim(1, -1)
-        groups = inputs_last.reshape(-1, self.m)
+        """Every weight is a unit; the best ``n`` of each group have score infinity."""
+        groups = self._groups(scores)
         best = groups.topk(self.n, dim=-1).indices
+        inputs_last = scores.movedim(1, -1)
         return groups.scatter(-1, best, math.inf).view(inputs_last.shape).movedim(-1, 1)
 
     def spread(self, kept: Tensor, shape: torch.Size) -> Tensor:
         return kept
 
+    def broken(self, kept: Tensor, strength: float) -> int:
+        """Count the groups with fewer than ``n`` kept weights, and at strength 1 those with more."""
+        counts = self._groups(kept).sum(-1)
+        wrong = counts != self.n if strength == 1 else counts < self.n
+        return int(wrong.sum())
+
+    def _groups(self, tensor: Tensor) -> Tensor:
+        return tensor.movedim(1, -1).reshape(-1, self.m)
+
 
 @dataclass(frozen=True)
 class Block(Pattern):
-    """Tiles of ``rows`` outputs by ``columns`` inputs live or die together; a tile's score is the sum of its weights'.
+    """Blocks of ``rows`` outputs by ``columns`` inputs are masked whole; a block's score is the sum of its weights'.
 
-    A convolution's weight ``(out, in, h, w)`` is seen as the matrix ``(out, in * h * w)``.
+    A convolution's weight ``(out, in, h, w)`` is read as the matrix ``(out, in * h * w)``.
 
     Paper: Gray, Radford and Kingma, "GPU Kernels for Block-Sparse Weights" (2017); Narang, Undersander and Diamos,
     "Block-Sparse Recurrent Neural Networks", https://arxiv.org/abs/1711.02782 (2017).
 
     Args:
-        rows: outputs in a tile; must divide the outputs of every target.
-        columns: inputs in a tile; must divide the inputs of every target.
+        rows: outputs in a block; must divide the outputs of every target.
+        columns: inputs in a block; must divide the inputs of every target.
 
     Raises:
         ValueError: ``rows`` or ``columns`` is below 1.
+        TypeError: ``rows`` or ``columns`` is not an integer.
 
     >>> Block(1, 2).units(torch.tensor([[3.0, 1.0, 2.0, 5.0]])).tolist()
     [[4.0, 7.0]]
@@ -125,18 +152,13 @@ class Block(Pattern):
     columns: int
 
     def __post_init__(self) -> None:
-        if self.rows < 1 or self.columns < 1:
-            raise ValueError(f"need rows >= 1 and columns >= 1, got rows={self.rows}, columns={self.columns}")
-
-    @property
-    def sparsity(self) -> None:
-        return None
+        check_count(rows=self.rows, columns=self.columns)
 
     def check(self, name: str, shape: torch.Size) -> None:
         rows, columns = shape[0], math.prod(shape[1:])
         if rows % self.rows or columns % self.columns:
             raise ValueError(
-                f"need a matrix that tiles of {self.rows} x {self.columns} fill for pattern={self}, got {name!r} as "
+                f"need a matrix that blocks of {self.rows} x {self.columns} fill for pattern={self}, got {name!r} as "
                 f"{rows} x {columns}: add it to exclude"
             )
 
@@ -146,3 +168,8 @@ class Block(Pattern):
 
     def spread(self, kept: Tensor, shape: torch.Size) -> Tensor:
         return kept.repeat_interleave(self.rows, 0).repeat_interleave(self.columns, 1).reshape(shape)
+
+    def broken(self, kept: Tensor, strength: float) -> int:
+        """Count the blocks of which some weights are kept and others masked."""
+        counts = self.units(kept.int())
+        return int(((counts != 0) & (counts != self.rows * self.columns)).sum())

@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
-from lightning_compress import NM, Block, PruningCallback
+from lightning_compress import NM, Block, PruningCallback, channels
 from lightning_compress.pruning import criteria
 from lightning_compress.schedules import Constant, Cubic, Linear
 from tests.support.toys import Batches, Digits, build, fit, held_out, trainer
@@ -109,7 +109,7 @@ def test_classic_pruning_holds_pruned_weights_still_and_regrow_lets_them_learn(o
         ({"sparsity": 1.5}, "need 0 < sparsity < 1, got sparsity=1.5"),
         ({"sparsity": 0}, "need 0 < sparsity < 1, got sparsity=0"),
         ({"sparsity": 0.9, "pattern": NM(2, 4)}, r"need sparsity=0.5 for pattern=NM\(n=2, m=4\), got sparsity=0.9"),
-        ({"scope": "model"}, "need scope 'global' or 'layer', got scope='model'"),
+        ({"scope": "Global"}, "need scope 'global' or 'layer', got scope='Global'"),
         ({"gradient_scale": 0}, "need gradient_scale > 0, got gradient_scale=0"),
         ({"decay": 1.0}, "need 0 <= decay < 1, got decay=1.0"),
         ({"every_n_steps": 0}, "need every_n_steps >= 1, got every_n_steps=0"),
@@ -119,6 +119,37 @@ def test_classic_pruning_holds_pruned_weights_still_and_regrow_lets_them_learn(o
 )
 def test_bad_arguments(arguments, match):
     with pytest.raises(ValueError, match=match):
+        PruningCallback(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"sparsity": "0.9"}, "need sparsity as a number, got '0.9'"),
+        ({"decay": "0.9"}, "need decay as a number, got '0.9'"),
+        ({"gradient_scale": None}, "need gradient_scale as a number, got None"),
+        ({"regrow": "yes"}, "need regrow as True or False, got 'yes'"),
+        ({"pattern": NM}, r"need pattern as an object, got the class NM: write NM\(...\)"),
+        ({"pattern": "2:4"}, "need pattern as a function or an object, got '2:4'"),
+        (
+            {"pattern": criteria.magnitude},
+            "need pattern as a Pattern .*, got <function magnitude .*: inherit from Pattern",
+        ),
+        ({"criterion": "magnitude"}, "need criterion as a function or an object, got 'magnitude'"),
+        (
+            {"criterion": channels.criteria.taylor},
+            r"need criterion\(weight, evidence\), .* got channels.criteria.taylor\(members\): "
+            "use pruning.criteria.taylor",
+        ),
+        (
+            {"criterion": channels.criteria.batchnorm_scale},
+            r"need criterion\(weight, evidence\), .* got channels.criteria.batchnorm_scale\(members\)",
+        ),
+        ({"every_n_steps": 2.5}, "need every_n_steps as an integer, got 2.5"),
+    ],
+)
+def test_arguments_of_another_kind(arguments, match):
+    with pytest.raises(TypeError, match=match):
         PruningCallback(**arguments)
 
 
@@ -138,7 +169,7 @@ def test_patterns_are_sequences(argument):
         ([PruningCallback(pattern=NM(2, 4))], r"need a number of inputs that 4 divides .* 'net\.0\.weight' of shape"),
         (
             [PruningCallback(pattern=Block(5, 5))],
-            r"tiles of 5 x 5 fill .* 'net\.0\.weight' as 8 x 9",
+            r"blocks of 5 x 5 fill .* 'net\.0\.weight' as 8 x 9",
         ),
         (
             [PruningCallback(0.5), PruningCallback(0.9, include=("net.9",))],
@@ -223,7 +254,7 @@ def test_a_dead_layer_is_said():
     module = build()
     with torch.no_grad():
         module.net[11].weight.mul_(1e-6)
-    with pytest.warns(UserWarning, match=r"every weight of 'net\.11\.weight' is pruned and nothing passes through"):
+    with pytest.warns(UserWarning, match=r"every weight of 'net\.11\.weight' is masked, so its layer passes no signal"):
         fit(module, PruningCallback(0.9, schedule=Constant()), max_epochs=1)
 
 

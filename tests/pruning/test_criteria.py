@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_compress.evidence import evidence_of
 from lightning_compress.pruning import criteria
-from lightning_compress.pruning.inputs import mean_square
+from lightning_compress.pruning.layer_inputs import mean_square
 
 WEIGHT = torch.tensor([[0.5, -2.0, 0.1], [1.5, 0.3, -0.7]])
 GRADIENT = torch.tensor([[1.0, 0.2, -3.0], [-0.1, 0.0, 2.0]])
@@ -55,7 +56,7 @@ def test_random_depends_on_shape_and_seed_alone():
 
 
 def test_evidence():
-    assert criteria.evidence_of(criteria.wanda) == "inputs"
-    assert criteria.evidence_of(criteria.taylor) == "gradient"
-    assert criteria.evidence_of(partial(criteria.random, seed=3)) == "nothing"
-    assert criteria.evidence_of(lambda weight, gradient: weight) == "gradient"
+    assert evidence_of(criteria.wanda) == "inputs"
+    assert evidence_of(criteria.taylor) == "gradient"
+    assert evidence_of(partial(criteria.random, seed=3)) == "nothing"
+    assert evidence_of(lambda weight, gradient: weight) == "gradient"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_compress.pruning.patterns import NM, Block, Unstructured
+from lightning_compress.pruning.patterns import NM, Block, Pattern, Unstructured
 
 SHAPES = [(6, 8), (4, 8, 3, 3)]
 
@@ -38,7 +38,7 @@ def test_nm_keeps_n_of_equal_scores():
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("rows", "columns"), [(2, 4), (1, 8), (2, 1)])
-def test_block_sums_tiles_and_spreads_them(shape, rows, columns):
+def test_block_sums_and_spreads(shape, rows, columns):
     values = scores(shape)
     matrix = values.numpy().reshape(shape[0], -1)
     units = Block(rows, columns).units(values)
@@ -54,7 +54,7 @@ def test_block_sums_tiles_and_spreads_them(shape, rows, columns):
     ("pattern", "match"),
     [
         (NM(2, 3), r"need a number of inputs that 3 divides for pattern=NM\(n=2, m=3\), got 'w' of shape \(6, 8\)"),
-        (Block(4, 4), r"need a matrix that tiles of 4 x 4 fill .*, got 'w' as 6 x 8: add it to exclude"),
+        (Block(4, 4), r"need a matrix that blocks of 4 x 4 fill .*, got 'w' as 6 x 8: add it to exclude"),
     ],
 )
 def test_what_does_not_divide_is_refused(pattern, match):
@@ -62,9 +62,53 @@ def test_what_does_not_divide_is_refused(pattern, match):
         pattern.check("w", torch.Size((6, 8)))
 
 
-def test_bad_patterns():
-    for n, m in [(0, 4), (4, 4), (5, 4)]:
-        with pytest.raises(ValueError, match=f"need 0 < n < m, got n={n}, m={m}"):
-            NM(n, m)
-    with pytest.raises(ValueError, match="need rows >= 1 and columns >= 1, got rows=0, columns=4"):
-        Block(0, 4)
+@pytest.mark.parametrize(
+    ("make", "error", "match"),
+    [
+        (lambda: NM(0, 4), ValueError, "need n >= 1, got n=0"),
+        (lambda: NM(4, 4), ValueError, "need n < m, got n=4, m=4"),
+        (lambda: NM(5, 4), ValueError, "need n < m, got n=5, m=4"),
+        (lambda: NM(2.0, 4), TypeError, "need n as an integer, got 2.0"),
+        (lambda: NM(2, "4"), TypeError, "need m as an integer, got '4'"),
+        (lambda: Block(0, 4), ValueError, "need rows >= 1, got rows=0"),
+        (lambda: Block(4, 1.5), TypeError, "need columns as an integer, got 1.5"),
+    ],
+)
+def test_bad_patterns(make, error, match):
+    with pytest.raises(error, match=match):
+        make()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_nm_counts_groups_that_do_not_keep_n(shape):
+    """Against a count of each group, with numpy."""
+    kept = scores(shape) > 0.5
+    counts = np.moveaxis(kept.numpy(), 1, -1).reshape(-1, 4).sum(1)
+    assert NM(2, 4).broken(kept, 1.0) == (counts != 2).sum() > 0
+    assert NM(2, 4).broken(kept, 0.5) == (counts < 2).sum() > 0
+    assert NM(2, 4).broken(NM(2, 4).units(scores(shape)) == math.inf, 1.0) == 0
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_block_counts_blocks_that_are_not_whole(shape, strength):
+    pattern = Block(2, 4)
+    kept = pattern.spread(pattern.units(scores(shape)) > 4, torch.Size(shape))
+    assert kept.any()
+    assert pattern.broken(kept, strength) == 0
+    kept.view(shape[0], -1)[0, 0].logical_not_()
+    kept.view(shape[0], -1)[-1, 3:5].logical_not_()  # two blocks beside each other
+    assert pattern.broken(kept, strength) == 3
+
+
+def test_a_pattern_of_ones_own_promises_nothing_by_default():
+    class Pairs(Pattern):
+        def units(self, scores):
+            return scores.reshape(-1, 2).sum(1)
+
+        def spread(self, kept, shape):
+            return kept.repeat_interleave(2).reshape(shape)
+
+    assert Pairs().sparsity is None
+    assert Pairs().check("w", torch.Size((3, 3))) is None
+    assert Pairs().broken(torch.tensor([[True, False]]), 1.0) == 0

@@ -6,6 +6,7 @@ import torch
 
 from lightning_compress import NM, Block, PruningCallback
 from lightning_compress.latent import LatentWeights
+from lightning_compress.pruning.patterns import Pattern
 from lightning_compress.schedules import Constant, Linear
 from lightning_compress.sharing import WeightSharingCallback
 from lightning_compress.targets import select
@@ -31,6 +32,37 @@ class Lazy(PruningCallback):
         self.sparsity = asked
 
 
+class Uneven(NM):
+    """Masks the smallest weights of a tensor, whatever their groups."""
+
+    def units(self, scores):
+        return scores
+
+
+class Ragged(Block):
+    """Keeps the first weight of every block."""
+
+    def spread(self, kept, shape):
+        mask = super().spread(kept, shape)
+        mask.flatten(1)[:: self.rows, :: self.columns] = True
+        return mask
+
+
+class Diagonal(Pattern):
+    """Promises that weights off the diagonal are masked, and masks others."""
+
+    sparsity = 0.5
+
+    def units(self, scores):
+        return scores
+
+    def spread(self, kept, shape):
+        return kept
+
+    def broken(self, kept, strength):
+        return int(kept.flatten(1).triu(1).sum())
+
+
 class Generous(WeightSharingCallback):
     """Adds values to the codebook."""
 
@@ -43,7 +75,23 @@ BROKEN = [
     (lambda: Forgetful(0.9, schedule=Constant()), r"need 90.0000% of the 3592 weights .*, of which 1?\d are not zero"),
     (
         lambda: Lazy(0.5, schedule=Constant()),
-        "need 50.0000% of the 3592 weights .* to be zero, got 898: 898 are pruned",
+        "need 50.0000% of the 3592 weights .* to be zero, got 898: 898 are masked",
+    ),
+    (
+        lambda: PruningCallback(pattern=Uneven(2, 4), schedule=Constant(), exclude=("net.0",)),
+        r"need zeros in Uneven\(n=2, m=4\) in net.3.weight, .*, got \d+ broken groups",
+    ),
+    (
+        lambda: PruningCallback(0.5, pattern=Ragged(2, 4), schedule=Constant(), include=("net.9",)),
+        "need 50.0000% of the 2048 weights of net.9.weight to be zero, got 896",
+    ),
+    (
+        lambda: PruningCallback(0.9995, pattern=Ragged(8, 32), schedule=Constant(), include=("net.9",)),
+        r"need zeros in Ragged\(rows=8, columns=32\) in net.9.weight, got 8 broken groups",
+    ),
+    (
+        lambda: PruningCallback(pattern=Diagonal(), schedule=Constant()),
+        r"need zeros in .*Diagonal.* in net.0.weight, .*, got \d+ broken groups",
     ),
     (lambda: Generous(4, schedule=Constant()), "need at most 4 distinct values in net.9.weight, got 7"),
 ]

@@ -1,4 +1,4 @@
-"""Inputs: the mean square of what enters each layer, for criteria that weigh weights by it."""
+"""Layer inputs: the mean square of each input of a layer, for criteria that read inputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["InputSquares", "check_inputs", "mean_square"]
 
 
 def check_inputs(target: Target) -> None:
-    """Raise ValueError if the inputs of a target's weight cannot be told apart."""
+    """Raise ValueError if a target is not a weight whose dimension 1 is the inputs of its layer."""
     module, key = target.module, target.name.rpartition(".")[2]
     plain = is_linear(module) or (
         isinstance(module, _ConvNd) and not isinstance(module, _ConvTransposeNd) and module.groups == 1
@@ -50,7 +50,7 @@ def mean_square(inputs: Tensor, weight_ndim: int) -> Tensor:
 
 
 class InputSquares:
-    """Watches the inputs of the targets' layers during training.
+    """Measures the inputs of the targets' layers in every forward pass of training.
 
     Args:
         targets: name -> target; each passes :func:`check_inputs`.
@@ -58,32 +58,34 @@ class InputSquares:
 
     def __init__(self, targets: Mapping[str, Target]) -> None:
         self._targets = targets
-        self._seen: dict[str, list[Tensor]] = {}
+        self._squares: dict[str, list[Tensor]] = {}
         self._handles = [
-            target.module.register_forward_pre_hook(partial(self._see, name, target.parameter.ndim), with_kwargs=True)
+            target.module.register_forward_pre_hook(
+                partial(self._measure, name, target.parameter.ndim), with_kwargs=True
+            )
             for name, target in targets.items()
         ]
 
     def take(self) -> dict[str, Tensor]:
-        """Name -> mean square since the last call, over all processes, broadcastable to the weight that is here."""
-        seen, self._seen = self._seen, {}
-        means = {name: torch.stack(parts).mean(0) for name, parts in seen.items()}
+        """Name -> mean square since the last call over all processes, broadcastable to this process's weight."""
+        squares, self._squares = self._squares, {}
+        means = {name: torch.stack(parts).mean(0) for name, parts in squares.items()}
         means = dict(zip(means, mean(list(means.values())), strict=True))
-        return {name: _beside(square, self._targets[name]) for name, square in means.items()}
+        return {name: _placed_like(square, self._targets[name]) for name, square in means.items()}
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop measuring."""
         for handle in self._handles:
             handle.remove()
 
-    def _see(
+    def _measure(
         self, name: str, weight_ndim: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         if module.training and torch.is_grad_enabled():
             read = args[0] if args else next(iter(kwargs.values()))
-            self._seen.setdefault(name, []).append(mean_square(read, weight_ndim))
+            self._squares.setdefault(name, []).append(mean_square(read, weight_ndim))
 
 
-def _beside(square: Tensor, target: Target) -> Tensor:
-    """``square`` as the weight lies: of a weight ``(in, out)`` that is sharded, this process has some of the inputs."""
+def _placed_like(square: Tensor, target: Target) -> Tensor:
+    """``square`` in the layout of the target's weight: a transposed weight is sharded along its inputs."""
     return shard(target.outputs_first(square), target.parameter) if target.transposed else square
