@@ -1,7 +1,7 @@
 """Patterns: weights that are masked together.
 
 A pattern divides a weight into units, each of which is masked or kept whole. :meth:`Pattern.units` turns the scores of
-weights into scores of units, :meth:`Pattern.spread` turns the units that are kept into a mask. A pattern of your own is a
+weights into scores of units, :meth:`Pattern.spread` turns the units that are kept into a mask. Your own pattern is a
 subclass of :class:`Pattern`.
 """
 
