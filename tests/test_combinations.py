@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_compress import DistillationCallback, PruningCallback, QATCallback, WeightSharingCallback
 from lightning_compress.distillation import EMA
-from lightning_compress.quantization.grids import PerChannel, PerTensor
+from lightning_compress.quantization.granularities import PerChannel, PerTensor
 from lightning_compress.quantization.weights import grids_of
 from lightning_compress.schedules import Linear, Step
 from tests.support.toys import Randomness, build, fit

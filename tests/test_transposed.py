@@ -19,7 +19,7 @@ from lightning_compress.macs import count_macs
 from lightning_compress.pruning import criteria
 from lightning_compress.quantization import BinarizationCallback, QATCallback, scales
 from lightning_compress.quantization.activations.biases import round_bias_
-from lightning_compress.quantization.grids import PerChannel, PerGroup
+from lightning_compress.quantization.granularities import PerChannel, PerGroup
 from lightning_compress.quantization.weights import grids_of
 from lightning_compress.schedules import Linear
 from lightning_compress.targets import is_transposed, select

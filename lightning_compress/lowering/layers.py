@@ -18,7 +18,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from lightning_compress.quantization.activations.biases import MOST, bias_unit, channel_grid, fold
 from lightning_compress.quantization.activations.quantizers import ActivationQuantizer
-from lightning_compress.quantization.grids import Grid, precise
+from lightning_compress.quantization.grids import AffineGrid, precise
 
 __all__ = [
     "IntegerRows",
@@ -86,7 +86,7 @@ class Integers(nn.Module):
     bias_codes: Tensor
     bias_unit: Tensor
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, grid: Grid) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, grid: AffineGrid) -> None:
         super().__init__()
         self.range, self.transposed, self.dtype = (grid.low, grid.high), grid.transposed, weight.dtype
         of_rows = grid.scale.float().flatten(), grid.zero_point.flatten()
@@ -217,7 +217,7 @@ class IntegerRows(nn.Module):
     scale: Tensor
     zero_point: Tensor | None
 
-    def __init__(self, weight: Tensor, grid: Grid) -> None:
+    def __init__(self, weight: Tensor, grid: AffineGrid) -> None:
         super().__init__()
         rows, self.dtype = len(weight), weight.dtype
         scale, zero_point = (
@@ -261,7 +261,7 @@ class QuantizedEmbedding(nn.Embedding):
         return rows
 
 
-def quantize_layer_(layer: nn.Module, grid: Grid) -> QuantizedLayer:
+def quantize_layer_(layer: nn.Module, grid: AffineGrid) -> QuantizedLayer:
     """Make a linear layer or convolution, whose weight is on ``grid``, a :class:`QuantizedLayer`; returns it."""
     integers = Integers(layer.get_parameter("weight").detach(), _detached(layer._parameters["bias"]), grid)
     del layer._parameters["weight"], layer._parameters["bias"]
@@ -270,7 +270,7 @@ def quantize_layer_(layer: nn.Module, grid: Grid) -> QuantizedLayer:
     return cast(QuantizedLayer, layer)
 
 
-def quantize_embedding_(layer: nn.Embedding, grid: Grid) -> QuantizedEmbedding:
+def quantize_embedding_(layer: nn.Embedding, grid: AffineGrid) -> QuantizedEmbedding:
     """Make an embedding, whose table is on ``grid``, a :class:`QuantizedEmbedding`; returns it."""
     integers = IntegerRows(layer.weight.detach(), grid)
     del layer._parameters["weight"]
@@ -281,7 +281,7 @@ def quantize_embedding_(layer: nn.Embedding, grid: Grid) -> QuantizedEmbedding:
     return cast(QuantizedEmbedding, layer)
 
 
-def quantize_parameter_(module: nn.Module, key: str, grid: Grid) -> None:
+def quantize_parameter_(module: nn.Module, key: str, grid: AffineGrid) -> None:
     """Let ``module`` compute its parameter ``key``, which is on ``grid``, from integers wherever it reads it."""
     holder = f"{key}_integers"
     integers = Integers(module.get_parameter(key).detach(), None, grid)

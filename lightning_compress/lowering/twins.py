@@ -28,10 +28,10 @@ from lightning_compress.quantization.activations.quantizers import Place, detach
 from lightning_compress.quantization.dataflow.kinds import has_integer_kernel
 from lightning_compress.quantization.dataflow.neighbors import norms_behind, quantizers_before
 from lightning_compress.quantization.dataflow.traces import Trace
-from lightning_compress.quantization.grids import Grid, precise
+from lightning_compress.quantization.grids import AffineGrid, precise
 from lightning_compress.quantization.weights import grids_of
 
-__all__ = ["is_quantized", "lower", "pad_single_channels"]
+__all__ = ["check_lowerable", "is_quantized", "lower", "pad_single_channels"]
 
 _FLOAT = (nn.RNNBase, nn.EmbeddingBag)  # their kernels take all weights at once, in every call
 
@@ -69,9 +69,10 @@ def lower(
     Raises:
         ValueError: ``module`` was not trained on a grid, a weight is not on its grid (any more), or is a float64.
     """
-    _check_module(module)
+    check_lowerable(module)
     lowered = copy.deepcopy(module).eval()
-    quantizers, grids = quantizers_of(lowered), grids_of(lowered)
+    quantizers = quantizers_of(lowered)
+    grids = {name: grid for name, grid in grids_of(lowered).items() if isinstance(grid, AffineGrid)}
     detach_quantizers(lowered)
     with torch.enable_grad(), Trace(lowered) as trace:
         lowered(*args, **(kwargs or {}))
@@ -122,7 +123,18 @@ def _with_zeros(layer: QuantizedLayer, args: tuple[Tensor, ...]) -> tuple[Tensor
     return (padded if layer.reads is None else layer.reads(padded), *args[1:])
 
 
-def _check_module(module: nn.Module) -> None:
+def check_lowerable(module: nn.Module) -> None:
+    """Refuse a module that :func:`lower` cannot lower, before any work is done.
+
+    Raises:
+        ValueError: ``module`` has no grid, a grid of another kind than :class:`AffineGrid`, or parameters in float64.
+    """
+    for name, grid in grids_of(module).items():
+        if not isinstance(grid, AffineGrid):
+            raise ValueError(
+                f"need weights on affine grids to lower them to integers, got {name!r} on a {type(grid).__name__}: "
+                "export(module, 'model.lcz') stores any grid"
+            )
     if not is_quantized(module):
         raise ValueError(
             "need a module trained with QATCallback, got one without grids: train it, or load its checkpoint with "
@@ -135,9 +147,9 @@ def _check_module(module: nn.Module) -> None:
         )
 
 
-def _check_on_grid(name: str, weight: Tensor, grid: Grid) -> None:
+def _check_on_grid(name: str, weight: Tensor, grid: AffineGrid) -> None:
     weight = weight.detach()
-    if not torch.equal(grid.project(precise(weight)).to(weight.dtype), weight):
+    if not torch.equal(grid.values(grid.codes(precise(weight))).to(weight.dtype), weight):
         raise ValueError(
             f"need weights on the grids that they were trained on, got {name!r} off its grid: it was changed after "
             "training, or the schedule had not ended"

@@ -2,6 +2,17 @@
 
 from lightning_compress.quantization import observers, scales
 from lightning_compress.quantization.callback import BinarizationCallback, QATCallback
-from lightning_compress.quantization.grids import PerChannel, PerGroup, PerTensor
+from lightning_compress.quantization.granularities import PerChannel, PerGroup, PerTensor
+from lightning_compress.quantization.grids import AffineGrid, Grid
 
-__all__ = ["BinarizationCallback", "PerChannel", "PerGroup", "PerTensor", "QATCallback", "observers", "scales"]
+__all__ = [
+    "AffineGrid",
+    "BinarizationCallback",
+    "Grid",
+    "PerChannel",
+    "PerGroup",
+    "PerTensor",
+    "QATCallback",
+    "observers",
+    "scales",
+]

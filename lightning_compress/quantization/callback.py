@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
@@ -15,10 +16,11 @@ from lightning_compress.quantization import observers, scales
 from lightning_compress.quantization.activations.calibration import Calibration
 from lightning_compress.quantization.activations.ranges import RangeOptimizer
 from lightning_compress.quantization.dataflow.kinds import has_integer_kernel
-from lightning_compress.quantization.grids import Granularity, Grid, PerChannel
+from lightning_compress.quantization.granularities import Granularity, PerChannel
+from lightning_compress.quantization.grids import BinaryGrid, Grid
 from lightning_compress.quantization.observers import Observer
-from lightning_compress.quantization.records import QUANTIZATION, detach
-from lightning_compress.quantization.scales import Scale
+from lightning_compress.quantization.records import QUANTIZATION, detach, recognize_grids
+from lightning_compress.quantization.scales import Scale, check_scale
 from lightning_compress.quantization.weights import WeightGrids
 from lightning_compress.schedules import Schedule, Step
 from lightning_compress.targets import Selection
@@ -27,10 +29,11 @@ __all__ = ["BinarizationCallback", "QATCallback"]
 
 
 class _Quantization(WeightGrids):
-    """Every checkpoint carries the grids."""
+    """Makes every checkpoint of the module carry its grids."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
+        recognize_grids(pl_module, (self.kind,))
         carry(pl_module, QUANTIZATION)
         if stage == "fit":
             detach(pl_module)
@@ -101,16 +104,21 @@ class QATCallback(_Quantization):
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
     ) -> None:
-        super().__init__(
-            granularity=granularity, schedule=schedule, every_n_steps=every_n_steps, include=include, exclude=exclude
-        )
         check_code(scale=scale, observer=observer)
+        self.weight_bits = _bits("weight_bits", weight_bits, 2)
+        super().__init__(
+            kind=check_scale(scale, weight_bits),
+            granularity=granularity,
+            schedule=schedule,
+            every_n_steps=every_n_steps,
+            include=include,
+            exclude=exclude,
+        )
         for argument, share in (("freeze_ranges_at", freeze_ranges_at), ("freeze_norms_at", freeze_norms_at)):
             if not 0 <= share <= 1:
                 raise ValueError(f"need 0 <= {argument} <= 1, got {argument}={share}")
         if not 0 <= range_lr < 1:
             raise ValueError(f"need 0 <= range_lr < 1, got range_lr={range_lr}")
-        self.weight_bits = _bits("weight_bits", weight_bits, 2)
         self.activation_bits = None if activation_bits is None else _bits("activation_bits", activation_bits, 4)
         self.scale = scale
         self.observer = observer
@@ -253,7 +261,12 @@ class BinarizationCallback(_Quantization):
         exclude: Sequence[str] = (),
     ) -> None:
         super().__init__(
-            granularity=PerChannel(), schedule=schedule, every_n_steps=every_n_steps, include=include, exclude=exclude
+            kind=BinaryGrid,
+            granularity=PerChannel(),
+            schedule=schedule,
+            every_n_steps=every_n_steps,
+            include=include,
+            exclude=exclude,
         )
 
     def describe(self) -> str:
@@ -262,8 +275,18 @@ class BinarizationCallback(_Quantization):
     def fit_grid(self, rows: Tensor) -> Grid:
         return scales.mean(rows)
 
-    def nearest(self, grid: Grid, weight: Tensor) -> Tensor:
-        return grid.values(weight.sign())
+    def verify(self, weights: Mapping[str, Tensor]) -> None:
+        """At strength 1 the weights of a channel are -a, +a, or zero where pruning masks them."""
+        for name, weight in weights.items() if self.strength == 1 else ():
+            magnitudes = self.granularity.rows(self.targets[name].outputs_first(weight)).abs()
+            smallest = magnitudes.masked_fill(magnitudes == 0, torch.inf).amin(1)
+            wrong = int(torch.count_nonzero(magnitudes.amax(1) > smallest))
+            if wrong:
+                raise RuntimeError(
+                    f"need the two values -a and +a in every channel of {name!r}, got more in {wrong} of "
+                    f"{len(magnitudes)} channels"
+                )
+        super().verify(weights)
 
     def backward_(self, gradients: Mapping[str, Tensor], latents: Mapping[str, Tensor]) -> None:
         for name, gradient in gradients.items():

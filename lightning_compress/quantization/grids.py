@@ -1,108 +1,148 @@
 """Grids: the few values that a quantized weight can take.
 
-Weights that share a scale are a *row* of their weight; a :class:`Granularity` says which those are. Zero is on every
-grid, so that pruned weights stay zero.
+The weights that share a scale are a *row*; a :class:`~.granularities.Granularity` splits a weight into rows.
+:class:`AffineGrid` holds evenly spaced values, which integer kernels compute with. A grid of your own is a frozen
+dataclass that inherits from :class:`Grid`. It defines ``bits`` and ``nearest``, and a scale function of your own
+returns it. Such a grid trains, resumes and is stored; only an affine grid can be lowered to integers.
+
+>>> @dataclass(frozen=True, eq=False)
+... class PowerGrid(Grid):
+...     largest: Tensor  # (rows, 1): exponents
+...
+...     @property
+...     def bits(self):
+...         return 4  # zero, and seven powers of two of each sign
+...
+...     def nearest(self, rows):
+...         exponents = rows.abs().log2().round()
+...         values = rows.sign() * torch.exp2(exponents.clamp(self.largest - 6, self.largest))
+...         return torch.where(exponents < self.largest - 7, 0.0, values)
+>>> PowerGrid(torch.tensor([[0.0]])).project(torch.tensor([[0.3, -0.8, 0.0]])).tolist()
+[[0.25, -1.0, 0.0]]
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["Granularity", "Grid", "PerChannel", "PerGroup", "PerTensor", "precise"]
+from lightning_compress.quantization.granularities import Granularity, PerChannel, PerGroup, PerTensor
 
-
-class Granularity(Protocol):
-    """Which weights share a scale; inherit from it, so that a YAML takes your class for a granularity."""
-
-    def check(self, name: str, shape: torch.Size) -> None:
-        """Raise ValueError if the weight ``name`` of this shape cannot be cut into such rows."""
-
-    def rows(self, weight: Tensor) -> Tensor:
-        """The weight as ``(rows, weights in a row)``, a view where its memory allows."""
-
-
-@dataclass(frozen=True)
-class PerTensor(Granularity):
-    """One scale for the whole weight.
-
-    >>> PerTensor().rows(torch.zeros(8, 4, 3, 3)).shape
-    torch.Size([1, 288])
-    """
-
-    def check(self, name: str, shape: torch.Size) -> None:
-        return
-
-    def rows(self, weight: Tensor) -> Tensor:
-        return weight.reshape(1, -1)
-
-
-@dataclass(frozen=True)
-class PerChannel(Granularity):
-    """One scale for each index of the first dimension: the output channels of linear layers and convolutions.
-
-    A weight ``(in, out)``, of transformers' ``Conv1D``, is seen as ``(out, in)`` here and in what follows.
-
-    >>> PerChannel().rows(torch.zeros(8, 4, 3, 3)).shape
-    torch.Size([8, 36])
-    """
-
-    def check(self, name: str, shape: torch.Size) -> None:
-        return
-
-    def rows(self, weight: Tensor) -> Tensor:
-        return weight.reshape(weight.shape[0], -1)
-
-
-@dataclass(frozen=True)
-class PerGroup(Granularity):
-    """One scale for every ``size`` consecutive inputs of an output: what four-bit kernels of linear layers read.
-
-    Args:
-        size: weights in a group; must divide the inputs of every target.
-
-    Raises:
-        ValueError: ``size`` is below 1.
-
-    >>> PerGroup(32).rows(torch.zeros(8, 64)).shape
-    torch.Size([16, 32])
-    """
-
-    size: int
-
-    def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"need size >= 1, got size={self.size}")
-
-    def check(self, name: str, shape: torch.Size) -> None:
-        inputs = math.prod(shape[1:])
-        if inputs % self.size:
-            raise ValueError(
-                f"need a number of inputs that {self.size} divides for granularity={self}, got {name!r} with {inputs}: "
-                "add it to exclude or choose another size"
-            )
-
-    def rows(self, weight: Tensor) -> Tensor:
-        return weight.reshape(-1, self.size)
+__all__ = ["AffineGrid", "BinaryGrid", "Grid", "precise"]
 
 
 @dataclass(frozen=True, eq=False)
-class Grid:
+class Grid(ABC):
+    """The values that the weights of a tensor can take, row by row.
+
+    A subclass is a frozen dataclass. Each of its tensors has the shape ``(rows, n)``; its other fields are numbers,
+    strings or tuples of them, which a checkpoint can hold. All its tensors are on the device of the weight.
+
+    Attributes:
+        transposed: whether the weight is ``(in, out)``; its rows are those of ``(out, in)``.
+    """
+
+    transposed: bool = field(default=False, kw_only=True)
+
+    @property
+    @abstractmethod
+    def bits(self) -> int:
+        """Bits per weight that are enough to tell the values of a row apart."""
+
+    @abstractmethod
+    def nearest(self, rows: Tensor) -> Tensor:
+        """Round weights to the grid: ``(rows, weights in a row)`` -> the same shape and dtype.
+
+        It must be a projection, ``nearest(nearest(w)) == nearest(w)``. Keep zero on the grid if weights are pruned.
+        """
+
+    def project(self, weight: Tensor) -> Tensor:
+        """Round a weight to the grid."""
+        return self._joined(self.nearest(self._rows(weight)), weight.shape)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows, and so of scales."""
+        return next((len(tensor) for tensor in self._tensors().values()), 1)
+
+    def granularity(self, shape: torch.Size) -> Granularity:
+        """The granularity that splits a weight of this shape into the rows of the grid."""
+        if self.rows == 1:
+            return PerTensor()
+        channels = shape[-1] if self.transposed else shape[0]
+        return PerChannel() if self.rows == channels else PerGroup(math.prod(shape) // self.rows)
+
+    def part(self, granularity: Granularity, shape: torch.Size, narrow: Callable[[Tensor], Tensor]) -> Grid:
+        """The grid of a part of the weight. The first weight that is left of a row brings the row's scale along.
+
+        Args:
+            granularity: of the weight.
+            shape: of the whole weight.
+            narrow: tensor of the shape of the whole weight -> its part.
+
+        >>> grid = AffineGrid(torch.tensor([[1.0], [2.0]]), torch.zeros(2, 1), -1, 1)
+        >>> grid.part(PerChannel(), torch.Size([2, 3]), lambda whole: whole[1:, :2]).scale
+        tensor([[2.]])
+        """
+        tensors = self._tensors()
+        if not tensors:
+            return self
+        indices = torch.arange(self.rows, device=next(iter(tensors.values())).device).view(-1, 1)
+        whole = self._joined(indices.expand(-1, math.prod(shape) // self.rows), shape)
+        kept = granularity.rows(self.outputs_first(narrow(whole)))[:, 0]
+        return self._with({name: tensor[kept] for name, tensor in tensors.items()})
+
+    def to(self, device: torch.device) -> Grid:
+        """The same grid with its tensors on ``device``."""
+        return self._with({name: tensor.to(device) for name, tensor in self._tensors().items()})
+
+    def record(self) -> dict[str, Any]:
+        """The fields by name: tensors and primitives for a checkpoint."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def restore(cls, record: Mapping[str, Any]) -> Grid:
+        """The grid that :meth:`record` described."""
+        return cls(**record)
+
+    def outputs_first(self, tensor: Tensor) -> Tensor:
+        """Transpose a tensor of the weight's shape to ``(out, in, ...)`` if the weight is stored as ``(in, out)``."""
+        return tensor.t() if self.transposed else tensor
+
+    def _tensors(self) -> dict[str, Tensor]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+    def _with(self, tensors: Mapping[str, Any]) -> Grid:
+        return replace(self, **tensors)
+
+    def _rows(self, weight: Tensor) -> Tensor:
+        return self.outputs_first(weight).reshape(self.rows, -1)
+
+    def _joined(self, rows: Tensor, shape: torch.Size) -> Tensor:
+        """The inverse of :meth:`_rows`, for a weight of this shape."""
+        return rows.reshape(shape[::-1]).t() if self.transposed else rows.reshape(shape)
+
+
+@dataclass(frozen=True, eq=False)
+class AffineGrid(Grid):
     """Evenly spaced values: ``(q - zero_point) * scale`` for integers ``q`` in [low, high], with one scale per row.
+
+    Zero is on the grid, so that pruned weights stay zero.
 
     Attributes:
         scale: ``(rows, 1)``, above 0.
         zero_point: ``(rows, 1)``, the code of the value zero: an integer in [low, high] in the dtype of ``scale``.
         low: smallest code.
         high: largest code.
-        transposed: whether the weight is ``(in, out)``; rows are those of ``(out, in, ...)``.
 
-    >>> grid = Grid(torch.tensor([[0.5]]), torch.tensor([[0.0]]), -1, 1)
+    >>> grid = AffineGrid(torch.tensor([[0.5]]), torch.tensor([[0.0]]), -1, 1)
     >>> grid.project(torch.tensor([[0.2, 0.3, -7.0]])).tolist()
     [[0.0, 0.5, -0.5]]
     """
@@ -111,65 +151,48 @@ class Grid:
     zero_point: Tensor
     low: int
     high: int
-    transposed: bool = False
 
     @property
     def bits(self) -> int:
-        """What it takes to write a code down.
+        """Bits of a code.
 
-        >>> Grid(torch.ones(1, 1), torch.zeros(1, 1), -7, 7).bits
+        >>> AffineGrid(torch.ones(1, 1), torch.zeros(1, 1), -7, 7).bits
         4
         """
         return (self.high - self.low).bit_length()
 
     def codes(self, weight: Tensor) -> Tensor:
-        """Integers of the values nearest to ``weight``, in its shape and dtype.
+        """Codes of the values nearest to ``weight``, in its shape and dtype.
 
-        ``clamp(round(w * (1 / scale)) + zero_point, low, high)``, operation by operation what
-        ``torch.fake_quantize_per_channel_affine`` computes, so that both give the same bits.
+        ``clamp(round(w * (1 / scale)) + zero_point, low, high)``: the operations of
+        ``torch.fake_quantize_per_channel_affine`` in the same order, so that both give the same bits.
         """
-        codes = (self._rows(weight) * (1 / self.scale)).round_().add_(self.zero_point).clamp_(self.low, self.high)
-        return self._whole(codes, weight.shape)
+        return self._joined(self._codes(self._rows(weight)), weight.shape)
 
     def values(self, codes: Tensor) -> Tensor:
-        """The values that integer codes stand for, in the shape of ``codes``."""
-        return self._whole((self._rows(codes) - self.zero_point) * self.scale, codes.shape)
+        """Values of integer codes, in the shape of ``codes``."""
+        return self._joined(self._values(self._rows(codes)), codes.shape)
 
-    def project(self, weight: Tensor) -> Tensor:
-        """The values nearest to ``weight``."""
-        return self.values(self.codes(weight))
+    def nearest(self, rows: Tensor) -> Tensor:
+        return self._values(self._codes(rows))
 
-    def granularity(self, shape: torch.Size) -> Granularity:
-        """Which weights share a scale, of a weight of this shape."""
-        if len(self.scale) == 1:
-            return PerTensor()
-        channels = shape[-1] if self.transposed else shape[0]
-        return PerChannel() if len(self.scale) == channels else PerGroup(math.prod(shape) // len(self.scale))
+    def _codes(self, rows: Tensor) -> Tensor:
+        return (rows * (1 / self.scale)).round_().add_(self.zero_point).clamp_(self.low, self.high)
 
-    def part(self, granularity: Granularity, shape: torch.Size, cut: Callable[[Tensor], Tensor]) -> Grid:
-        """The grid of what ``cut`` leaves of a weight of this shape; the first weight of each row that is left decides.
+    def _values(self, codes: Tensor) -> Tensor:
+        return (codes - self.zero_point) * self.scale
 
-        >>> grid = Grid(torch.tensor([[1.0], [2.0]]), torch.zeros(2, 1), -1, 1)
-        >>> grid.part(PerChannel(), torch.Size([2, 3]), lambda whole: whole[1:, :2]).scale
-        tensor([[2.]])
-        """
-        size = math.prod(shape) // len(self.scale)
 
-        def left(of_rows: Tensor) -> Tensor:
-            return granularity.rows(self.outputs_first(cut(self._whole(of_rows.expand(-1, size), shape))))[:, :1]
+@dataclass(frozen=True, eq=False)
+class BinaryGrid(AffineGrid):
+    """The values ``-scale`` and ``+scale`` of each row; a weight that is exactly zero stays zero.
 
-        return replace(self, scale=left(self.scale), zero_point=left(self.zero_point))
+    >>> BinaryGrid(torch.tensor([[0.5]]), torch.tensor([[0.0]]), -1, 1).project(torch.tensor([[0.1, -3.0, 0.0]]))
+    tensor([[ 0.5000, -0.5000,  0.0000]])
+    """
 
-    def outputs_first(self, tensor: Tensor) -> Tensor:
-        """A tensor of the weight's shape, seen as ``(out, in, ...)``."""
-        return tensor.t() if self.transposed else tensor
-
-    def _rows(self, weight: Tensor) -> Tensor:
-        return self.outputs_first(weight).reshape(len(self.scale), -1)
-
-    def _whole(self, rows: Tensor, shape: torch.Size) -> Tensor:
-        """The rows put together again to a weight of this shape."""
-        return rows.reshape(shape[::-1]).t() if self.transposed else rows.reshape(shape)
+    def nearest(self, rows: Tensor) -> Tensor:
+        return self._values(rows.sign())
 
 
 def precise(tensor: Tensor) -> Tensor:

@@ -1,8 +1,12 @@
-"""Records: what a checkpoint says of a quantized module beyond its weights."""
+"""Records: the grids and quantizers of a module as a checkpoint carries them.
+
+A grid is recorded by the name of its class and its fields. The name is compared with the classes that the module
+recognizes, and is never imported: those of this package, and those that a callback or :func:`load_compressed` named.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -17,20 +21,35 @@ from lightning_compress.quantization.activations.quantizers import (
     detach_quantizers,
     quantizers_of,
 )
-from lightning_compress.quantization.grids import Grid, precise
+from lightning_compress.quantization.grids import AffineGrid, BinaryGrid, Grid, precise
 from lightning_compress.quantization.weights import clear_grids, grids_of, set_grid
 
-__all__ = ["QUANTIZATION", "detach"]
+__all__ = ["QUANTIZATION", "detach", "recognize_grids"]
+
+_RECOGNIZED = "_recognized_grids"
 
 
 def detach(module: nn.Module) -> None:
-    """Take all that quantization noted on ``module`` or attached to it off again; the weights stay."""
+    """Remove all grids and quantizers from ``module``; the weights keep their values."""
     clear_grids(module)
     detach_quantizers(module)
 
 
+def recognize_grids(module: nn.Module, kinds: Iterable[type[Grid]]) -> None:
+    """Let ``module`` take grids of these classes from a checkpoint, besides those of this package.
+
+    Raises:
+        TypeError: one of them is no subclass of :class:`Grid`.
+    """
+    recognized = vars(module).setdefault(_RECOGNIZED, {kind.__name__: kind for kind in (AffineGrid, BinaryGrid)})
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, Grid)):
+            raise TypeError(f"need grids as subclasses of Grid, got {kind!r}")
+        recognized[kind.__name__] = kind
+
+
 def _record(module: nn.Module) -> dict[str, Any]:
-    grids = {name: dict(vars(grid)) for name, grid in grids_of(module).items()}
+    grids = {name: {"kind": type(grid).__name__, "fields": grid.record()} for name, grid in grids_of(module).items()}
     quantizers = [
         {
             "module": place.module,
@@ -48,13 +67,24 @@ def _record(module: nn.Module) -> dict[str, Any]:
 
 def _attach(module: nn.Module, record: dict[str, Any]) -> None:
     detach(module)
-    for name, grid in record["grids"].items():
-        set_grid(module, name, Grid(**grid))
+    for name, entry in record["grids"].items():
+        set_grid(module, name, _restored(module, name, entry["kind"], entry["fields"]))
     for entry in record["quantizers"]:
         quantizer = ActivationQuantizer(entry["bits"], entry["low"], entry["high"])
         quantizer.positive, quantizer.enabled = entry["positive"], entry["enabled"]
         quantizer.settle()
         attach_quantizer(module, Place(entry["module"], entry["side"]), quantizer)
+
+
+def _restored(module: nn.Module, name: str, kind: str, fields: dict[str, Any]) -> Grid:
+    recognize_grids(module, ())
+    recognized: dict[str, type[Grid]] = vars(module)[_RECOGNIZED]
+    if kind not in recognized:
+        raise ValueError(
+            f"need the class of the grid {kind!r} of {name!r}, got only {', '.join(sorted(recognized))}: pass it to "
+            f"load_compressed(..., grids=({kind},)), or resume with the scale function that returns such a grid"
+        )
+    return recognized[kind].restore(fields)
 
 
 def _narrow(module: nn.Module, cut: Callable[[str, Tensor], Tensor]) -> None:
@@ -66,7 +96,7 @@ def _narrow(module: nn.Module, cut: Callable[[str, Tensor], Tensor]) -> None:
         narrowed[name] = part = grid.part(granularity, weight.shape, partial(cut, name))
         if not torch.equal(part.project(precise(left)), cut(name, grid.project(precise(weight)))):
             raise ValueError(
-                f"need channels to cut that fill whole groups of weights, got others in {name!r} with "
+                f"need removed channels to fill whole groups of weights, got others in {name!r} with "
                 f"granularity={granularity}: use PerChannel()"
             )
     for name, grid in narrowed.items():

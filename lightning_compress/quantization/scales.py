@@ -1,26 +1,30 @@
-"""Scales: which grid of a given number of bits fits the weights of each row.
+"""Scales: the grid of a given number of bits that fits the weights of each row.
 
-All share one signature, ``Scale = Callable[[Tensor, int], Grid]``: rows ``(R, N)``, bits -> grid with one scale
-per row. A scale of your own is a function of this signature. Symmetric grids leave out the most negative integer, so
-that ``-w`` is on the grid of ``w``; two bits on a symmetric grid are ternary weights.
+All but :func:`mean` share one signature, ``Scale = Callable[[Tensor, int], Grid]``: rows ``(R, N)``, bits -> grid with
+one scale per row. A scale of your own is a function of this signature; it may return a grid of your own, see
+:mod:`~lightning_compress.quantization.grids`. Symmetric grids omit the most negative integer, so that ``-w`` is on the
+grid of ``w``; two bits on a symmetric grid are ternary weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from lightning_compress.quantization.grids import Grid
+from lightning_compress.quantization.grids import AffineGrid, BinaryGrid, Grid
 
-__all__ = ["Scale", "absmax", "mean", "minmax", "mse", "power_of_two"]
+__all__ = ["Scale", "absmax", "check_scale", "mean", "minmax", "mse", "power_of_two"]
 
 Scale: TypeAlias = Callable[[Tensor, int], Grid]
 
+_BUILT_IN = {kind.__name__: kind for kind in (AffineGrid, BinaryGrid)}
 
-def absmax(rows: Tensor, bits: int) -> Grid:
+
+def absmax(rows: Tensor, bits: int) -> AffineGrid:
     r"""The largest weight is the largest integer: ``scale = max|w| / (2^(bits-1) - 1)``.
 
     Args:
@@ -34,11 +38,11 @@ def absmax(rows: Tensor, bits: int) -> Grid:
     return _symmetric(rows.abs().amax(1, keepdim=True) / high, bits)
 
 
-def minmax(rows: Tensor, bits: int) -> Grid:
+def minmax(rows: Tensor, bits: int) -> AffineGrid:
     r"""All integers from the smallest weight to the largest (affine): ``scale = (max w - min w) / (2^bits - 1)``.
 
-    The range is widened to hold zero, and the zero point is an integer, so that zero is on the grid. Kernels for
-    int8 convolutions and linear layers want symmetric weights; this is for size alone.
+    The range is widened to hold zero, and the zero point is an integer, so that zero is on the grid. Integer kernels
+    of convolutions and linear layers need symmetric weights; this grid makes files smaller, not models faster.
 
     Paper: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
     Inference", https://arxiv.org/abs/1712.05877 (2018).
@@ -54,11 +58,11 @@ def minmax(rows: Tensor, bits: int) -> Grid:
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     smallest = rows.amin(1, keepdim=True).clamp_(max=0)
     scale = _above_zero((rows.amax(1, keepdim=True).clamp_(min=0) - smallest) / (high - low))
-    return Grid(scale, (low - (smallest / scale).round_()).clamp_(low, high), low, high)
+    return AffineGrid(scale, (low - (smallest / scale).round_()).clamp_(low, high), low, high)
 
 
-def mse(rows: Tensor, bits: int) -> Grid:
-    r"""The scale that loses least: ``argmin_s sum (w - s q(w / s))^2``.
+def mse(rows: Tensor, bits: int) -> AffineGrid:
+    r"""The scale with the smallest squared error: ``argmin_s sum (w - s q(w / s))^2``.
 
     The best of 16 scales up to ``absmax``, improved by alternating least squares: given the integers, the best scale
     is ``<w, q> / <q, q>``. With two bits these are the best ternary weights.
@@ -75,8 +79,8 @@ def mse(rows: Tensor, bits: int) -> Grid:
     """
     widest = absmax(rows, bits)
     best, least = widest, _error(rows, widest)
-    for share in torch.linspace(0.25, 1.0, 16).tolist():
-        best, least = _better(rows, best, least, _symmetric(widest.scale * share, bits))
+    for fraction in torch.linspace(0.25, 1.0, 16).tolist():
+        best, least = _better(rows, best, least, _symmetric(widest.scale * fraction, bits))
     for _ in range(3):
         codes = best.codes(rows)
         fitted = (rows * codes).sum(1, keepdim=True) / codes.square().sum(1, keepdim=True).clamp_(min=1)
@@ -84,10 +88,10 @@ def mse(rows: Tensor, bits: int) -> Grid:
     return best
 
 
-def power_of_two(rows: Tensor, bits: int) -> Grid:
+def power_of_two(rows: Tensor, bits: int) -> AffineGrid:
     r"""Fixed point, ``round(w 2^p) / 2^p``: the smallest power of two that covers the largest weight.
 
-    Products with such weights need shifts alone, and the values are exact in half precision as well.
+    Multiplying by such a weight needs no more than a shift, and its value is exact in half precision as well.
 
     Args:
         rows: ``(R, N)``.
@@ -99,8 +103,8 @@ def power_of_two(rows: Tensor, bits: int) -> Grid:
     return _symmetric(torch.exp2(absmax(rows, bits).scale.log2().ceil_()), bits)
 
 
-def mean(rows: Tensor) -> Grid:
-    r"""The binary weights that lose least: ``scale = mean |w|`` over the weights that are not zero.
+def mean(rows: Tensor) -> BinaryGrid:
+    r"""Binary weights with the smallest squared error: ``scale = mean |w|`` over the weights that are not zero.
 
     Paper: Rastegari et al., "XNOR-Net: ImageNet Classification Using Binary Convolutional Neural Networks",
     https://arxiv.org/abs/1603.05279 (2016).
@@ -112,25 +116,77 @@ def mean(rows: Tensor) -> Grid:
     tensor([[1.5000]])
     """
     magnitude = rows.abs()
-    return _symmetric(magnitude.sum(1, keepdim=True) / (magnitude > 0).sum(1, keepdim=True).clamp_(min=1), 2)
+    scale = _above_zero(magnitude.sum(1, keepdim=True) / (magnitude > 0).sum(1, keepdim=True).clamp_(min=1))
+    return BinaryGrid(scale, torch.zeros_like(scale), -1, 1)
 
 
-def _symmetric(scale: Tensor, bits: int) -> Grid:
+def check_scale(scale: Scale, bits: int) -> type[Grid]:
+    """Try ``scale`` on two rows of weights: the class of the grid that it returns.
+
+    Raises:
+        TypeError: ``scale`` does not return a :class:`Grid`, or the fields of the grid cannot be carried by a
+            checkpoint.
+        ValueError: a tensor of the grid does not have one row per row of the weight, or ``nearest`` is no projection.
+
+    >>> check_scale(absmax, 8).__name__
+    'AffineGrid'
+    """
+    rows = torch.linspace(-1.0, 1.0, 32).square().mul(torch.linspace(-1.0, 1.0, 32).sign()).view(2, 16)
+    name = getattr(scale, "__name__", repr(scale))
+    grid = scale(rows, bits)
+    if not isinstance(grid, Grid):
+        raise TypeError(f"need scale to return a Grid, got {grid!r} from {name}")
+    kind = type(grid)
+    if _BUILT_IN.get(kind.__name__, kind) is not kind:
+        raise TypeError(f"need a name of its own for the grid of {name}, got another {kind.__name__}: rename the class")
+    if vars(grid).keys() != {field.name for field in fields(grid)}:
+        raise TypeError(
+            f"need {kind.__name__} as a dataclass, got attributes that are no fields: decorate it with "
+            "@dataclass(frozen=True, eq=False)"
+        )
+    for field, value in grid.record().items():
+        if isinstance(value, Tensor):
+            if value.ndim != 2 or len(value) != len(rows):
+                raise ValueError(
+                    f"need {kind.__name__}.{field} of shape (rows, n) from {name}, got {tuple(value.shape)} for "
+                    f"{len(rows)} rows"
+                )
+        elif not _is_primitive(value):
+            raise TypeError(
+                f"need the fields of {kind.__name__} as tensors, numbers, strings or tuples of them, which a "
+                f"checkpoint can hold, got {field}={value!r}"
+            )
+    once = grid.nearest(rows)
+    if once.shape != rows.shape or not torch.equal(grid.nearest(once), once):
+        raise ValueError(
+            f"need {kind.__name__}.nearest as a projection, nearest(nearest(w)) == nearest(w), got other values the "
+            "second time"
+        )
+    return kind
+
+
+def _is_primitive(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_primitive, value))
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _symmetric(scale: Tensor, bits: int) -> AffineGrid:
     high = 2 ** (bits - 1) - 1
-    return Grid(_above_zero(scale), torch.zeros_like(scale), -high, high)
+    return AffineGrid(_above_zero(scale), torch.zeros_like(scale), -high, high)
 
 
 def _above_zero(scale: Tensor) -> Tensor:
-    """A row of zeros has any scale; one whose inverse is finite."""
+    """Replace the scale of a row of zeros by 1: its inverse must be finite."""
     return torch.where(scale > torch.finfo(scale.dtype).tiny, scale, torch.ones_like(scale))
 
 
-def _error(rows: Tensor, grid: Grid) -> Tensor:
+def _error(rows: Tensor, grid: AffineGrid) -> Tensor:
     return (grid.project(rows) - rows).square_().sum(1, keepdim=True)
 
 
-def _better(rows: Tensor, best: Grid, least: Tensor, other: Grid) -> tuple[Grid, Tensor]:
-    """Row by row the grid with the smaller error, and that error."""
+def _better(rows: Tensor, best: AffineGrid, least: Tensor, other: AffineGrid) -> tuple[AffineGrid, Tensor]:
+    """For each row the scale with the smaller error, and that error."""
     error = _error(rows, other)
     scale = torch.where(error < least, other.scale, best.scale)
-    return Grid(scale, best.zero_point, best.low, best.high), torch.minimum(error, least)
+    return AffineGrid(scale, best.zero_point, best.low, best.high), torch.minimum(error, least)

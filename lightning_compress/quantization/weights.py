@@ -1,4 +1,4 @@
-"""Weights on a grid: what quantization and binarization of weights share."""
+"""Weights on a grid: the common base of quantization and binarization of weights."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from lightning_compress.arguments import check_code
 from lightning_compress.processes import gather, local, shard
-from lightning_compress.quantization.grids import Granularity, Grid, precise
+from lightning_compress.quantization.granularities import Granularity
+from lightning_compress.quantization.grids import Grid, precise
 from lightning_compress.schedules import Schedule
 from lightning_compress.targets import Selection, Target
 from lightning_compress.training import QUANTIZE, WeightCompression
@@ -23,11 +25,11 @@ _GRIDS = "weight_grids"
 
 
 def grids_of(module: nn.Module) -> dict[str, Grid]:
-    """Name in the state dict -> grid, of the weights in ``module`` that are trained on one; all names of tied ones."""
+    """Name in the state dict -> grid, of every weight in ``module`` that has one. A tied weight has all its names."""
     noted: dict[int, Grid] = {}
     for holder in module.modules():
         for key, grid in vars(holder).get(_GRIDS, {}).items():
-            noted.setdefault(id(holder.get_parameter(key)), grid)  # the first holder's is renewed, see Target
+            noted.setdefault(id(holder.get_parameter(key)), grid)  # the first holder's is updated, see Target
     return {
         f"{name}.{key}" if name else key: noted[id(parameter)]
         for name, holder in module.named_modules()
@@ -37,34 +39,39 @@ def grids_of(module: nn.Module) -> dict[str, Grid]:
 
 
 def set_grid(module: nn.Module, name: str, grid: Grid) -> None:
-    """Note on the module that holds the weight ``name`` which grid it is on; the state dict does not show it."""
+    """Note the grid of the weight ``name`` on the module that holds it; the state dict does not change."""
     path, _, key = name.rpartition(".")
     vars(module.get_submodule(path)).setdefault(_GRIDS, {})[key] = grid
 
 
 def clear_grids(module: nn.Module) -> None:
-    """Forget the grids of the weights in ``module``."""
+    """Forget the grids of all weights in ``module``."""
     for holder in module.modules():
         vars(holder).pop(_GRIDS, None)
 
 
 class WeightGrids(WeightCompression):
-    """The weights are projected onto grids that are fitted to them every ``every_n_steps`` optimizer steps.
+    """Projects weights onto grids, which are fitted to them every ``every_n_steps`` optimizer steps.
 
-    While the schedule ramps the weights move towards the grid, ``(1 - strength) * latent + strength * P(latent)``;
-    at strength 1 they are on it.
+    While the schedule ramps, a weight is ``(1 - strength) * latent + strength * P(latent)``; at strength 1 it is on its
+    grid.
 
     Args:
+        kind: class of the grids that :meth:`fit_grid` returns.
         granularity: which weights share a scale.
         schedule: progress of the run -> strength.
         every_n_steps: optimizer steps between two fits of the grids.
         include: patterns of parameters to quantize; see :func:`~lightning_compress.targets.select`.
         exclude: patterns of parameters to leave alone.
+
+    Raises:
+        TypeError: ``granularity`` is no :class:`~.granularities.Granularity`.
     """
 
     def __init__(
         self,
         *,
+        kind: type[Grid],
         granularity: Granularity,
         schedule: Schedule,
         every_n_steps: int,
@@ -75,7 +82,15 @@ class WeightGrids(WeightCompression):
             order=QUANTIZE, schedule=schedule, every_n_steps=every_n_steps, include=include, exclude=exclude
         )
         check_code(granularity=granularity)
+        if not isinstance(granularity, Granularity):
+            raise TypeError(f"need granularity as a Granularity, such as PerChannel(), got {granularity!r}")
         self.granularity = granularity
+        self._kind = kind
+
+    @property
+    def kind(self) -> type[Grid]:
+        """Class of the grids."""
+        return self._kind
 
     @property
     def settled(self) -> bool:
@@ -83,20 +98,16 @@ class WeightGrids(WeightCompression):
 
     @abstractmethod
     def fit_grid(self, rows: Tensor) -> Grid:
-        """The grid for a weight, cut into rows by the granularity."""
-
-    def nearest(self, grid: Grid, weight: Tensor) -> Tensor:
-        """The values on the grid that ``weight`` becomes."""
-        return grid.project(weight)
+        """The grid that fits a weight, whose granularity gave the rows ``(R, N)``."""
 
     def begin(self, selection: Selection) -> None:
         super().begin(selection)
-        self._grids: dict[str, Grid] = {}  # for the part of the weight that is here
+        self._grids: dict[str, Grid] = {}  # of this process's part of each weight
 
     def restore(self) -> None:
         super().restore()
         for name, target in self.targets.items():
-            noted = grids_of(target.module).get(name.rpartition(".")[2])
+            noted = _noted(target)
             if noted is not None and self.strength > 0:
                 self._grids[name] = self._here(target, noted)
 
@@ -116,17 +127,35 @@ class WeightGrids(WeightCompression):
             target = self.targets[name]
             # Fitted to the whole weight, so that every process finds the same grid.
             whole = target.outputs_first(precise(gather(weight, target.parameter)))
-            grid = replace(self.fit_grid(self.granularity.rows(whole)), transposed=target.transposed)
+            grid = self.fit_grid(self.granularity.rows(whole))
+            if type(grid) is not self.kind:
+                raise TypeError(
+                    f"need grids of one kind, {self.kind.__name__}, got a {type(grid).__name__} for {name!r}"
+                )
+            grid = replace(grid, transposed=target.transposed)
             set_grid(target.module, name.rpartition(".")[2], grid)
             self._grids[name] = self._here(target, grid)
 
     def project_(self, weights: Mapping[str, Tensor]) -> None:
         for name, weight in weights.items():
-            projected = self.nearest(self._grids[name], precise(weight)).to(weight.dtype)
+            projected = self._grids[name].project(precise(weight)).to(weight.dtype)
             if self.strength < 1:
                 weight.lerp_(projected, self.strength)
             else:
                 weight.copy_(projected)
+
+    def verify(self, weights: Mapping[str, Tensor]) -> None:
+        """At strength 1 every weight is on the grid that checkpoints carry."""
+        for name, weight in weights.items():
+            noted = _noted(self.targets[name])
+            if noted is None or self.strength < 1:
+                continue
+            projected = self._here(self.targets[name], noted).project(precise(weight)).to(weight.dtype)
+            off = int(torch.count_nonzero((projected != weight) & ~weight.isnan()))
+            if off:
+                raise RuntimeError(
+                    f"need every weight of {name!r} on its {noted.bits}-bit grid, got {off} of {weight.numel()} off it"
+                )
 
     def replace(self, parameters: Mapping[str, nn.Parameter | None], narrow: Callable[[str, Tensor], Tensor]) -> None:
         shapes = {name: target.parameter.shape for name, target in self.targets.items()}
@@ -142,8 +171,12 @@ class WeightGrids(WeightCompression):
     def _here(self, target: Target, grid: Grid) -> Grid:
         """The grid of a whole weight -> that of this process's shard of it."""
         parameter = target.parameter
-        device = local(parameter).device
-        grid = replace(grid, scale=grid.scale.to(device), zero_point=grid.zero_point.to(device))
+        grid = grid.to(local(parameter).device)
         if not isinstance(parameter, DTensor):
             return grid
         return grid.part(self.granularity, parameter.shape, lambda whole: shard(whole, parameter))
+
+
+def _noted(target: Target) -> Grid | None:
+    """The grid that is noted on the module of a target."""
+    return grids_of(target.module).get(target.name.rpartition(".")[2])

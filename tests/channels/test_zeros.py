@@ -70,7 +70,7 @@ def test_grids_of_quantized_weights_are_cut_too(tmp_path, granularity):
 @pytest.mark.parametrize(
     ("size", "message"),
     [
-        (16, r"need channels to cut that fill whole groups of weights, got others in 'net.9.weight' .*PerGroup"),
+        (16, r"need removed channels to fill whole groups of weights, got others in 'net.9.weight' .*PerGroup"),
         (32, r"need a number of inputs that 32 divides .* got 'net.9.weight' with"),
     ],
 )

@@ -16,7 +16,7 @@ from lightning_compress.lowering.layers import QuantizedEmbedding, QuantizedLaye
 from lightning_compress.lowering.twins import lower
 from lightning_compress.quantization import PerGroup, PerTensor, QATCallback, scales
 from lightning_compress.quantization.activations.quantizers import quantizers_of
-from lightning_compress.quantization.grids import PerChannel
+from lightning_compress.quantization.granularities import PerChannel
 from lightning_compress.tying import tie
 from tests.support.classifiers import Classifier, Conv, ResNet, fit, loader, trainer
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lightning_compress.quantization import scales
-from lightning_compress.quantization.grids import PerChannel, PerGroup, PerTensor
+from lightning_compress.quantization.granularities import PerChannel, PerGroup, PerTensor
 
 SYMMETRIC = [scales.absmax, scales.mse, scales.power_of_two]
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_compress.processes import local, shard, whole
-from lightning_compress.quantization.grids import Grid
+from lightning_compress.quantization.grids import AffineGrid
 
 __all__ = ["MOST", "Folded", "bias_unit", "channel_grid", "fold", "round_bias_"]
 
@@ -25,7 +25,7 @@ MOST = 2**31 - 1
 """The largest integer that a bias can be."""
 
 
-def channel_grid(grid: Grid, channels: int) -> tuple[Tensor, Tensor] | None:
+def channel_grid(grid: AffineGrid, channels: int) -> tuple[Tensor, Tensor] | None:
     """Scale and zero point of each output channel, ``(channels,)`` in float32; None where channels have several."""
     scale, zero_point = grid.scale.float().flatten(), grid.zero_point.float().flatten()
     if len(scale) == 1:  # one scale for the tensor is the same scale for every channel
@@ -91,7 +91,7 @@ def bias_unit(input_scale: Tensor, scale: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def round_bias_(layer: nn.Module, grid: Grid, input_scale: Tensor, norm: nn.Module | None = None) -> None:
+def round_bias_(layer: nn.Module, grid: AffineGrid, input_scale: Tensor, norm: nn.Module | None = None) -> None:
     r"""Move what ``layer`` adds to the nearest multiple of the unit of its integer sums, ``round(b / u) u``.
 
     Behind batch normalisation it is the running mean that moves, by at most half a unit of the sums before it; every
@@ -107,7 +107,7 @@ def round_bias_(layer: nn.Module, grid: Grid, input_scale: Tensor, norm: nn.Modu
 
     >>> layer = nn.Linear(1, 1)
     >>> _ = nn.init.constant_(layer.bias, 0.9)
-    >>> round_bias_(layer, Grid(torch.ones(1, 1), torch.zeros(1, 1), -127, 127), torch.tensor(0.5))
+    >>> round_bias_(layer, AffineGrid(torch.ones(1, 1), torch.zeros(1, 1), -127, 127), torch.tensor(0.5))
     >>> layer.bias.item()
     1.0
     """

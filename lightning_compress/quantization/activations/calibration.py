@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_compress.processes import mean
 from lightning_compress.quantization.activations.biases import round_bias_
+from lightning_compress.quantization.activations.compilation import EAGER, RECOMPUTING
 from lightning_compress.quantization.activations.quantizers import (
     ActivationQuantizer,
     Place,
@@ -18,10 +19,10 @@ from lightning_compress.quantization.activations.quantizers import (
     quantizers_of,
 )
 from lightning_compress.quantization.activations.ranges import RangeOptimizer
-from lightning_compress.quantization.compilation import EAGER, RECOMPUTING
 from lightning_compress.quantization.dataflow.neighbors import norms_behind, quantizers_before
 from lightning_compress.quantization.dataflow.placement import place_quantizers, reused_modules
 from lightning_compress.quantization.dataflow.traces import Trace
+from lightning_compress.quantization.grids import AffineGrid
 from lightning_compress.quantization.observers import Observer
 from lightning_compress.quantization.weights import grids_of
 
@@ -172,9 +173,10 @@ class Calibration:
         """
         quantizers, grids = quantizers_of(self._module), grids_of(self._module)
         for name, (place, norm) in self._sums.items():
-            if f"{name}.weight" in grids:  # the target may be another parameter of the layer
-                behind = None if norm is None else model.get_submodule(norm)
-                round_bias_(model.get_submodule(name), grids[f"{name}.weight"], quantizers[place].scale, behind)
+            grid = grids.get(f"{name}.weight")  # None if the target is another parameter of the layer
+            if isinstance(grid, AffineGrid):
+                after = None if norm is None else model.get_submodule(norm)
+                round_bias_(model.get_submodule(name), grid, quantizers[place].scale, after)
 
     def _range(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if x.numel() == 0:

@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from lightning_compress.quantization.activations.compilation import guard_hooks
 from lightning_compress.quantization.activations.rounding import Round, RoundAndLearn
-from lightning_compress.quantization.compilation import guard_hooks
 from lightning_compress.quantization.observers import Observer, minmax
 
 __all__ = ["ActivationQuantizer", "Place", "attach_quantizer", "detach_quantizers", "quantizers_of"]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_compress.archive import archived_bytes
 from lightning_compress.macs import Macs
 from lightning_compress.processes import gather, local
-from lightning_compress.quantization.grids import Grid
+from lightning_compress.quantization.grids import AffineGrid, Grid
 from lightning_compress.quantization.weights import grids_of
 
 __all__ = ["LayerProfile", "ModelProfile", "profile"]
@@ -121,7 +121,7 @@ def _layer(name: str, tensor: Tensor, grid: Grid | None) -> LayerProfile:
         state_bytes=tensor.nbytes,
         archive_bytes=archived_bytes({name: tensor}),
         bits=_bits(tensor, grid),
-        scales=0 if grid is None else grid.scale.numel(),
+        scales=0 if grid is None else grid.rows,
     )
 
 
@@ -137,7 +137,8 @@ def _distinct(tensor: Tensor) -> int:
 def _bits(tensor: Tensor, grid: Grid | None) -> int:
     if grid is None:
         return 8 * tensor.element_size()
-    binary = (grid.low, grid.high) == (-1, 1) and bool(tensor.all())  # signs alone, no zero
+    ternary = isinstance(grid, AffineGrid) and (grid.low, grid.high) == (-1, 1)
+    binary = ternary and bool(tensor.all())  # signs alone, no zero
     return 1 if binary else grid.bits
 
 

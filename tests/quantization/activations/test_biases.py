@@ -12,7 +12,7 @@ from lightning_compress.lowering.layers import QuantizedLayer, quantize_layer_
 from lightning_compress.lowering.twins import lower
 from lightning_compress.quantization import PerGroup, PerTensor, QATCallback, scales
 from lightning_compress.quantization.activations.biases import round_bias_
-from lightning_compress.quantization.grids import PerChannel
+from lightning_compress.quantization.granularities import PerChannel
 from lightning_compress.schedules import Linear
 from tests.support.classifiers import Conv, Dense, fit, loader, trainer
 
