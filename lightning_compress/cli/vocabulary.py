@@ -163,14 +163,17 @@ def _needed(member: Any) -> int:
 
 
 def _home(owner: Any, identifier: str) -> ModuleType | None:
-    """The module of this package that defines the type ``identifier``, nearest to that of ``owner``."""
+    """The module of this package that defines the type ``identifier``, nearest to that of ``owner``.
+
+    A room that exports the type may only pass it on, so it counts only if no file does.
+    """
     homes = [
         module
         for name, module in sys.modules.items()
-        if name.startswith(f"{_PACKAGE}.") and not hasattr(module, "__path__")
-        if identifier in getattr(module, "__all__", ())
+        if name.startswith(f"{_PACKAGE}.") and identifier in getattr(module, "__all__", ())
     ]
-    return max(homes, key=lambda module: _common(module.__name__, owner.__module__), default=None)
+    files = [module for module in homes if not hasattr(module, "__path__")]
+    return max(files or homes, key=lambda module: _common(module.__name__, owner.__module__), default=None)
 
 
 def _common(one: str, other: str) -> int:

@@ -43,14 +43,16 @@ def test_losses_within_terms_within_a_module():
 - class_path: DistillationModule
   init_args:
     student: {class_path: mine.Student, init_args: {kind: mse}}
-    losses: [{loss: mse}, {loss: {class_path: SoftTargets, init_args: {temperature: 2.0}}}]
+    losses: [{loss: mse}, {loss: {class_path: SoftTargets, init_args: {temperature: 2.0}}}, cosine, SoftTargets]
 """
     found = arguments(text)
     assert found["student"]["init_args"] == {"kind": "mse"}  # the argument of a class that is not of this package
-    first, second = found["losses"]
+    first, second, third, fourth = found["losses"]
     assert first["loss"].startswith("lightning_compress.distillation.losses")
     assert second["loss"]["class_path"].endswith(".SoftTargets")
     assert second["loss"]["init_args"] == {"temperature": 2.0}
+    assert third == "lightning_compress.distillation.losses.features.cosine"
+    assert fourth == {"class_path": "lightning_compress.distillation.losses.logits.SoftTargets"}
 
 
 @pytest.mark.parametrize(
