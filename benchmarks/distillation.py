@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,18 @@ from lightning_compress import PruningCallback
 from lightning_compress.distillation import Cache, DistillationModule, Item, Term, cache_outputs, initialize, losses
 
 FOLDER = Path("runs/benchmarks/distillation")
-DECOUPLED = Term(losses.Decoupled(alpha=1.0, beta=2.0, temperature=2.0), labels=Item(1))
-TAUGHT: dict[str, Any] = {"losses": [DECOUPLED], "alpha": 0.3, "task_weight": 1.0}  # cross entropy + 0.3 x decoupled
+RECIPES: dict[str, dict[str, Any]] = {
+    "task + 0.3 decoupled": {
+        "losses": [Term(losses.Decoupled(alpha=1.0, beta=2.0, temperature=2.0), labels=Item(1))],
+        "alpha": 0.3,
+        "task_weight": 1.0,
+    },
+    "soft targets T 2, alpha 0.3": {"losses": [losses.SoftTargets(temperature=2.0)], "alpha": 0.3},
+    "soft targets T 4, alpha 0.5": {"losses": [losses.SoftTargets(temperature=4.0)], "alpha": 0.5},
+    "correlation, alpha 0.2": {"losses": [losses.Correlation()], "alpha": 0.2},
+    "correlation 2 2, alpha 2/3": {"losses": [losses.Correlation(beta=2.0, gamma=2.0)], "alpha": 2 / 3},
+}
+TAUGHT = RECIPES["correlation 2 2, alpha 2/3"]  # in the tables of step costs and of pruning
 QUIET: dict[str, Any] = {
     "accelerator": "cpu",
     "devices": 1,
@@ -63,20 +74,26 @@ def cached() -> Cache:
     return Cache(path)
 
 
-def accuracies(seeds: int) -> None:
-    """Student alone, taught, started from the teacher's first blocks, and both, over seeds."""
-    rows: dict[str, list[float]] = {"alone": [], "taught": [], "initialized": [], "initialized, taught": []}
+def accuracies(seeds: int, recipes: Sequence[str]) -> None:
+    """Student alone, taught by each recipe, and both once more started from the teacher's first blocks, over seeds."""
+    rows: dict[tuple[bool, str], list[float]] = {
+        (started, recipe): [] for started in (False, True) for recipe in ("alone", *recipes)
+    }
     for seed in range(seeds):
-        for name, found in rows.items():
+        for (started, recipe), found in rows.items():
             seed_everything(seed, verbose=False)
             module: LightningModule = ResNetClassifier(8)
-            if "initialized" in name:
+            if started:
                 initialize(module, teacher(), {"model": "model"})
-            if "taught" in name:
-                module = DistillationModule(module, cached(), **TAUGHT)
+            if recipe in RECIPES:
+                module = DistillationModule(module, cached(), **RECIPES[recipe])
             found.append(fit(module, seed))
-            print(f"seed {seed} {name}: {found[-1]:.2f} %", flush=True)
-    print_table(rows)
+            print(f"seed {seed} {_name(started, recipe)}: {found[-1]:.2f} %", flush=True)
+    print_table({_name(*row): found for row, found in rows.items()})
+
+
+def _name(started: bool, recipe: str) -> str:
+    return f"started, {recipe}" if started else recipe
 
 
 class Lap(Callback):
@@ -124,9 +141,7 @@ def pruned(seeds: int) -> None:
             seed_everything(seed, verbose=False)
             student = FashionClassifier(LeNet300())
             dense = dense or student
-            module = (
-                DistillationModule(student, dense, **TAUGHT) if "taught" in name else student
-            )
+            module = DistillationModule(student, dense, **TAUGHT) if "taught" in name else student
             callbacks = [PruningCallback(sparsity=0.98)] if "pruned" in name else []
             one = Trainer(**QUIET, max_epochs=10, callbacks=callbacks)
             one.fit(module, FashionData(seed=seed))
@@ -138,20 +153,21 @@ def print_table(rows: dict[str, list[float]]) -> None:
     """Mean and standard deviation of each row."""
     for name, found in rows.items():
         spread = statistics.stdev(found) if len(found) > 1 else 0.0
-        print(f"{name:19} {statistics.mean(found):.2f} +- {spread:.2f} %  {[round(one, 2) for one in found]}")
+        print(f"{name:36} {statistics.mean(found):.2f} +- {spread:.2f} %  {[round(one, 2) for one in found]}")
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="0: no accuracies")
+    parser.add_argument("--recipes", nargs="*", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--rounds", type=int, default=7, help="0: no step costs")
     parser.add_argument("--pruned", type=int, default=0, help="seeds of the pruned LeNet")
     arguments = parser.parse_args()
     if arguments.rounds:
         costs(arguments.rounds)
     if arguments.seeds:
-        accuracies(arguments.seeds)
+        accuracies(arguments.seeds, arguments.recipes)
     if arguments.pruned:
         pruned(arguments.pruned)
 

@@ -21,7 +21,6 @@ REWRITTEN_LATER = [
     "archive",
     "channels",
     "cli",
-    "distillation",
     "pruning",
     "quantization",
     "report",
