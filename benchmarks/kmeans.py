@@ -9,16 +9,17 @@ import time
 import torch
 from sklearn.cluster import KMeans
 
-from lightning_compress.sharing.kmeans import assign, fit, linear, plus_plus
+from lightning_compress.sharing.initial_centers import linear, plus_plus
+from lightning_compress.sharing.kmeans import assign, fit
 
 
 def inertia(values: torch.Tensor, codebook: torch.Tensor) -> float:
-    """Sum of squared distances to the nearest centre."""
+    """Sum of squared distances to the nearest center."""
     return float((values.double() - codebook.double()[assign(values, codebook)]).square().sum())
 
 
 def reference(values: torch.Tensor, start: str | torch.Tensor) -> torch.Tensor:
-    """Centres of scikit-learn with its defaults, one start."""
+    """Centers of scikit-learn with its defaults, one start."""
     init = start if isinstance(start, str) else start[:, None].numpy()
     model = KMeans(16, init=init, n_init=1, random_state=0).fit(values[:, None].numpy())
     return torch.from_numpy(model.cluster_centers_[:, 0]).float().sort().values

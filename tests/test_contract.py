@@ -33,7 +33,7 @@ from lightning_compress.quantization import BinarizationCallback, QATCallback, o
 from lightning_compress.quantization.records import QUANTIZATION
 from lightning_compress.quantization.weights import grids_of
 from lightning_compress.schedules import Constant, Cubic, Linear
-from lightning_compress.sharing import WeightSharingCallback, gradients, kmeans
+from lightning_compress.sharing import WeightSharingCallback, gradients, initial_centers
 from tests.support.distributed import run_distributed
 from tests.support.toys import Batches, Digits, Manual, Randomness, build, digits, fit, held_out, trainer
 
@@ -140,7 +140,9 @@ CASES = {
     ),
     "sharing": Case(lambda: [WeightSharingCallback(8, schedule=RAMP, every_n_steps=3)], values(8)),
     "sharing at once": Case(
-        lambda: [WeightSharingCallback(8, schedule=Constant(), init=kmeans.plus_plus, gradient=gradients.summed)],
+        lambda: [
+            WeightSharingCallback(8, schedule=Constant(), init=initial_centers.plus_plus, gradient=gradients.summed)
+        ],
         values(8),
     ),
     "pruning and sharing": Case(

@@ -31,7 +31,7 @@ WRITTEN = {
     "quantization.scales": "absmax mse minmax power_of_two",
     "quantization.observers": "minmax mse percentile",
     "quantization": "PerChannel PerTensor PerGroup",
-    "sharing.kmeans": "linear density plus_plus",
+    "sharing.initial_centers": "linear density plus_plus",
     "distillation.losses": "mse",
     "distillation": "Term EMA Ensemble Teacher",
     "metrics": "Agreement Fidelity Sparsity",

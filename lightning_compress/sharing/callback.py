@@ -12,46 +12,50 @@ from torch import Tensor
 from lightning_compress.arguments import check_code, check_count
 from lightning_compress.processes import gather, shard_group
 from lightning_compress.schedules import Cubic, Schedule
+from lightning_compress.sharing.clusters import Clusters, look_up
+from lightning_compress.sharing.exact_sums import cluster_sums
 from lightning_compress.sharing.gradients import Gradient
-from lightning_compress.sharing.kmeans import Init, assign, fit, linear
-from lightning_compress.sharing.totals import totals
+from lightning_compress.sharing.initial_centers import Init, linear
+from lightning_compress.sharing.kmeans import assign, fit
 from lightning_compress.targets import Selection, Target
 from lightning_compress.training import SHARE, WeightCompression
 
 __all__ = ["WeightSharingCallback"]
 
-_MANY = 255  # clusters with which a ramp starts: with zero, what a byte can tell apart
+_MANY = 255  # values at the start of a ramp: with zero, the codes of one byte
 
 
 class WeightSharingCallback(WeightCompression):
     """Let the weights of a layer, or of all layers, hold few distinct values, and train these values.
 
     K-means groups the weights; every weight holds the mean of its cluster. While the schedule ramps, the number of
-    clusters falls by equal ratios from 255 to ``clusters``, fitted anew every ``every_n_steps`` optimizer steps. In
-    between each weight learns behind the value that it holds, which moves by the mean of what its weights have learnt,
-    and joins another cluster as soon as that is nearer. With ``gradient`` the clusters stay once the ramp is done: what
-    is trained from then on are the shared values, by the summed gradients of their weights or the mean of them, as in
-    Deep Compression (with ``schedule=Step(0.5)``, that is all that is done).
+    values falls geometrically from 255 to ``clusters``, and k-means runs again every ``every_n_steps`` optimizer steps.
+    Between two runs each latent learns by itself, the shared value is the mean of its latents, and a weight joins
+    another cluster as soon as that value is nearer. With ``gradient``, the clusters do not change once the ramp ends:
+    from then on only the shared values are trained, by the sum or the mean of the gradients of their weights. Together
+    with ``schedule=Step(0.5)``, which has no ramp, this is Deep Compression.
 
-    A weight that pruning has set to zero stays zero: zero is then one of the ``clusters`` values.
+    A weight that pruning has masked stays zero; zero is then one of the ``clusters`` values.
 
     Args:
         clusters: distinct values per codebook, 2 or more.
-        scope: a codebook for each target (``"layer"``), or one for all of them (``"global"``), which one optimizer must
-            step.
-        schedule: progress of the run -> how far the number of clusters has come down.
-        every_n_steps: optimizer steps between two fits of the codebook while the schedule ramps.
-        init: where k-means starts from; see :mod:`~lightning_compress.sharing.kmeans`.
-        gradient: once the ramp is done, keep the clusters and train their values alone by what this function makes of
-            the gradients of their weights; see :mod:`~lightning_compress.sharing.gradients`. By default weights go on
-            learning behind the values that they hold, and change clusters, to the end.
-        include: patterns of parameters to share; see :func:`~lightning_compress.targets.select`.
-        exclude: patterns of parameters to leave alone.
+        scope: a codebook for each target (``"layer"``), or one for all targets (``"global"``), which then need a common
+            optimizer.
+        init: initial centers of k-means; see :mod:`~lightning_compress.sharing.initial_centers`.
+        gradient: function that gives the gradient of a shared value once the ramp ends; the clusters do not change from
+            then on. See :mod:`~lightning_compress.sharing.gradients`. By default weights change clusters until the end
+            of the run.
+        schedule: progress of the run -> how far the number of values has fallen, from 0 (255) to 1 (``clusters``).
+        every_n_steps: optimizer steps between two runs of k-means. Each run sorts all weights, so it is too expensive
+            for every step.
+        include: patterns of the parameters to share; see :func:`~lightning_compress.targets.select`.
+        exclude: patterns of the parameters to leave alone.
 
     Raises:
         ValueError: an argument is out of its range; in ``fit``, a weight is not finite, two callbacks share one weight,
             or several optimizers step the targets of one codebook.
-        TypeError: ``include`` or ``exclude`` is one string; init, gradient or schedule a name or a number.
+        TypeError: an argument is of another kind: a float or text as ``clusters``, a name instead of a function, one
+            string instead of a sequence of patterns.
 
     From YAML::
 
@@ -59,7 +63,7 @@ class WeightSharingCallback(WeightCompression):
           - class_path: lightning_compress.WeightSharingCallback
             init_args:
               clusters: 16
-              init: lightning_compress.sharing.kmeans.density
+              init: lightning_compress.sharing.initial_centers.density
               schedule: {class_path: lightning_compress.schedules.Linear, init_args: {begin: 0.15, until: 0.9}}
 
     Papers: Han, Mao and Dally, "Deep Compression: compressing deep neural networks with pruning, trained quantization
@@ -95,18 +99,18 @@ class WeightSharingCallback(WeightCompression):
 
     @property
     def entries(self) -> int:
-        """How many distinct values a codebook may hold now: from 255 down to ``clusters``, by equal ratios."""
+        """Number of distinct values that a codebook may hold at the present strength, from 255 to ``clusters``."""
         many = max(_MANY, self.clusters)
         return round(math.exp((1 - self.strength) * math.log(many) + self.strength * math.log(self.clusters)))
 
     def begin(self, selection: Selection) -> None:
         super().begin(selection)
-        self._codes: dict[str, Tensor] = {}  # 0 for a weight that is zero, k for one of the k-th cluster
-        self._found = False  # the clusters are those that stay
+        self._codes: dict[str, Tensor] = {}  # see clusters.py
+        self._final = False  # at full strength: k-means has run for the last time
 
     @property
     def settled(self) -> bool:
-        return False  # zeros may come and go to the end
+        return False  # pruning may still change which weights are zero
 
     def check(self, target: Target) -> None:
         if getattr(target.module, "sparse", False):
@@ -119,19 +123,20 @@ class WeightSharingCallback(WeightCompression):
 
     def update(self, weights: Mapping[str, Tensor]) -> None:
         for names in self._codebooks(weights):
-            self._codes |= self._present(names, weights)[0] if self._found else self._fitted(names, weights)
-        self._found = self.strength == 1.0
+            self._codes |= self._repaired(names, weights)[0] if self._final else self._fitted(names, weights)
+        self._final = self.strength == 1.0
 
     def project_(self, weights: Mapping[str, Tensor]) -> None:
         for names in self._codebooks(weights):
-            codes, table = self._present(names, weights)
+            codes, clusters = self._repaired(names, weights)
+            values = clusters.values
             for name in names:
-                weights[name].copy_(_look_up(table.to(weights[name].dtype), codes[name]))
+                weights[name].copy_(look_up(values.to(weights[name].dtype), codes[name]))
 
     def backward_(self, gradients: Mapping[str, Tensor], latents: Mapping[str, Tensor]) -> None:
         for names in self._codebooks(gradients):
-            if self._found and self.gradient is not None:
-                self._share_(names, gradients, self.gradient)
+            if self._final and self.gradient is not None:
+                self._share_gradients_(names, gradients, self.gradient)
             else:
                 self._reassign(names, latents)
 
@@ -149,14 +154,14 @@ class WeightSharingCallback(WeightCompression):
 
     def load_tensors(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         self._codes = {name: codes.clone() for name, codes in tensors["codes"].items()}
-        self._found = self.strength == 1.0
+        self._final = self.strength == 1.0
 
     def _codebooks(self, tensors: Mapping[str, Tensor]) -> list[list[str]]:
         """Names of the tensors that share a codebook."""
         return [list(tensors)] if self.scope == "global" else [[name] for name in tensors]
 
     def _fitted(self, names: Sequence[str], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Codes of new clusters."""
+        """Codes of new clusters, by k-means."""
         whole = torch.cat([gather(weights[name], self.targets[name].parameter).flatten() for name in names])
         others = whole[whole != 0]
         codebook = fit(others, self.entries - (len(others) < len(whole)), self.init)
@@ -165,58 +170,43 @@ class WeightSharingCallback(WeightCompression):
             name: (assign(weights[name], codebook) + 1).masked_fill_(weights[name] == 0, 0).to(dtype) for name in names
         }
 
-    def _present(self, names: Sequence[str], weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-        """Codes of weights of which some have become zero and some others are zero no more, and the codes' values."""
-        codes = {name: self._codes[name] * weights[name].bool() for name in names}  # 0 for what has become zero
-        sums, counts = self._totals(names, weights, codes)
-        # Zeros have come, and no entry is left for them; or all weights were zero, and some are no more.
-        if torch.count_nonzero(counts) > self.entries or not counts[1:].any():
+    def _repaired(self, names: Sequence[str], weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Clusters]:
+        """Codes that agree with the zeros of the weights, which pruning may have changed, and their clusters."""
+        codes = {name: self._codes[name] * weights[name].bool() for name in names}
+        clusters = self._clusters(names, weights, codes)
+        # New zeros need a value of their own and none is left; or all weights were zero, and now some are not.
+        if clusters.used > self.entries or clusters.all_zero:
             codes = self._fitted(names, weights)
-            sums, counts = self._totals(names, weights, codes)
-        table = sums / counts.clamp(min=1)
-        table[0] = 0
+            clusters = self._clusters(names, weights, codes)
         for name in names:
-            back = weights[name].bool().logical_and_(codes[name].bool().logical_not_())
-            if back.any():
-                codes[name][back] = _nearest(weights[name][back], table, counts).to(codes[name].dtype)
-        return codes, table
+            unmasked = weights[name].bool().logical_and_(codes[name].bool().logical_not_())
+            if unmasked.any():
+                codes[name][unmasked] = clusters.nearest(weights[name][unmasked]).to(codes[name].dtype)
+        return codes, clusters
 
-    def _totals(
-        self, names: Sequence[str], tensors: Mapping[str, Tensor], codes: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Tensor]:
+    def _reassign(self, names: Sequence[str], latents: Mapping[str, Tensor]) -> None:
+        """Move every weight to the cluster whose value is nearest to its latent."""
+        clusters = self._clusters(names, latents, self._codes)
+        for name in names:
+            codes = self._codes[name]
+            self._codes[name] = clusters.nearest(latents[name]).to(codes.dtype).mul_(codes.bool())
+
+    def _share_gradients_(self, names: Sequence[str], gradients: Mapping[str, Tensor], rule: Gradient) -> None:
+        """Give all weights of a cluster one gradient. A weight that is zero keeps its own, by which it may return."""
+        clusters = self._clusters(names, gradients, self._codes)
+        shared = rule(clusters.sums, clusters.counts)
+        for name in names:
+            codes, gradient = self._codes[name], gradients[name]
+            gradient.copy_(torch.where(codes == 0, gradient, look_up(shared.to(gradient.dtype), codes)))
+
+    def _clusters(self, names: Sequence[str], tensors: Mapping[str, Tensor], codes: Mapping[str, Tensor]) -> Clusters:
         if self.scope == "global" and len(names) < len(self._codes):
             raise ValueError(
                 f"need one optimizer that steps all targets for scope='global', got one for {list(names)} of "
-                f"{list(self._codes)}: use scope='layer', or exclude what is not trained"
+                f"{list(self._codes)}: use scope='layer', or exclude the parameters that are not trained"
             )
         group = shard_group([self.targets[name].parameter for name in names])
-        return totals([tensors[name] for name in names], [codes[name] for name in names], self.entries + 1, group)
-
-    def _reassign(self, names: Sequence[str], latents: Mapping[str, Tensor]) -> None:
-        """Let every weight that has learnt its way to another cluster join it."""
-        sums, counts = self._totals(names, latents, self._codes)
-        for name in names:
-            codes = self._codes[name]
-            nearest = _nearest(latents[name], sums / counts.clamp(min=1), counts)
-            self._codes[name] = nearest.to(codes.dtype).mul_(codes.bool())
-
-    def _share_(self, names: Sequence[str], gradients: Mapping[str, Tensor], rule: Gradient) -> None:
-        """Give all weights of a cluster one gradient; what is zero has no share, and may grow back by its own."""
-        shared = rule(*self._totals(names, gradients, self._codes))
-        for name in names:
-            codes, gradient = self._codes[name], gradients[name]
-            gradient.copy_(torch.where(codes == 0, gradient, _look_up(shared.to(gradient.dtype), codes)))
-
-
-def _nearest(weights: Tensor, table: Tensor, counts: Tensor) -> Tensor:
-    """Code of the cluster, of those that have members, whose value is nearest; 0 if there is none."""
-    used = counts[1:].nonzero().squeeze(1).int() + 1
-    if not len(used):
-        return torch.zeros_like(weights, dtype=torch.int32)
-    ascending, order = table[used].to(weights.dtype).sort()
-    return _look_up(used[order], assign(weights, ascending))
-
-
-def _look_up(table: Tensor, codes: Tensor) -> Tensor:
-    """``table[codes]``, several times as fast."""
-    return table.index_select(0, codes.flatten().int()).view(codes.shape)
+        sums, counts = cluster_sums(
+            [tensors[name] for name in names], [codes[name] for name in names], self.entries + 1, group
+        )
+        return Clusters(sums, counts)

@@ -1,7 +1,8 @@
-"""Gradients: what every weight of a cluster learns, since all of them hold one value.
+"""Gradients: functions that turn the gradients of the weights of a cluster into the gradient of their shared value.
 
-All share one signature, ``Gradient = Callable[[Tensor, Tensor], Tensor]``: for each cluster the sum of its weights'
-gradients and their number -> the gradient that each of its weights gets.
+All share one signature, ``Gradient = Callable[[Tensor, Tensor], Tensor]``: sum of the gradients of each cluster's
+weights, number of these weights -> the gradient that each of the weights gets. Any function of this signature can be
+passed.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from torch import Tensor
 __all__ = ["Gradient", "mean", "summed"]
 
 Gradient: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""Sum of the gradients of each cluster, number of its weights -> gradient of each of its weights; all ``(codes,)``."""
 
 
 def summed(sums: Tensor, counts: Tensor) -> Tensor:
-    r"""The derivative of the loss by the shared value: ``dL/dc_k = sum_{i in k} g_i``.
+    r"""The derivative of the loss with respect to the shared value: ``dL/dc_k = sum_{i in k} g_i``.
 
     Paper: Han, Mao and Dally, "Deep Compression", https://arxiv.org/abs/1510.00149 (2016).
 
@@ -29,10 +31,10 @@ def summed(sums: Tensor, counts: Tensor) -> Tensor:
 
 
 def mean(sums: Tensor, counts: Tensor) -> Tensor:
-    r"""The part of the weights' gradient that a shared value can follow: ``(1 / n_k) sum_{i in k} g_i``.
+    r"""The mean gradient of the weights of a cluster: ``(1 / n_k) sum_{i in k} g_i``.
 
-    It is the orthogonal projection of the gradient onto the weights that the codebook can represent, no longer than the
-    gradient itself: the learning rate of the dense model stays right, whatever the size of the clusters.
+    It is the orthogonal projection of the gradient onto the weights that the codebook can represent. Its norm is not
+    larger than that of the gradient, so the learning rate of the dense model suits clusters of every size.
 
     >>> import torch
     >>> mean(torch.tensor([6.0]), torch.tensor([3.0])).tolist()

@@ -20,7 +20,7 @@ def arguments(text):
         ("ChannelPruningCallback", "criterion", "taylor", "lightning_compress.channels.criteria.taylor"),
         ("QATCallback", "scale", "mse", "lightning_compress.quantization.scales.mse"),
         ("QATCallback", "observer", "mse", "lightning_compress.quantization.observers.mse"),
-        ("WeightSharingCallback", "init", "plus_plus", "lightning_compress.sharing.kmeans.plus_plus"),
+        ("WeightSharingCallback", "init", "plus_plus", "lightning_compress.sharing.initial_centers.plus_plus"),
         ("lightning_compress.PruningCallback", "criterion", "wanda", "lightning_compress.pruning.criteria.wanda"),
     ],
 )

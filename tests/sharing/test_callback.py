@@ -191,12 +191,29 @@ def test_other_dtypes(dtype):
     ("options", "message"),
     [
         ({"clusters": 1}, "need clusters >= 2, got clusters=1"),
-        ({"scope": "net"}, "need scope 'layer' or 'global', got scope='net'"),
+        ({"scope": "Layer"}, "need scope 'layer' or 'global', got scope='Layer'"),
         ({"every_n_steps": 0}, "need every_n_steps >= 1"),
     ],
 )
 def test_refuses_arguments_out_of_range(options, message):
     with pytest.raises(ValueError, match=message):
+        WeightSharingCallback(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"clusters": 16.0}, "need clusters as an integer, got 16.0"),
+        ({"clusters": "16"}, "need clusters as an integer, got '16'"),
+        ({"clusters": True}, "need clusters as an integer, got True"),
+        ({"init": "density"}, "need init as a function or an object, got 'density'"),
+        ({"gradient": "mean"}, "need gradient as a function or an object, got 'mean'"),
+        ({"schedule": Step}, r"need schedule as an object, got the class Step: write Step\(...\)"),
+        ({"include": "net"}, r"need include as a sequence of patterns, got 'net': write \('net',\)"),
+    ],
+)
+def test_refuses_arguments_of_another_kind(options, message):
+    with pytest.raises(TypeError, match=message):
         WeightSharingCallback(**options)
 
 

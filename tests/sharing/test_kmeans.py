@@ -7,7 +7,8 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 
-from lightning_compress.sharing.kmeans import assign, density, fit, linear, plus_plus
+from lightning_compress.sharing.initial_centers import density, linear, plus_plus
+from lightning_compress.sharing.kmeans import assign, fit
 
 INITS = [linear, density, plus_plus]
 
@@ -39,7 +40,7 @@ def test_no_worse_than_scikit_learn_from_the_same_start(init, kind):
 
 
 @pytest.mark.parametrize("init", INITS)
-def test_finds_the_same_centres_as_scikit_learn(init):
+def test_finds_the_same_centers_as_scikit_learn(init):
     values = sample("laplace")
     start = init(values.sort().values, 5).double().numpy()[:, None]
     reference = KMeans(5, init=start, n_init=1, tol=0, max_iter=1000).fit(values.double().numpy()[:, None])
@@ -57,7 +58,7 @@ def test_reaches_the_optimum_that_an_exhaustive_search_finds():
     assert min(inertia(values, fit(values, 4, init)) for init in INITS) == pytest.approx(best, rel=1e-6)
 
 
-def test_every_value_sits_at_its_nearest_centre_and_every_centre_in_the_middle():
+def test_every_value_sits_at_its_nearest_center_and_every_center_in_the_middle():
     values = sample("normal").view(40, 50)
     codebook = fit(values, 16)
     codes = assign(values, codebook)

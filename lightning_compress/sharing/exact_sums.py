@@ -1,4 +1,4 @@
-"""Totals: sums over the members of every cluster, the same in whatever order they are added."""
+"""Exact sums: the sum of the values of each cluster, independent of the order of addition."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["totals"]
+__all__ = ["cluster_sums"]
 
 
-def totals(
+def cluster_sums(
     values: Sequence[Tensor], codes: Sequence[Tensor], clusters: int, group: dist.ProcessGroup | None = None
 ) -> tuple[Tensor, Tensor]:
     r"""Sum and number of the values of each cluster: ``s_k = sum_{i: code_i = k} x_i``.
 
-    Values are added as multiples of one small power of two, of which every partial sum is a whole number below
-    ``2^53``: float64 adds these without rounding, so that neither threads nor devices nor the cut into shards change a
-    bit of the result. With N values that leaves each ``52 - log2(N)`` bits, relative to the largest.
+    The values are rounded to multiples of a power of 2, so small that each keeps ``52 - log2(N)`` bits relative to the
+    largest of N values, and so large that every partial sum is below ``2^53`` multiples. float64 adds these without
+    rounding, so threads, devices and sharding do not change a bit of the result.
 
     Args:
         values: tensors of any shapes and floating dtypes.
-        codes: for each of them, the cluster of every value, as integers in [0, clusters).
-        clusters: how many clusters there are.
-        group: the processes that the values are sharded over; None if every process has them all.
+        codes: for each tensor, the cluster of every value, integers in [0, clusters).
+        clusters: number of clusters.
+        group: the processes that the values are sharded over; None if every process has all values.
 
     Returns:
-        sums and counts, float64 ``(clusters,)``. Sums of what is not finite are not finite.
+        sums and counts, float64 ``(clusters,)``. The sum of a cluster with a value that is not finite is not finite.
 
-    >>> totals([torch.tensor([1.0, 2.0, 5.0])], [torch.tensor([0, 0, 2])], 3)
+    >>> cluster_sums([torch.tensor([1.0, 2.0, 5.0])], [torch.tensor([0, 0, 2])], 3)
     (tensor([3., 0., 5.], dtype=torch.float64), tensor([2., 0., 1.], dtype=torch.float64))
     """
     counts = torch.stack([torch.bincount(code.flatten(), minlength=clusters) for code in codes]).sum(0).double()
@@ -52,7 +52,7 @@ def totals(
 
 
 def _unit(largest: float, count: int) -> float:
-    """A power of two, so coarse that ``count`` multiples of it up to ``largest`` sum to less than ``2^53`` of it."""
+    """A power of two such that ``count`` numbers up to ``largest`` sum to less than ``2^53`` times it."""
     if not math.isfinite(largest) or largest == 0:
         return 1.0
     return math.ldexp(1.0, max(-1022, math.frexp(largest)[1] + math.frexp(count)[1] - 52))

@@ -5,8 +5,8 @@ from fractions import Fraction
 import pytest
 import torch
 
+from lightning_compress.sharing.exact_sums import cluster_sums
 from lightning_compress.sharing.gradients import mean, summed
-from lightning_compress.sharing.totals import totals
 
 
 def sample(count=5000, clusters=7):
@@ -17,7 +17,7 @@ def sample(count=5000, clusters=7):
 
 def test_against_exact_fractions():
     values, codes = sample()
-    sums, counts = totals([values], [codes], 8)
+    sums, counts = cluster_sums([values], [codes], 8)
     for k in range(8):
         mine = [Fraction(value) for value, code in zip(values.tolist(), codes.tolist(), strict=True) if code == k]
         assert counts[k] == len(mine)
@@ -28,10 +28,10 @@ def test_against_exact_fractions():
 def test_no_bit_depends_on_order_or_on_the_cut_into_tensors(dtype):
     values, codes = sample()
     codes = codes.to(dtype)
-    expected = totals([values], [codes], 7)
+    expected = cluster_sums([values], [codes], 7)
     order = torch.randperm(len(values), generator=torch.Generator().manual_seed(1))
-    shuffled = totals([values[order].view(50, 100)], [codes[order].view(50, 100)], 7)
-    cut = totals(list(values.split([1000, 0, 4000])), list(codes.split([1000, 0, 4000])), 7)
+    shuffled = cluster_sums([values[order].view(50, 100)], [codes[order].view(50, 100)], 7)
+    cut = cluster_sums(list(values.split([1000, 0, 4000])), list(codes.split([1000, 0, 4000])), 7)
     for sums, counts in (shuffled, cut):
         assert torch.equal(sums, expected[0])
         assert torch.equal(counts, expected[1])
@@ -39,12 +39,12 @@ def test_no_bit_depends_on_order_or_on_the_cut_into_tensors(dtype):
 
 @pytest.mark.parametrize("value", [1e-45, 1e-30, 3e38, 0.0])
 def test_any_magnitude(value):
-    sums, _ = totals([torch.full((1000,), value)], [torch.zeros(1000, dtype=torch.uint8)], 1)
+    sums, _ = cluster_sums([torch.full((1000,), value)], [torch.zeros(1000, dtype=torch.uint8)], 1)
     assert float(sums) == pytest.approx(1000 * float(torch.tensor(value)), rel=1e-9)
 
 
 def test_what_is_not_finite_stays_so():
-    sums, _ = totals([torch.tensor([1.0, float("inf"), float("nan")])], [torch.tensor([0, 1, 2])], 3)
+    sums, _ = cluster_sums([torch.tensor([1.0, float("inf"), float("nan")])], [torch.tensor([0, 1, 2])], 3)
     assert sums.isfinite().tolist() == [True, False, False]
 
 
@@ -54,7 +54,7 @@ def test_the_sum_is_the_derivative_by_the_shared_value():
     weights = shared[codes]
     weights.retain_grad()
     (weights * values).sin().sum().backward()
-    sums, counts = totals([weights.grad], [codes], 7)
+    sums, counts = cluster_sums([weights.grad], [codes], 7)
     torch.testing.assert_close(summed(sums, counts).float(), shared.grad, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(mean(sums, counts) * counts, sums)
 
