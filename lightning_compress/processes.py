@@ -1,8 +1,8 @@
 """Processes: parameters that are sharded over them, and values that all of them agree on.
 
-A parameter that FSDP2 shards is a ``DTensor``: each process holds a part of it. The functions on tensors give the same
-result on an ordinary tensor, without communication, so callers need not distinguish the two. Functions that communicate
-say so: call them on every process.
+A parameter that FSDP2 shards is a ``DTensor``: each process holds a part of it. Functions on tensors also accept an
+ordinary tensor, which needs no communication, so callers need not distinguish the two. A function that is called a
+collective below communicates: call it on every process.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tenso
 
 __all__ = [
     "concatenate",
-    "each",
-    "from_first",
+    "copy_without_weights",
+    "from_rank_zero",
     "gather",
-    "gather_",
-    "held",
+    "gather_numbers",
     "is_sharded",
     "local",
+    "local_positions",
     "mean",
     "shard",
     "shard_group",
-    "unweighted_copy",
-    "whole",
+    "unshard_",
+    "unsharded",
 ]
 
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -43,31 +43,39 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def shard(tensor: Tensor, like: Tensor) -> Tensor:
-    """This rank's part of an unsharded ``tensor``, cut as ``like`` is."""
+    """This rank's part of an unsharded ``tensor``, sharded as ``like`` is."""
     if not isinstance(like, DTensor):
         return tensor
     return distribute_tensor(tensor, like.device_mesh, like.placements).to_local()
 
 
 def gather(tensor: Tensor, like: Tensor) -> Tensor:
-    """The unsharded tensor of which ``tensor`` is this rank's part, cut as ``like`` is; a collective if sharded."""
+    """The unsharded tensor of which ``tensor`` is this rank's part, sharded as ``like`` is; a collective."""
     if not isinstance(like, DTensor):
         return tensor
-    whole = DTensor.from_local(
+    sharded = DTensor.from_local(
         tensor, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
     )
-    return whole.full_tensor()
+    return sharded.full_tensor()
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """The unsharded tensor if ``tensor`` is sharded, a collective; else ``tensor`` itself."""
+def unsharded(tensor: Tensor) -> Tensor:
+    """All of ``tensor`` if it is sharded, else ``tensor`` itself; a collective."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def held(positions: Tensor, like: Tensor, dim: int) -> Tensor:
-    """Where those of the ``positions`` along a dimension that this rank holds are in its shard of ``like``.
+def local_positions(positions: Tensor, like: Tensor, dim: int) -> Tensor:
+    """Translate positions in a tensor into positions in this rank's shard of it.
 
-    >>> held(torch.tensor([0, 2]), torch.zeros(4, 3), dim=1)
+    Args:
+        positions: indices along a dimension of the unsharded tensor.
+        like: the tensor.
+        dim: the dimension.
+
+    Returns:
+        indices along this dimension of the shard; positions that other ranks hold are left out.
+
+    >>> local_positions(torch.tensor([0, 2]), torch.zeros(4, 3), dim=1)
     tensor([0, 2])
     """
     rows = torch.arange(like.shape[dim], device=like.device)
@@ -78,10 +86,10 @@ def held(positions: Tensor, like: Tensor, dim: int) -> Tensor:
 
 
 def shard_group(parameters: Sequence[Tensor]) -> dist.ProcessGroup | None:
-    """The processes that the parameters are sharded over, if they are.
+    """The processes that the parameters are sharded over; None if the parameters are not sharded.
 
     Raises:
-        ValueError: some are sharded otherwise than others, or over a mesh of several dimensions.
+        ValueError: the parameters are sharded in several ways, or over a mesh of several dimensions.
     """
     meshes = {p.device_mesh for p in parameters if isinstance(p, DTensor)}
     if not meshes:
@@ -92,11 +100,11 @@ def shard_group(parameters: Sequence[Tensor]) -> dist.ProcessGroup | None:
     return mesh.get_group()
 
 
-def each(number: int, group: dist.ProcessGroup | None) -> list[int]:
-    """The number of every process of ``group``, in the order of their ranks; a collective.
+def gather_numbers(number: int, group: dist.ProcessGroup | None) -> list[int]:
+    """The numbers that the processes of ``group`` pass, in the order of their ranks; a collective.
 
     Args:
-        number: the number of this process.
+        number: the number that this process passes.
         group: the processes; None for this process alone.
     """
     if group is None:
@@ -121,7 +129,7 @@ def concatenate(tensor: Tensor, group: dist.ProcessGroup | None) -> Tensor:
 
 
 def mean(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The mean of each tensor over all processes, in one collective; the tensors themselves in a single process.
+    """The mean of each tensor over all processes; a collective. A single process gets its tensors back.
 
     Args:
         tensors: of any shapes and one dtype, the same on every process.
@@ -137,10 +145,10 @@ def mean(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
 
-def from_first(value: _Value) -> _Value:
-    """The value of the process with rank 0, on every process; a collective.
+def from_rank_zero(value: _Value) -> _Value:
+    """The value that the process with rank 0 passes, on every process; a collective.
 
-    >>> from_first(0.5)
+    >>> from_rank_zero(0.5)
     0.5
     """
     if not _distributed():
@@ -164,22 +172,22 @@ def is_sharded(module: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def gather_(module: nn.Module) -> None:
-    """Make a sharded ``module`` an ordinary one, in place, that holds all of its weights; call it on every rank.
+def unshard_(module: nn.Module) -> None:
+    """Turn a sharded ``module`` into an ordinary one that holds all of its weights, in place; a collective.
 
-    Optimizers and gradients stay behind.
+    Its optimizers go on with the old parameters, and gradients are lost.
     """
     for layer in module.modules():
         if isinstance(layer, FSDPModule):
             layer.reshard()
-    _become_whole_(module, DTensor.full_tensor)
+    _undo_sharding_(module, DTensor.full_tensor)
 
 
-def unweighted_copy(module: _Module) -> _Module:
-    """Copy a sharded module as an ordinary one with zeros in place of what is sharded; no process waits for another."""
+def copy_without_weights(module: _Module) -> _Module:
+    """Copy a sharded module as an ordinary one, with zeros in place of sharded weights; needs no communication."""
     before = [(layer, type(layer), dict(vars(layer))) for layer in module.modules()]
     try:
-        _become_whole_(module, lambda shard: torch.zeros(shard.shape, dtype=shard.dtype, device=shard.device))
+        _undo_sharding_(module, lambda shard: torch.zeros(shard.shape, dtype=shard.dtype, device=shard.device))
         return copy.deepcopy(module)
     finally:
         for layer, kind, attributes in before:
@@ -188,8 +196,8 @@ def unweighted_copy(module: _Module) -> _Module:
             vars(layer).update(attributes)
 
 
-def _become_whole_(module: nn.Module, full: Callable[[DTensor], Tensor]) -> None:
-    """Undo ``fully_shard``. Attributes of the layers are replaced, not changed."""
+def _undo_sharding_(module: nn.Module, full: Callable[[DTensor], Tensor]) -> None:
+    """Undo ``fully_shard``. Attributes of the layers are replaced, never changed in place."""
     made = {p: nn.Parameter(full(p), p.requires_grad) for p in module.parameters() if isinstance(p, DTensor)}
     for layer in module.modules():
         if isinstance(layer, FSDPModule):  # the class that fully_shard has derived from the original one
@@ -199,10 +207,10 @@ def _become_whole_(module: nn.Module, full: Callable[[DTensor], Tensor]) -> None
         attributes["_parameters"] = {key: made.get(p, p) for key, p in layer._parameters.items()}  # type: ignore[call-overload]
         for key, value in attributes.items():
             if key.endswith("_hooks"):
-                attributes[key] = type(value)((k, hook) for k, hook in value.items() if not _shards(hook))
+                attributes[key] = type(value)((k, hook) for k, hook in value.items() if not _belongs_to_fsdp(hook))
             elif key.startswith("__composable_api"):
                 attributes[key] = type(value)()
 
 
-def _shards(hook: Any) -> bool:
+def _belongs_to_fsdp(hook: Any) -> bool:
     return str(getattr(hook, "__module__", "")).startswith("torch.distributed.fsdp")

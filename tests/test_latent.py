@@ -9,7 +9,7 @@ from lightning_compress.latent import LatentWeights
 class Keep:
     """Projects onto the weights above a bound, which update sets to the mean; the gradient is halved on the way."""
 
-    still = False
+    masks_in_place = False
 
     def __init__(self, active, bound=0.0):
         self.active, self.bound = set(active), bound
@@ -27,7 +27,7 @@ class Keep:
 
 
 class Round:
-    still = False
+    masks_in_place = False
 
     def __init__(self, active):
         self.active = set(active)
@@ -93,17 +93,17 @@ def test_a_parameter_without_active_projection_costs_nothing(parameters):
     assert weights.latents.keys() == {"b"}
 
 
-def test_renew_updates_from_what_earlier_projections_left(parameters):
+def test_update_updates_from_what_earlier_projections_left(parameters):
     round_, keep = Round("ab"), Keep("ab", bound=-100.0)
     weights = LatentWeights(parameters, [round_, keep])
     weights.compress("ab")
-    weights.renew([keep])
+    weights.update([keep])
     assert keep.bound == pytest.approx((0 - 3 + 2 + 1) / 4)
     assert parameters["a"].tolist() == [0.0, -0.0]
     assert weights.latents["a"].tolist() == pytest.approx([0.3, -2.6])
 
 
-def test_renew_while_an_optimizer_holds_its_latents(parameters):
+def test_update_while_an_optimizer_holds_its_latents(parameters):
     keep = Keep("ab", bound=0.5)
     weights = LatentWeights(parameters, [keep])
     weights.compress("ab")
@@ -155,7 +155,7 @@ def test_a_projection_that_waits_leaves_no_latent(parameters):
 
     waiting = Waiting("ab")
     weights = LatentWeights(parameters, [waiting])
-    weights.renew([waiting])
+    weights.update([waiting])
     assert parameters["a"].tolist() == pytest.approx([0.3, -2.6])
     assert not weights.latents
     weights.restore("ab")

@@ -27,7 +27,7 @@ from lightning_compress.channels.dependencies.trials import make_plan
 from lightning_compress.channels.groups import Dropped, Group, dropped, mask_, sizes_of
 from lightning_compress.evidence import evidence_of
 from lightning_compress.example_inputs import first_examples
-from lightning_compress.processes import gather, held, is_sharded, unweighted_copy
+from lightning_compress.processes import copy_without_weights, gather, is_sharded, local_positions
 from lightning_compress.schedules import Cubic, Schedule
 from lightning_compress.targets import Selection, Target, select
 from lightning_compress.training import PRUNE, WeightCompression
@@ -168,7 +168,7 @@ class ChannelPruningCallback(WeightCompression):
         example = self._example(module)
         runs = eager(module) if isinstance(module, LightningModule) else module
         with isolate_rng():
-            plan = make_plan(unweighted_copy(module) if is_sharded(module) else runs, example, self.remove_blocks)
+            plan = make_plan(copy_without_weights(module) if is_sharded(module) else runs, example, self.remove_blocks)
         left_alone = dict(plan.left_alone)
         for group in plan.groups:
             reasons = {allowed.skipped.get(part.name, "") for part in group.slices if part.role == "out"}
@@ -290,7 +290,9 @@ class ChannelPruningCallback(WeightCompression):
         whole = [group for group in self._groups if group.takes_branch(self._removed)]
         self._hollowed = {name for group in whole for name in group.hollowed(self._reduction.costs.sizes)}
         self._held = {
-            name: {dim: held(positions, self.targets[name].parameter, dim) for dim, positions in dims.items()}
+            name: {
+                dim: local_positions(positions, self.targets[name].parameter, dim) for dim, positions in dims.items()
+            }
             for name, dims in self._gone.items()
         }
 

@@ -14,7 +14,7 @@ from lightning_compress.channels.cutting.shapes import CHANNELS, dense_sizes
 from lightning_compress.channels.cutting.surgery import narrow, remove_
 from lightning_compress.channels.dependencies.trials import make_plan
 from lightning_compress.channels.groups import Group, dropped
-from lightning_compress.processes import gather_, is_sharded
+from lightning_compress.processes import is_sharded, unshard_
 
 __all__ = ["remove_zero_channels"]
 
@@ -49,7 +49,7 @@ def remove_zero_channels(module: nn.Module, example_input: Any) -> int:
         export(module, "model.onnx", images)
     """
     if is_sharded(module):
-        gather_(module)
+        unshard_(module)
     plan = make_plan(module, example_input)
     weights = dict(module.named_parameters())
     if any(bool(_zeros(group, weights).sum() == group.units - 1) for group in plan.groups):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_compress.arguments import check_code, check_criterion, check_fraction, check_number
 from lightning_compress.evidence import evidence_of
-from lightning_compress.processes import each, local, shard_group
+from lightning_compress.processes import gather_numbers, local, shard_group
 from lightning_compress.pruning import criteria
 from lightning_compress.pruning.criteria import Criterion
 from lightning_compress.pruning.layer_inputs import InputSquares, check_inputs
@@ -112,7 +112,7 @@ class PruningCallback(WeightCompression):
         return super().settled and not self.regrow
 
     @property
-    def still(self) -> bool:
+    def masks_in_place(self) -> bool:
         # Criteria that read gradients score masked weights too, by their latents.
         return not self.regrow and (self.settled or evidence_of(self.criterion) != "gradient")
 
@@ -178,7 +178,7 @@ class PruningCallback(WeightCompression):
         for names in self._competitors(weights):
             group = shard_group([self.targets[name].parameter for name in names])
             counts = zip(*(self._counts(name, weights[name]) for name in names), strict=True)
-            total, masked, alive, broken = (sum(each(sum(count), group)) for count in counts)
+            total, masked, alive, broken = (sum(gather_numbers(sum(count), group)) for count in counts)
             unit = max(self._unit(name) for name in names)
             asked = self.sparsity * self.strength
             if alive or abs(masked - asked * total) > unit:

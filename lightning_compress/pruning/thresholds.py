@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lightning_compress.processes import concatenate, each
+from lightning_compress.processes import concatenate, gather_numbers
 
 __all__ = ["Scores", "Threshold", "find_threshold", "keep"]
 
@@ -73,7 +73,7 @@ def find_threshold(scores: Scores, fraction: float, group: dist.ProcessGroup | N
         return Threshold(-math.inf, 0, 0)
     found = _select(survey, k)
     process = 0 if group is None else dist.get_rank(group)
-    equal_before = sum(each(found.equal, group)[:process])
+    equal_before = sum(gather_numbers(found.equal, group)[:process])
     masked = min(max(k - found.below - equal_before, 0), found.equal)
     return Threshold(found.value, masked, found.equal)
 
@@ -138,7 +138,7 @@ class _Counts:
 
     def sum(self, group: dist.ProcessGroup | None) -> _Counts:
         """The counts of all processes, added."""
-        return _Counts(*(sum(each(count, group)) for count in (self.below, self.equal, self.inside)))
+        return _Counts(*(sum(gather_numbers(count, group)) for count in (self.below, self.equal, self.inside)))
 
 
 def _select(survey: _Survey, k: int) -> _Found:
@@ -169,7 +169,7 @@ def _select_few(scores: Scores, k: int, group: dist.ProcessGroup | None) -> _Fou
     # NumPy is ten times faster than Tensor.kthvalue here.
     value = float(np.partition(concatenate(mine, group).numpy(), k - 1)[k - 1])
     below, equal = (int(np.count_nonzero(where)) for where in (mine.numpy() < value, mine.numpy() == value))
-    return _Found(value, sum(each(below, group)), equal)
+    return _Found(value, sum(gather_numbers(below, group)), equal)
 
 
 def _survey(scores: Scores, group: dist.ProcessGroup | None) -> _Survey:
@@ -185,7 +185,7 @@ def _survey(scores: Scores, group: dist.ProcessGroup | None) -> _Survey:
         total += len(flat)
         del tensor, flat  # before the stream makes the next tensor
     ordered = concatenate(torch.cat(sample.parts), group).sort().values
-    return _Survey(scores, group, sum(each(total, group)), ordered)
+    return _Survey(scores, group, sum(gather_numbers(total, group)), ordered)
 
 
 def _bracket(sample: Tensor, quantile: float) -> tuple[float, float]:

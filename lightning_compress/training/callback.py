@@ -104,7 +104,7 @@ class WeightCompression(Callback, ABC):
         return self.strength == 1.0
 
     @property
-    def still(self) -> bool:
+    def masks_in_place(self) -> bool:
         """Whether the projection is a mask behind which latents stand still; see :class:`~.latent.Projection`."""
         return False
 

@@ -176,7 +176,7 @@ class CompressionRun:
             parameters: name -> new parameter, for those that were replaced; None for one that is gone.
             narrow: name, tensor of the shape of the old parameter -> the same for the new one.
         """
-        self._latents.catch_up()
+        self._latents.unmask()
         for method in self.methods:
             method.replace(parameters, narrow)
         self._parameters = {name: target.parameter for name, target in self._targets.items()}
@@ -261,7 +261,7 @@ class CompressionRun:
                 method.strength = strength
                 due.append(method)
         if due:
-            self._latents.renew(due)
+            self._latents.update(due)
             self._forget(due)
             self._fresh = due
             if torch.is_anomaly_enabled():  # Trainer(detect_anomaly=True)

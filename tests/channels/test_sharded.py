@@ -11,7 +11,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from lightning_compress import QATCallback, remove_zero_channels
 from lightning_compress.channels import ChannelPruningCallback, criteria
-from lightning_compress.processes import is_sharded, unweighted_copy
+from lightning_compress.processes import copy_without_weights, is_sharded
 from lightning_compress.schedules import Linear, Step
 from tests.quantization.test_callback import on_grids
 from tests.support.distributed import run_distributed
@@ -172,7 +172,7 @@ def _copied():
     fully_shard(module.net[3], mesh=mesh)
     fully_shard(module.net, mesh=mesh)
     classes = [type(layer) for layer in module.modules()]
-    plain = unweighted_copy(module)
+    plain = copy_without_weights(module)
     assert [type(layer) for layer in module.modules()] == classes
     assert isinstance(module.net, FSDPModule)
     copy.deepcopy(plain).load_state_dict(Digits().state_dict())

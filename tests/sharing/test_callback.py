@@ -332,7 +332,7 @@ def test_sparse_shared_and_on_the_grid(per_channel, order):
 def test_a_run_whose_projections_are_exchanged_keeps_latents():
     callback, weights = method(normal(20, 30), clusters=4)
     latents = LatentWeights(weights, [callback])
-    latents.renew([callback])
+    latents.update([callback])
     once = weights["0.weight"].clone()
     latents.adopt()
     assert torch.equal(weights["0.weight"], once)

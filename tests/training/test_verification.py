@@ -14,7 +14,7 @@ from tests.support.toys import build, fit
 
 
 class Forgetful(PruningCallback):
-    still = False  # what it writes is no mask
+    masks_in_place = False  # what it writes is no mask
 
     """Lets five pruned weights live."""
 
@@ -120,7 +120,7 @@ def test_a_parameter_that_another_hand_changed_is_found():
     callback.begin(select(net))
     callback.strength = 1.0
     weights = LatentWeights({"0.weight": net[0].weight}, [callback])
-    weights.renew([callback])
+    weights.update([callback])
     with torch.no_grad():
         list(weights.stages())
         net[0].weight[0, 1] = 7.0

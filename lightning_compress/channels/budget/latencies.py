@@ -17,7 +17,7 @@ from lightning_compress.channels.budget.selection import choose, smallest
 from lightning_compress.channels.cutting.surgery import cut_
 from lightning_compress.channels.groups import Group
 from lightning_compress.example_inputs import float_outputs
-from lightning_compress.processes import from_first
+from lightning_compress.processes import from_rank_zero
 
 __all__ = ["macs_in_time", "relative_latency"]
 
@@ -87,4 +87,4 @@ def relative_latency(module: nn.Module, reference: nn.Module, example: Any, roun
     repeats = max(1, int(0.02 / max(timers[1].timeit(2).mean, 1e-9)))  # a round takes some 20 ms
     timers[0].timeit(2)
     share = median(timers[0].timeit(repeats).mean / timers[1].timeit(repeats).mean for _ in range(rounds))
-    return from_first(share)
+    return from_rank_zero(share)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_compress.processes import local, shard, whole
+from lightning_compress.processes import local, shard, unsharded
 from lightning_compress.quantization.grids import AffineGrid
 
 __all__ = ["MOST", "Folded", "bias_unit", "channel_grid", "fold", "round_bias_"]
@@ -71,10 +71,10 @@ def fold(scale: Tensor, zero_point: Tensor, bias: Tensor | None, norm: _BatchNor
         return None
     gain = torch.rsqrt(norm.running_var.double() + norm.eps)
     if norm.affine:
-        gain = gain * whole(norm.weight.detach()).double()
+        gain = gain * unsharded(norm.weight.detach()).double()
     if bool((gain < 0).any()) and bool(zero_point.any()):
         return None
-    shift = whole(norm.bias.detach()).double() if norm.affine else torch.zeros_like(gain)
+    shift = unsharded(norm.bias.detach()).double() if norm.affine else torch.zeros_like(gain)
     mean = norm.running_mean.double()
     offset = -mean if bias is None else bias.detach().double() - mean
     return Folded(gain, shift, (scale.double() * gain.abs()).float(), (shift + offset * gain).float())
@@ -115,7 +115,7 @@ def round_bias_(layer: nn.Module, grid: AffineGrid, input_scale: Tensor, norm: n
     of_channels = channel_grid(grid, len(grid.outputs_first(weight)))
     if of_channels is None:
         return
-    bias = None if own is None else whole(own.detach())
+    bias = None if own is None else unsharded(own.detach())
     scale, zero_point = (tensor.to(weight.device) for tensor in of_channels)
     input_scale = input_scale.detach().to(weight.device)
     folded = fold(scale, zero_point, bias, norm) if isinstance(norm, _BatchNorm) else None
@@ -135,5 +135,5 @@ def _rounded(bias: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
 
 def _write(tensor: Tensor, values: Tensor, where: Tensor) -> None:
     if tensor.dtype in (torch.float32, torch.float64):  # half precision has not the digits
-        left = torch.where(where, values.to(tensor.dtype), whole(tensor.detach()))
+        left = torch.where(where, values.to(tensor.dtype), unsharded(tensor.detach()))
         local(tensor.detach()).copy_(shard(left, tensor))
