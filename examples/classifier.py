@@ -1,4 +1,4 @@
-"""A classifier of anything: any network that gives logits, trained with Adam."""
+"""A classifier: any network with logits as outputs, trained with Adam."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["Classifier"]
 
 
 class Classifier(LightningModule):
-    """Trains ``model`` by Adam.
+    """Trains ``model`` with Adam.
 
     Args:
         model: inputs ``(N, ...)`` -> logits ``(N, classes)``.
-        classes: how many there are.
+        classes: number of classes.
         lr: learning rate.
     """
 

@@ -13,15 +13,15 @@ __all__ = ["Order", "TensorLoader"]
 class TensorLoader:
     """Batches of tensors that lie in memory: one index operation per batch, no Python loop over examples.
 
-    The order depends on ``seed`` and the epoch alone, and the loader carries its position in a checkpoint, so that a
-    run that is killed at any step resumes with the batch that comes next. It serves one process: it does not split
-    the data over several.
+    The order depends only on ``seed`` and the epoch, and a checkpoint holds the position of the loader. So a run that
+    is killed at any step resumes with the next batch. The loader serves one process: it does not split the data over
+    several.
 
     Args:
-        tensors: of equal first dimension, the examples; a batch is a tuple with a part of each.
+        tensors: tensors of one length, the number of examples; a batch is a tuple with a slice of each.
         batch_size: examples in a batch; the last batch of an epoch may be smaller.
-        shuffle: have a new order each epoch.
-        seed: of the orders.
+        shuffle: draw a new order for each epoch.
+        seed: seed of the orders.
 
     Raises:
         ValueError: the tensors have different lengths, or ``batch_size`` is below 1.
@@ -31,7 +31,7 @@ class TensorLoader:
     [[0, 1], [2, 3], [4]]
     """
 
-    batch_sampler = None  # a Trainer asks whatever has a sampler for this too
+    batch_sampler = None  # a Trainer reads this attribute of each loader that has a sampler
 
     def __init__(self, *tensors: Tensor, batch_size: int, shuffle: bool = False, seed: int = 0) -> None:
         if len({len(tensor) for tensor in tensors}) != 1:
@@ -41,8 +41,8 @@ class TensorLoader:
         self.tensors = tensors
         self.batch_size = batch_size
         self.sampler = Order(len(tensors[0]), shuffle, seed)
-        self._next = 0  # the batch that comes next
-        self._first = 0  # the batch that the next iteration begins with
+        self._next = 0  # the next batch
+        self._first = 0  # the first batch of the next iteration
 
     def __len__(self) -> int:
         return -(-len(self.tensors[0]) // self.batch_size)
@@ -56,21 +56,21 @@ class TensorLoader:
             yield tuple(tensor[batches[number]] for tensor in self.tensors)
 
     def state_dict(self) -> dict[str, int]:
-        """The batch that comes next; the epoch is known to the Trainer."""
+        """The next batch; the Trainer stores the epoch."""
         return {"batch": self._next}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Let the next iteration begin where ``state`` was taken."""
+        """Begin the next iteration at the position of ``state``."""
         self._first = state["batch"]
 
 
 class Order:
-    """The order in which an epoch shows its examples.
+    """The order of the examples in an epoch.
 
     Args:
         length: number of examples.
-        shuffle: whether it is a random one.
-        seed: of the random orders; runs of different seeds share none.
+        shuffle: draw a random order for each epoch.
+        seed: seed of the random orders; different seeds give different orders.
     """
 
     def __init__(self, length: int, shuffle: bool, seed: int) -> None:

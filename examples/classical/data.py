@@ -17,13 +17,13 @@ __all__ = ["TableData"]
 
 
 class TableData(LightningDataModule):
-    """A classification table: 75 % of its rows to train, 25 % to test; each column with mean 0 and deviation 1.
+    """A classification table: 75 % of its rows to train, 25 % to test; each column has mean 0 and deviation 1.
 
     Args:
-        load: gives features ``(N, D)`` and labels ``(N,)``: a loader of scikit-learn such as
+        load: function that returns features ``(N, D)`` and labels ``(N,)``: a loader of scikit-learn such as
             ``sklearn.datasets.load_breast_cancer`` or ``load_digits``, called with ``return_X_y=True``.
         batch_size: rows in a batch.
-        seed: of the order in which training rows are shown; the split is always the same.
+        seed: seed of the order of training rows; the split is always the same.
     """
 
     def __init__(self, load: Callable[..., Any] = load_breast_cancer, batch_size: int = 32, seed: int = 0) -> None:

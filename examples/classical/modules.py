@@ -1,4 +1,4 @@
-"""Linear classifiers, which differ by their loss alone."""
+"""Linear classifiers that differ only in their loss."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["LinearSVM", "LogisticRegression", "hinge_loss"]
 
 
 class _LinearClassifier(LightningModule):
-    """Scores ``x W^T + b``, trained by Adam with a learning rate that falls to zero.
+    """Scores ``x W^T + b``, trained with Adam and a learning rate that falls to zero.
 
     Args:
         features: columns of the table.
@@ -57,14 +57,14 @@ class _LinearClassifier(LightningModule):
 
 
 class LogisticRegression(_LinearClassifier):
-    """Multinomial logistic regression: cross-entropy of the softmax; arguments as of a linear classifier."""
+    """Multinomial logistic regression: cross-entropy of the softmax; arguments of a linear classifier."""
 
     def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(scores, labels)
 
 
 class LinearSVM(_LinearClassifier):
-    """Linear support vector machine, each class against the rest; arguments as of a linear classifier."""
+    """Linear support vector machine, each class against the rest; arguments of a linear classifier."""
 
     def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
         return hinge_loss(scores, labels)

@@ -1,11 +1,11 @@
-"""Deep Compression in one fit: LeNet on Fashion-MNIST pruned, with shared weights, and entropy coded.
+"""Deep Compression in one fit: a LeNet on Fashion-MNIST, pruned, with shared values, entropy coded.
 
     python -m examples.deep_compression.run --model lenet300 --seeds 3
     python -m examples.deep_compression.run --model lenet5 --epochs 3 --seeds 3
 
-Each compressed model takes as many steps as the dense one. It is trained alone, and once more started from the dense
-model of its seed and taught by it. Prints bytes of the archive against accuracy on the 10,000 test images after the
-last step, stage by stage, and writes them as ``sizes.csv`` and ``sizes.png`` into ``runs/deep_compression``.
+Each compressed model takes as many steps as the dense one. It is trained alone, and a second time started from the
+dense model of its seed and taught by it. The script prints bytes of the archive against accuracy on the 10,000
+test images after the last step, and writes both as ``sizes.csv`` and ``sizes.png`` into ``runs/deep_compression``.
 
 Paper: Han, Mao and Dally, "Deep Compression: compressing deep neural networks with pruning, trained quantization and
 Huffman coding", https://arxiv.org/abs/1510.00149 (2016).
@@ -33,21 +33,21 @@ from lightning_compress.schedules import Cubic
 FOLDER = Path("runs/deep_compression")
 MODELS: dict[str, type[nn.Module]] = {"lenet300": LeNet300, "lenet5": LeNet5}
 PRUNING = Cubic(begin=0.15, until=0.7)
-FROM_DENSE = Cubic(begin=0.0, until=0.7)  # there is nothing to wait for
+FROM_DENSE = Cubic(begin=0.0, until=0.7)  # the weights are trained already
 SHARING = Cubic(begin=0.7, until=0.9)  # once pruning is done
 TEACHING = {"losses": [losses.SoftTargets(temperature=1.0)], "alpha": 0.3, "initialize": {"model": "model"}}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is asked of one model: a share of zeros, so many values a layer, and a teacher or none."""
+    """The compression of one model: fraction of zeros, distinct values per layer, and whether it has a teacher."""
 
     sparsity: float | None = None
     clusters: int | None = None
     taught: bool = False
 
     def callbacks(self, teacher: nn.Module | None) -> list[Callback]:
-        """The callbacks that ask for it."""
+        """The callbacks of this setting."""
         schedule = FROM_DENSE if self.taught else PRUNING
         return [
             *([PruningCallback(self.sparsity, schedule=schedule)] if self.sparsity else []),
@@ -62,7 +62,7 @@ class Setting:
 
 
 def main() -> None:
-    """Train every setting with every seed, and show what came out."""
+    """Train every setting with every seed, and show sizes and accuracies."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=MODELS, default="lenet300")
     parser.add_argument("--epochs", type=int, default=10)
@@ -90,7 +90,7 @@ def main() -> None:
 def train(
     setting: Setting, model: Callable[[], nn.Module], epochs: int, seed: int, teacher: nn.Module | None
 ) -> FashionClassifier:
-    """Train a model with one OneCycle; the teacher is one of the same recipe."""
+    """Train a model with one OneCycle; the teacher was trained by the same recipe."""
     seed_everything(seed, verbose=False)
     module = FashionClassifier(model())
     trainer = Trainer(
@@ -109,7 +109,7 @@ def train(
 
 
 def measure(module: FashionClassifier, seed: int) -> tuple[float, int]:
-    """Test accuracy in percent, and bytes of the archive of the whole model, biases and all."""
+    """Test accuracy in percent, and bytes of the archive of the whole model, biases included."""
     trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_progress_bar=False)
     accuracy = 100 * trainer.test(module, FashionData(seed=seed), verbose=False)[0]["test_acc"]
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ def measure(module: FashionClassifier, seed: int) -> tuple[float, int]:
 
 
 def show(name: str, rows: dict[Setting, tuple[float, float]], plain: int) -> None:
-    """Print the table, and write it and its plot."""
+    """Print the table, and write it with its plot."""
     dense = rows[Setting()][0]
     table = Table(title=f"{name} on Fashion-MNIST: {plain:,} bytes as float32")
     for column in ("", "test accuracy", "against dense", "archive, bytes", "smaller"):

@@ -17,7 +17,7 @@ class DigitsData(LightningDataModule):
 
     Args:
         batch_size: images in a batch.
-        seed: of the order in which training images are shown; the split is always the same.
+        seed: seed of the order of training images; the split is always the same.
     """
 
     def __init__(self, batch_size: int = 32, seed: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""ResNets whose checkpoints need no help to load."""
+"""ResNets whose checkpoints load without arguments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class ResNetClassifier(FashionClassifier):
     Args:
         depth: 8, 14, 20, ...
         lr: highest learning rate.
-        weight_decay: of all parameters.
+        weight_decay: weight decay of all parameters.
     """
 
     def __init__(self, depth: int = 8, lr: float = 0.2, weight_decay: float = 5e-4) -> None:

@@ -16,17 +16,17 @@ _MEAN, _STD = 0.2860, 0.3530  # of the training images, in [0, 1]
 
 
 class FashionData(LightningDataModule):
-    """60,000 + 10,000 images ``(N, 1, 28, 28)``, normalised to mean 0 and deviation 1; no augmentation.
+    """60,000 + 10,000 images ``(N, 1, 28, 28)``, normalized to mean 0 and deviation 1; no augmentation.
 
-    The files come from ``folder``, from Debian's package ``dataset-fashion-mnist``, or are downloaded into ``folder``.
+    The files are read from ``folder`` or Debian's package ``dataset-fashion-mnist``, or downloaded into ``folder``.
 
     Args:
-        folder: with the four idx files, plain or as .gz, or torchvision's folder around ``FashionMNIST/raw``.
+        folder: folder of the four idx files, plain or as .gz, or torchvision's folder around ``FashionMNIST/raw``.
         batch_size: images in a training batch.
-        images: train on the first so many images only.
-        holdout: how many of these to validate on instead of training; with 0 the test images serve, as in published
-            tables, and then nothing should be chosen by the validation metric.
-        seed: of the order in which training images are shown.
+        images: number of images to train on, from the first.
+        holdout: number of these to validate on instead; with 0 the test images validate, as in published tables, and
+            then nothing should be chosen by the validation metric.
+        seed: seed of the order of training images.
 
     Raises:
         ValueError: not ``0 <= holdout < images <= 60000``.
@@ -62,10 +62,10 @@ class FashionData(LightningDataModule):
             raise FileNotFoundError(f"need the four files of Fashion-MNIST, got none in {self.folder}")
         images, labels, test_images, test_labels = (read_idx(path) for path in paths.values())
         split = self.images - self.holdout
-        self.train = _normalised(images[:split]), labels[:split].long()
-        self.test = _normalised(test_images), test_labels.long()
+        self.train = _normalized(images[:split]), labels[:split].long()
+        self.test = _normalized(test_images), test_labels.long()
         held_out = slice(split, self.images)
-        self.val = (_normalised(images[held_out]), labels[held_out].long()) if self.holdout else self.test
+        self.val = (_normalized(images[held_out]), labels[held_out].long()) if self.holdout else self.test
 
     def train_dataloader(self) -> TensorLoader:
         assert self.train is not None  # setup has run
@@ -78,5 +78,5 @@ class FashionData(LightningDataModule):
         return TensorLoader(*self.test, batch_size=1000)
 
 
-def _normalised(images: Tensor) -> Tensor:
+def _normalized(images: Tensor) -> Tensor:
     return images.unsqueeze(1).float().div_(255).sub_(_MEAN).div_(_STD)

@@ -23,17 +23,17 @@ CHECKSUMS = {
     "t10k-images-idx3-ubyte": "bef4ecab320f06d8554ea6380940ec79",
     "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
 }
-"""File -> MD5 of its .gz, as its authors publish them."""
+"""File -> MD5 of its .gz, as its authors publish it."""
 
 _URL = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
 
 
 def find(folder: Path) -> dict[str, Path] | None:
-    """File -> its path, from the first place that holds all four, plain or as .gz; None if there is no such place.
+    """File -> its path, from the first folder that holds all four, plain or as .gz; None if there is no such folder.
 
-    Places are ``folder``, torchvision's ``folder/FashionMNIST/raw``, and where Debian's ``dataset-fashion-mnist`` puts
-    them.
+    The folders are ``folder``, torchvision's ``folder/FashionMNIST/raw``, and that of Debian's package
+    ``dataset-fashion-mnist``.
     """
     for place in (folder, folder / "FashionMNIST" / "raw", _DEBIAN):
         paths = {name: path for name in CHECKSUMS for path in (place / f"{name}.gz", place / name) if path.is_file()}
@@ -43,11 +43,11 @@ def find(folder: Path) -> dict[str, Path] | None:
 
 
 def download(folder: Path) -> None:
-    """Fetch the four files into ``folder`` and check what came.
+    """Download the four files into ``folder`` and check them.
 
     Raises:
-        OSError: a file cannot be fetched.
-        ValueError: what came is not the published file.
+        OSError: a file cannot be downloaded.
+        ValueError: a downloaded file is not the published one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, checksum in CHECKSUMS.items():
@@ -68,7 +68,7 @@ def read_idx(path: Path) -> Tensor:
     """Read an idx file of bytes: two zeros, type 8, number of dimensions, their sizes (big-endian), the bytes.
 
     Raises:
-        ValueError: the file is something else, or is cut off.
+        ValueError: the file has another format, or is incomplete.
     """
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         content = bytearray(file.read())

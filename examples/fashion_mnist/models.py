@@ -27,7 +27,7 @@ class LeNet300(nn.Module):
 
 
 class LeNet5(nn.Module):
-    """LeNet-5 as compression papers have it (20 and 50 channels, 500 units), 431,080 parameters.
+    """LeNet-5 as in compression papers (20 and 50 channels, 500 units), 431,080 parameters.
 
     Paper: Han et al., "Learning both Weights and Connections for Efficient Neural Networks",
     https://arxiv.org/abs/1506.02626 (2015).
@@ -82,7 +82,7 @@ class ResNet(nn.Module):
 
 
 class _Block(nn.Module):
-    """``relu(x + conv(relu(conv(x))))``, each convolution normalised; the shortcut fits x to what it is added to."""
+    """``relu(x + conv(relu(conv(x))))``, each convolution with BatchNorm; the shortcut gives x the shape of the sum."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ __all__ = ["FashionClassifier"]
 
 
 class FashionClassifier(Classifier):
-    """Trains ``model`` by SGD with Nesterov momentum 0.9 and a learning rate that rises and falls once.
+    """Trains ``model`` with SGD, Nesterov momentum 0.9 and a learning rate that rises and falls once.
 
     Paper: Smith and Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates",
     https://arxiv.org/abs/1708.07120 (2017).
@@ -20,7 +20,7 @@ class FashionClassifier(Classifier):
     Args:
         model: images ``(N, 1, 28, 28)`` -> logits ``(N, 10)``.
         lr: highest learning rate.
-        weight_decay: of all parameters.
+        weight_decay: weight decay of all parameters.
     """
 
     def __init__(self, model: nn.Module, lr: float = 0.1, weight_decay: float = 5e-4) -> None:

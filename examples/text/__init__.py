@@ -1,4 +1,4 @@
-"""Docstrings of scientific packages, told apart by a small transformer that is quantized while it trains."""
+"""Docstrings of scientific packages, classified by a small transformer that is quantized while it trains."""
 
 from examples.text.data import DocstringData
 from examples.text.models import Transformer

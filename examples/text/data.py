@@ -1,4 +1,4 @@
-"""Docstrings of the packages that are installed anyway, as a data module."""
+"""Docstrings of installed packages as a data module."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _FEWEST = 12  # words in a docstring
 
 
 class DocstringData(LightningDataModule):
-    """Docstrings ``(N, length)`` as word numbers; the label is the package that they come from.
+    """Docstrings ``(N, length)`` as word numbers; the label of a docstring is its package.
 
-    Words are numbered by a hash, 1 to ``words - 1``; 0 pads. Names of packages are left out. The docstrings of a file
-    are all in one split: about 80 % to train, 10 % to validate, 10 % to test.
+    A hash numbers the words, 1 to ``words - 1``; 0 is padding. Names of packages are left out. All docstrings of a file
+    are in one split: about 80 % to train, 10 % to validate, 10 % to test.
 
     Args:
         packages: names of installed packages with Python sources.
         count: docstrings of each package.
-        words: size of the vocabulary, the padding included.
-        length: words kept of a docstring.
+        words: size of the vocabulary, padding included.
+        length: number of words kept of a docstring.
         batch_size: docstrings in a batch.
-        seed: of the order in which they are shown.
+        seed: seed of the order of training docstrings.
 
     Raises:
         ValueError: a package is not installed, or has fewer than ``count`` docstrings.

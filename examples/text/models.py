@@ -10,19 +10,19 @@ __all__ = ["Transformer"]
 
 
 class Transformer(nn.Module):
-    """Encoder blocks over the words of a text, their mean, and a linear layer.
+    """Encoder blocks over the words of a text, the mean over its words, and a linear layer.
 
-    Every product with a weight is a linear layer of its own, so that each can be quantized and pruned.
+    Every product with a weight is a separate linear layer, so that each can be quantized and pruned.
 
     Paper: Vaswani et al., "Attention Is All You Need", https://arxiv.org/abs/1706.03762 (2017).
 
     Args:
-        classes: how many there are.
-        words: size of the vocabulary; word 0 pads.
-        length: most words of a text.
-        width: of a word's vector.
-        heads: of each attention; must divide ``width``.
-        blocks: how many.
+        classes: number of classes.
+        words: size of the vocabulary; word 0 is padding.
+        length: largest number of words in a text.
+        width: size of a word's vector.
+        heads: number of heads of each attention; must divide ``width``.
+        blocks: number of encoder blocks.
 
     Raises:
         ValueError: ``heads`` does not divide ``width``.
@@ -42,12 +42,12 @@ class Transformer(nn.Module):
 
     def forward(self, texts: Tensor) -> Tensor:
         """``(N, length)`` word numbers -> ``(N, classes)`` logits."""
-        there = texts != 0
+        is_word = texts != 0
         x = self.words(texts) + self.places
         for block in self.blocks:
-            x = block(x, there)
-        shares = there / there.sum(1, keepdim=True).clamp(min=1)
-        logits: Tensor = self.fc((self.norm(x) * shares.unsqueeze(2)).sum(1))
+            x = block(x, is_word)
+        weights = is_word / is_word.sum(1, keepdim=True).clamp(min=1)
+        logits: Tensor = self.fc((self.norm(x) * weights.unsqueeze(2)).sum(1))
         return logits
 
 
@@ -61,11 +61,11 @@ class _Block(nn.Module):
         self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.relu = nn.ReLU()
 
-    def forward(self, x: Tensor, there: Tensor) -> Tensor:
+    def forward(self, x: Tensor, is_word: Tensor) -> Tensor:
         read = self.norm1(x)
         heads = [
             layer(read).unflatten(2, (self.heads, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
         ]
-        mixed = F.scaled_dot_product_attention(*heads, attn_mask=there[:, None, None, :])
+        mixed = F.scaled_dot_product_attention(*heads, attn_mask=is_word[:, None, None, :])
         x = x + self.out(mixed.transpose(1, 2).flatten(2))
         return x + self.fc2(self.relu(self.fc1(self.norm2(x))))

@@ -15,13 +15,13 @@ __all__ = ["SeriesData"]
 class SeriesData(LightningDataModule):
     """5,000 sequences ``(N, 1, 40)`` of ten classes: 3,200 to train, 800 to validate, 1,000 to test.
 
-    They are generated, the same each time.
+    The sequences are generated, identical each time.
 
     Paper: Greydanus and Kobak, "Scaling Down Deep Learning with MNIST-1D", https://arxiv.org/abs/2011.14439 (2024).
 
     Args:
         batch_size: sequences in a batch.
-        seed: of the order in which they are shown.
+        seed: seed of the order of training sequences.
     """
 
     def __init__(self, batch_size: int = 64, seed: int = 0) -> None:
@@ -35,7 +35,7 @@ class SeriesData(LightningDataModule):
             return
         from mnist1d.data import get_dataset_args, make_dataset
 
-        with isolate_rng():  # making them sets the seeds of all generators
+        with isolate_rng():  # make_dataset seeds all generators
             made = make_dataset(get_dataset_args())
         series = torch.tensor(made["x"], dtype=torch.float32).unsqueeze(1)
         labels = torch.tensor(made["y"])

@@ -8,10 +8,10 @@ __all__ = ["ConvNet"]
 
 
 class ConvNet(nn.Module):
-    """Three convolutions, each normalised, and a linear layer over what is left of the time.
+    """Three convolutions, each with batch normalization, and a linear layer over the remaining time steps.
 
     Args:
-        classes: how many there are.
+        classes: number of classes.
         width: channels of the convolutions.
     """
 

@@ -1,11 +1,11 @@
-"""Features distilled on unlabelled clothes, used to tell new clothes apart from 10 labels a class.
+"""Features distilled on unlabeled clothes, then a new task with ten labels for each class.
 
     python -m examples.transfer.run
 
-A ResNet-20 has learned five classes of Fashion-MNIST. A ResNet-8 learns the teacher's last features on images of all
-clothes, without labels; then it gets a new head and is fine-tuned on 50 images of the five other classes. Against it:
-the same ResNet-8 from scratch, and fine-tuned from what it learned from the labels of the first five classes, without a
-teacher.
+A ResNet-20 learns five classes of Fashion-MNIST. A ResNet-8 learns the teacher's last features on images of all
+clothes, without labels; then it gets a new head and is fine-tuned on 50 images of the five other classes. The table
+compares it with the same ResNet-8 from scratch, and with one that first learned the labels of the first five classes,
+without a teacher.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ NEW = (1, 3, 4, 7, 9)  # trouser, dress, coat, sneaker, ankle boot
 FEATURES = [Term(losses.mse, student_layers="model.stage3", teacher_layers="model.stage3")]
 
 
-class Unlabelled(ResNetClassifier):
-    """A classifier without a task of its own: it only looks at the images."""
+class Unlabeled(ResNetClassifier):
+    """A classifier without a task of its own: its loss is zero."""
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, _ = batch
@@ -65,7 +65,7 @@ def fit(module: LightningModule, data: FashionData, epochs: int) -> nn.Module:
 
 
 def new_clothes(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """50 images of the new classes to learn from, 10 of each, and their 5,000 test images; labels from 0 to 4."""
+    """50 training images of the new classes, 10 of each, and their 5,000 test images; labels from 0 to 4."""
     data = FashionData()
     data.setup("fit")
     assert data.train is not None  # setup has run
@@ -82,8 +82,8 @@ def _only(classes: Sequence[int], images: Tensor, labels: Tensor) -> tuple[Tenso
     return images[chosen], labels[chosen]
 
 
-def fine_tuned(network: nn.Module, seed: int, steps: int = 150) -> float:
-    """Accuracy on the test images of the new classes, in percent, of a copy of ``network`` with a new head."""
+def fine_tuned(network: nn.Module, seed: int, steps: int) -> float:
+    """Accuracy of a copy of ``network`` with a new head on the test images of the new classes, in percent."""
     torch.manual_seed(seed)
     network = copy.deepcopy(network).requires_grad_()
     network.fc = nn.Linear(network.fc.in_features, len(NEW))
@@ -106,19 +106,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=150, help="of fine-tuning")
     parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()
     known, all_clothes = Known(images=arguments.images), FashionData(images=arguments.images)
     teacher = ResNetClassifier(20)
     fit(teacher, known, arguments.epochs)
-    distilled = DistillationModule(Unlabelled(8), teacher, losses=FEATURES, alpha=1.0)
+    distilled = DistillationModule(Unlabeled(8), teacher, losses=FEATURES, alpha=1.0)
     networks = {
         "from scratch": ResNetClassifier(8).model,
         "from labels, no teacher": fit(ResNetClassifier(8), known, arguments.epochs),
         "from the teacher, no labels": fit(distilled, all_clothes, arguments.epochs),
     }
     for name, network in networks.items():
-        found = [fine_tuned(network, seed) for seed in range(arguments.seeds)]
+        found = [fine_tuned(network, seed, arguments.steps) for seed in range(arguments.seeds)]
         print(f"{name:28} {mean(found):5.2f} +- {stdev(found) if len(found) > 1 else 0:.2f} %")
 
 

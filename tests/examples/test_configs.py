@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from lightning_compress.cli import main
+from tests.support.fashion import write_files
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Lightning's use of jsonargparse
@@ -28,18 +29,61 @@ def test_what_a_config_prints_is_a_config_again(name, tmp_path, monkeypatch, cap
     assert f"examples/{name}`" in (EXAMPLES / "README.md").read_text()
 
 
-@pytest.mark.parametrize(
-    ("name", "fewer"),
-    [("digits/quantized.yaml", []), ("text/config.yaml", ["--data.count=60"]), ("time_series/config.yaml", [])],
-)
-def test_from_yaml_to_onnx(name, fewer, tmp_path, monkeypatch):
-    monkeypatch.setattr("lightning_compress.timing._SECONDS", 1e-4)
-    short = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=5", "--trainer.enable_progress_bar=false"]
-    folder = f"--trainer.logger.save_dir={tmp_path}"
-    words = ["fit", "--config", str(EXAMPLES / name), *short, *fewer, folder, "--trainer.log_every_n_steps=1"]
+REPORT = {"report.md", "report.json", "model.lcz"}
+ONNX = {*REPORT, "model.onnx"}
+WRITTEN = {
+    "classical/linear_svm.yaml": {"last.ckpt"},
+    "classical/logistic_regression.yaml": {"last.ckpt"},
+    "digits/combined.yaml": {*REPORT, "best.ckpt", "last.ckpt"},
+    "digits/config.yaml": {*REPORT, "best.ckpt", "last.ckpt"},
+    "digits/quantized.yaml": ONNX,
+    "distillation/student.yaml": {"student.ckpt"},
+    "distillation/teacher.yaml": {"teacher.ckpt"},
+    "fashion_mnist/config.yaml": {*REPORT, "last.ckpt"},
+    "fashion_mnist/quantized.yaml": ONNX,
+    "text/config.yaml": ONNX,
+    "time_series/config.yaml": ONNX,
+}
+"""Config -> names of files that its run writes."""
+
+FEWER = {"text/config.yaml": ["--data.count=60"]}
+SHORT = [
+    "--trainer.max_epochs=2",
+    "--trainer.limit_train_batches=5",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.log_every_n_steps=1",
+]
+
+
+def run(name, monkeypatch):
+    """Run a config for a few batches in the current folder."""
+    more = ["--data.batch_size=8"] if name.split("/")[0] in ("fashion_mnist", "distillation") else []
+    words = ["fit", "--config", str(EXAMPLES / name), *SHORT, *more, *FEWER.get(name, [])]
     monkeypatch.setattr("sys.argv", ["lightning-compress", *words])
     main()
-    written = {path.name for path in tmp_path.rglob("*.*")}
-    assert {"model.onnx", "model.lcz", "report.md", "report.json"} <= written
-    (report,) = tmp_path.rglob("report.md")
-    assert "| model.onnx in ONNX Runtime |" in report.read_text()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder to run in, with a few images for Fashion-MNIST; no time is spent on exact latencies."""
+    write_files(tmp_path / "data" / "fashion-mnist")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lightning_compress.timing._SECONDS", 1e-4)
+    return tmp_path
+
+
+def test_every_config_is_run():
+    assert list(WRITTEN) == CONFIGS
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")  # the student's is the teacher's
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_writes_its_files(name, folder, monkeypatch):
+    if name == "distillation/student.yaml":
+        run("distillation/teacher.yaml", monkeypatch)
+    run(name, monkeypatch)
+    written = {path.name for path in (folder / "runs").rglob("*.*")}
+    assert WRITTEN[name] <= written
+    if "model.onnx" in WRITTEN[name]:
+        (report,) = folder.rglob("report.md")
+        assert "| model.onnx in ONNX Runtime |" in report.read_text()

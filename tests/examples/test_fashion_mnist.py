@@ -1,6 +1,4 @@
-import gzip
 import io
-import struct
 from urllib.error import URLError
 
 import numpy as np
@@ -10,20 +8,7 @@ from lightning.pytorch import Trainer
 
 from examples.fashion_mnist import FashionClassifier, FashionData, LeNet5, LeNet300, ResNet, files
 from lightning_compress import PruningCallback
-
-RNG = np.random.default_rng(0)
-ARRAYS = {
-    "train-images-idx3-ubyte": RNG.integers(0, 256, (40, 28, 28)),
-    "train-labels-idx1-ubyte": RNG.integers(0, 10, 40),
-    "t10k-images-idx3-ubyte": RNG.integers(0, 256, (20, 28, 28)),
-    "t10k-labels-idx1-ubyte": RNG.integers(0, 10, 20),
-}
-for image, label in zip(ARRAYS["train-images-idx3-ubyte"], ARRAYS["train-labels-idx1-ubyte"], strict=True):
-    image[2 * label : 2 * label + 4] = 255  # something to learn
-
-
-def idx(array):
-    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
+from tests.support.fashion import ARRAYS, idx, write_files
 
 
 @pytest.fixture(autouse=True)
@@ -39,8 +24,7 @@ def nothing_installed(tmp_path, monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    for name, array in ARRAYS.items():
-        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(idx(array)))
+    write_files(tmp_path)
     return tmp_path
 
 
@@ -87,7 +71,7 @@ def test_a_download_is_checked(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_images_are_normalised_and_held_out(folder):
+def test_images_are_normalized_and_held_out(folder):
     data = FashionData(str(folder), images=30, holdout=10)
     data.prepare_data()
     data.setup("fit")
