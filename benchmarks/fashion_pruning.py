@@ -1,8 +1,8 @@
 """Accuracy against sparsity: LeNet-300-100 on Fashion-MNIST, dense and pruned in the same number of steps.
 
 Each run: 10 epochs, batches of 128, SGD with Nesterov momentum 0.9, weight decay 5e-4, OneCycle up to 0.1, images
-normalised, no augmentation, PruningCallback with its defaults, and with larger ``gradient_scale``. The accuracy is that
-of the model after the last epoch on the 10,000 test images; nothing is chosen by it.
+normalized, no augmentation, PruningCallback with its defaults, and with larger ``gradient_scale``. The accuracy is
+that of the model after the last epoch on the 10,000 test images, by which nothing is chosen.
 """
 
 from __future__ import annotations
@@ -18,10 +18,7 @@ from examples.fashion_mnist import FashionClassifier, FashionData, LeNet300
 from lightning_compress import PruningCallback
 
 SEEDS = range(5)
-MOST_LOSS = {0.9: 0.2, 0.95: 0.3, 0.98: 0.8}
-"""Sparsity -> points of accuracy that may be lost against the dense mean."""
-
-
+SPARSITIES = (0.9, 0.95, 0.98)
 SCALES = (1.0, 2.0, 3.0)
 """Values of ``gradient_scale``."""
 
@@ -30,15 +27,15 @@ def main() -> None:
     """Print accuracies of every seed, their means and the losses."""
     quiet()
     data = FashionData()
-    pruned = [(sparsity, scale) for sparsity in MOST_LOSS for scale in SCALES]
+    pruned = [(sparsity, scale) for sparsity in SPARSITIES for scale in SCALES]
     dense = [_accuracy(data, seed) for seed in SEEDS]
-    rows = [["dense", "", *(f"{value:.2f}" for value in dense), f"{mean(dense):.2f}", "", ""]]
+    rows = [["dense", "", *(f"{value:.2f}" for value in dense), f"{mean(dense):.2f}", ""]]
     for sparsity, scale in pruned:
         found = [_accuracy(data, seed, sparsity, scale) for seed in SEEDS]
         loss = mean(dense) - mean(found)
         cells = [f"{sparsity:.0%}", f"{scale:g}", *(f"{value:.2f}" for value in found), f"{mean(found):.2f}"]
-        rows.append([*cells, f"{loss:+.2f}", f"{MOST_LOSS[sparsity]:.1f}"])
-    header = ["sparsity", "gradient_scale", *(f"seed {seed}" for seed in SEEDS), "mean", "loss", "allowed"]
+        rows.append([*cells, f"{loss:+.2f}"])
+    header = ["sparsity", "gradient_scale", *(f"seed {seed}" for seed in SEEDS), "mean", "loss"]
     show("LeNet-300-100 on Fashion-MNIST, test accuracy in % after 10 epochs", header, rows)
 
 

@@ -1,7 +1,7 @@
 """Weight sharing: LeNet-300-100 on Fashion-MNIST, dense, with 16 values a layer, and 95 % sparse with 16 values.
 
-The same runs as :mod:`benchmarks.fashion_pruning`: 10 epochs each, the accuracy that of the model after the last one
-on the 10,000 test images. Run: ``python -m benchmarks.fashion_sharing [seeds]``
+The runs are those of :mod:`benchmarks.fashion_pruning`: 10 epochs each, accuracy after the last epoch on the 10,000
+test images. Run: ``python -m benchmarks.fashion_sharing [seeds]``
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def _bits(module: torch.nn.Module) -> float:
     weights = [parameter.detach() for parameter in module.parameters() if parameter.ndim > 1]
     total = 0.0
     for weight in weights:
-        share = weight.unique(return_counts=True)[1] / weight.numel()
-        total -= float((share * share.log2()).sum()) * weight.numel()
+        fraction = weight.unique(return_counts=True)[1] / weight.numel()
+        total -= float((fraction * fraction.log2()).sum()) * weight.numel()
     return total / sum(weight.numel() for weight in weights)
 
 

@@ -1,8 +1,8 @@
-"""What becomes of the zeros: PruningCallback and Lightning's ModelPruning through the life of a run.
+"""Zeros of PruningCallback and Lightning's ModelPruning through the life of a run.
 
 The digits example is pruned to 90 % in twelve epochs by each. ModelPruning prunes at the ends of six epochs, each time
-the same share of what is left; it does not rewind, and prunes weights alone. Told are the zeros among the weights of
-convolutions and linear layers, where they are asked for.
+the same fraction of the remaining weights; it does not rewind, and prunes no biases. The table shows the fraction of
+zeros among the weights of convolution and linear layers.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main() -> None:
 def _answer(ask: Callable[[Make], str], make: Make) -> str:
     try:
         return ask(make)
-    except Exception as error:  # what a user would meet is the result
+    except Exception as error:  # the error that a user would see is the result
         return f"{type(error).__name__}: {str(error).splitlines()[0][:60]}"
 
 

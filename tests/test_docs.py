@@ -21,10 +21,8 @@ REWRITTEN_LATER = [
     "archive",
     "channels",
     "cli",
-    "pruning",
     "quantization",
     "report",
-    "sharing",
 ]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES = [path for path in PAGES if path.stem not in REWRITTEN_LATER]
