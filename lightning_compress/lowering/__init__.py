@@ -1,1 +1,1 @@
-"""Lowering: a copy of a trained module that states in its operations which values are integers."""
+"""Lowering: integer twins of trained modules."""

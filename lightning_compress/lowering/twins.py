@@ -1,8 +1,8 @@
-"""Lowering: the trained module as one that says in its operations what is integer.
+"""Integer twins: copies of trained modules that compute with integer weights.
 
-The copy holds int8 codes instead of float weights, and explicit quantize and dequantize operations where the trained
-module has quantizers: the form that ONNX Runtime, OpenVINO and torch's inductor fuse into integer kernels. Batch
-normalisation behind a quantized layer is folded into the scales and biases, exactly: the integers stay the same.
+The copy holds int8 codes instead of float weights, and explicit quantize and dequantize operations in place of the
+quantizers. ONNX Runtime, OpenVINO and torch's inductor fuse this form into integer kernels. Batch normalization after a
+quantized layer is folded into its scales and biases exactly: the integers stay the same.
 """
 
 from __future__ import annotations
@@ -17,27 +17,29 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from lightning_compress.lowering.layers import (
-    QuantizeDequantize,
-    QuantizedLayer,
-    quantize_embedding_,
-    quantize_layer_,
-    quantize_parameter_,
+from lightning_compress.lowering.embeddings import quantize_embedding_
+from lightning_compress.lowering.layers import QuantizedLayer, quantize_layer_, quantize_parameter_
+from lightning_compress.lowering.rounding import QuantizeDequantize
+from lightning_compress.quantization.activations.quantizers import (
+    ActivationQuantizer,
+    Place,
+    detach_quantizers,
+    quantizers_of,
 )
-from lightning_compress.quantization.activations.quantizers import Place, detach_quantizers, quantizers_of
+from lightning_compress.quantization.dataflow.flow import Dataflow
 from lightning_compress.quantization.dataflow.kinds import has_integer_kernel
-from lightning_compress.quantization.dataflow.neighbors import norms_behind, quantizers_before
+from lightning_compress.quantization.dataflow.neighbors import norms_after, quantizers_before
 from lightning_compress.quantization.dataflow.traces import Trace
 from lightning_compress.quantization.grids import AffineGrid, precise
 from lightning_compress.quantization.weights import grids_of
 
 __all__ = ["check_lowerable", "is_quantized", "lower", "pad_single_channels"]
 
-_FLOAT = (nn.RNNBase, nn.EmbeddingBag)  # their kernels take all weights at once, in every call
+_FLOAT = (nn.RNNBase, nn.EmbeddingBag)  # their kernels take all weights at once, in every call: they stay float
 
 
 def is_quantized(module: nn.Module) -> bool:
-    """Whether ``module`` was trained on grids that its weights or activations are on."""
+    """Whether ``module`` was trained with weights or activations on grids."""
     return bool(grids_of(module) or quantizers_of(module))
 
 
@@ -52,46 +54,46 @@ def lower(
     """A copy of ``module`` in evaluation mode with int8 weights and explicit quantize and dequantize operations.
 
     Linear layers and convolutions that were trained on a grid become a :class:`~.layers.QuantizedLayer`, embeddings a
-    :class:`~.layers.QuantizedEmbedding`. Attention, transposed convolutions and others compute in float, with weights
-    that are stored in integers; recurrent layers and embedding bags keep their weights, whose values are on the grid.
-    ``module`` is left as it is.
+    :class:`~.embeddings.QuantizedEmbedding`. Attention, transposed convolutions and others compute in float from
+    weights that are stored as integers. Recurrent layers and embedding bags keep float weights, whose values are on the
+    grid. ``module`` does not change.
 
     Args:
         module: trained with :class:`~lightning_compress.quantization.QATCallback`, or loaded with
             :func:`~lightning_compress.loading.load_compressed`.
-        args: what its ``forward`` takes.
+        args: positional arguments of its ``forward``.
         kwargs: keyword arguments of its ``forward``.
         integer_bias: round the biases of linear layers to multiples of ``input scale * weight scale``, which lets
-            ONNX Runtime fuse them; without it, and without batch normalisation, every bit stays what it was.
-        exact: add up the products of integers exactly, as integer kernels do, where inputs are quantized: the reference
-            for these. Floats, which the trained module adds up, round in an order that depends on the machine.
+            ONNX Runtime fuse them. Without it, and without batch normalization, outputs keep every bit.
+        exact: sum products of integers exactly, as integer kernels do, in layers with quantized inputs. This is the
+            reference for such kernels; sums of floats depend on the order in which a machine adds them.
 
     Raises:
-        ValueError: ``module`` was not trained on a grid, a weight is not on its grid (any more), or is a float64.
+        ValueError: ``module`` was not trained on a grid, a grid is not affine, a weight is off its grid, or a parameter
+            is in float64.
     """
     check_lowerable(module)
     lowered = copy.deepcopy(module).eval()
     quantizers = quantizers_of(lowered)
-    grids = {name: grid for name, grid in grids_of(lowered).items() if isinstance(grid, AffineGrid)}
     detach_quantizers(lowered)
     with torch.enable_grad(), Trace(lowered) as trace:
         lowered(*args, **(kwargs or {}))
-    norms, places = norms_behind(lowered, trace), quantizers_before(lowered, trace, quantizers)
-    inputs = {layer: quantizers[place] for layer, place in places.items()}
-    for name, grid in grids.items():
+    flow = Dataflow(trace)
+    norms, places = norms_after(lowered, flow), quantizers_before(lowered, flow, quantizers)
+    for name, grid in grids_of(lowered).items():
         path, _, key = name.rpartition(".")
         layer = lowered.get_submodule(path)
-        _check_on_grid(name, layer.get_parameter(key), grid)
+        if not isinstance(grid, AffineGrid) or not _is_on_grid(layer.get_parameter(key), grid):
+            raise ValueError(
+                f"need weights on the grids that they were trained on, got {name!r} off its grid: it was changed after "
+                "training, or the schedule had not ended"
+            )
         if key == "weight" and has_integer_kernel(layer):
-            norm = lowered.get_submodule(norms[path]) if path in norms else None
             quantized = quantize_layer_(layer, grid)
-            if isinstance(norm, _BatchNorm) and quantized.integers.fold(norm):
-                lowered.set_submodule(norms[path], nn.Identity())
-            if integer_bias and path in inputs and not isinstance(layer, _ConvNd):
-                quantized.integers.round_bias(inputs[path].scale)
-            if path in inputs and inputs[path].enabled:
-                quantized.reads = QuantizeDequantize(inputs[path])
-                quantized.exact = exact
+            if path in norms:
+                _fold(lowered, quantized, norms[path])
+            if path in places:
+                _read(quantized, quantizers[places[path]], integer_bias=integer_bias, exact=exact)
         elif key == "weight" and isinstance(layer, nn.Embedding):
             quantize_embedding_(layer, grid)
         elif not isinstance(layer, _FLOAT):
@@ -102,10 +104,25 @@ def lower(
     return lowered
 
 
-def pad_single_channels(lowered: nn.Module) -> None:
-    """Let quantized convolutions of one channel read a second one, of zeros: torch's inductor reads one wrongly.
+def _fold(lowered: nn.Module, layer: QuantizedLayer, name: str) -> None:
+    """Fold the normalization of this name into the layer before it, if that is exact."""
+    norm = lowered.get_submodule(name)
+    if isinstance(norm, _BatchNorm) and layer.integers.fold(norm):
+        lowered.set_submodule(name, nn.Identity())
 
-    With a free batch size it takes other strides for what such a convolution gives than that has (torch 2.13).
+
+def _read(layer: QuantizedLayer, quantizer: ActivationQuantizer, *, integer_bias: bool, exact: bool) -> None:
+    """Tell a layer the quantizer that its input has passed."""
+    if integer_bias and not isinstance(layer, _ConvNd):
+        layer.integers.round_bias(quantizer.scale)
+    if quantizer.enabled:
+        layer.reads, layer.exact = QuantizeDequantize(quantizer), exact
+
+
+def pad_single_channels(lowered: nn.Module) -> None:
+    """Give quantized convolutions of one input channel a second one, of zeros: torch's inductor needs it.
+
+    With a free batch size, torch 2.13 assumes wrong strides for the output of a convolution of one channel.
     """
     for layer in lowered.modules():
         if not (isinstance(layer, QuantizedLayer) and isinstance(layer, nn.Conv2d) and layer.in_channels == 1):
@@ -119,7 +136,7 @@ def pad_single_channels(lowered: nn.Module) -> None:
 
 def _with_zeros(layer: QuantizedLayer, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     padded = F.pad(args[0], (0, 0, 0, 0, 0, 1))
-    # Rounding again changes nothing; without it the compiler sees no quantizer before the layer, and computes in float.
+    # Rounding again changes nothing. Without it the compiler finds no quantizer before the layer and computes in float.
     return (padded if layer.reads is None else layer.reads(padded), *args[1:])
 
 
@@ -147,13 +164,9 @@ def check_lowerable(module: nn.Module) -> None:
         )
 
 
-def _check_on_grid(name: str, weight: Tensor, grid: AffineGrid) -> None:
+def _is_on_grid(weight: Tensor, grid: AffineGrid) -> bool:
     weight = weight.detach()
-    if not torch.equal(grid.values(grid.codes(precise(weight))).to(weight.dtype), weight):
-        raise ValueError(
-            f"need weights on the grids that they were trained on, got {name!r} off its grid: it was changed after "
-            "training, or the schedule had not ended"
-        )
+    return torch.equal(grid.values(grid.codes(precise(weight))).to(weight.dtype), weight)
 
 
 def _attach(module: nn.Module, place: Place, hook: QuantizeDequantize) -> None:

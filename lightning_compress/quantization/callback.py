@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from lightning_compress.arguments import check_code
+from lightning_compress.arguments import check_code, check_count, check_number
 from lightning_compress.carried import carry
 from lightning_compress.quantization import observers, scales
 from lightning_compress.quantization.activations.calibration import Calibration
@@ -40,49 +40,52 @@ class _Quantization(WeightGrids):
 
 
 class QATCallback(_Quantization):
-    """Train a model whose weights are on an integer grid: quantization-aware training.
+    """Quantization-aware training: weights and activations on integer grids.
 
-    From the schedule's begin on the model in the Trainer holds quantized weights at every validation and in every
-    checkpoint; the optimizer goes on with the full-precision weights behind them (straight-through estimator).
-    The first batch shows where activations have to be quantized, so that kernels compute in integers from end to end;
-    their quantizers are hooks on the modules, which stay there after ``fit``. The state dict does not show them: load a
-    checkpoint with :func:`~lightning_compress.loading.load_compressed`, or with this callback in the Trainer.
-    Before every validation and at the end of every epoch, biases move to what these kernels can add, by half a unit of
-    their sums at most; where batch normalisation follows, its running means do.
+    From the schedule's begin on, the model in the Trainer holds quantized weights at every validation and in every
+    checkpoint, while the optimizer updates their full-precision latents (straight-through estimator). The first batch
+    is traced, and quantizers are attached as hooks wherever integer kernels need them. They stay on the modules after
+    ``fit``. The state dict does not contain them: load a checkpoint with
+    :func:`~lightning_compress.loading.load_compressed`, or with this callback in the Trainer.
+
+    Before every validation and at the end of every epoch, each bias is rounded to a multiple that integer kernels can
+    add, by half a unit of their sums at most; if batch normalization follows, its running mean changes instead.
 
     Args:
         weight_bits: 2 to 8; 2 bits on a symmetric grid are ternary weights. On x86 CPUs without VNNI instructions
             choose 7: their int8 kernels saturate with 8.
         activation_bits: 4 to 8, or None to quantize weights alone.
-        granularity: which weights share a scale; see :mod:`~lightning_compress.quantization.grids`.
-        scale: which grid fits the weights; see :mod:`~lightning_compress.quantization.scales`.
+        granularity: which weights share a scale; see :mod:`~lightning_compress.quantization.granularities`.
+        scale: fits a grid to the weights; see :mod:`~lightning_compress.quantization.scales`.
         observer: the range of one batch of activations; see :mod:`~lightning_compress.quantization.observers`.
-        range_lr: learning rate of the ranges of activations. At 0 they are running means of what ``observer`` sees.
-            Above they start so, and from the schedule's begin on the gradient of every ``every_n_steps``-th step moves
-            them, by about this share of their width at most.
+        decay: of the running ranges, in [0, 1): ``range = decay * range + (1 - decay) * observed``.
+        range_lr: learning rate of the ranges of activations. At 0 they are running means of the observed ranges. Above
+            0 they start as such; from the schedule's begin on, the gradient of every ``every_n_steps``-th step moves
+            them by about this fraction of their width at most.
         round_branches: whether both inputs of a residual addition are quantized, and not the sum alone. ONNX Runtime
-            needs that to add integers. OpenVINO quantizes the sum alone: set False for it.
-        freeze_ranges_at: share of the run after which the ranges of activations stand still, in [0, 1].
-        freeze_norms_at: fraction of the run after which the statistics of batch normalisation are frozen too, in
-            [0, 1]. From there on the network needs a small learning rate: SGD may diverge.
-        schedule: progress of the run -> strength; where it is between 0 and 1, weights are drawn towards the grid.
-        every_n_steps: optimizer steps between two fits of the grids, and between two looks at the ranges.
+            needs this to add integers. OpenVINO quantizes the sum alone: set False for it.
+        freeze_ranges_at: fraction of the run after which the ranges of activations are frozen, in [0, 1].
+        freeze_norms_at: fraction of the run after which the statistics of batch normalization are frozen, in [0, 1].
+            With frozen statistics the network needs a small learning rate: SGD may diverge.
+        schedule: progress of the run -> strength; between 0 and 1 a weight is that fraction of the way to its grid.
+        every_n_steps: optimizer steps between two fits of the grids, and between two observations of the ranges.
         include: patterns of parameters to quantize; see :func:`~lightning_compress.targets.select`.
         exclude: patterns of parameters to leave alone.
 
     Raises:
         ValueError: an argument is out of its range; in ``fit``, a weight does not fit the granularity, two callbacks
             quantize one weight, or a layer is used more than once in a forward pass.
-        TypeError: ``include`` or ``exclude`` is one string; granularity, scale, observer or schedule a name.
+        TypeError: an argument is of another kind, or ``scale`` does not return a grid.
+        RuntimeError: at the end of ``fit``, a weight is off its grid.
 
     Papers: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
     Inference", https://arxiv.org/abs/1712.05877 (2018); Bai et al., "ProxQuant: Quantized Neural Networks via Proximal
     Operators", https://arxiv.org/abs/1810.00861 (2018); Esser et al., "Learned Step Size Quantization",
     https://arxiv.org/abs/1902.08153 (2020), for ``range_lr``.
 
-    >>> QATCallback(weight_bits=1.5)
+    >>> QATCallback(weight_bits=1)
     Traceback (most recent call last):
-    ValueError: need an integer 2 <= weight_bits <= 8, got weight_bits=1.5
+    ValueError: need 2 <= weight_bits <= 8, got weight_bits=1
     """
 
     _calibration: Calibration | None = None
@@ -95,6 +98,7 @@ class QATCallback(_Quantization):
         granularity: Granularity = PerChannel(),
         scale: Scale = scales.absmax,
         observer: Observer = observers.minmax,
+        decay: float = 0.9,
         range_lr: float = 0.0,
         round_branches: bool = True,
         freeze_ranges_at: float = 0.8,
@@ -105,7 +109,7 @@ class QATCallback(_Quantization):
         exclude: Sequence[str] = (),
     ) -> None:
         check_code(scale=scale, observer=observer)
-        self.weight_bits = _bits("weight_bits", weight_bits, 2)
+        _check_bits(2, weight_bits=weight_bits)
         super().__init__(
             kind=check_scale(scale, weight_bits),
             granularity=granularity,
@@ -114,14 +118,22 @@ class QATCallback(_Quantization):
             include=include,
             exclude=exclude,
         )
-        for argument, share in (("freeze_ranges_at", freeze_ranges_at), ("freeze_norms_at", freeze_norms_at)):
-            if not 0 <= share <= 1:
-                raise ValueError(f"need 0 <= {argument} <= 1, got {argument}={share}")
-        if not 0 <= range_lr < 1:
-            raise ValueError(f"need 0 <= range_lr < 1, got range_lr={range_lr}")
-        self.activation_bits = None if activation_bits is None else _bits("activation_bits", activation_bits, 4)
+        if activation_bits is not None:
+            _check_bits(4, activation_bits=activation_bits)
+        check_number(decay=decay, range_lr=range_lr, freeze_ranges_at=freeze_ranges_at, freeze_norms_at=freeze_norms_at)
+        for argument, fraction in {"freeze_ranges_at": freeze_ranges_at, "freeze_norms_at": freeze_norms_at}.items():
+            if not 0 <= fraction <= 1:
+                raise ValueError(f"need 0 <= {argument} <= 1, got {argument}={fraction!r}")
+        for argument, rate in {"decay": decay, "range_lr": range_lr}.items():
+            if not 0 <= rate < 1:
+                raise ValueError(f"need 0 <= {argument} < 1, got {argument}={rate!r}")
+        if not isinstance(round_branches, bool):
+            raise TypeError(f"need round_branches as True or False, got {round_branches!r}")
+        self.weight_bits = weight_bits
+        self.activation_bits = activation_bits
         self.scale = scale
         self.observer = observer
+        self.decay = decay
         self.range_lr = range_lr
         self.round_branches = round_branches
         self.freeze_ranges_at = freeze_ranges_at
@@ -162,7 +174,7 @@ class QATCallback(_Quantization):
             layers = self._integer_layers(pl_module)
             optimizer = RangeOptimizer(self.range_lr) if self.range_lr > 0 else None
             self._calibration = Calibration(
-                pl_module, layers, self.activation_bits, self.observer, self.round_branches, optimizer
+                pl_module, layers, self.activation_bits, self.observer, self.decay, self.round_branches, optimizer
             )
             if state is not None:
                 self._calibration.load_state_dict(state)
@@ -192,14 +204,15 @@ class QATCallback(_Quantization):
             self._calibration.place()
             if self._calibration.missed:
                 rank_zero_warn(
-                    f"no quantizer reaches the inputs of {', '.join(self._calibration.missed)}: they did not run in "
-                    "the first batch, or not as modules of their own; they will compute with quantized weights in float"
+                    f"no quantizer reaches the inputs of {', '.join(self._calibration.missed)}: these layers did not "
+                    "run in the first batch, or were not called as modules; they compute with quantized weights in "
+                    "float"
                 )
         elif self._observing:
-            self._calibration.renew(stepped=trainer.global_step != self._step)
+            self._calibration.update(stepped=trainer.global_step != self._step)
         self._calibration.switch(enabled=self.strength > 0, observing=False)
         if self._run is not None and self._run.pauses():
-            # Not when a validation begins: a run that resumes from a checkpoint of this batch leaves it out.
+            # Not when a validation begins: a run that resumes from a checkpoint of this batch skips it.
             self._round_biases(pl_module)
             if self._run.average.model is not None:
                 self._round_biases(self._run.average.model)
@@ -209,13 +222,13 @@ class QATCallback(_Quantization):
         self._round_biases(pl_module)
 
     def _integer_layers(self, model: nn.Module) -> list[str]:
-        """Names of the layers that there are kernels for and whose weight is a target, tied or not."""
+        """Names of the layers that have integer kernels and a target as weight, tied or not."""
         targets = {id(target.parameter) for target in self.targets.values()}
         layers = [(name, module) for name, module in model.named_modules() if has_integer_kernel(module)]
         return [name for name, layer in layers if any(id(p) in targets for p in layer.parameters(recurse=False))]
 
     def _round_biases(self, model: nn.Module) -> None:
-        # Only where a model is looked at: rounded after every step, a bias would not feel a small learning rate.
+        # Only when the model is validated or saved: rounding after every step would undo small updates.
         if self._calibration is not None and self.strength == 1.0:
             self._calibration.round_biases(model)
 
@@ -228,20 +241,21 @@ class QATCallback(_Quantization):
 
 
 class BinarizationCallback(_Quantization):
-    """Train a model whose weights are binary: ``{-a, +a}`` with one scale ``a = mean |w|`` per output channel.
+    """Binary weights: ``-a`` or ``+a``, with one scale ``a = mean |w|`` per output channel.
 
-    The gradient goes straight through the sign where ``|latent| <= 1`` and is zero beyond. An exact zero stays zero,
-    so that pruning under it holds.
+    The gradient passes straight through the sign where ``|latent| <= 1`` and is zero elsewhere. An exact zero stays
+    zero, so that pruned weights stay pruned.
 
     Args:
-        schedule: progress of the run -> strength; where it is between 0 and 1, weights are drawn towards the signs.
+        schedule: progress of the run -> strength; between 0 and 1 a weight is that fraction of the way to its sign.
         every_n_steps: optimizer steps between two fits of the scales.
         include: patterns of parameters to binarize; see :func:`~lightning_compress.targets.select`.
         exclude: patterns of parameters to leave alone.
 
     Raises:
         ValueError: an argument is out of its range; in ``fit``, two callbacks quantize one weight.
-        TypeError: ``include`` or ``exclude`` is one string; granularity or schedule a name or a number.
+        TypeError: an argument is of another kind.
+        RuntimeError: at the end of ``fit``, a channel has more than the two values.
 
     Papers: Courbariaux et al., "BinaryConnect: Training Deep Neural Networks with binary weights during propagations",
     https://arxiv.org/abs/1511.00363 (2015); Rastegari et al., "XNOR-Net: ImageNet Classification Using Binary
@@ -293,7 +307,8 @@ class BinarizationCallback(_Quantization):
             gradient.masked_fill_(latents[name].abs() > 1, 0)
 
 
-def _bits(argument: str, bits: int, fewest: int) -> int:
-    if not isinstance(bits, int) or isinstance(bits, bool) or not fewest <= bits <= 8:
-        raise ValueError(f"need an integer {fewest} <= {argument} <= 8, got {argument}={bits}")
-    return bits
+def _check_bits(fewest: int, **arguments: int) -> None:
+    check_count(0, **arguments)
+    for name, bits in arguments.items():
+        if not fewest <= bits <= 8:
+            raise ValueError(f"need {fewest} <= {name} <= 8, got {name}={bits}")

@@ -1,8 +1,8 @@
-"""Observers: the range of values that one batch of activations asks for.
+"""Observers: the range of one batch of activations.
 
 All share one signature, ``Observer = Callable[[Tensor, int], tuple[Tensor, Tensor]]``: activations, bits -> lowest and
-highest value. The quantizer keeps a running mean of both. An observer of your own is a function of this signature;
-bind options with :func:`functools.partial`.
+highest value, two scalars. The quantizer keeps a running mean of both. An observer of your own is a function of this
+signature; bind options with :func:`functools.partial`.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ def minmax(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     return low, high
 
 
-def percentile(x: Tensor, bits: int, share: float = 0.999) -> tuple[Tensor, Tensor]:
-    """The values that ``1 - share`` of the activations lie below and above; of an even sample where there are many.
+def percentile(x: Tensor, bits: int, fraction: float = 0.999) -> tuple[Tensor, Tensor]:
+    """The range without the lowest and the highest ``1 - fraction`` of the activations, estimated on an even sample.
 
-    >>> percentile(torch.arange(1001.0), 8, share=0.9)
+    >>> percentile(torch.arange(1001.0), 8, fraction=0.9)
     (tensor(100.), tensor(900.))
     """
     flat = _sample(x)
-    low, high = torch.quantile(flat, flat.new_tensor([1 - share, share]))
+    low, high = torch.quantile(flat, flat.new_tensor([1 - fraction, fraction]))
     return low, high
 
 
 def mse(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """The range that loses least, rounding and clipping together: the best of 20 that shrink towards zero.
+    """The range with the smallest squared error of rounding and clipping, out of 20 that shrink towards zero.
 
     >>> low, high = mse(torch.cat([torch.linspace(0, 1, 1000), torch.tensor([9.0])]), 2)
     >>> bool(high < 3)
@@ -50,9 +50,9 @@ def mse(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """
     flat = _sample(x)
     low, high = (bound.clone() for bound in torch.aminmax(flat))
-    shares = torch.linspace(0.05, 1.0, 20, dtype=x.dtype, device=x.device)
-    errors = torch.stack([_error(flat, low * share, high * share, bits) for share in shares])
-    best = shares[errors.argmin()]
+    fractions = torch.linspace(0.05, 1.0, 20, dtype=x.dtype, device=x.device)
+    errors = torch.stack([_error(flat, low * fraction, high * fraction, bits) for fraction in fractions])
+    best = fractions[errors.argmin()]
     return low * best, high * best
 
 

@@ -72,7 +72,7 @@ def _attach(module: nn.Module, record: dict[str, Any]) -> None:
     for entry in record["quantizers"]:
         quantizer = ActivationQuantizer(entry["bits"], entry["low"], entry["high"])
         quantizer.positive, quantizer.enabled = entry["positive"], entry["enabled"]
-        quantizer.settle()
+        quantizer.rescale()
         attach_quantizer(module, Place(entry["module"], entry["side"]), quantizer)
 
 

@@ -10,7 +10,8 @@ from torch import nn
 
 from lightning_compress.deploy import export
 from lightning_compress.deploy.runtimes import OnnxRuntime
-from lightning_compress.lowering.layers import QuantizedEmbedding, QuantizedLayer
+from lightning_compress.lowering.embeddings import QuantizedEmbedding
+from lightning_compress.lowering.layers import QuantizedLayer
 from lightning_compress.lowering.twins import lower, pad_single_channels
 from lightning_compress.quantization import PerGroup, QATCallback, scales
 from tests.support.classifiers import Classifier, fit, loader

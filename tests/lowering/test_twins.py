@@ -12,7 +12,8 @@ from torch import nn
 from lightning_compress.deploy.checks import tensors_in
 from lightning_compress.deploy.export import export
 from lightning_compress.deploy.runtimes import OnnxRuntime
-from lightning_compress.lowering.layers import QuantizedEmbedding, QuantizedLayer, quantize_layer_
+from lightning_compress.lowering.embeddings import QuantizedEmbedding
+from lightning_compress.lowering.layers import QuantizedLayer, quantize_layer_
 from lightning_compress.lowering.twins import lower
 from lightning_compress.quantization import PerGroup, PerTensor, QATCallback, scales
 from lightning_compress.quantization.activations.quantizers import quantizers_of

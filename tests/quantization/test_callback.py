@@ -147,10 +147,41 @@ def test_half_precision_weights_are_on_the_grid():
     assert torch.equal(grid.project(weight.float()).bfloat16(), weight)
 
 
-@pytest.mark.parametrize("bits", [1, 9, 1.5, True])
-def test_bad_bits_are_refused(bits):
-    with pytest.raises(ValueError, match="need an integer 2 <= weight_bits <= 8"):
-        QATCallback(weight_bits=bits)
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"weight_bits": 1}, ValueError, "need 2 <= weight_bits <= 8, got weight_bits=1"),
+        ({"weight_bits": 9}, ValueError, "need 2 <= weight_bits <= 8, got weight_bits=9"),
+        ({"weight_bits": 8.0}, TypeError, "need weight_bits as an integer, got 8.0"),
+        ({"weight_bits": "8"}, TypeError, "need weight_bits as an integer, got '8'"),
+        ({"weight_bits": True}, TypeError, "need weight_bits as an integer, got True"),
+        ({"weight_bits": -1}, ValueError, "need weight_bits >= 0, got weight_bits=-1"),
+        ({"activation_bits": 3}, ValueError, "need 4 <= activation_bits <= 8, got activation_bits=3"),
+        ({"activation_bits": "8"}, TypeError, "need activation_bits as an integer, got '8'"),
+        ({"granularity": PerTensor}, TypeError, r"got the class PerTensor: write PerTensor\(...\)"),
+        ({"granularity": 32}, TypeError, "need granularity as a function or an object, got 32"),
+        (
+            {"granularity": scales.mse},
+            TypeError,
+            "need granularity as a Granularity, such as PerChannel.*got <fun",
+        ),
+        ({"scale": "absmax"}, TypeError, "need scale as a function or an object, got 'absmax'"),
+        ({"scale": PerTensor}, TypeError, "need scale as an object, got the class PerTensor"),
+        ({"observer": "minmax"}, TypeError, "need observer as a function or an object, got 'minmax'"),
+        ({"decay": 1}, ValueError, "need 0 <= decay < 1, got decay=1"),
+        ({"decay": "0.9"}, TypeError, "need decay as a number, got '0.9'"),
+        ({"range_lr": -0.1}, ValueError, "need 0 <= range_lr < 1, got range_lr=-0.1"),
+        ({"range_lr": None}, TypeError, "need range_lr as a number, got None"),
+        ({"freeze_ranges_at": 2}, ValueError, "need 0 <= freeze_ranges_at <= 1, got freeze_ranges_at=2"),
+        ({"freeze_norms_at": -1}, ValueError, "need 0 <= freeze_norms_at <= 1, got freeze_norms_at=-1"),
+        ({"freeze_norms_at": True}, TypeError, "need freeze_norms_at as a number, got True"),
+        ({"round_branches": "no"}, TypeError, "need round_branches as True or False, got 'no'"),
+        ({"every_n_steps": 2.5}, TypeError, "need every_n_steps as an integer, got 2.5"),
+    ],
+)
+def test_bad_arguments_are_refused(settings, error, message):
+    with pytest.raises(error, match=message):
+        QATCallback(**settings)
 
 
 def test_groups_that_a_cut_leaves_incomplete_are_refused_before_there_are_grids():

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_compress.lowering.layers import Integers, QuantizedLayer, mixed
+from lightning_compress.lowering.integers import Integers
+from lightning_compress.lowering.layers import QuantizedLayer, mixed
 from lightning_compress.quantization.dataflow.kinds import is_plain
 
 __all__ = ["pack_four_bits", "translations", "with_blocks"]

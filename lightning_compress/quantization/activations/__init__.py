@@ -1,1 +1,1 @@
-"""Quantizers of activations: where they sit, their ranges, and the biases that fit their integer sums."""
+"""Quantizers of activations: their hooks, their ranges, and the biases that integer sums need."""

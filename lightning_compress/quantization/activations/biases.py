@@ -1,8 +1,8 @@
-"""Biases in the unit of the integer sums, which is what integer kernels can add.
+"""Biases as integers in the unit of the integer sums, so that integer kernels can add them.
 
-A kernel adds up products of codes; one in the sum of channel ``c`` stands for ``u_c = input_scale * weight_scale_c *
-|gain_c|``, where ``gain`` is of the batch normalisation behind the layer. It rounds the bias to a multiple of that, to
-add it in integers as well. A model that holds such a bias itself is computed by kernels as it was validated.
+A kernel sums products of codes. A one in the sum of channel ``c`` has the value ``u_c = input_scale * weight_scale_c *
+|gain_c|``, where ``gain`` belongs to the batch normalization after the layer. The kernel rounds the bias to a multiple
+of this unit and adds it as an integer. If the model itself holds such a bias, the kernel computes the validated model.
 
 Paper: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
 https://arxiv.org/abs/1712.05877 (2018), section 2.4.
@@ -22,11 +22,11 @@ from lightning_compress.quantization.grids import AffineGrid
 __all__ = ["MOST", "Folded", "bias_unit", "channel_grid", "fold", "round_bias_"]
 
 MOST = 2**31 - 1
-"""The largest integer that a bias can be."""
+"""The largest integer bias."""
 
 
 def channel_grid(grid: AffineGrid, channels: int) -> tuple[Tensor, Tensor] | None:
-    """Scale and zero point of each output channel, ``(channels,)`` in float32; None where channels have several."""
+    """Scale and zero point of each output channel, ``(channels,)`` in float32; None if a channel has several."""
     scale, zero_point = grid.scale.float().flatten(), grid.zero_point.float().flatten()
     if len(scale) == 1:  # one scale for the tensor is the same scale for every channel
         scale, zero_point = scale.expand(channels), zero_point.expand(channels)
@@ -35,7 +35,7 @@ def channel_grid(grid: AffineGrid, channels: int) -> tuple[Tensor, Tensor] | Non
 
 @dataclass(frozen=True)
 class Folded:
-    """Scale and bias of a layer that has taken in the normalisation behind it; tensors are ``(channels,)``.
+    """Scale and bias of a layer with the batch normalization after it folded in; tensors are ``(channels,)``.
 
     Attributes:
         gain: ``gamma / sqrt(var + eps)``, float64; codes change their sign with it.
@@ -51,15 +51,15 @@ class Folded:
 
 
 def fold(scale: Tensor, zero_point: Tensor, bias: Tensor | None, norm: _BatchNorm) -> Folded | None:
-    """Take in the normalisation; None where that is not exact.
+    """Fold a batch normalization into the layer before it; None if that is not exact.
 
-    That is with statistics of the batch, and on an affine grid under a negative ``gamma``.
+    It is not exact with statistics of the batch, and with a zero point under a negative ``gamma``.
 
     Args:
         scale: of the weight, ``(channels,)``.
         zero_point: of the weight, ``(channels,)``.
         bias: of the layer, ``(channels,)``.
-        norm: behind the layer.
+        norm: after the layer.
 
     >>> norm = nn.BatchNorm2d(1, eps=0.0)
     >>> _ = norm.running_mean.fill_(3.0), norm.running_var.fill_(4.0)
@@ -81,10 +81,10 @@ def fold(scale: Tensor, zero_point: Tensor, bias: Tensor | None, norm: _BatchNor
 
 
 def bias_unit(input_scale: Tensor, scale: Tensor) -> Tensor:
-    """What one in the integer sum of each channel stands for, ``(channels,)``, float32.
+    """The value of a one in the integer sum of each channel, ``(channels,)``, float32.
 
     Args:
-        input_scale: of what the layer reads, a scalar.
+        input_scale: of the layer's input, a scalar.
         scale: of its weight, ``(channels,)``.
     """
     return input_scale.float() * scale
@@ -92,18 +92,18 @@ def bias_unit(input_scale: Tensor, scale: Tensor) -> Tensor:
 
 @torch.no_grad()
 def round_bias_(layer: nn.Module, grid: AffineGrid, input_scale: Tensor, norm: nn.Module | None = None) -> None:
-    r"""Move what ``layer`` adds to the nearest multiple of the unit of its integer sums, ``round(b / u) u``.
+    r"""Round the bias of ``layer`` to a multiple of the unit of its integer sums, ``round(b / u) u``.
 
-    Behind batch normalisation it is the running mean that moves, by at most half a unit of the sums before it; every
-    training step moves it by far more. Else it is the bias of the layer. Left alone are channels whose gain is zero, or
-    whose bias has more than 32 bits; scales of groups smaller than a channel; half-precision tensors. Where
-    :func:`fold` is not exact the bias is that of the layer. Sharded tensors are gathered: call it on every rank.
+    If a batch normalization follows, its running mean changes instead of the bias, by at most half a unit of the sums
+    before it; every training step changes it by far more. If :func:`fold` is not exact, the bias of the layer changes.
+    Left alone are channels whose gain is zero, or whose bias has more than 32 bits; grids with several scales per
+    channel; half-precision tensors. Sharded tensors are gathered: call it on every rank.
 
     Args:
         layer: linear layer or convolution.
         grid: of its weight.
-        input_scale: of the integers that it reads, a scalar.
-        norm: the batch normalisation that alone reads what it gives.
+        input_scale: of its input, a scalar.
+        norm: the batch normalization that is the only reader of its output.
 
     >>> layer = nn.Linear(1, 1)
     >>> _ = nn.init.constant_(layer.bias, 0.9)
@@ -128,12 +128,12 @@ def round_bias_(layer: nn.Module, grid: AffineGrid, input_scale: Tensor, norm: n
 
 
 def _rounded(bias: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
-    """The multiples of ``unit`` nearest to ``bias``, and which of them 32 bits hold."""
+    """The multiples of ``unit`` nearest to ``bias``, and which of them fit into 32 bits."""
     unit = unit.double()
     return (bias.double() / unit).round() * unit, bias.double().abs() < unit * MOST
 
 
 def _write(tensor: Tensor, values: Tensor, where: Tensor) -> None:
-    if tensor.dtype in (torch.float32, torch.float64):  # half precision has not the digits
+    if tensor.dtype in (torch.float32, torch.float64):  # half precision has too few digits
         left = torch.where(where, values.to(tensor.dtype), unsharded(tensor.detach()))
         local(tensor.detach()).copy_(shard(left, tensor))

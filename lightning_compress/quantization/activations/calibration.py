@@ -1,4 +1,4 @@
-"""Calibration: the activation quantizers of one ``fit``, placed by its first batch and ranged by those after it."""
+"""Calibration: the activation quantizers of one ``fit``, which its first batch places and later batches adjust."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from lightning_compress.quantization.activations.quantizers import (
     quantizers_of,
 )
 from lightning_compress.quantization.activations.ranges import RangeOptimizer
-from lightning_compress.quantization.dataflow.neighbors import norms_behind, quantizers_before
-from lightning_compress.quantization.dataflow.placement import place_quantizers, reused_modules
+from lightning_compress.quantization.dataflow.flow import Dataflow
+from lightning_compress.quantization.dataflow.neighbors import norms_after, quantizers_before
+from lightning_compress.quantization.dataflow.placement import place_quantizers
 from lightning_compress.quantization.dataflow.traces import Trace
 from lightning_compress.quantization.grids import AffineGrid
 from lightning_compress.quantization.observers import Observer
@@ -30,20 +31,21 @@ __all__ = ["Calibration"]
 
 
 class Calibration:
-    """Places quantizers in ``module`` and holds their ranges.
+    """Places quantizers in ``module`` and updates their ranges.
 
     Args:
         module: the model.
         targets: names of the layers that shall compute in integers.
         bits: of the activations.
         observer: the range of one batch.
-        branches: whether branches are quantized before they are added up.
-        optimizer: trains the ranges of quantizers that round; None to let them follow the observer all the time.
+        decay: of the running ranges.
+        round_branches: whether residual branches are quantized before they are added.
+        optimizer: trains the ranges once quantizers round; None to let them follow the observer all the time.
 
     Attributes:
         quantizers: by place.
         placed: whether the first batch is done.
-        missed: targets whose inputs no quantizer reaches.
+        missed: targets whose input no quantizer reaches.
     """
 
     def __init__(
@@ -52,7 +54,8 @@ class Calibration:
         targets: Collection[str],
         bits: int,
         observer: Observer,
-        branches: bool = True,
+        decay: float,
+        round_branches: bool,
         optimizer: RangeOptimizer | None = None,
     ) -> None:
         self.quantizers: dict[Place, ActivationQuantizer] = {}
@@ -62,15 +65,16 @@ class Calibration:
         self._targets = tuple(targets)
         self._bits = bits
         self._observer = observer
-        self._branches = branches
+        self._decay = decay
+        self._round_branches = round_branches
         self._optimizer = optimizer
         self._learning = False
-        self._sums: dict[str, tuple[Place, str | None]] = {}  # target -> quantizer before it, normalisation behind it
+        self._sums: dict[str, tuple[Place, str | None]] = {}  # target -> quantizer before, normalization after
         self._trace: Trace | None = None
         self._training, self._watching = ExitStack(), ExitStack()
 
     def state_dict(self) -> dict[str, Any]:
-        """Which quantizers are of this calibration, the neighbors of its targets, what the optimizer remembers."""
+        """Places of the quantizers, neighbors of the targets, and the state of the optimizer."""
         return {
             "places": [[place.module, place.side] for place in self.quantizers],
             "sums": [[name, place.module, place.side, norm] for name, (place, norm) in self._sums.items()],
@@ -78,13 +82,13 @@ class Calibration:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with quantizers that a checkpoint has attached already."""
-        there = quantizers_of(self._module)
-        self.quantizers = {place: there[place] for place in (Place(*names) for names in state["places"])}
+        """Continue with quantizers that a checkpoint has attached already."""
+        attached = quantizers_of(self._module)
+        self.quantizers = {place: attached[place] for place in (Place(*names) for names in state["places"])}
         self._sums = {name: (Place(module, side), norm) for name, module, side, norm in state["sums"]}
         self.placed = bool(self.quantizers)
         for quantizer in self.quantizers.values():
-            quantizer.observer = self._observer
+            quantizer.observer, quantizer.decay = self._observer, self._decay
         if self._optimizer is not None and state["optimizer"] is not None:
             self._optimizer.load_state_dict(state["optimizer"])
 
@@ -94,12 +98,12 @@ class Calibration:
             self._training.enter_context(RECOMPUTING)
 
     def watch(self) -> None:
-        """Watch a first forward pass, up to :meth:`place`; what is compiled runs eagerly meanwhile."""
+        """Trace a first forward pass, until :meth:`place`; compiled modules run eagerly meanwhile."""
         self._watching.enter_context(EAGER)
         self._trace = self._watching.enter_context(Trace(self._module, self._range))
 
     def place(self) -> None:
-        """The forward pass is over: place the quantizers, with the ranges that it showed.
+        """The forward pass is over: place the quantizers, with the ranges that it had.
 
         Raises:
             ValueError: a target was used more than once in one forward pass.
@@ -108,25 +112,26 @@ class Calibration:
         self._watching.close()
         if trace is None:
             return
-        reused = sorted(reused_modules(trace).intersection(self._targets))
+        flow = Dataflow(trace)
+        reused = sorted(flow.reused.intersection(self._targets))
         if reused:
             raise ValueError(
                 f"need layers that are used once in a forward pass to quantize activations, got {', '.join(reused)} "
                 "used more often: add them to exclude, or set activation_bits=None"
             )
-        placement = place_quantizers(trace, self._targets, branches=self._branches)
+        placement = place_quantizers(flow, self._targets, round_branches=self._round_branches)
         taken = quantizers_of(self._module)  # by another callback
         free = {place: trace.notes[value] for place, value in placement.places.items() if place not in taken}
         ranges = mean([torch.stack([torch.stack(bounds) for bounds in free.values()])])[0] if free else ()
         for place, (low, high) in zip(free, ranges, strict=True):
-            self.quantizers[place] = ActivationQuantizer(self._bits, low, high, self._observer)
+            self.quantizers[place] = ActivationQuantizer(self._bits, low, high, self._observer, self._decay)
             attach_quantizer(self._module, place, self.quantizers[place])
-        norms = norms_behind(self._module, trace)
-        before = quantizers_before(self._module, trace, quantizers_of(self._module))
+        norms = norms_after(self._module, flow)
+        before = quantizers_before(self._module, flow, quantizers_of(self._module))
         self._sums = {name: (before[name], norms.get(name)) for name in self._targets if name in before}
         self.placed, self.missed = True, placement.missed
         if any(submodule._compiled_call_impl is not None for submodule in self._module.modules()):
-            torch.compiler.reset()  # what was compiled without them would count towards the limit of versions
+            torch.compiler.reset()  # code without them would count towards the limit of compiled versions
 
     def close(self) -> None:
         """Training is over, or broken off."""
@@ -135,17 +140,17 @@ class Calibration:
         self._trace = None
 
     def switch(self, *, enabled: bool, observing: bool) -> None:
-        """Say whether the quantizers round, and whether their ranges are to be renewed."""
+        """Set whether the quantizers round, and whether they update their ranges."""
         self._learning = self._optimizer is not None and enabled and observing
         for quantizer in self.quantizers.values():
-            # A range without width, as behind a BatchNorm that begins at 0, has no gradient: it is observed on.
+            # A range without width, as after a batch normalization that begins at 0, has no gradient: observe it.
             learning = self._learning and bool(quantizer.high > quantizer.low)
             quantizer.enabled, quantizer.observing = enabled, observing and not learning
             quantizer.learn(learning)
 
     @torch.no_grad()
-    def renew(self, *, stepped: bool) -> None:
-        """Renew the ranges by what all processes saw in a batch; a collective.
+    def update(self, *, stepped: bool) -> None:
+        """Update the ranges with the batches of all processes; a collective.
 
         Args:
             stepped: whether the optimizer has stepped; gradients of ranges add up until it does.
@@ -163,10 +168,10 @@ class Calibration:
             quantizer.low.copy_(low)
             quantizer.high.copy_(high)
             quantizer.low.grad = quantizer.high.grad = None
-            quantizer.settle()
+            quantizer.rescale()
 
     def round_biases(self, model: nn.Module) -> None:
-        """Let the targets add what is in the unit of their integer sums, by grids and ranges as they are now.
+        """Round the biases of the targets to the unit of their integer sums, by the present grids and ranges.
 
         Args:
             model: the module, or an average of it, with the same names.

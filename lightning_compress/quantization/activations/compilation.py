@@ -1,4 +1,4 @@
-"""Compilation: what torch's compiler has to know while quantizers come, work and go."""
+"""Compilation: settings of torch's compiler while quantizers are attached, used and detached."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["EAGER", "RECOMPUTING", "guard_hooks"]
 
 
 class _Shared:
-    """A context of the whole process: the first of several callbacks to need it enters it, the last to go leaves it."""
+    """A context of the whole process, shared by callbacks: the first enters it, the last leaves it."""
 
     def __init__(self, context: Callable[[], AbstractContextManager[Any]]) -> None:
         self._context = context
@@ -31,20 +31,20 @@ class _Shared:
 
 
 EAGER = _Shared(lambda: torch.compiler.set_stance("force_eager"))
-"""What is compiled runs eagerly."""
+"""Compiled modules run eagerly."""
 
 RECOMPUTING = _Shared(lambda: torch._functorch.config.patch(ban_recompute_used_far_apart=False))
-"""Compiled backward passes compute again what a residual branch adds up and rounds, instead of storing its signs.
+"""Compiled backward passes recompute the rounded sum of a residual addition instead of storing its signs.
 
-The compiler stores them by default, since the shortcut is read once more behind a convolution. What is behind it could
-be fused with the backward pass all the same, and on CPUs bits are stored far more slowly than floats.
+By default the compiler stores them, because the shortcut has a second reader after a convolution. Recomputing fuses
+with the backward pass all the same, and CPUs store bits far more slowly than floats.
 """
 
 
 def guard_hooks() -> None:
-    """Let compiled code look for hooks: else, of two models of one class, one may run the code of the other."""
+    """Make compiled code check for hooks: otherwise one of two models of a class may run the code of the other."""
     import torch._dynamo.config as dynamo
 
     if dynamo.skip_nnmodule_hook_guards:
         dynamo.skip_nnmodule_hook_guards = False
-        torch.compiler.reset()  # what was compiled before does not look
+        torch.compiler.reset()  # code that was compiled before does not check

@@ -1,4 +1,4 @@
-"""Activations: quantizers that sit on modules as hooks, where the state dict does not show them."""
+"""Activation quantizers: hooks on modules, which the state dict does not show."""
 
 from __future__ import annotations
 
@@ -10,23 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from lightning_compress.quantization.activations.compilation import guard_hooks
-from lightning_compress.quantization.activations.rounding import Round, RoundAndLearn
+from lightning_compress.quantization.activations.rounding import RoundStraightThrough, RoundWithRange
 from lightning_compress.quantization.observers import Observer, minmax
 
 __all__ = ["ActivationQuantizer", "Place", "attach_quantizer", "detach_quantizers", "quantizers_of"]
 
 Side: TypeAlias = Literal["input", "output"]
 
-_MEMORY = 0.9  # of the running ranges, per observation
-
 
 @dataclass(frozen=True)
 class Place:
-    """Where a quantizer sits.
+    """The place of a quantizer.
 
     Attributes:
         module: name of the module.
-        side: on its first input, or on its output.
+        side: its first input or its output.
     """
 
     module: str
@@ -36,18 +34,20 @@ class Place:
 class ActivationQuantizer:
     """Rounds a tensor to ``2^bits`` evenly spaced values, ``(q - zero_point) * scale`` with ``q`` in [0, 2^bits - 1].
 
-    It computes in float32 whatever the precision around it, passes the gradient straight through, and stores nothing
+    It computes in float32 under any precision of the Trainer, passes the gradient straight through, and stores nothing
     for the backward pass. A range that starts at 0, as after a ReLU, has the zero point 0 exactly.
 
     Args:
         bits: 4 to 8.
-        low: lowest value to represent, a scalar tensor; 0 if it is above.
+        low: lowest value to represent, a scalar tensor; 0 if it is above 0.
         high: highest value to represent, a scalar tensor.
         observer: the range of one batch; see :mod:`~lightning_compress.quantization.observers`.
+        decay: of the running range: ``range = decay * range + (1 - decay) * observed``.
 
     Attributes:
         enabled: whether it rounds at all.
-        observing: whether it renews its range while the module trains.
+        observing: whether it updates its range while the module trains.
+        positive: whether the range starts at 0 for good.
         scale: step between two values, a float32 scalar.
         zero_point: code of the value zero, an integer in a float32 scalar.
 
@@ -56,16 +56,17 @@ class ActivationQuantizer:
     [0.0, 0.5, 7.5]
     """
 
-    def __init__(self, bits: int, low: Tensor, high: Tensor, observer: Observer = minmax) -> None:
+    def __init__(self, bits: int, low: Tensor, high: Tensor, observer: Observer = minmax, decay: float = 0.9) -> None:
         self.bits = bits
         self.observer = observer
+        self.decay = decay
         self.enabled = True
         self.observing = False
-        # Which values come is known of the operation (a ReLU), so it does not change: two passes less.
+        # The operation before it (a ReLU) decides the sign for good, which saves two passes over memory.
         self.positive = bool(0 <= low < high)
         self.low, self.high = low.detach().float().clone(), high.detach().float().clone()
         self.scale, self.zero_point = torch.ones_like(self.low), torch.zeros_like(self.low)
-        self.settle()
+        self.rescale()
 
     @property
     def levels(self) -> int:
@@ -76,14 +77,14 @@ class ActivationQuantizer:
         """``x`` rounded to the grid, in its dtype."""
         grid = self.scale, None if self.positive else self.zero_point, self.levels
         rounded: Tensor = (
-            RoundAndLearn.apply(x, self.low, self.high, *grid)  # type: ignore[no-untyped-call]
+            RoundWithRange.apply(x, self.low, self.high, *grid)  # type: ignore[no-untyped-call]
             if self.high.requires_grad
-            else Round.apply(x, *grid)  # type: ignore[no-untyped-call]
+            else RoundStraightThrough.apply(x, *grid)  # type: ignore[no-untyped-call]
         )
         return rounded
 
     def learn(self, learning: bool) -> None:
-        """Say whether backward passes add the gradient of the range to ``low.grad`` and ``high.grad``."""
+        """Set whether backward passes add the gradient of the range to ``low.grad`` and ``high.grad``."""
         self.low.requires_grad_(learning and not self.positive)
         self.high.requires_grad_(learning)
 
@@ -91,13 +92,13 @@ class ActivationQuantizer:
     def observe(self, x: Tensor) -> None:
         """Move the running range towards that of ``x``."""
         low, high = self.observer(x.detach().float(), self.bits)
-        self.low.lerp_(low, 1 - _MEMORY)
-        self.high.lerp_(high, 1 - _MEMORY)
-        self.settle()
+        self.low.lerp_(low, 1 - self.decay)
+        self.high.lerp_(high, 1 - self.decay)
+        self.rescale()
 
     @torch.no_grad()
-    def settle(self) -> None:
-        """Take up the range: scale and zero point from ``low`` and ``high``."""
+    def rescale(self) -> None:
+        """Compute scale and zero point from ``low`` and ``high``."""
         low = torch.zeros_like(self.low) if self.positive else self.low.clamp(max=0)
         scale = ((self.high.clamp(min=0) - low) / self.levels).clamp_(min=torch.finfo(torch.float32).eps)
         self.scale.copy_(scale)
@@ -111,13 +112,13 @@ class ActivationQuantizer:
 
     def on_input(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """The forward pre-hook."""
-        return (self._see(module, args[0]), *args[1:])
+        return (self._passed(module, args[0]), *args[1:])
 
     def on_output(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         """The forward hook."""
-        return self._see(module, output)
+        return self._passed(module, output)
 
-    def _see(self, module: nn.Module, x: Tensor) -> Tensor:
+    def _passed(self, module: nn.Module, x: Tensor) -> Tensor:
         if x.device != self.scale.device:
             self.to(x.device)
         if self.observing and module.training:
@@ -126,18 +127,18 @@ class ActivationQuantizer:
 
 
 def quantizers_of(module: nn.Module) -> dict[Place, ActivationQuantizer]:
-    """The quantizers that sit on the modules in ``module``, by place."""
+    """Place -> quantizer, for all quantizers on the modules in ``module``."""
     return {place: quantizer for place, quantizer, _, _ in _hooks(module)}
 
 
 def attach_quantizer(module: nn.Module, place: Place, quantizer: ActivationQuantizer) -> None:
-    """Let ``quantizer`` sit at ``place`` in ``module``."""
+    """Attach ``quantizer`` at ``place`` in ``module``."""
     guard_hooks()
     path = place.module.split(".")
     for depth in range(len(path)):
         part = module.get_submodule(".".join(path[:depth]))
         if isinstance(part, nn.TransformerEncoder):
-            # It would leave out what is padded, by nested tensors: nothing rounds these, and no exported file does so.
+            # It would skip padding by nested tensors, which no quantizer rounds and no exported file has.
             part.use_nested_tensor = False
     holder = module.get_submodule(place.module)
     if place.side == "input":
@@ -147,7 +148,7 @@ def attach_quantizer(module: nn.Module, place: Place, quantizer: ActivationQuant
 
 
 def detach_quantizers(module: nn.Module) -> None:
-    """Take every quantizer off the modules in ``module``."""
+    """Detach all quantizers from the modules in ``module``."""
     for _, _, hooks, key in list(_hooks(module)):
         del hooks[key]
 

@@ -1,4 +1,4 @@
-"""Ranges: how those of activations move along their gradients."""
+"""Ranges of activations: an optimizer that moves them along their gradients."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from torch import Tensor
 
 __all__ = ["RangeOptimizer"]
 
-_DECAYS = 0.9, 0.99  # of the moments; short, for a range is settled within some hundred steps
+_DECAYS = 0.9, 0.99  # of the two moments; short, since a range converges within some hundred steps
 
 
 class RangeOptimizer:
-    r"""Adam, with steps in shares of the width of the range.
+    r"""Adam, with steps in fractions of the width of the range.
 
-    ``bound -= lr * (high - low) * m / sqrt(v)`` with the moments ``m`` and ``v`` of the bound's gradient. Activations
-    have a unit of their own in every tensor; a step of this kind has none, and the gradient scale
-    ``1 / sqrt(N * levels)`` of the paper, which keeps the steps of stochastic gradient descent in proportion, cancels.
+    ``bound -= lr * (high - low) * m / sqrt(v)`` with the moments ``m`` and ``v`` of the bound's gradient. Every tensor
+    of activations has its own unit; this step has none, so that one learning rate fits all. The gradient scale
+    ``1 / sqrt(N * levels)`` of LSQ keeps the steps of stochastic gradient descent in proportion; here it cancels.
 
     Papers: Kingma and Ba, "Adam: A Method for Stochastic Optimization", https://arxiv.org/abs/1412.6980 (2015); Jain et
     al., "Trained Quantization Thresholds for Accurate and Efficient Fixed-Point Inference of Deep Neural Networks",
     https://arxiv.org/abs/1903.08066 (2020), for the units.
 
     Args:
-        lr: largest share of its width by which a range moves in one step, about.
+        lr: about the largest fraction of its width by which a range moves in one step.
 
     >>> RangeOptimizer(0.1).moved(torch.tensor([[0.0, 2.0]]), torch.tensor([[0.0, 7.0]]))
     tensor([[0.0000, 1.8000]])
@@ -36,11 +36,11 @@ class RangeOptimizer:
         self._moments: Tensor | None = None
 
     def moved(self, ranges: Tensor, gradients: Tensor) -> Tensor:
-        """The ranges after one step, from where they hold zero.
+        """The ranges, widened to hold zero, after one step.
 
         Args:
             ranges: ``(R, 2)``, lowest and highest values.
-            gradients: of the loss, ``(R, 2)``. One that is not finite counts as none: a loss scaler skips such steps.
+            gradients: of the loss, ``(R, 2)``. One that is not finite counts as zero: a loss scaler skips such steps.
         """
         ranges = torch.stack([ranges[:, 0].clamp(max=0), ranges[:, 1].clamp(min=0)], 1)
         gradients = gradients.nan_to_num(0.0, 0.0, 0.0)
@@ -58,5 +58,5 @@ class RangeOptimizer:
         return {"steps": self._steps, "moments": self._moments}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what :meth:`state_dict` gave."""
+        """Load a state that :meth:`state_dict` returned."""
         self._steps, self._moments = state["steps"], state["moments"]

@@ -1,4 +1,4 @@
-"""Rounding of activations to a grid, and what the gradient makes of it."""
+"""Rounding of activations to a grid, and its gradients."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Round", "RoundAndLearn", "range_gradient"]
+__all__ = ["RoundStraightThrough", "RoundWithRange", "range_gradient"]
 
 
-class Round(torch.autograd.Function):
+class RoundStraightThrough(torch.autograd.Function):
     """``(clamp(round(x / scale) + zero_point, 0, levels) - zero_point) * scale``; the gradient passes straight through.
 
-    Passes over memory are the cost: four in place, six with a zero point, none backward. A zero point of None is 0.
+    Its cost is passes over memory: four in place, six with a zero point, none backward. A zero point of None is 0.
     """
 
     @staticmethod
@@ -25,8 +25,8 @@ class Round(torch.autograd.Function):
         return gradient, None, None, None
 
 
-class RoundAndLearn(torch.autograd.Function):
-    """The same, with a gradient for the range: its lowest and its highest value."""
+class RoundWithRange(torch.autograd.Function):
+    """:class:`RoundStraightThrough` with a gradient of the range: of its lowest and its highest value."""
 
     @staticmethod
     def forward(
@@ -48,13 +48,12 @@ def range_gradient(
 ) -> tuple[Tensor, Tensor]:
     r"""The gradient of the loss with respect to the lowest and the highest value of the range.
 
-    Where a value is clipped it is the bound, and its gradient is the bound's. Between the bounds a value moves with the
-    grid by its distance from its rounding, in steps: ``d x_q / d scale = round(x / scale) - x / scale``, with
-    ``scale = (high - low) / levels``.
+    A clipped value equals a bound, and its gradient goes to that bound. Between the bounds the rounded value depends on
+    the scale: ``d x_q / d scale = round(x / scale) - x / scale``, with ``scale = (high - low) / levels``.
 
     Papers: Esser et al., "Learned Step Size Quantization", https://arxiv.org/abs/1902.08153 (2020), for ``low = 0``;
     Bhalgat et al., "LSQ+: Improving low-bit quantization through learnable offsets and better initialization",
-    https://arxiv.org/abs/2004.09576 (2020). They state it for scale and offset; this is the chain rule of it.
+    https://arxiv.org/abs/2004.09576 (2020). They state it for scale and offset; the chain rule gives this form.
 
     Args:
         gradient: of the loss with respect to the rounded values, the shape of ``x``.

@@ -1,4 +1,4 @@
-"""Kinds of layers: which layers and operations integer kernels exist for."""
+"""Kinds of layers and operations that integer kernels exist for."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ __all__ = ["CONVOLUTIONS", "LAYER_OPERATIONS", "has_integer_kernel", "input_firs
 CONVOLUTIONS = {"conv1d", "conv2d", "conv3d"}
 
 LAYER_OPERATIONS = CONVOLUTIONS | {"linear", "addmm"}
-"""What layers compute that integer kernels exist for."""
+"""Operations that integer kernels exist for."""
 
 _FORWARDS = (nn.Linear.forward, nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward)
 
 
 def has_integer_kernel(layer: nn.Module) -> bool:
-    """Whether ``layer`` is of a kind that integer kernels exist for."""
+    """Whether integer kernels exist for layers of this kind."""
     return is_linear(layer) or isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
 
 
 def is_plain(forward: Any, *, transposed: bool = False) -> bool:
-    """Whether ``forward`` is that of such a kind itself, and not of a class that may do more than the operation.
+    """Whether ``forward`` is that of such a layer itself, and not of a subclass that may do more than the operation.
 
     Args:
         forward: the function.
-        transposed: whether it is of a linear layer with a weight ``(in, out)``.
+        transposed: whether the layer is linear with a weight ``(in, out)``.
 
     >>> is_plain(nn.Linear.forward), is_plain(nn.Bilinear.forward)
     (True, False)
@@ -41,7 +41,7 @@ def is_plain(forward: Any, *, transposed: bool = False) -> bool:
 
 
 def input_first(operation: Operation) -> Operation:
-    """What a layer computes, as ``(input, weight, bias)``: ``addmm(bias, input, weight)`` names the bias first."""
+    """The operation with its inputs as ``(input, weight, bias)``: ``addmm(bias, input, weight)`` has the bias first."""
     if operation.name != "addmm":
         return operation
     return replace(operation, inputs=(*operation.inputs[1:], *operation.inputs[:1]))

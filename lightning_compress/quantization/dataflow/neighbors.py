@@ -1,82 +1,71 @@
-"""Neighbors of a layer: the normalisation that takes what it gives, the quantizer that its input has passed."""
+"""Neighbors of a layer: the batch normalization after it, and the quantizer before it."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_compress.quantization.activations.quantizers import Place
+from lightning_compress.quantization.dataflow.flow import Dataflow
 from lightning_compress.quantization.dataflow.kinds import LAYER_OPERATIONS, input_first, is_plain
-from lightning_compress.quantization.dataflow.placement import reused_modules, sources
-from lightning_compress.quantization.dataflow.traces import Trace
 from lightning_compress.targets import is_transposed
 
-__all__ = ["norms_behind", "quantizers_before"]
+__all__ = ["norms_after", "quantizers_before"]
 
 
-def norms_behind(module: nn.Module, trace: Trace) -> dict[str, str]:
-    """Layer -> the batch normalisation that alone reads what the layer gives.
+def norms_after(module: nn.Module, flow: Dataflow) -> dict[str, str]:
+    """Layer -> the batch normalization that is the only reader of its output.
 
     Args:
         module: the model.
-        trace: of its forward pass.
+        flow: of its forward pass.
     """
-    reused, bare = reused_modules(trace), _bare_layers(module, trace)
-    layers = {call.output: call.module for call in trace.calls if call.module in bare - reused}
-    readers = Counter(value for operation in trace.operations for value in operation.inputs)
-    readers.update(trace.escaped)
+    calls = flow.trace.calls
+    plain = _plain_layers(module, flow) - flow.reused
+    layers = {call.output: call.module for call in calls if call.module in plain}
     return {
         layers[call.input]: call.module
-        for call in trace.calls
-        if call.input in layers and readers[call.input] == 1 and call.module not in reused
+        for call in calls
+        if call.input in layers and call.module not in flow.reused
+        if flow.only_consumer(call.input) is not None and call.input not in flow.trace.escaped
         if isinstance(module.get_submodule(call.module), _BatchNorm)
     }
 
 
-def quantizers_before(module: nn.Module, trace: Trace, places: Collection[Place]) -> dict[str, Place]:
-    """Layer -> where the quantizer sits that its input has passed last.
+def quantizers_before(module: nn.Module, flow: Dataflow, places: Collection[Place]) -> dict[str, Place]:
+    """Layer -> place of the last quantizer that its input has passed.
 
     Args:
         module: the model.
-        trace: of it, without quantizers.
-        places: where its quantizers sit.
+        flow: of its forward pass, without quantizers.
+        places: of its quantizers.
     """
-    source = sources(trace)
-    values = {
-        source(call.output): Place(call.module, "output")
-        for call in trace.calls
-        if Place(call.module, "output") in places
-    }
-    passed = {call.module: values[source(call.input)] for call in trace.calls if source(call.input) in values}
-    entered = [
-        (call.module, source(call.input), Place(call.module, "input"))
-        for call in trace.calls
-        if Place(call.module, "input") in places
-    ]
-    within = {
-        call.module: place
-        for call in trace.calls
-        for outer, value, place in entered
-        if source(call.input) == value and call.module.startswith(f"{outer}." if outer else "")
-    }
-    passed |= {**within, **{place.module: place for place in places if place.side == "input"}}
-    return {layer: passed[layer] for layer in _bare_layers(module, trace) & passed.keys()}
+    calls = flow.trace.calls
+    # Later rules win: the place on the layer's own input is the last that its input passes.
+    produced = {flow.source(call.output): place for call in calls if (place := Place(call.module, "output")) in places}
+    before = {call.module: produced[source] for call in calls if (source := flow.source(call.input)) in produced}
+    entered = [(flow.source(call.input), place) for call in calls if (place := Place(call.module, "input")) in places]
+    for call in calls:
+        for value, place in entered:
+            if flow.source(call.input) == value and call.module.startswith(f"{place.module}." if place.module else ""):
+                before[call.module] = place
+    before.update({place.module: place for place in places if place.side == "input"})
+    return {layer: before[layer] for layer in _plain_layers(module, flow) & before.keys()}
 
 
-def _bare_layers(module: nn.Module, trace: Trace) -> set[str]:
-    """Layers that do nothing but their operation: on what they take, with their weight and bias, giving what it gives.
+def _plain_layers(module: nn.Module, flow: Dataflow) -> set[str]:
+    """Layers that do nothing but their operation, on their input, with their weight and bias.
 
-    A layer with a ``forward`` of its own may scale, pad or normalise besides: nothing can be taken into its weight and
-    bias, and its integers cannot be added up in its stead.
+    A layer with a ``forward`` of its own may also scale, pad or normalize. Then no normalization can be folded into its
+    weight and bias, and an integer sum cannot replace its output.
     """
-    calls, source = {call.module: call for call in trace.calls}, sources(trace)
+    calls = {call.module: call for call in flow.trace.calls}
     return {
         operation.module
-        for operation in map(input_first, trace.operations)
+        for operation in map(input_first, flow.trace.operations)
         if operation.name in LAYER_OPERATIONS and operation.module in calls
         if is_plain(type(layer := module.get_submodule(operation.module)).forward, transposed=is_transposed(layer))
-        if source(operation.inputs[0]) == source(calls[operation.module].input)
+        if flow.source(operation.inputs[0]) == flow.source(calls[operation.module].input)
     }

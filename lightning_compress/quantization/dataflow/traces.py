@@ -1,8 +1,8 @@
-"""Traces: which operation reads what, in one real forward pass.
+"""Traces: the operations of one real forward pass, with the values that each of them reads.
 
 A torch function mode sees every operation, inside modules and between them, and hooks see every call of a module.
-Values are numbered, so that a tensor changed in place is a new value, and one cast to another float type is not.
-Nothing is rewritten, and any Python is allowed in ``forward``.
+Values are numbered: a tensor that is changed in place becomes a new value, a cast to another float type does not.
+No code is rewritten, and ``forward`` may contain any Python.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Operation:
     Attributes:
         name: of the function, ``"conv2d"``.
         inputs: the values that it reads, in the order of its arguments; parameters are values too.
-        output: the value that it gives.
+        output: the value that it returns.
         module: name of the innermost module that computes it.
     """
 
@@ -47,7 +47,7 @@ class Call:
     Attributes:
         module: its name.
         input: the value of its first argument, -1 if that is no tensor.
-        output: the value that it gives, -1 if that is no tensor.
+        output: the value that it returns, -1 if that is no tensor.
         outermost: number of the outermost call that it is part of.
     """
 
@@ -65,19 +65,19 @@ class _Open:
 
 
 class Trace(TorchFunctionMode):
-    """Watches ``module`` while it is entered; only operations that gradients flow through are seen.
+    """Watches ``module`` while it is entered. It sees only operations that gradients flow through.
 
     Args:
         module: the model.
-        note: something to note of every activation when it appears, before it may be changed in place.
+        note: computes a note on every activation when it appears, before it may be changed in place.
 
     Attributes:
         operations: in the order of their execution.
         calls: in the order of their ends: an inner call comes before the one around it.
         weights: module -> values that its ``weight`` had. FSDP2 lends a module another tensor while it runs.
-        escaped: values read by what is none of the ``operations``: among others in a container that is returned, or by
-            a function that gives several tensors.
-        notes: value -> what ``note`` gave.
+        escaped: values with a reader that is none of the ``operations``: values in a container that is returned, and
+            inputs of a function that returns several tensors.
+        notes: value -> its note.
 
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
     >>> with Trace(net) as trace:
@@ -97,13 +97,13 @@ class Trace(TorchFunctionMode):
         self._names = {id(submodule): name for name, submodule in module.named_modules()}
         self._note = note
         self._values: dict[int, int] = {}  # id of a tensor -> its value now
-        self._kept: list[Tensor] = []  # held, so that no id is used twice
+        self._kept: list[Tensor] = []  # kept alive, so that no id is used twice
         self._count = 0
         self._open: list[_Open] = []
         self._handles: list[Any] = []
 
     def __enter__(self) -> Trace:
-        # Hooks of all modules, not of these: a copy made in the meantime (a teacher, an average) takes none along.
+        # Global hooks, not hooks of these modules: a copy made meanwhile (a teacher, an average) inherits none.
         self._handles.append(register_module_forward_pre_hook(self._begin))
         self._handles.append(register_module_forward_hook(self._end, always_call=True))
         self._see_weights(self._module)
@@ -132,12 +132,12 @@ class Trace(TorchFunctionMode):
             else:
                 module = self._open[-1].module if self._open else ""
                 self.operations.append(Operation(name, inputs, self._new(result), module))
-        elif any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):  # several tensors, as of `chunk`
+        elif any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):  # several tensors, as from `chunk`
             self.escaped.update(inputs)
         return result
 
     def value(self, tensor: Tensor) -> int:
-        """The number of what ``tensor`` holds now."""
+        """The number of the value that ``tensor`` holds now."""
         number = self._values.get(id(tensor))
         if number is not None:
             return number
@@ -145,8 +145,8 @@ class Trace(TorchFunctionMode):
         return self._new(tensor) if same is None else self._hold(tensor, self._values[id(same)])
 
     def _same_memory(self, tensor: Tensor) -> Tensor | None:
-        """The tensor known already that ``tensor`` is another view of: FSDP2 makes one of what enters a module."""
-        with torch.no_grad():  # what happens there is not traced
+        """A known tensor of which ``tensor`` is another view: FSDP2 makes views of the inputs of a module."""
+        with torch.no_grad():  # these operations are not traced
             if not tensor._is_view():
                 return None
             base, gradient = tensor._base, tensor.requires_grad
@@ -157,7 +157,7 @@ class Trace(TorchFunctionMode):
         self._count += 1
         self._hold(tensor, self._count)
         if self._note is not None and tensor.is_floating_point() and not isinstance(tensor, nn.Parameter):
-            with torch.no_grad():  # what happens there is not traced
+            with torch.no_grad():  # these operations are not traced
                 self.notes[self._count] = self._note(tensor)
         return self._count
 
@@ -175,7 +175,7 @@ class Trace(TorchFunctionMode):
 
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
         if id(module) in self._names and self._open:
-            self._see_weights(module)  # these hooks come before the module's own, which take lent weights back
+            self._see_weights(module)  # these hooks run before the module's own, which take lent weights back
             call = self._open.pop()
             result = self.value(output) if isinstance(output, Tensor) else -1
             self.calls.append(Call(call.module, call.input, result, call.outermost))

@@ -13,7 +13,8 @@ from lightning_compress.loading import load_compressed
 from lightning_compress.lowering.twins import lower
 from lightning_compress.quantization import QATCallback, observers
 from lightning_compress.quantization.activations.quantizers import ActivationQuantizer, Place, quantizers_of
-from lightning_compress.quantization.dataflow.placement import place_quantizers, reused_modules
+from lightning_compress.quantization.dataflow.flow import Dataflow
+from lightning_compress.quantization.dataflow.placement import place_quantizers
 from lightning_compress.quantization.dataflow.traces import Trace
 from lightning_compress.schedules import Step
 from lightning_compress.targets import select
@@ -22,11 +23,11 @@ from tests.support.classifiers import Batches, Classifier, Conv, ResNet, fit, lo
 from tests.support.distributed import run_distributed
 
 
-def places(net: nn.Module, *shape: int, branches: bool = True) -> set[tuple[str, str]]:
+def places(net: nn.Module, *shape: int, round_branches: bool = True) -> set[tuple[str, str]]:
     layers = [name for name, module in net.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     with Trace(net) as trace:
         net(torch.randn(2, *shape))
-    placement = place_quantizers(trace, layers, branches=branches)
+    placement = place_quantizers(Dataflow(trace), layers, round_branches=round_branches)
     assert not placement.missed
     return {(place.module, place.side) for place in placement.places}
 
@@ -54,7 +55,7 @@ def test_the_gradient_passes_straight_and_half_precision_is_kept():
 def test_ranges():
     x = torch.cat([torch.linspace(-1, 2, 3001), torch.tensor([50.0])])
     assert [float(bound) for bound in observers.minmax(x, 8)] == [-1, 50]
-    low, high = observers.percentile(x, 8, share=0.999)
+    low, high = observers.percentile(x, 8, fraction=0.999)
     assert float(low) == pytest.approx(-1, abs=0.01)
     assert float(high) == pytest.approx(2, abs=0.01)
     assert observers.mse(x, 4)[1] < 50
@@ -80,7 +81,7 @@ def test_a_residual_network_is_quantized_where_tensors_are_produced():
 
 
 def test_without_branches_only_what_enters_a_layer_is_quantized():
-    assert places(ResNet(), 1, 8, 8, branches=False) == {
+    assert places(ResNet(), 1, 8, 8, round_branches=False) == {
         ("stem", "input"),
         ("stem", "output"),
         ("blocks.0.relu", "output"),
@@ -137,7 +138,7 @@ def test_a_layer_used_twice_is_found():
     net = nn.Sequential(layer, nn.ReLU(), layer)
     with Trace(net) as trace:
         net(torch.randn(2, 4))
-    assert reused_modules(trace) == {"0"}
+    assert Dataflow(trace).reused == {"0"}
     with pytest.raises(ValueError, match=r"used once in a forward pass .* got net.1 used more often"):
         fit(Classifier(nn.Sequential(nn.Flatten(), (fc := nn.Linear(64, 64)), fc, nn.Linear(64, 10))), QATCallback())
 
@@ -255,15 +256,13 @@ def test_ranges_know_no_default_precision(observer, dtype):
     assert found == expected
 
 
-def test_bad_settings_are_refused():
-    with pytest.raises(ValueError, match="need an integer 4 <= activation_bits <= 8, got activation_bits=3"):
-        QATCallback(activation_bits=3)
-    with pytest.raises(ValueError, match="need 0 <= freeze_ranges_at <= 1, got freeze_ranges_at=2"):
-        QATCallback(freeze_ranges_at=2)
-    with pytest.raises(ValueError, match="need 0 <= freeze_norms_at <= 1, got freeze_norms_at=-1"):
-        QATCallback(freeze_norms_at=-1)
-    with pytest.raises(ValueError, match="need 0 <= range_lr < 1, got range_lr=-0.1"):
-        QATCallback(range_lr=-0.1)
+def test_the_decay_of_running_ranges():
+    quantizer = ActivationQuantizer(8, torch.tensor(-1.0), torch.tensor(2.0), observers.minmax, decay=0.75)
+    quantizer.observe(torch.tensor([-3.0, 6.0]))
+    assert (quantizer.low.item(), quantizer.high.item()) == (-1.5, 3.0)
+    module = Conv()
+    fit(module, QATCallback(decay=0.5))
+    assert {quantizer.decay for quantizer in quantizers_of(module).values()} == {0.5}
 
 
 def test_an_embedding_that_renormalises_its_rows_is_refused():
