@@ -21,7 +21,6 @@ REWRITTEN_LATER = [
     "archive",
     "channels",
     "cli",
-    "quantization",
     "report",
 ]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
