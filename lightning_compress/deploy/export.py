@@ -131,6 +131,7 @@ def _warn_of_float_layers(path: Path) -> None:
     if floating:
         warnings.warn(
             f"ONNX Runtime computes {len(floating)} layers of {path.name} in float, though activations are quantized: "
-            f"{', '.join(floating)}; a quantizer has to reach their input and their output, which takes branches=True",
+            f"{', '.join(floating)}; a quantizer has to reach their input and their output, which takes "
+            "round_branches=True",
             stacklevel=3,
         )

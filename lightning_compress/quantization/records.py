@@ -87,14 +87,14 @@ def _restored(module: nn.Module, name: str, kind: str, fields: dict[str, Any]) -
     return recognized[kind].restore(fields)
 
 
-def _narrow(module: nn.Module, cut: Callable[[str, Tensor], Tensor]) -> None:
+def _narrow(module: nn.Module, narrow: Callable[[str, Tensor], Tensor]) -> None:
     narrowed = {}
     for name, grid in grids_of(module).items():
         weight = module.get_parameter(name).detach()
-        granularity, left = grid.granularity(weight.shape), cut(name, weight)
-        granularity.check(name, grid.outputs_first(left).shape)
-        narrowed[name] = part = grid.part(granularity, weight.shape, partial(cut, name))
-        if not torch.equal(part.project(precise(left)), cut(name, grid.project(precise(weight)))):
+        granularity, part = grid.granularity(weight.shape), narrow(name, weight)
+        granularity.check(name, grid.outputs_first(part).shape)
+        narrowed[name] = grid.part(granularity, weight.shape, partial(narrow, name))
+        if not torch.equal(narrowed[name].project(precise(part)), narrow(name, grid.project(precise(weight)))):
             raise ValueError(
                 f"need removed channels to fill whole groups of weights, got others in {name!r} with "
                 f"granularity={granularity}: use PerChannel()"
