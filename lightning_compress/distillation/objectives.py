@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,6 +30,8 @@ class Objective:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.teacher: Teacher = settings.teacher
+        self._names = _distinct([term.name for term in settings.losses])
+        self._metrics = dict(zip(_distinct([log_name(one) for one in settings.metrics]), settings.metrics, strict=True))
         self._regressors: dict[str, Regressor] = {}
         self._moments: dict[str, Tensor] = {}
         self._pairs: list[list[tuple[str, str]]] = []
@@ -87,8 +89,9 @@ class Objective:
         taught = torch.zeros((), device=task.device)
         for number, term in enumerate(self.settings.losses):
             losses = [self._loss(number, call, answer) for call, answer in zip(calls, answers, strict=True)]
-            parts[term.name] = torch.stack(losses).mean()
-            taught = taught + term.weight * term.schedule(progress) * parts[term.name]
+            part = torch.stack(losses).mean()
+            taught = taught + term.weight * term.schedule(progress) * part
+            parts[self._names[number]] = part
         alpha, task_weight = self.settings.alpha, self.settings.task_weight
         return (1 - alpha if task_weight is None else task_weight) * task + alpha * taught, parts
 
@@ -107,13 +110,13 @@ class Objective:
         """Update the metrics with the recorded calls."""
         for call in self._calls:
             answer = self.teacher.answer(call, [OUTPUT])[OUTPUT]
-            for metric in self.settings.metrics:
+            for metric in self._metrics.values():
                 metric.to(answer.device).update(call.outputs[OUTPUT], answer)
 
     def compute_metrics(self) -> dict[str, Tensor]:
         """Name -> value of each metric that was updated; all metrics are reset."""
-        values = {log_name(metric): metric.compute() for metric in self.settings.metrics if metric.update_called}
-        for metric in self.settings.metrics:
+        values = {name: metric.compute() for name, metric in self._metrics.items() if metric.update_called}
+        for metric in self._metrics.values():
             metric.reset()
         return values
 
@@ -152,6 +155,18 @@ class Objective:
             self._regressors[name] = Regressor(settings)
             self._regressors[name].moments = self._moments.get(name)
         return self._regressors[name]
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """The names, numbered where one occurs again.
+
+    >>> _distinct(["mse", "cosine", "mse"])
+    ['mse', 'cosine', 'mse_2']
+    """
+    return [
+        name if number == 0 else f"{name}_{number + 1}"
+        for name, number in ((name, names[:place].count(name)) for place, name in enumerate(names))
+    ]
 
 
 def _called(term: Term, pair: tuple[str, str], student: Tensor, teacher: Tensor, labels: list[Tensor]) -> Tensor:

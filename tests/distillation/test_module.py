@@ -93,6 +93,15 @@ def test_a_plain_loss_is_a_term_of_the_outputs() -> None:
     assert same(*students)
 
 
+def test_losses_and_metrics_of_one_name_are_logged_apart() -> None:
+    one = trainer()
+    soft_targets = [losses.SoftTargets(2.0), losses.SoftTargets(8.0)]
+    metrics = [Agreement(), Agreement(dim=1)]
+    one.fit(DistillationModule(seeded(), teacher(), losses=soft_targets, metrics=metrics), loader(), loader())
+    logged = {name.removeprefix("distillation/") for name in one.callback_metrics if "distillation/" in name}
+    assert logged == {"task", "soft_targets", "soft_targets_2", "agreement", "agreement_2"}
+
+
 class Gradients(Callback):
     def on_before_optimizer_step(self, trainer: Any, pl_module: LightningModule, optimizer: Any) -> None:
         self.first = {name: one.grad.clone() for name, one in pl_module.named_parameters()}

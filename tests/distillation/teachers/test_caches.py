@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_compress.distillation import Cache, DistillationModule, Term, cache_outputs, losses
+from lightning_compress.distillation import OUTPUT, Cache, DistillationModule, Term, cache_outputs, losses
 from lightning_compress.distillation.features import NetworkCall
 from tests.support.students import Student, data, loader, teacher, trainer
 
@@ -36,7 +36,7 @@ def train(master: nn.Module | Cache) -> Student:
 
 def test_training_on_the_cache_is_training_on_the_teacher(tmp_path: Path) -> None:
     master = teacher()
-    cache = cache_outputs(master, loader(), tmp_path / "cache", layers=["", "norm"])
+    cache = cache_outputs(master, loader(), tmp_path / "cache", layers=[OUTPUT, "norm"])
     for live, cached in zip(train(master).parameters(), train(cache).parameters(), strict=True):
         torch.testing.assert_close(live, cached, rtol=1e-4, atol=1e-6)
 
