@@ -1,4 +1,4 @@
-"""WeightSharingCallback: what it does to weights, which it touches, and its life in a Trainer."""
+"""WeightSharingCallback: its maths, its targets, and its life in a Trainer."""
 
 from itertools import pairwise
 

@@ -25,14 +25,14 @@ def test_against_exact_fractions():
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
-def test_no_bit_depends_on_order_or_on_the_cut_into_tensors(dtype):
+def test_no_bit_depends_on_the_order_or_on_the_split_into_tensors(dtype):
     values, codes = sample()
     codes = codes.to(dtype)
     expected = cluster_sums([values], [codes], 7)
     order = torch.randperm(len(values), generator=torch.Generator().manual_seed(1))
     shuffled = cluster_sums([values[order].view(50, 100)], [codes[order].view(50, 100)], 7)
-    cut = cluster_sums(list(values.split([1000, 0, 4000])), list(codes.split([1000, 0, 4000])), 7)
-    for sums, counts in (shuffled, cut):
+    split = cluster_sums(list(values.split([1000, 0, 4000])), list(codes.split([1000, 0, 4000])), 7)
+    for sums, counts in (shuffled, split):
         assert torch.equal(sums, expected[0])
         assert torch.equal(counts, expected[1])
 
@@ -43,7 +43,7 @@ def test_any_magnitude(value):
     assert float(sums) == pytest.approx(1000 * float(torch.tensor(value)), rel=1e-9)
 
 
-def test_what_is_not_finite_stays_so():
+def test_sums_of_values_that_are_not_finite():
     sums, _ = cluster_sums([torch.tensor([1.0, float("inf"), float("nan")])], [torch.tensor([0, 1, 2])], 3)
     assert sums.isfinite().tolist() == [True, False, False]
 

@@ -50,11 +50,11 @@ def test_finds_the_same_centers_as_scikit_learn(init):
 def test_reaches_the_optimum_that_an_exhaustive_search_finds():
     values = sample("normal", 24).sort().values
 
-    def cost(cuts):
-        parts = np.split(values.double().numpy(), cuts)
+    def cost(splits):
+        parts = np.split(values.double().numpy(), splits)
         return sum(((part - part.mean()) ** 2).sum() for part in parts)
 
-    best = min(cost(cuts) for cuts in combinations(range(1, 24), 3))
+    best = min(cost(splits) for splits in combinations(range(1, 24), 3))
     assert min(inertia(values, fit(values, 4, init)) for init in INITS) == pytest.approx(best, rel=1e-6)
 
 
