@@ -15,7 +15,7 @@ from lightning_compress.carried import carry
 from lightning_compress.quantization import observers, scales
 from lightning_compress.quantization.activations.calibration import Calibration
 from lightning_compress.quantization.activations.ranges import RangeOptimizer
-from lightning_compress.quantization.dataflow.kinds import has_integer_kernel
+from lightning_compress.quantization.dataflow.kinds import integer_layers
 from lightning_compress.quantization.granularities import Granularity, PerChannel
 from lightning_compress.quantization.grids import BinaryGrid, Grid
 from lightning_compress.quantization.observers import Observer
@@ -23,7 +23,6 @@ from lightning_compress.quantization.records import QUANTIZATION, detach, recogn
 from lightning_compress.quantization.scales import Scale, check_scale
 from lightning_compress.quantization.weights import WeightGrids
 from lightning_compress.schedules import Schedule, Step
-from lightning_compress.targets import Selection
 
 __all__ = ["BinarizationCallback", "QATCallback"]
 
@@ -89,6 +88,7 @@ class QATCallback(_Quantization):
     """
 
     _calibration: Calibration | None = None
+    _step = 0
 
     def __init__(
         self,
@@ -149,18 +149,10 @@ class QATCallback(_Quantization):
     def fit_grid(self, rows: Tensor) -> Grid:
         return self.scale(rows, self.weight_bits)
 
-    def begin(self, selection: Selection) -> None:
-        super().begin(selection)
-        self._frozen: list[nn.Module] = []
-        self._step = 0
-
     def end(self) -> None:
         if self._calibration is not None:
             self._calibration.close()
             self._calibration.switch(enabled=self.strength > 0, observing=False)
-        for module in self._frozen:
-            module.train()
-        self._frozen = []
 
     def state_dict(self) -> dict[str, Any]:
         calibration = None if self._calibration is None else self._calibration.state_dict()
@@ -171,7 +163,7 @@ class QATCallback(_Quantization):
         super().on_train_start(trainer, pl_module)
         self._calibration = None
         if self.activation_bits is not None:
-            layers = self._integer_layers(pl_module)
+            layers = integer_layers(pl_module, [target.parameter for target in self.targets.values()])
             optimizer = RangeOptimizer(self.range_lr) if self.range_lr > 0 else None
             self._calibration = Calibration(
                 pl_module, layers, self.activation_bits, self.observer, self.decay, self.round_branches, optimizer
@@ -189,7 +181,7 @@ class QATCallback(_Quantization):
             return
         progress = self._run.progress()
         if progress >= self.freeze_norms_at:
-            self._freeze_statistics(pl_module)
+            self._calibration.freeze_norms()
         self._step = trainer.global_step
         self._observing = progress < self.freeze_ranges_at and self._step % self.every_n_steps == 0
         self._calibration.switch(enabled=self.strength > 0, observing=self._observing)
@@ -221,23 +213,10 @@ class QATCallback(_Quantization):
         super().on_fit_end(trainer, pl_module)
         self._round_biases(pl_module)
 
-    def _integer_layers(self, model: nn.Module) -> list[str]:
-        """Names of the layers that have integer kernels and a target as weight, tied or not."""
-        targets = {id(target.parameter) for target in self.targets.values()}
-        layers = [(name, module) for name, module in model.named_modules() if has_integer_kernel(module)]
-        return [name for name, layer in layers if any(id(p) in targets for p in layer.parameters(recurse=False))]
-
     def _round_biases(self, model: nn.Module) -> None:
         # Only when the model is validated or saved: rounding after every step would undo small updates.
         if self._calibration is not None and self.strength == 1.0:
             self._calibration.round_biases(model)
-
-    def _freeze_statistics(self, module: nn.Module) -> None:
-        for submodule in module.modules():
-            if isinstance(submodule, nn.modules.batchnorm._BatchNorm) and submodule.training:
-                submodule.eval()
-                if submodule not in self._frozen:
-                    self._frozen.append(submodule)
 
 
 class BinarizationCallback(_Quantization):

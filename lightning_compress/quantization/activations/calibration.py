@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_compress.processes import mean
 from lightning_compress.quantization.activations.biases import round_bias_
@@ -70,6 +71,7 @@ class Calibration:
         self._optimizer = optimizer
         self._learning = False
         self._sums: dict[str, tuple[Place, str | None]] = {}  # target -> quantizer before, normalization after
+        self._frozen: list[nn.Module] = []
         self._trace: Trace | None = None
         self._training, self._watching = ExitStack(), ExitStack()
 
@@ -134,10 +136,12 @@ class Calibration:
             torch.compiler.reset()  # code without them would count towards the limit of compiled versions
 
     def close(self) -> None:
-        """Training is over, or broken off."""
+        """Training is over, or was interrupted."""
         self._watching.close()
         self._training.close()
         self._trace = None
+        while self._frozen:
+            self._frozen.pop().train()
 
     def switch(self, *, enabled: bool, observing: bool) -> None:
         """Set whether the quantizers round, and whether they update their ranges."""
@@ -147,6 +151,14 @@ class Calibration:
             learning = self._learning and bool(quantizer.high > quantizer.low)
             quantizer.enabled, quantizer.observing = enabled, observing and not learning
             quantizer.learn(learning)
+
+    def freeze_norms(self) -> None:
+        """Freeze the statistics of batch normalization, until :meth:`close`."""
+        for module in self._module.modules():
+            if isinstance(module, _BatchNorm) and module.training:
+                module.eval()
+                if module not in self._frozen:
+                    self._frozen.append(module)
 
     @torch.no_grad()
     def update(self, *, stepped: bool) -> None:
