@@ -17,11 +17,12 @@ import transformers
 from torch import nn
 
 from benchmarks.tables import quiet, show
-from lightning_compress.channels.budget.selection import choose
+from lightning_compress.channels.budget.costs import sizes_of, total_cost
+from lightning_compress.channels.budget.selection import choose_units
 from lightning_compress.channels.criteria import magnitude, members
-from lightning_compress.channels.cutting.surgery import remove_
-from lightning_compress.channels.dependencies.trials import make_plan
-from lightning_compress.channels.groups import dropped, mask_, sizes_of, total
+from lightning_compress.channels.dependencies.removable import find_removable
+from lightning_compress.channels.groups import mask_, removed_entries
+from lightning_compress.channels.removal.surgery import remove_units_
 from lightning_compress.example_inputs import float_outputs
 
 IMAGES = {"pixel_values": torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))}
@@ -153,22 +154,22 @@ def _row(name: str, settings: dict[str, Any], example: dict[str, torch.Tensor]) 
 
 
 def _cut(model: nn.Module, example: dict[str, torch.Tensor]) -> tuple[int, float, float, float, str]:
-    plan = make_plan(model, example)
+    plan = find_removable(model, example)
     sizes, ones = sizes_of(model), dict.fromkeys(sizes_of(model), 1.0)
     weights = dict(model.named_parameters())
     scores = {group.name: magnitude(members(group, weights, {})) for group in plan.groups}
-    limit = total(sizes, plan.prices) / 2
-    removed = choose(plan.groups, scores, sizes, plan.prices, limit, round_to=4)
+    limit = total_cost(sizes, plan.prices) / 2
+    removed = choose_units(plan.groups, scores, sizes, plan.prices, limit, round_to=4)
     reasons = [f"{name}: {why}" for name, why in plan.left_alone.items() if "output of the model" not in why]
     with torch.no_grad():
-        mask_(model.state_dict(), dropped(plan.groups, removed))
+        mask_(model.state_dict(), removed_entries(plan.groups, removed))
         masked = float_outputs(model, example)
-        remove_(model, plan.groups, removed)
+        remove_units_(model, plan.groups, removed)
         cut = float_outputs(model, example)
     off = max(float((a - b).abs().max() / a.abs().max().clamp_min(1e-30)) for a, b in zip(masked, cut, strict=True))
     torch.stack([out.sum() for out in float_outputs(model.train(), example)]).sum().backward()
     now = sizes_of(model)
-    shares = [total(now, prices) / total(sizes, prices) for prices in (plan.prices, ones)]
+    shares = [total_cost(now, prices) / total_cost(sizes, prices) for prices in (plan.prices, ones)]
     return len(plan.groups), shares[0], shares[1], off, f"{len(reasons)}; {reasons[0][:100]}" if reasons else ""
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from lightning_compress.carried import attach_structure, carry
-from lightning_compress.channels.cutting.shapes import CHANNELS
+from lightning_compress.channels.removal.shapes import CHANNELS
 from lightning_compress.quantization.grids import Grid
 from lightning_compress.quantization.records import QUANTIZATION, recognize_grids
 

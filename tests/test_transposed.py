@@ -10,8 +10,8 @@ from torch.distributed.tensor import DTensor
 
 from lightning_compress import NM, Block, ChannelPruningCallback, PruningCallback, WeightSharingCallback, export
 from lightning_compress.archive import inspect_archive
-from lightning_compress.channels.dependencies.trials import make_plan
-from lightning_compress.channels.zeros import remove_zero_channels
+from lightning_compress.channels.dependencies.removable import find_removable
+from lightning_compress.channels.zero_channels import remove_zero_channels
 from lightning_compress.deploy.runtimes import OnnxRuntime
 from lightning_compress.loading import load_compressed
 from lightning_compress.lowering.twins import lower
@@ -330,7 +330,7 @@ def test_sharded_along_their_inputs():
 
 
 def test_the_plan_is_that_of_linear_layers():
-    plan, expected = make_plan(build(), TOKENS), make_plan(gpt2.build(gpt2.linear), TOKENS)
+    plan, expected = find_removable(build(), TOKENS), find_removable(gpt2.build(gpt2.linear), TOKENS)
     assert [(group.name, group.units, group.width) for group in plan.groups] == [
         (group.name, group.units, group.width) for group in expected.groups
     ]
@@ -346,7 +346,7 @@ def test_heads_are_found_with_a_cache_and_without_any_linear_layer(cached, head,
     model = build()
     if not head:
         model.lm_head = nn.Identity()
-    groups = {group.name: group for group in make_plan(model, TOKENS).groups}
+    groups = {group.name: group for group in find_removable(model, TOKENS).groups}
     assert groups.keys() == {name for name in LAYERS if name.endswith(("c_attn", "c_fc"))}
     assert groups["h.0.attn.c_attn"].units == 4
     assert groups["h.0.attn.c_attn"].counters == (("h.0.attn", "num_heads", 1), ("h.0.attn", "split_size", 4))

@@ -2,6 +2,6 @@
 
 from lightning_compress.channels import criteria
 from lightning_compress.channels.callback import ChannelPruningCallback
-from lightning_compress.channels.zeros import remove_zero_channels
+from lightning_compress.channels.zero_channels import remove_zero_channels
 
 __all__ = ["ChannelPruningCallback", "criteria", "remove_zero_channels"]

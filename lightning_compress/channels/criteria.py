@@ -1,8 +1,9 @@
-"""Criteria: how important each unit of a group is; the least important are removed.
+"""Criteria: the importance of each unit of a group; the least important units are removed.
 
-All criteria share one signature, ``Criterion = Callable[[Sequence[Member]], Tensor]``: what a group has in each
+All criteria share one signature, ``Criterion = Callable[[Sequence[Member]], Tensor]``: the entries of a group in each
 parameter -> ``(units,)`` scores, high scores kept. Scores of different groups are compared with each other, per MAC or
-parameter saved, so they should measure shares of something that the whole model has.
+parameter saved, so a score should be a fraction of a quantity of the whole model. A criterion of your own is a function
+of this signature; mark it with ``@reads("nothing")`` of :mod:`lightning_compress.evidence` if it reads no gradients.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Member:
     """The entries of one parameter that belong to the units of a group.
 
     Attributes:
-        role: what the parameter is to a channel.
+        role: relation of the parameter to a channel.
         weight: ``(units, n)``.
         gradient: ``(units, n)``, of the loss; zeros if the criterion is marked with ``@reads("nothing")``.
     """
@@ -39,7 +40,7 @@ Criterion: TypeAlias = Callable[[Sequence[Member]], Tensor]
 
 
 def members(group: Group, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> list[Member]:
-    """What a group has in each of the weights; where there is no gradient, it is zero."""
+    """The entries of a group in each of the weights; a missing gradient is zero."""
     found = []
     for part in group.slices:
         if part.name in weights:
@@ -56,13 +57,13 @@ def _rows(tensor: Tensor, part: Slice) -> Tensor:
 
 @reads("nothing")
 def magnitude(members: Sequence[Member]) -> Tensor:
-    r"""Units with large weights matter: their share of each weight's squared norm, summed over the weights.
+    r"""Units with large weights matter: their fraction of each weight's squared norm, summed over the weights.
 
     .. math:: s_u = \sum_W \|W_u\|^2 / \|W\|^2
 
     Paper: Li et al., "Pruning Filters for Efficient ConvNets", https://arxiv.org/abs/1608.08710 (2017).
     """
-    return _shares([m.weight.float().square().sum(1) for m in members if m.role in ("out", "in")])
+    return _fractions([m.weight.float().square().sum(1) for m in members if m.role in ("out", "in")])
 
 
 @reads("gradient")
@@ -72,23 +73,23 @@ def taylor(members: Sequence[Member]) -> Tensor:
     Paper: Molchanov et al., "Importance Estimation for Neural Network Pruning",
     https://arxiv.org/abs/1906.10771 (2019).
     """
-    parts = [(m.weight.float() * m.gradient.float()).sum(1) for m in members if m.role != "in"]
-    return torch.stack(parts).sum(0).square()
+    products = [(m.weight.float() * m.gradient.float()).sum(1) for m in members if m.role != "in"]
+    return torch.stack(products).sum(0).square()
 
 
 @reads("nothing")
 def batchnorm_scale(members: Sequence[Member]) -> Tensor:
-    r"""Units matter that batch normalisation scales up: their share of ``|gamma|``; by magnitude where there is none.
+    r"""Units matter that batch normalization scales up: their fraction of the sum of ``|gamma|``.
+
+    A group without batch normalization is scored by :func:`magnitude`.
 
     Paper: Liu et al., "Learning Efficient Convolutional Networks through Network Slimming",
     https://arxiv.org/abs/1708.06519 (2017).
     """
     scales = [m.weight.float().abs().sum(1) for m in members if m.role == "scale"]
-    if not scales:
-        return magnitude(members)
-    return _shares(scales)
+    return _fractions(scales) if scales else magnitude(members)
 
 
-def _shares(amounts: Sequence[Tensor]) -> Tensor:
-    """Each unit's share of every amount, summed: ``(units,)``."""
+def _fractions(amounts: Sequence[Tensor]) -> Tensor:
+    """Each unit's fraction of every amount, summed: ``(units,)``."""
     return torch.stack([amount / amount.sum().clamp_min(1e-30) for amount in amounts]).sum(0)

@@ -1,9 +1,9 @@
-"""Groups: the channels of a model, and everything that lives and dies with each of them.
+"""Groups: the channels of a model, with every tensor entry that belongs to each of them.
 
-A channel of one layer is an entry of many tensors: a row of the weight that produces it, an entry of its bias and of
-the batch normalisation behind it, a column of every weight that consumes it; where layers are added, multiplied or
-gathered into attention heads, it is tied to channels of other layers. Such a bundle is a *unit*. The units of a layer
-form a :class:`Group`. Groups are plain data: what is masked, what is cut and what it costs is read off them.
+A channel of one layer is an entry of many tensors: a row of the weight that produces it, an entry of the bias and of
+the following batch normalization, a column of every weight that consumes it. Layers that are added, multiplied or split
+into attention heads tie channels of several layers together. Such a bundle is a *unit*; the units of a layer form a
+:class:`Group`. Groups are plain data: masking, removal and costs are all computed from them.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-__all__ = ["Dropped", "Group", "Role", "Slice", "dropped", "hollowed", "mask_", "sizes_of", "total"]
+__all__ = ["Group", "RemovedEntries", "Role", "Slice", "hollow_layers", "mask_", "removed_entries"]
 
 Role: TypeAlias = Literal["out", "in", "scale", "other"]
-"""What a tensor is to a channel: the weight that produces it, one that consumes it, its batch norm scale, the rest."""
+"""Relation of a tensor to a channel: the weight that produces it, one that consumes it, its scale, or another."""
 
-Dropped: TypeAlias = dict[str, dict[int, Tensor]]
-"""Name of a tensor -> dimension -> positions along it that are removed, ascending and without repetition."""
+RemovedEntries: TypeAlias = dict[str, dict[int, Tensor]]
+"""Tensor name -> dimension -> removed positions along it, ascending and without repetition."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Slice:
         name: the tensor's name in the state dict.
         dim: the dimension along which the units lie.
         index: ``(units, k)``: the positions along ``dim`` that belong to each unit.
-        role: what the tensor is to a channel.
+        role: relation of the tensor to a channel.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Slice:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Units that can be removed one by one, and all the tensor entries that go with them.
+    """Units that can be removed one by one, and all tensor entries that belong to them.
 
     Attributes:
         name: name of the layer that produces the channels, the first of them if there are several.
@@ -51,8 +51,8 @@ class Group:
         width: channels of that layer in one unit: 1, or the size of an attention head.
         counters: ``(module name, attribute, amount)``: integer attributes that shrink by ``amount`` with each unit,
             such as the number of heads.
-        branch: layers that have nothing left to do once all units are gone -> whether the bias of such a layer stays.
-            Empty where one unit has to stay.
+        branch: layers of the residual branch that have no effect once all units are removed -> whether the bias of such
+            a layer stays. Empty if at least one unit must stay.
     """
 
     name: str
@@ -66,21 +66,21 @@ class Group:
         """Number of units."""
         return len(self.slices[0].index)
 
-    def hollowed(self, names: Collection[str]) -> set[str]:
-        """Those of ``names`` that are parameters of its branch and go with it."""
+    def branch_parameters(self, names: Collection[str]) -> set[str]:
+        """Those of ``names`` that are removed together with the residual branch."""
         kept = {f"{layer}.bias" for layer, biased in self.branch.items() if biased}
         return {name for name in names if name.rpartition(".")[0] in self.branch and name not in kept}
 
     def parameters(self, names: Collection[str]) -> set[str]:
-        """Those of ``names`` that become smaller, or go, with its units."""
-        return {part.name for part in self.slices if part.name in names} | self.hollowed(names)
+        """Those of ``names`` that become smaller, or are removed, with the units."""
+        return {part.name for part in self.slices if part.name in names} | self.branch_parameters(names)
 
-    def takes_branch(self, removed: Mapping[str, Tensor]) -> bool:
-        """Whether its layers go as a whole; ``removed`` as in :func:`dropped`."""
+    def removes_branch(self, removed: Mapping[str, Tensor]) -> bool:
+        """Whether the whole residual branch is removed; ``removed`` as in :func:`removed_entries`."""
         return bool(self.branch) and self.name in removed and bool(removed[self.name].all())
 
 
-def dropped(groups: Sequence[Group], removed: Mapping[str, Tensor]) -> Dropped:
+def removed_entries(groups: Sequence[Group], removed: Mapping[str, Tensor]) -> RemovedEntries:
     """Translate removed units into removed entries of tensors.
 
     Args:
@@ -88,7 +88,7 @@ def dropped(groups: Sequence[Group], removed: Mapping[str, Tensor]) -> Dropped:
         removed: group name -> ``(units,)`` bool, True where a unit is removed.
 
     >>> group = Group("fc1", (Slice("fc1.weight", 0, torch.tensor([[0], [1], [2]]), "out"),))
-    >>> dropped([group], {"fc1": torch.tensor([True, False, True])})
+    >>> removed_entries([group], {"fc1": torch.tensor([True, False, True])})
     {'fc1.weight': {0: tensor([0, 2])}}
     """
     found: dict[str, dict[int, list[Tensor]]] = {}
@@ -102,31 +102,13 @@ def dropped(groups: Sequence[Group], removed: Mapping[str, Tensor]) -> Dropped:
     }
 
 
-def hollowed(groups: Sequence[Group], removed: Mapping[str, Tensor]) -> dict[str, bool]:
-    """Name of each layer that goes with a branch -> whether its bias stays; arguments as for :func:`dropped`."""
-    return {name: biased for group in groups if group.takes_branch(removed) for name, biased in group.branch.items()}
+def hollow_layers(groups: Sequence[Group], removed: Mapping[str, Tensor]) -> dict[str, bool]:
+    """Layers of removed residual branches -> whether the bias stays; arguments as for :func:`removed_entries`."""
+    return {name: biased for group in groups if group.removes_branch(removed) for name, biased in group.branch.items()}
 
 
-def mask_(tensors: Mapping[str, Tensor], gone: Dropped) -> None:
-    """Set the removed entries of each tensor to zero, in place; tensors without any are left alone."""
+def mask_(tensors: Mapping[str, Tensor], entries: RemovedEntries) -> None:
+    """Set the removed entries of each tensor to zero, in place."""
     for name, tensor in tensors.items():
-        for dim, positions in gone.get(name, {}).items():
+        for dim, positions in entries.get(name, {}).items():
             tensor.index_fill_(dim, positions.to(tensor.device), 0)
-
-
-def total(sizes: Mapping[str, Sequence[int]], prices: Mapping[str, float]) -> float:
-    """Sum of the prices of all elements: MACs or parameters.
-
-    Args:
-        sizes: name -> shape.
-        prices: name -> price of one element; a tensor without a price is free, as is one without a size.
-
-    >>> total({"fc.weight": (3, 4), "fc.bias": (3,)}, {"fc.weight": 2.0})
-    24.0
-    """
-    return float(sum(price * torch.Size(sizes[name]).numel() for name, price in prices.items() if name in sizes))
-
-
-def sizes_of(module: nn.Module) -> dict[str, list[int]]:
-    """Name -> shape of every parameter."""
-    return {name: list(parameter.shape) for name, parameter in module.named_parameters()}

@@ -18,10 +18,10 @@ def callback(**settings):
     return ChannelPruningCallback(**{"round_to": 2, "every_n_steps": 2, **settings})
 
 
-def test_the_report_after_the_cut():
-    cutting = callback(macs=0.5)
-    trainer(cutting).fit(Module(), data())
-    told = cutting.report()
+def test_the_report_after_removal():
+    pruning = callback(macs=0.5)
+    trainer(pruning).fit(Module(), data())
+    told = pruning.report()
     assert told["strength"] == 1.0
     assert 0 < told["macs"] <= 0.5
     assert "weights" not in told  # none are left to mask, which is not what was compressed
@@ -65,7 +65,7 @@ class TestArguments:
         with pytest.raises(ValueError, match="need round_to >= 1, got round_to=0"):
             ChannelPruningCallback(round_to=0)
 
-    def test_momentum(self):
+    def test_decay(self):
         with pytest.raises(ValueError, match="need 0 <= decay < 1, got decay=1"):
             ChannelPruningCallback(decay=1)
 
@@ -116,9 +116,9 @@ def test_a_budget_of_parameters():
     dense = sum(p.numel() for p in module.parameters())
     pruning = callback(parameters=0.4, round_to=1)
     trainer(pruning).fit(module, data())
-    share = sum(p.numel() for p in module.parameters()) / dense
-    assert 0.3 < share <= 0.4
-    assert pruning.metrics()["parameters"] == pytest.approx(share)
+    fraction = sum(p.numel() for p in module.parameters()) / dense
+    assert 0.3 < fraction <= 0.4
+    assert pruning.metrics()["parameters"] == pytest.approx(fraction)
 
 
 def test_the_same_fraction_of_every_layer():
@@ -131,7 +131,7 @@ def test_the_same_fraction_of_every_layer():
 
 
 class Stopwatch:
-    """A latency that is the share of parameters that is left, and no longer true when asked the second time."""
+    """A latency equal to the fraction of the parameters that is left, times a factor."""
 
     def __init__(self, monkeypatch):
         self.slower = 1.0
@@ -269,7 +269,7 @@ OPTIMIZERS = {
     ],
     ids=["alone", "with another method", "EMA"],
 )
-def test_the_cut_run_ends_where_the_masked_run_ends(optimizer, others):
+def test_the_narrowed_run_ends_where_the_masked_run_ends(optimizer, others):
     ends = []
     for remove in (True, False):
         torch.manual_seed(0)
@@ -280,14 +280,14 @@ def test_the_cut_run_ends_where_the_masked_run_ends(optimizer, others):
         ends.append(
             (outcome(module), sum(p.numel() for p in module.parameters()), run.optimizers[0].param_groups[0]["lr"])
         )
-    (cut, small, lr), (masked, large, same) = ends
-    torch.testing.assert_close(cut, masked, rtol=1e-8, atol=1e-10)
+    (narrowed, small, lr), (masked, large, same) = ends
+    torch.testing.assert_close(narrowed, masked, rtol=1e-8, atol=1e-10)
     assert small < 0.7 * large
     assert lr == same
 
 
 @pytest.mark.filterwarnings("ignore:SWA is currently only supported every epoch")
-def test_an_average_that_began_before_the_cut_goes_on_after_it():
+def test_an_average_that_began_before_removal_goes_on_after_it():
     module = Module()
     trainer(callback(), StochasticWeightAveraging(1e-3, 0.4, annealing_epochs=1), max_epochs=4).fit(module, data())
     assert module.net.conv1.weight.shape != (16, 8, 3, 3)
@@ -301,13 +301,13 @@ def doubles():
     )
 
 
-def test_the_cut_changes_nothing_at_the_moment_it_is_made():
+def test_removal_changes_nothing_at_the_moment_it_is_made():
     differences = []
 
     class Watch(ChannelPruningCallback):
-        def _cut(self, run, trainer, module):
+        def _remove_masked(self, run, trainer, module):
             before = outcome(module)
-            super()._cut(run, trainer, module)
+            super()._remove_masked(run, trainer, module)
             differences.append(((outcome(module) - before).abs().max() / before.abs().max()).item())
             module.train()
 

@@ -1,4 +1,4 @@
-"""Channels are cut while the model is quantized and taught, in one fit."""
+"""Channels are removed while the model is quantized and taught, in one fit."""
 
 import copy
 
@@ -20,9 +20,9 @@ def outcome(module):
         return module(torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(5)))
 
 
-@pytest.mark.parametrize("quantized_at", [0.2, 0.8], ids=["before the cut", "after the cut"])
+@pytest.mark.parametrize("quantized_at", [0.2, 0.8], ids=["before removal", "after removal"])
 @pytest.mark.parametrize("front", ["module", "callback"])
-def test_cut_quantized_and_taught_in_one_fit(front, quantized_at, tmp_path):
+def test_narrowed_quantized_and_taught_in_one_fit(front, quantized_at, tmp_path):
     torch.manual_seed(0)
     student = Module()
     twin = copy.deepcopy(student)

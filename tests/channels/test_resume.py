@@ -1,4 +1,4 @@
-"""Checkpoints before, at and after the cut."""
+"""Checkpoints before, at and after the removal of channels."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from lightning_compress.channels import ChannelPruningCallback
-from lightning_compress.channels.cutting.shapes import CHANNELS, conform_, record
+from lightning_compress.channels.removal.shapes import CHANNELS, conform_, record
 from lightning_compress.loading import load_compressed
 from lightning_compress.schedules import Linear
 from tests.support.nets import Transformer
@@ -34,7 +34,7 @@ def numbers(paths):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """An uninterrupted run of 36 steps, cut after step 18, and its checkpoints around the cut."""
+    """An uninterrupted run of 36 steps, narrowed after step 18, and its checkpoints around it."""
     folder = tmp_path_factory.mktemp("run")
     module = build()
     saving = checkpoints(folder, every_n_train_steps=1, save_weights_only=False)
@@ -47,13 +47,13 @@ def width(path):
 
 
 @resumes
-def test_resumed_is_bit_identical_before_at_and_after_the_cut(finished):
+def test_resumed_is_bit_identical_before_at_and_after_removal(finished):
     module, folder = finished
     paths = numbers(folder.glob("*.ckpt"))
     widths = [width(path) for path in paths]
-    cut = next(i for i, w in enumerate(widths) if w < 16)
-    assert set(widths[:cut]) == {16}
-    for path in (paths[4], paths[cut - 1], paths[cut], paths[cut + 1], paths[cut + 6]):
+    first = next(i for i, w in enumerate(widths) if w < 16)
+    assert set(widths[:first]) == {16}
+    for path in (paths[4], paths[first - 1], paths[first], paths[first + 1], paths[first + 6]):
         resumed = build()
         fit(resumed, callback(), Randomness(), ckpt_path=path)
         assert same(resumed, module), path.name
@@ -144,7 +144,7 @@ def test_weights_only_checkpoints_and_those_after_fit_carry_the_shapes(tmp_path)
     assert same(load_compressed(Digits, tmp_path / "again.ckpt"), module)
 
 
-def test_a_plain_load_says_what_is_wrong(finished):
+def test_a_plain_load_names_the_mismatch(finished):
     with pytest.raises(RuntimeError, match="size mismatch"):
         Digits.load_from_checkpoint(numbers(finished[1].glob("*.ckpt"))[-1])
 

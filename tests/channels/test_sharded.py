@@ -1,4 +1,4 @@
-"""Channels of a model that FSDP2 shards over two processes: masked as in one process, cut afterwards."""
+"""Channels of a model that FSDP2 shards over two processes: masked as in one process, removed afterwards."""
 
 import copy
 import warnings
@@ -67,7 +67,8 @@ def _masked(kind, criterion):
     for layer in module.children():
         if isinstance(layer, FSDPModule):
             layer.reshard()
-    return whole(module), {name: units.numpy() for name, units in callback._removed.items()}, callback.metrics()["macs"]
+    masks = {name: units.numpy() for name, units in callback._masks.units.items()}
+    return whole(module), masks, callback.metrics()["macs"]
 
 
 @pytest.mark.filterwarnings(*IGNORED)
@@ -83,7 +84,7 @@ def test_two_shards_are_pruned_as_one_process_prunes_the_whole(criterion):
         assert left == macs
 
 
-def _cut(folder):
+def _narrowed(folder):
     """An uninterrupted run and one resumed from its middle, with other images on each rank."""
 
     class Save(L.Callback):
@@ -101,8 +102,8 @@ def _cut(folder):
 
 
 @pytest.mark.filterwarnings(*IGNORED)
-def test_what_was_sharded_is_gathered_and_cut_after_fit(tmp_path):
-    (first, resumed, removed, off), (second, *_) = run_distributed(_cut, str(tmp_path))
+def test_a_sharded_model_is_gathered_and_narrowed_after_fit(tmp_path):
+    (first, resumed, removed, off), (second, *_) = run_distributed(_narrowed, str(tmp_path))
     assert same(first, second)
     assert same(first, resumed)
     assert off < 1e-5
@@ -110,7 +111,7 @@ def test_what_was_sharded_is_gathered_and_cut_after_fit(tmp_path):
     saved = torch.load(tmp_path / "10.ckpt", weights_only=True)
     alone = Digits()
     alone.load_state_dict(saved["state_dict"])
-    masks = saved["callbacks"][pruning().state_key]["removed"]
+    masks = saved["callbacks"][pruning().state_key]["masked"]
     assert [name for name, units in masks.items() if units.any()]
     assert not alone.net[3].weight[masks["net.3"]].any()
     assert len(first["net.3.weight"]) < len(alone.net[3].weight)
@@ -124,7 +125,7 @@ def _quantized():
 
 
 @pytest.mark.filterwarnings(*IGNORED)
-def test_pruned_and_quantized_in_one_fit_then_cut():
+def test_pruned_and_quantized_in_one_fit_then_narrowed():
     (first, on_grid, removed, off), (second, *_) = run_distributed(_quantized)
     assert same(first, second)
     assert on_grid
@@ -140,7 +141,7 @@ def _notices(remove):
 
 
 @pytest.mark.parametrize("remove", [True, False])
-def test_what_will_happen_is_said_when_fit_starts(remove):
+def test_the_warning_when_fit_starts(remove):
     said = " ".join(run_distributed(_notices, remove)[0])
     assert ("parameters that ModelParallelStrategy shards cannot change their shapes" in said) == remove
     assert ("call remove_zero_channels after fit" in said) == remove
@@ -161,7 +162,7 @@ def _refused(budget, message, sizes):
         ({"latency": 0.5}, 2, r"need macs, parameters or channels under ModelParallelStrategy, got latency=0\.5"),
     ],
 )
-def test_what_cannot_work_is_refused(budget, shards, message):
+def test_impossible_budgets_and_strategies_are_refused(budget, shards, message):
     sizes = {"data_parallel_size": shards, "tensor_parallel_size": 2 // shards}
     assert run_distributed(_refused, budget, message, sizes) == [True, True]
 

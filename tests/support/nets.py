@@ -75,7 +75,7 @@ class Attention(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Attention by heads, a gated feed-forward, layer scale; the width is normalised and must stay."""
+    """Attention by heads, a gated feed-forward, layer scale; the width is normalized and must stay."""
 
     def __init__(self) -> None:
         super().__init__()

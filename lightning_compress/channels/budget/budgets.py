@@ -1,14 +1,12 @@
-"""Budgets: how much of a model stays, of its MACs, its parameters, its latency or the channels of every group."""
+"""Budgets: the fraction of a model's MACs, parameters, latency or channels to keep."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from lightning_compress.arguments import check_fraction
-from lightning_compress.channels.groups import Dropped, total
 
-__all__ = ["Budget", "Costs", "budget_of", "largest_share"]
+__all__ = ["Budget", "budget_of"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +15,7 @@ class Budget:
 
     Attributes:
         name: ``"macs"``, ``"parameters"``, ``"latency"`` or ``"channels"`` (of every group alike).
-        amount: fraction of it that is kept, in (0, 1).
+        amount: fraction of it to keep, in (0, 1).
     """
 
     name: str
@@ -55,55 +53,3 @@ def budget_of(
         raise ValueError(f"need one of macs, parameters, latency and channels, got {found}")
     check_fraction(**{given[0].name: given[0].amount})
     return given[0]
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What the parameters of a model cost, now and when it was dense.
-
-    Attributes:
-        sizes: parameter name -> shape.
-        dense: the same before any channel was cut.
-        prices: ``"macs"`` and ``"parameters"`` -> parameter name -> price of one element.
-    """
-
-    sizes: Mapping[str, Sequence[int]]
-    dense: Mapping[str, Sequence[int]]
-    prices: Mapping[str, Mapping[str, float]]
-
-    def share(self, name: str, gone: Dropped | None = None, hollowed: Collection[str] = ()) -> float:
-        """Share of the dense costs that is left without the entries ``gone`` and the parameters ``hollowed``."""
-        sizes = {key: list(size) for key, size in self.sizes.items() if key not in hollowed}
-        for key, dims in (gone or {}).items():
-            for dim, positions in dims.items():
-                if key in sizes:
-                    sizes[key][dim] -= len(positions)
-        return total(sizes, self.prices[name]) / self.total(name)
-
-    def total(self, name: str) -> float:
-        """What the dense model costs."""
-        return total(self.dense, self.prices[name])
-
-
-def largest_share(
-    cost: Callable[[float], float], limit: float, least: float, most: float = 1.0, probes: int = 6
-) -> float:
-    """The largest share of a model, to within ``(most - least) / 2 ** probes``, that costs no more than ``limit``.
-
-    Args:
-        cost: share -> what it costs, measured; it should grow with the share.
-        limit: what it may cost.
-        least: the smallest share that there is; it is the answer where nothing above it is cheap enough.
-        most: a share that costs too much.
-        probes: how often ``cost`` is called.
-
-    >>> largest_share(lambda share: share**2, limit=0.25, least=0.0)
-    0.5
-    """
-    for _ in range(probes):
-        share = (least + most) / 2
-        if cost(share) <= limit:
-            least = share
-        else:
-            most = share
-    return least

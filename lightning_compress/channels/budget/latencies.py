@@ -1,90 +1,110 @@
-"""Latencies: how long a model takes for one batch, as a share of how long another takes."""
+"""Latencies: the MACs with which a model meets a budget of measured latency."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.benchmark import Timer
+from torch import nn
 
-from lightning_compress.channels.budget.budgets import Costs, largest_share
-from lightning_compress.channels.budget.selection import choose, smallest
-from lightning_compress.channels.cutting.surgery import cut_
+from lightning_compress.channels.budget.costs import Costs
+from lightning_compress.channels.budget.selection import choose_units, lowest_cost
+from lightning_compress.channels.criteria import magnitude, members
 from lightning_compress.channels.groups import Group
+from lightning_compress.channels.removal.shapes import dense_copy
+from lightning_compress.channels.removal.surgery import narrow_module_
 from lightning_compress.example_inputs import float_outputs
 from lightning_compress.processes import from_rank_zero
+from lightning_compress.timing import time_ratio
 
-__all__ = ["macs_in_time", "relative_latency"]
+__all__ = ["largest_fraction", "macs_within_latency", "relative_latency"]
 
 
-def macs_in_time(
+def macs_within_latency(
     module: nn.Module,
-    reference: nn.Module,
     example: Any,
     groups: Sequence[Group],
-    scores: Mapping[str, Tensor],
     costs: Costs,
     limit: float,
     round_to: int,
 ) -> float:
-    """The largest share of the dense model's MACs with which ``module`` takes no longer than ``limit`` allows.
+    """The largest fraction of the dense model's MACs with which ``module`` meets a limit of latency.
 
-    Copies of different widths are made and timed; which channels they lose decides little.
+    Copies of different widths are made, without the channels of least magnitude, and timed against the dense model. In
+    a distributed run all processes use the times of the first.
 
     Args:
         module: the model; it is left as it is.
-        reference: the dense model.
-        example: input of both, as :func:`~lightning_compress.example_inputs.call` takes it.
-        groups: what can be removed from ``module``.
-        scores: group name -> ``(units,)`` importance, not negative.
+        example: its input; see :func:`~lightning_compress.example_inputs.call`.
+        groups: groups of ``module`` whose units may be removed.
         costs: MACs of ``module`` and of the dense model.
-        limit: share of the latency of ``reference``, in (0, 1).
-        round_to: channels of each layer are kept in multiples of this number.
+        limit: fraction of the latency of the dense model, in (0, 1).
+        round_to: every layer keeps a multiple of this number of channels.
 
     Raises:
-        ValueError: not even the narrowest copy is fast enough.
+        ValueError: even the narrowest copy is too slow.
     """
+    prices, dense = costs.prices["macs"], costs.total("macs")
+    weights = {name: parameter.detach() for name, parameter in module.named_parameters()}
+    scores = {group.name: magnitude(members(group, weights, {})) for group in groups}
+    reference = dense_copy(module)
 
-    def latency(share: float) -> float:
-        removed = choose(groups, scores, costs.sizes, costs.prices["macs"], share * costs.total("macs"), round_to)
+    def latency(fraction: float) -> float:
+        removed = choose_units(groups, scores, costs.sizes, prices, fraction * dense, round_to)
         trial = copy.deepcopy(module)
-        cut_(trial, groups, removed)
+        narrow_module_(trial, groups, removed)
         return relative_latency(trial, reference, example)
 
-    now = costs.share("macs")
+    now = costs.fraction("macs")
     if latency(now) <= limit:
         return now
-    least = smallest(groups, costs.sizes, costs.prices["macs"], round_to) / costs.total("macs")
+    least = lowest_cost(groups, costs.sizes, prices, round_to) / dense
     fastest = latency(least)
     if fastest > limit:
         raise ValueError(
             f"need latency >= {fastest:.3f} for this model with round_to={round_to}, got latency={limit}: measured "
-            f"with the {least:.3g} of its MACs that have to stay; raise latency to remove less, or lower round_to"
+            f"with {least:.3g} of its MACs, the fewest possible; raise latency to remove less, or lower round_to"
         )
-    return largest_share(latency, limit, least, now)
+    return largest_fraction(latency, limit, least, now)
 
 
 @torch.no_grad()
-def relative_latency(module: nn.Module, reference: nn.Module, example: Any, rounds: int = 9) -> float:
-    """Latency of ``module`` over that of ``reference``, in evaluation mode, where and how this process runs them.
+def relative_latency(module: nn.Module, reference: nn.Module, example: Any) -> float:
+    """Latency of ``module`` divided by that of ``reference``, in evaluation mode, as this process runs them.
 
-    The median of the ratios of some rounds; in each the models take turns, so that what slows the machine slows both.
-    In a distributed run all processes get what the first one measured.
+    In a distributed run all processes return the ratio that the first one measured.
 
     Args:
         module: the model.
-        reference: what it is compared with.
-        example: input of both, as :func:`~lightning_compress.example_inputs.call` takes it.
-        rounds: how many ratios are taken.
+        reference: the model that it is compared with.
+        example: input of both; see :func:`~lightning_compress.example_inputs.call`.
     """
-    runs = [partial(float_outputs, model.eval(), example) for model in (module, reference)]
-    timers = [Timer("run()", globals={"run": run}) for run in runs]
-    repeats = max(1, int(0.02 / max(timers[1].timeit(2).mean, 1e-9)))  # a round takes some 20 ms
-    timers[0].timeit(2)
-    share = median(timers[0].timeit(repeats).mean / timers[1].timeit(repeats).mean for _ in range(rounds))
-    return from_rank_zero(share)
+    run, run_reference = (partial(float_outputs, model.eval(), example) for model in (module, reference))
+    return from_rank_zero(time_ratio(run, run_reference))
+
+
+def largest_fraction(
+    cost: Callable[[float], float], limit: float, least: float, most: float = 1.0, probes: int = 6
+) -> float:
+    """The largest fraction of a model that costs no more than ``limit``, to within ``(most - least) / 2 ** probes``.
+
+    Args:
+        cost: fraction -> measured cost; it should grow with the fraction.
+        limit: the highest allowed cost.
+        least: the smallest possible fraction; the answer if no larger one is cheap enough.
+        most: a fraction that costs too much.
+        probes: number of calls of ``cost``.
+
+    >>> largest_fraction(lambda fraction: fraction**2, limit=0.25, least=0.0)
+    0.5
+    """
+    for _ in range(probes):
+        middle = (least + most) / 2
+        if cost(middle) <= limit:
+            least = middle
+        else:
+            most = middle
+    return least

@@ -1,1 +1,1 @@
-"""Which channels must be removed together: the dependency graph, residual branches, and the trial of each group."""
+"""Channels that must be removed together: the dependency graph, residual branches, and the trial of each group."""

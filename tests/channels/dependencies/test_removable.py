@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_compress.channels.cutting.surgery import cut_
-from lightning_compress.channels.dependencies.graph import find_groups
-from lightning_compress.channels.dependencies.trials import make_plan
-from lightning_compress.channels.groups import dropped, mask_, sizes_of, total
+from lightning_compress.channels.budget.costs import sizes_of, total_cost
+from lightning_compress.channels.dependencies.removable import find_removable
+from lightning_compress.channels.dependencies.walk import find_groups
+from lightning_compress.channels.groups import mask_, removed_entries
+from lightning_compress.channels.removal.surgery import narrow_module_
 from lightning_compress.example_inputs import float_outputs
 from tests.support.nets import Attention, Dense, Mobile, Residual, Transformer
 
@@ -19,15 +20,15 @@ def units(plan):
     return {group.name: (group.units, group.width) for group in plan.groups}
 
 
-def remove(model, groups, share=0.5):
-    """Remove the first units of every group; give the outputs with zeros in their place, and without them."""
-    removed = {group.name: torch.arange(group.units) < group.units * share for group in groups}
-    gone = dropped(groups, removed)
+def remove(model, groups, fraction=0.5):
+    """Remove the first units of every group; return the outputs with zeros in their place, and without them."""
+    removed = {group.name: torch.arange(group.units) < group.units * fraction for group in groups}
+    gone = removed_entries(groups, removed)
     model = copy.deepcopy(model).eval()
     with torch.no_grad():
         mask_(model.state_dict(), gone)
         masked = float_outputs(model, IMAGES)
-        cut_(model, groups, removed)
+        narrow_module_(model, groups, removed)
         return model, masked, float_outputs(model, IMAGES)
 
 
@@ -35,19 +36,19 @@ def remove(model, groups, share=0.5):
 def test_removal_equals_masking(net):
     torch.manual_seed(0)
     model = net()
-    plan = make_plan(model, IMAGES)
-    small, masked, cut = remove(model, plan.groups)
-    for a, b in zip(masked, cut, strict=True):
+    plan = find_removable(model, IMAGES)
+    small, masked, narrowed = remove(model, plan.groups)
+    for a, b in zip(masked, narrowed, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
     assert sum(p.numel() for p in small.parameters()) < 0.7 * sum(p.numel() for p in model.parameters())
     sum(out.sum() for out in float_outputs(small.train(), IMAGES)).backward()
 
 
-def test_layers_that_are_added_share_their_channels():
-    plan = make_plan(Residual(), IMAGES)
+def test_layers_that_are_added_have_tied_channels():
+    plan = find_removable(Residual(), IMAGES)
     assert units(plan) == {"stem": (8, 1), "conv1": (16, 1)} or units(plan) == {"conv2": (8, 1), "conv1": (16, 1)}
-    shared = next(group for group in plan.groups if group.units == 8)
-    found = {(part.name, part.dim) for part in shared.slices}
+    tied = next(group for group in plan.groups if group.units == 8)
+    found = {(part.name, part.dim) for part in tied.slices}
     assert found == {
         *((name, 0) for name in ("stem.weight", "stem.bias", "conv2.weight")),
         *(
@@ -58,11 +59,11 @@ def test_layers_that_are_added_share_their_channels():
         ("conv1.weight", 1),
         ("head.weight", 1),
     }
-    assert next(part for part in shared.slices if part.name == "head.weight").index.shape == (8, 4)  # a flattened map
+    assert next(part for part in tied.slices if part.name == "head.weight").index.shape == (8, 4)  # a flattened map
 
 
 def test_side_by_side_channels_stay_apart():
-    plan = make_plan(Dense(), IMAGES)
+    plan = find_removable(Dense(), IMAGES)
     assert units(plan) == {"a": (8, 1), "b": (4, 1), "c": (8, 1)}
     behind = {part.name: part.index for group in plan.groups if group.name == "b" for part in group.slices}
     assert behind["norm.weight"].flatten().tolist() == [8, 9, 10, 11]
@@ -70,7 +71,7 @@ def test_side_by_side_channels_stay_apart():
 
 
 def test_groups_of_a_convolution_shrink_alike():
-    plan = make_plan(Mobile(), IMAGES)
+    plan = find_removable(Mobile(), IMAGES)
     by_name = {part.name: part.index.tolist() for group in plan.groups for part in group.slices if part.role == "out"}
     assert by_name["project.weight"] == [[0, 4], [1, 5], [2, 6], [3, 7]]
     assert by_name["grouped.weight"] == [[0, 4], [1, 5], [2, 6], [3, 7]]
@@ -81,7 +82,7 @@ def test_groups_of_a_convolution_shrink_alike():
 
 def test_attention_goes_by_heads_and_gates_with_their_partners():
     model = Transformer()
-    plan = make_plan(model, IMAGES)
+    plan = find_removable(model, IMAGES)
     by_layer = {part.name: group for group in plan.groups for part in group.slices}
     assert by_layer["attention.query.weight"] is by_layer["attention.out.weight"]
     assert (by_layer["attention.query.weight"].units, by_layer["attention.query.weight"].width) == (4, 4)
@@ -92,10 +93,10 @@ def test_attention_goes_by_heads_and_gates_with_their_partners():
     assert small.attention.query.weight.shape == (8, 16)
 
 
-def test_what_cannot_be_removed_is_named_with_the_reason():
-    left_alone = make_plan(Transformer(), IMAGES).left_alone
+def test_layers_left_alone_are_named_with_the_reason():
+    left_alone = find_removable(Transformer(), IMAGES).left_alone
     assert left_alone["head"] == "its channels are an output of the model"
-    assert "norm1 normalises over its channels" in left_alone["embed"]
+    assert "norm1 normalizes over its channels" in left_alone["embed"]
 
 
 def test_a_wrong_group_is_found_out():
@@ -103,7 +104,7 @@ def test_a_wrong_group_is_found_out():
         def forward(self, x):
             return self[1](torch.softmax(self[0](x), -1))
 
-    plan = make_plan(Softmax(nn.Linear(8, 8), nn.Linear(8, 3)), torch.randn(2, 8))
+    plan = find_removable(Softmax(nn.Linear(8, 8), nn.Linear(8, 3)), torch.randn(2, 8))
     assert not plan.groups
     assert "differs from that with zeros" in plan.left_alone["0"]
 
@@ -113,7 +114,7 @@ def test_a_hard_coded_size_is_found_out_and_costs_no_other_layer():
         def forward(self, x):
             return self[2](torch.relu(self[1](self[0](x).view(-1, 8).relu())))
 
-    plan = make_plan(Viewed(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 3)), torch.randn(2, 8))
+    plan = find_removable(Viewed(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 3)), torch.randn(2, 8))
     assert units(plan) == {"1": (8, 1)}
     assert "does not run without them" in plan.left_alone["0"]
 
@@ -134,7 +135,7 @@ def test_a_path_that_hardly_counts_is_tried_as_well():
 
     F = nn.functional
     model = nn.Sequential(Quiet(), nn.LayerNorm(16), nn.Linear(16, 3))
-    plan = make_plan(model, torch.randn(2, 5, 16))
+    plan = find_removable(model, torch.randn(2, 5, 16))
     assert not plan.groups
 
 
@@ -143,7 +144,7 @@ def test_the_model_is_left_as_it_was():
     model.stem.requires_grad_(False)
     before = copy.deepcopy(model.state_dict())
     state = torch.get_rng_state()
-    make_plan(model, IMAGES)
+    find_removable(model, IMAGES)
     assert model.training
     assert not model.stem.weight.requires_grad
     assert torch.equal(torch.get_rng_state(), state)
@@ -153,7 +154,7 @@ def test_the_model_is_left_as_it_was():
 
 def test_macs_count_every_position_that_a_weight_is_applied_at():
     model = Residual()
-    macs = total(sizes_of(model), make_plan(model, IMAGES).prices)
+    macs = total_cost(sizes_of(model), find_removable(model, IMAGES).prices)
     assert macs == 64 * (8 * 9 + 16 * 8 * 9 + 8 * 16 * 9) + 3 * 32
 
 
@@ -161,7 +162,7 @@ def test_an_input_that_does_not_fit_is_refused():
     with pytest.raises(
         ValueError, match=r"need an example input that Residual\.forward takes, got \(2, 5\), which raises"
     ):
-        make_plan(Residual(), torch.randn(2, 5))
+        find_removable(Residual(), torch.randn(2, 5))
 
 
 def test_a_model_that_returns_no_tensor_is_refused():
@@ -170,7 +171,7 @@ def test_a_model_that_returns_no_tensor_is_refused():
             return SimpleNamespace(logits=super().forward(images))
 
     with pytest.raises(ValueError, match=r"need tensors that depend on the weights in what Wrapping\.forward returns"):
-        make_plan(Wrapping(), IMAGES)
+        find_removable(Wrapping(), IMAGES)
 
 
 class Transposed(nn.Module):
@@ -185,7 +186,7 @@ class Transposed(nn.Module):
 
 
 def test_layers_of_an_unknown_kind_are_named():
-    plan = make_plan(nn.Sequential(nn.Linear(4, 6), Transposed(), nn.Linear(6, 3)), torch.randn(2, 4))
+    plan = find_removable(nn.Sequential(nn.Linear(4, 6), Transposed(), nn.Linear(6, 3)), torch.randn(2, 4))
     assert plan.left_alone["1"] == "it is a Transposed: no convolution or linear layer of torch.nn"
 
 
@@ -205,17 +206,17 @@ class Auxiliary(nn.Module):
 
 def test_channels_that_training_alone_reads_are_left_alone():
     model, random = Auxiliary(), torch.get_rng_state()
-    plan = make_plan(model, IMAGES)
+    plan = find_removable(model, IMAGES)
     assert torch.equal(torch.get_rng_state(), random)
     assert units(plan) == {"second": (16, 1)}
     assert plan.left_alone["first"].startswith("the model does not train without them: RuntimeError: mat1 and mat2 sha")
 
 
-def test_a_weight_that_is_computed_of_others_is_refused():
+def test_a_computed_weight_is_refused():
     model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Flatten(), nn.Linear(288, 10))
     torch.nn.utils.parametrizations.weight_norm(model[2])
     with pytest.raises(ValueError, match="need linear layers and convolutions whose weight is a parameter, got '2'"):
-        make_plan(model, IMAGES)
+        find_removable(model, IMAGES)
 
 
 class Gated(nn.Module):
@@ -237,8 +238,8 @@ class Gated(nn.Module):
 
 
 @pytest.mark.parametrize("dim", [2, -1])
-def test_halves_of_what_a_layer_gives_to_sequences(dim):
-    plan = make_plan(Gated(dim), IMAGES)
+def test_halves_of_the_output_of_a_layer_on_sequences(dim):
+    plan = find_removable(Gated(dim), IMAGES)
     assert units(plan) == {"gate": (6, 2)}
     out, bias, into = plan.groups[0].slices
     assert torch.equal(out.index, torch.stack([torch.arange(6), torch.arange(6, 12)], 1))
@@ -247,7 +248,7 @@ def test_halves_of_what_a_layer_gives_to_sequences(dim):
 
 
 @pytest.mark.parametrize("dim", [2, -1])
-def test_parts_of_what_a_layer_gives_are_not_mixed_up(dim):
+def test_pieces_of_the_output_of_a_layer_are_not_mixed_up(dim):
     model = Gated(dim, (6, 4, 2))
     groups, _ = find_groups(model.eval(), lambda module: float_outputs(module, IMAGES))
     found = [{part.name: part.index.flatten().tolist() for part in group.slices} for group in groups]
@@ -256,16 +257,16 @@ def test_parts_of_what_a_layer_gives_are_not_mixed_up(dim):
         {"gate.weight": [*range(6, 10)], "gate.bias": [*range(6, 10)], "other.weight": [*range(4)]},
         {"gate.weight": [10, 11], "gate.bias": [10, 11]},
     ]
-    assert "split_with_sizes expects" in make_plan(model, IMAGES).left_alone["gate"]  # the model names the sizes
+    assert "split_with_sizes expects" in find_removable(model, IMAGES).left_alone["gate"]  # the model names the sizes
 
 
 class Remembering(Residual):
-    """Keeps what it has computed, as LeViT keeps the biases of its attention in evaluation."""
+    """Stores its output, as LeViT stores the biases of its attention in evaluation."""
 
     def forward(self, x):
         self.seen = super().forward(x)
         return self.seen
 
 
-def test_a_model_that_keeps_what_it_computes_can_be_planned():
-    assert units(make_plan(Remembering(), IMAGES, branches=True)) == units(make_plan(Residual(), IMAGES))
+def test_a_model_that_stores_its_output_can_be_traced():
+    assert units(find_removable(Remembering(), IMAGES, remove_blocks=True)) == units(find_removable(Residual(), IMAGES))

@@ -1,4 +1,4 @@
-"""Which groups may go as a whole, and that their going changes nothing."""
+"""Groups that can be removed whole with their residual branch, and their removal, which changes nothing."""
 
 import copy
 
@@ -13,14 +13,14 @@ from examples.fashion_mnist.models import ResNet
 from examples.loaders import TensorLoader
 from lightning_compress import DistillationCallback, QATCallback, export, load_compressed, remove_zero_channels
 from lightning_compress.channels import ChannelPruningCallback
-from lightning_compress.channels.budget.selection import choose, smallest
-from lightning_compress.channels.cutting.hollow import Hollow
-from lightning_compress.channels.cutting.shapes import conform_, dense_copy, record
-from lightning_compress.channels.cutting.surgery import cut_, remove_
-from lightning_compress.channels.dependencies.trials import make_plan
-from lightning_compress.channels.groups import dropped, hollowed, mask_
+from lightning_compress.channels.budget.selection import choose_units, lowest_cost
+from lightning_compress.channels.dependencies.removable import find_removable
+from lightning_compress.channels.groups import hollow_layers, mask_, removed_entries
+from lightning_compress.channels.removal.hollow import Hollow
+from lightning_compress.channels.removal.shapes import conform_, dense_copy, record
+from lightning_compress.channels.removal.surgery import narrow_module_, remove_units_
 from lightning_compress.schedules import Linear
-from tests.channels.cutting.test_surgery import step
+from tests.channels.removal.test_surgery import step
 from tests.channels.test_callback import Halved, doubles, outcome
 from tests.support import gpt2
 from tests.support.distributed import run_distributed
@@ -36,7 +36,7 @@ FEED = {"feed_norm", "feed1", "feed2"}
 
 
 def branches(model, example=IMAGES):
-    return [set(group.branch) for group in make_plan(model, example, branches=True).groups if group.branch]
+    return [set(group.branch) for group in find_removable(model, example, remove_blocks=True).groups if group.branch]
 
 
 def whole(plan):
@@ -79,7 +79,7 @@ class TestWhich:
     def test_of_two_ways_one(self):
         assert branches(Towers(), torch.randn(2, 4)) in ([{"a1", "a2"}], [{"b1", "b2"}])
 
-    def test_not_what_reads_the_input_itself(self):
+    def test_not_a_branch_that_reads_the_input_itself(self):
         assert branches(Towers(stem=False), torch.randn(2, 4)) == []
 
     def test_not_attention(self):
@@ -102,7 +102,7 @@ class TestWhich:
         assert branches(Tied()) == branches(Shared()) == []
 
     def test_only_if_asked(self):
-        assert not any(group.branch for group in make_plan(Blocks(), IMAGES).groups)
+        assert not any(group.branch for group in find_removable(Blocks(), IMAGES).groups)
 
 
 class TestRemoval:
@@ -110,12 +110,12 @@ class TestRemoval:
     def test_equals_masking(self, training):
         torch.manual_seed(0)
         model = Blocks().train(training)
-        plan = make_plan(model, IMAGES, branches=True)
+        plan = find_removable(model, IMAGES, remove_blocks=True)
         removed = whole(plan)
-        mask_(model.state_dict(), dropped(plan.groups, removed))
+        mask_(model.state_dict(), removed_entries(plan.groups, removed))
         small = copy.deepcopy(model)
-        gone = cut_(small, plan.groups, removed)
-        assert set(hollowed(plan.groups, removed)) == PLAIN | NECK | FEED
+        gone = narrow_module_(small, plan.groups, removed)
+        assert set(hollow_layers(plan.groups, removed)) == PLAIN | NECK | FEED
         assert {name for name, layer in small.named_modules() if isinstance(layer, Hollow)} == PLAIN | NECK | FEED
         kept = {name for name, _ in small.named_parameters() if name.rpartition(".")[0] in PLAIN | NECK | FEED}
         assert kept == {"feed2.bias"}
@@ -136,15 +136,15 @@ class TestRemoval:
     def test_the_small_model_trains_on_as_the_masked_one(self, make):
         torch.manual_seed(0)
         model = Blocks()
-        plan = make_plan(model, IMAGES, branches=True)
+        plan = find_removable(model, IMAGES, remove_blocks=True)
         model.double()
         removed = {name: units if units.all() else torch.zeros_like(units) for name, units in whole(plan).items()}
-        gone = dropped(plan.groups, removed)
+        gone = removed_entries(plan.groups, removed)
         optimizer = make(model.parameters())
         for number in range(3):
             step(model, optimizer, number, gone)
         masked, follower = copy.deepcopy((model, optimizer))
-        remove_(model, plan.groups, removed, [optimizer])
+        remove_units_(model, plan.groups, removed, [optimizer])
         assert {id(p) for g in optimizer.param_groups for p in g["params"]} == {id(p) for p in model.parameters()}
         assert {id(p) for p in optimizer.state} <= {id(p) for p in model.parameters()}
         for number in range(3, 8):
@@ -157,35 +157,35 @@ class TestRemoval:
 
 class TestSelection:
     def setup_method(self):
-        self.groups = make_plan(Blocks(), IMAGES, branches=True).groups
+        self.groups = find_removable(Blocks(), IMAGES, remove_blocks=True).groups
         self.sizes = {name: list(p.shape) for name, p in Blocks().named_parameters()}
         self.prices = dict.fromkeys(self.sizes, 1.0)
 
-    def choose(self, limit, scores=None):
+    def choose_units(self, limit, scores=None):
         alike = {group.name: torch.ones(group.units) for group in self.groups}
-        return choose(self.groups, alike | (scores or {}), self.sizes, self.prices, limit, round_to=4)
+        return choose_units(self.groups, alike | (scores or {}), self.sizes, self.prices, limit, round_to=4)
 
     def left(self, removed):
         model = Blocks()
-        cut_(model, self.groups, removed)
+        narrow_module_(model, self.groups, removed)
         return sum(p.numel() for p in model.parameters())
 
     def test_the_least_is_what_is_left_without_any_branch(self):
-        removed = self.choose(0.0)
+        removed = self.choose_units(0.0)
         assert all(removed[group.name].all() for group in self.groups if group.branch)
-        assert smallest(self.groups, self.sizes, self.prices, round_to=4) == self.left(removed)
+        assert lowest_cost(self.groups, self.sizes, self.prices, round_to=4) == self.left(removed)
 
-    @pytest.mark.parametrize("share", [0.8, 0.5, 0.3])
-    def test_the_budget_is_met_by_what_is_cut(self, share):
-        limit = share * sum(p.numel() for p in Blocks().parameters())
-        removed = self.choose(limit)
+    @pytest.mark.parametrize("fraction", [0.8, 0.5, 0.3])
+    def test_the_budget_is_met_by_the_narrowed_model(self, fraction):
+        limit = fraction * sum(p.numel() for p in Blocks().parameters())
+        removed = self.choose_units(limit)
         assert self.left(removed) <= limit
 
     def test_an_unimportant_branch_goes_first(self):
         self.groups = [group for group in self.groups if group.branch.keys() & {"neck3", "feed2"}]
         neck = next(group for group in self.groups if "neck3" in group.branch)
         without = self.left({neck.name: torch.ones(neck.units, dtype=torch.bool)})
-        removed = self.choose(without, {neck.name: torch.full((neck.units,), 1e-6)})
+        removed = self.choose_units(without, {neck.name: torch.full((neck.units,), 1e-6)})
         assert {name for name, units in removed.items() if units.any()} == {neck.name}
         assert removed[neck.name].all()
 
@@ -225,20 +225,20 @@ class TestInFit:
         [list, lambda: [Halved(schedule=Linear(0.2, 0.5), every_n_steps=3)], lambda: [EMAWeightAveraging(decay=0.5)]],
         ids=["alone", "with another method", "EMA"],
     )
-    def test_the_cut_run_ends_where_the_masked_run_ends(self, optimizer, others):
+    def test_the_narrowed_run_ends_where_the_masked_run_ends(self, optimizer, others):
         ends = []
         for remove in (True, False):
             module, pruning = built(**optimizer), callback(remove=remove)
             trainer(pruning, *others(), precision="64-true", max_epochs=4).fit(module, doubles())
             ends.append((outcome(module), gone(module), pruning.metrics()["macs"]))
-        (cut, hollow, share), (masked, none, same_share) = ends
-        torch.testing.assert_close(cut, masked, rtol=1e-8, atol=1e-10)
+        (narrowed, hollow, fraction), (masked, none, same_fraction) = ends
+        torch.testing.assert_close(narrowed, masked, rtol=1e-8, atol=1e-10)
         assert hollow
         assert not none
-        assert share == pytest.approx(same_share)
-        assert share <= 0.4
+        assert fraction == pytest.approx(same_fraction)
+        assert fraction <= 0.4
 
-    def test_the_share_of_the_macs_is_that_of_what_runs(self):
+    def test_the_fraction_of_the_macs_is_that_of_a_forward_pass(self):
         module, pruning = built(), callback()
         trainer(pruning).fit(module, data())
         counted, dense = ({}, {})
@@ -270,9 +270,9 @@ class TestInFit:
         trainer(callback(), Randomness(), saving, max_epochs=3, enable_checkpointing=True).fit(module, batches)
         steps = {int(path.stem[5:]): path for path in tmp_path.glob("*.ckpt")}
         hollow = {number: bool(_hollow(path)) for number, path in steps.items()}
-        cut = min(number for number, is_cut in hollow.items() if is_cut)
-        assert 1 < cut < max(steps)
-        for number in (cut - 1, cut, cut + 1):
+        first = min(number for number, is_hollow in hollow.items() if is_hollow)
+        assert 1 < first < max(steps)
+        for number in (first - 1, first, first + 1):
             resumed, run = Branched(), trainer(callback(), Randomness(), max_epochs=3)
             batches = TensorLoader(*data().dataset.tensors, batch_size=8)
             run.fit(resumed, batches, ckpt_path=steps[number], weights_only=True)
@@ -337,9 +337,9 @@ def test_every_rank_loses_the_same_branches():
 class TestStructures:
     def test_there_and_back(self):
         model = Blocks()
-        plan = make_plan(model, IMAGES, branches=True)
+        plan = find_removable(model, IMAGES, remove_blocks=True)
         small, fresh = copy.deepcopy(model), Blocks()
-        cut_(small, plan.groups, whole(plan))
+        narrow_module_(small, plan.groups, whole(plan))
         for target in (small, small, model, small):
             conform_(fresh, record(target))
             fresh.load_state_dict(target.state_dict())

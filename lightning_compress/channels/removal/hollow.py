@@ -1,4 +1,7 @@
-"""Hollow layers: what stays of the layers of a branch that is gone, so that the model's own code runs as before."""
+"""Hollow layers: placeholders for the layers of a removed residual branch, so that the model's own code runs as before.
+
+A hollow layer returns its bias, or zeros, for every input, in the shape that the layer would return.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,17 @@ from torch import Tensor, nn
 
 from lightning_compress.targets import is_linear, is_transposed
 
-__all__ = ["NORMALISING", "Hollow", "computes", "hollow_", "is_leaf", "refill_"]
+__all__ = ["NORMALIZATIONS", "Hollow", "hollow_", "is_leaf", "refill_", "returns_bias"]
 
-NORMALISING = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.PReLU)
-"""Layers between those that compute, which have entries of channels too."""
+NORMALIZATIONS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.PReLU)
+"""Layers without products of weights that still have entries for channels; hollow, they return their input."""
 
 
 class Hollow(nn.Module):
-    """A layer that computes nothing any more: its output is its bias, or zero, whatever comes in, in the same shape.
+    """A layer without weights: its output is its bias, or zero, for every input, in the shape of the layer's output.
 
     Args:
-        layer: what it was; it gives up its weights and its hooks. What it says of itself (``stride``) stays readable.
+        layer: the layer to replace; its weights and hooks are moved out of it. Its settings (``stride``) stay readable.
         biased: whether the bias stays a parameter, under its name.
     """
 
@@ -30,16 +33,16 @@ class Hollow(nn.Module):
             setattr(self, key, getattr(layer, key))
         self.bias: nn.Parameter | None
         self.register_parameter("bias", layer.get_parameter("bias") if biased else None)
-        self.outputs = layer.get_parameter("weight").shape[is_transposed(layer)] if computes(layer) else 0
+        self.outputs = layer.get_parameter("weight").shape[is_transposed(layer)] if returns_bias(layer) else 0
         self.space: tuple[tuple[int, int, int, int], ...] = ()  # size, stride, padding, dilation of the kernel, by axis
         if isinstance(layer, nn.modules.conv._ConvNd):
             self.space = tuple(zip(layer.kernel_size, layer.stride, _padding(layer), layer.dilation, strict=True))
         _move_hooks(layer, self)
         self.train(layer.training)
-        self._was = (layer.to("meta"),)  # in a tuple: no part of this module
+        self._layer = (layer.to("meta"),)  # in a tuple, so that it is no submodule
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give ``(*, outputs)`` of a linear layer, ``(*, outputs, *space)`` of a convolution, ``x`` of any other."""
+        """Return ``(*, outputs)`` for a linear layer, ``(*, outputs, *space)`` for a convolution, ``x`` for others."""
         if not self.outputs:
             return x
         last = x.ndim - len(self.space)
@@ -54,27 +57,27 @@ class Hollow(nn.Module):
             *x.shape[: last - 1], self.outputs, *space
         )
 
-    def narrow_(self, gone: Mapping[int, Tensor]) -> None:
-        """Give fewer channels; ``gone``: dimension of the weight that it had -> positions that are removed."""
+    def narrow_(self, entries: Mapping[int, Tensor]) -> None:
+        """Return fewer channels; ``entries``: dimension of the former weight -> positions that are removed."""
         if self.outputs:
-            self.outputs -= len(gone.get(int(is_transposed(self._was[0])), ()))
+            self.outputs -= len(entries.get(int(is_transposed(self._layer[0])), ()))
 
     def extra_repr(self) -> str:
-        return f"{type(self._was[0]).__name__}, outputs={self.outputs}, bias={self.bias is not None}"
+        return f"{type(self._layer[0]).__name__}, outputs={self.outputs}, bias={self.bias is not None}"
 
 
-def computes(layer: nn.Module) -> bool:
-    """Whether a layer gives its bias when it is hollow, or zeros; any other lets through what it gets."""
+def returns_bias(layer: nn.Module) -> bool:
+    """Whether a layer returns its bias or zeros when it is hollow; other layers return their input."""
     return is_linear(layer) or isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
 
 
 def is_leaf(module: nn.Module) -> bool:
-    """Whether a module has no parts; only such can be hollow."""
+    """Whether a module has no submodules; only such modules can be hollow."""
     return next(module.children(), None) is None
 
 
 def hollow_(module: nn.Module, layers: Mapping[str, bool]) -> None:
-    """Make layers of ``module`` hollow, wherever they occur.
+    """Replace layers of ``module`` by hollow ones, under every name.
 
     Args:
         module: changed in place.
@@ -87,9 +90,9 @@ def hollow_(module: nn.Module, layers: Mapping[str, bool]) -> None:
 
 
 def refill_(module: nn.Module, name: str) -> None:
-    """Make a hollow layer of ``module`` what it was, with zeros for weights."""
+    """Replace a hollow layer of ``module`` by the layer that it was, with zeros for weights."""
     hollow: Any = module.get_submodule(name)
-    layer: nn.Module = hollow._was[0].to_empty(
+    layer: nn.Module = hollow._layer[0].to_empty(
         device=next((p.device for p in module.parameters()), torch.device("cpu"))
     )
     with torch.no_grad():
@@ -105,7 +108,7 @@ def _put_(module: nn.Module, old: nn.Module, new: nn.Module) -> None:
 
 
 def _move_hooks(old: nn.Module, new: nn.Module) -> None:
-    """Whoever listens to the layer, such as a quantizer, goes on listening to what stands in its place."""
+    """Move hooks, such as those of quantizers, to the layer that takes the place of the old one."""
     for key, hooks in vars(old).items():
         if key.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called")) and isinstance(hooks, dict):
             vars(new)[key] = hooks
@@ -113,7 +116,7 @@ def _move_hooks(old: nn.Module, new: nn.Module) -> None:
 
 
 def _padding(layer: Any) -> list[int]:
-    """What a convolution pads, both sides together, by axis."""
+    """The padding of a convolution by axis, both sides together."""
     if layer.padding == "valid":
         return [0] * len(layer.kernel_size)
     if layer.padding == "same":

@@ -1,4 +1,4 @@
-"""Channels left as zeros are cut after the run, and nothing else is."""
+"""Channels left as zeros are removed after the run, and nothing else is."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import nn
 
 from lightning_compress import QATCallback, export, load_compressed, remove_zero_channels
 from lightning_compress.channels import ChannelPruningCallback
-from lightning_compress.channels.dependencies.graph import find_groups
+from lightning_compress.channels.dependencies.walk import find_groups
 from lightning_compress.quantization import PerChannel, PerGroup, PerTensor
 from lightning_compress.schedules import Linear
 from tests.quantization.test_callback import on_grids
@@ -28,7 +28,7 @@ def size(module):
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def test_what_a_run_left_as_zeros_is_cut(tmp_path):
+def test_zeros_left_by_a_run_are_removed(tmp_path):
     module = masked()
     before, wide = module(IMAGES), size(module)
     zero = int((module.net[3].weight.flatten(1) == 0).all(1).sum())
@@ -52,7 +52,7 @@ def test_checkpoints_carry_the_new_shapes(tmp_path):
 
 
 @pytest.mark.parametrize("granularity", [PerChannel(), PerTensor()])
-def test_grids_of_quantized_weights_are_cut_too(tmp_path, granularity):
+def test_grids_of_quantized_weights_are_narrowed_too(tmp_path, granularity):
     module = masked(QATCallback(granularity=granularity))
     before = module(IMAGES)
     assert remove_zero_channels(module, IMAGES) > 0
@@ -92,7 +92,7 @@ def test_a_model_without_zeros_is_left_as_it_is(net, example):
 def test_zeros_in_one_layer_alone_stay():
     net = Residual()
     with torch.no_grad():
-        net.conv1.weight[:4] = 0  # what consumes these channels is not zero: a bias of the norm may pass
+        net.conv1.weight[:4] = 0  # the consumers of these channels are not zero: a bias of the norm may pass
     assert remove_zero_channels(net, IMAGES) == 0
 
 
@@ -125,5 +125,5 @@ def test_a_model_that_cannot_be_traced_names_the_layer(monkeypatch):
 
     net = Split()
     monkeypatch.setattr(index_mapping, "update_index_mapping", fail)
-    with pytest.raises(ValueError, match=r"raises IndexError: .*, at what follows 'last'"):
+    with pytest.raises(ValueError, match=r"raises IndexError: .*, after layer 'last'"):
         find_groups(net, lambda model: [model(IMAGES)])

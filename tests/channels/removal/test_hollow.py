@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_compress.channels.cutting.hollow import Hollow, hollow_, refill_
+from lightning_compress.channels.removal.hollow import Hollow, hollow_, refill_
 from tests.support.gpt2 import Conv1D
 
 LAYERS = {

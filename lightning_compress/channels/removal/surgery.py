@@ -1,7 +1,7 @@
-"""The cut: tensors, gradients and optimizer state without the removed channels, exactly.
+"""Surgery: removal of channels from tensors, gradients and optimizer state, without rounding.
 
-Removed entries are given by position, and everything that has an entry per weight is sliced by the same positions. A
-cut model whose removed entries were zero computes what it computed before, and goes on training as the masked one.
+Removed entries are given by position, and every tensor that has an entry per weight is sliced at the same positions. A
+narrowed model whose removed entries were zero computes the same as before, and continues training like the masked one.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_compress.channels.cutting.hollow import Hollow, hollow_
-from lightning_compress.channels.groups import Group, dropped, hollowed
+from lightning_compress.channels.groups import Group, hollow_layers, removed_entries
+from lightning_compress.channels.removal.hollow import Hollow, hollow_
 from lightning_compress.targets import is_transposed
 
-__all__ = ["cut_", "cut_optimizer_", "narrow", "remove_", "replace_", "resize_"]
+__all__ = ["narrow", "narrow_module_", "narrow_optimizer_", "remove_units_", "replace_", "resize_"]
 
 
-def narrow(tensor: Tensor, gone: Mapping[int, Tensor]) -> Tensor:
+def narrow(tensor: Tensor, entries: Mapping[int, Tensor]) -> Tensor:
     """Copy ``tensor`` without the given positions.
 
     Args:
-        tensor: any tensor; a dimension of size 1 is taken as broadcast and kept.
-        gone: dimension -> positions that are removed.
+        tensor: any tensor; a dimension of size 1 counts as broadcast and is kept.
+        entries: dimension -> positions that are removed.
 
     >>> narrow(torch.tensor([[1, 2, 3], [4, 5, 6]]), {1: torch.tensor([1])})
     tensor([[1, 3],
             [4, 6]])
     """
-    for dim, positions in gone.items():
+    for dim, positions in entries.items():
         if tensor.shape[dim] > 1:
             keep = torch.ones(tensor.shape[dim], dtype=torch.bool)
             keep[positions.cpu()] = False
@@ -40,24 +40,26 @@ def narrow(tensor: Tensor, gone: Mapping[int, Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def cut_(
+def narrow_module_(
     module: nn.Module, groups: Sequence[Group], removed: Mapping[str, Tensor]
 ) -> dict[Tensor, nn.Parameter | None]:
     """Replace the parameters and buffers of ``module`` by narrower ones, with their gradients, under every name.
 
     Args:
-        module: the model, changed in place; sizes and numbers of heads that its layers keep as numbers follow.
+        module: the model, changed in place, with the sizes and numbers of heads that its layers keep as attributes.
         groups: its groups.
-        removed: group name -> ``(units,)`` bool, True where a unit is removed. A group with a branch may go as a whole.
+        removed: group name -> ``(units,)`` bool, True where a unit is removed. All units may be True if the group has a
+            residual branch.
 
     Returns:
-        old parameter -> new parameter, or None for one that went with a branch.
+        old parameter -> new parameter, or None if it was removed with a residual branch.
     """
     before = list(module.parameters())
-    hollow_(module, hollowed(groups, removed))
+    hollow_(module, hollow_layers(groups, removed))
     narrowed: dict[Tensor, Tensor] = {}
-    for name, dims in dropped([group for group in groups if not group.takes_branch(removed)], removed).items():
-        layer, key = _holder(module, name)
+    partly = [group for group in groups if not group.removes_branch(removed)]
+    for name, dims in removed_entries(partly, removed).items():
+        layer, key = _owner(module, name)
         if isinstance(layer, Hollow) and (key != "bias" or layer.bias is None):
             if key == "weight":
                 layer.narrow_(dims)
@@ -68,14 +70,14 @@ def cut_(
             narrowed[old] = new = nn.Parameter(new, requires_grad=old.requires_grad)
             new.grad = None if old.grad is None else narrow(old.grad, dims)
     replace_(module, narrowed)
-    _count_down_(module, groups, removed)
+    _lower_counters_(module, groups, removed)
     left = set(module.parameters())
     after = {old: narrowed.get(old, old) for old in before}
     return {old: new if new in left else None for old, new in after.items() if old not in left}  # type: ignore[misc]
 
 
 def replace_(module: nn.Module, tensors: Mapping[Tensor, Tensor]) -> None:
-    """Put new parameters and buffers in place of old ones, wherever these occur, and set the sizes of their layers."""
+    """Put new parameters and buffers in place of old ones, under every name, and set the sizes of their layers."""
     for layer in module.modules():
         for slots in (layer._parameters, layer._buffers):
             touched = {key: tensors[old] for key, old in slots.items() if old is not None and old in tensors}
@@ -84,7 +86,7 @@ def replace_(module: nn.Module, tensors: Mapping[Tensor, Tensor]) -> None:
                 resize_(layer)
 
 
-def _count_down_(module: nn.Module, groups: Iterable[Group], removed: Mapping[str, Tensor]) -> None:
+def _lower_counters_(module: nn.Module, groups: Iterable[Group], removed: Mapping[str, Tensor]) -> None:
     """Lower the counters (numbers of attention heads) by the removed units."""
     for group in groups:
         units = int(removed[group.name].sum()) if group.name in removed else 0
@@ -93,25 +95,27 @@ def _count_down_(module: nn.Module, groups: Iterable[Group], removed: Mapping[st
             setattr(layer, attribute, getattr(layer, attribute) - units * amount)
 
 
-def cut_optimizer_(
-    optimizer: Optimizer, replaced: Mapping[Tensor, nn.Parameter | None], gone: Mapping[Tensor, Mapping[int, Tensor]]
+def narrow_optimizer_(
+    optimizer: Optimizer,
+    replaced: Mapping[Tensor, nn.Parameter | None],
+    entries: Mapping[Tensor, Mapping[int, Tensor]],
 ) -> None:
-    """Let an optimizer go on with the new parameters: same groups, same order, its state sliced.
+    """Make an optimizer continue with the new parameters: the same groups in the same order, its state sliced.
 
     Args:
         optimizer: changed in place.
-        replaced: old parameter -> new parameter, or None for one that is gone.
-        gone: old parameter -> dimension -> removed positions.
+        replaced: old parameter -> new parameter, or None if it is removed.
+        entries: old parameter -> dimension -> removed positions.
 
     Raises:
-        ValueError: the optimizer keeps state that has no entry per weight, which cannot be sliced.
+        ValueError: the optimizer keeps state without an entry per weight, which cannot be sliced.
     """
     for group in optimizer.param_groups:
         now = [replaced.get(parameter, parameter) for parameter in group["params"]]
         group["params"] = [parameter for parameter in now if parameter is not None]
     state = {
         new: {
-            key: _narrow_state(optimizer, key, value, parameter, gone[parameter]) if parameter in replaced else value
+            key: _narrow_state(optimizer, key, value, parameter, entries[parameter]) if parameter in replaced else value
             for key, value in values.items()
         }
         for parameter, values in optimizer.state.items()
@@ -121,7 +125,7 @@ def cut_optimizer_(
     optimizer.state.update(state)
 
 
-def remove_(
+def remove_units_(
     module: nn.Module,
     groups: Sequence[Group],
     removed: Mapping[str, Tensor],
@@ -131,42 +135,42 @@ def remove_(
     """Remove units from a model, from its optimizers and from copies of it.
 
     Args:
-        module: changed in place, as are all others.
+        module: changed in place, like the optimizers and the copies.
         groups: the groups.
         removed: group name -> ``(units,)`` bool, True where a unit is removed.
-        optimizers: those that step parameters of ``module``.
-        copies: modules of the same make, such as averages of its weights.
+        optimizers: optimizers with parameters of ``module``.
+        copies: modules of the same layers, such as averages of its weights.
 
     Returns:
-        name -> new parameter, of those that were replaced; None for those that went with a branch.
+        name -> new parameter, for each replaced one; None if it was removed with a residual branch.
     """
-    gone = dropped(groups, removed)
+    entries = removed_entries(groups, removed)
     names: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
     for model in copies:
-        cut_(model, groups, removed)
-    new = cut_(module, groups, removed)
+        narrow_module_(model, groups, removed)
+    replaced = narrow_module_(module, groups, removed)
     for optimizer in optimizers:
-        cut_optimizer_(
-            optimizer, new, {old: gone[names[old]] for old, parameter in new.items() if parameter is not None}
+        narrow_optimizer_(
+            optimizer, replaced, {old: entries[names[old]] for old, new in replaced.items() if new is not None}
         )
-    return {names[old]: parameter for old, parameter in new.items()}
+    return {names[old]: new for old, new in replaced.items()}
 
 
-def _narrow_state(optimizer: Optimizer, key: str, value: Any, parameter: Tensor, gone: Mapping[int, Tensor]) -> Any:
+def _narrow_state(optimizer: Optimizer, key: str, value: Any, parameter: Tensor, entries: Mapping[int, Tensor]) -> Any:
     if not isinstance(value, Tensor) or value.numel() == 1:
         return value
     # Factored state (Adafactor) has some of the dimensions of the weight, and 1 in place of the others.
     if value.ndim == parameter.ndim and all(a in (1, b) for a, b in zip(value.shape, parameter.shape, strict=True)):
-        return narrow(value, gone)
+        return narrow(value, entries)
     raise ValueError(
-        f"need optimizer state of the shape of the weight to cut channels, got {key!r} of shape {tuple(value.shape)} "
-        f"for a weight of shape {tuple(parameter.shape)} in {type(optimizer).__name__}: use SGD, Adam or AdamW, or "
-        "remove=False"
+        f"need optimizer state of the shape of the weight to remove channels, got {key!r} of shape "
+        f"{tuple(value.shape)} for a weight of shape {tuple(parameter.shape)} in {type(optimizer).__name__}: use SGD, "
+        "Adam or AdamW, or remove=False"
     )
 
 
 def resize_(layer: nn.Module) -> None:
-    """Set the sizes that a layer keeps as numbers to those of its tensors."""
+    """Set the sizes that a layer keeps as attributes to those of its tensors."""
     if isinstance(layer, Hollow) and layer.bias is not None:
         layer.outputs = len(layer.bias)
     elif isinstance(layer, nn.modules.conv._ConvNd):
@@ -194,6 +198,6 @@ def _resize_convolution_(layer: nn.modules.conv._ConvNd) -> None:
         layer.out_channels, layer.in_channels = first, second * layer.groups
 
 
-def _holder(module: nn.Module, name: str) -> tuple[nn.Module, str]:
-    owner, _, key = name.rpartition(".")
-    return module.get_submodule(owner), key
+def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, key = name.rpartition(".")
+    return module.get_submodule(path), key

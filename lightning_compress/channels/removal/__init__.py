@@ -1,0 +1,1 @@
+"""Removal of channels: narrower tensors, hollow layers, and the shapes that a checkpoint carries."""
