@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lightning_compress import channels as channels
     from lightning_compress import deploy as deploy
     from lightning_compress import distillation as distillation
+    from lightning_compress import low_rank as low_rank
     from lightning_compress import metrics as metrics
     from lightning_compress import pruning as pruning
     from lightning_compress import quantization as quantization
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from lightning_compress.deploy import export, freeze
     from lightning_compress.distillation import DistillationCallback, DistillationModule
     from lightning_compress.loading import load_compressed
+    from lightning_compress.low_rank import LowRankCallback, split_low_rank
     from lightning_compress.pruning import NM, Block, PruningCallback, Unstructured
     from lightning_compress.quantization import (
         BinarizationCallback,
@@ -50,6 +52,7 @@ __all__ = [
     "CompressionReport",
     "DistillationCallback",
     "DistillationModule",
+    "LowRankCallback",
     "PerChannel",
     "PerGroup",
     "PerTensor",
@@ -62,6 +65,7 @@ __all__ = [
     "load_archive",
     "load_compressed",
     "remove_zero_channels",
+    "split_low_rank",
 ]
 
 # A name is imported when it is first used: a program that only loads an archive never imports Lightning.
@@ -71,6 +75,7 @@ _NAMES_BY_ROOM = {
     "deploy": ("export", "freeze"),
     "distillation": ("DistillationCallback", "DistillationModule"),
     "loading": ("load_compressed",),
+    "low_rank": ("LowRankCallback", "split_low_rank"),
     "pruning": ("NM", "Block", "PruningCallback", "Unstructured"),
     "quantization": ("BinarizationCallback", "PerChannel", "PerGroup", "PerTensor", "QATCallback"),
     "report": ("CompressionReport",),

@@ -8,19 +8,20 @@ from typing import Any, TypeVar, cast
 
 from lightning_compress.carried import attach_structure, carry
 from lightning_compress.channels.removal.shapes import CHANNELS
+from lightning_compress.low_rank.records import LOW_RANK
 from lightning_compress.quantization.grids import Grid
 from lightning_compress.quantization.records import QUANTIZATION, recognize_grids
 
 __all__ = ["load_compressed"]
 
 _Module = TypeVar("_Module", bound=Any)
-_STRUCTURES = (CHANNELS, QUANTIZATION)
+_STRUCTURES = (LOW_RANK, CHANNELS, QUANTIZATION)  # each may name what those before it make
 
 
 def load_compressed(
     cls: type[_Module], ckpt_path: str | Path, *, grids: Sequence[type[Grid]] = (), **init_args: Any
 ) -> _Module:
-    """Load a compressed LightningModule with what no plain load can carry: cut channels, quantizers.
+    """Load a compressed LightningModule with what no plain load can carry: removed channels, split layers, quantizers.
 
     It needs no Trainer and no callback. The file is read with ``weights_only=True``: it cannot run code. A checkpoint
     that carries nothing of the kind is loaded as ``cls.load_from_checkpoint`` does.

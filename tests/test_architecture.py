@@ -22,7 +22,7 @@ STAIRS = [
     {"macs", "timing"},
     {"latent"},
     {"training"},
-    {"pruning", "channels", "quantization", "sharing", "distillation"},
+    {"pruning", "channels", "quantization", "sharing", "low_rank", "distillation"},
     {"lowering", "loading"},
     {"deploy"},
     {"report"},
