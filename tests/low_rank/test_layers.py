@@ -11,7 +11,7 @@ from lightning_compress.low_rank import Factorized, split_low_rank
 from lightning_compress.low_rank.factorization import factors
 from lightning_compress.low_rank.layers import as_matrix, merge_, obstacle, split_
 from lightning_compress.low_rank.records import conform_, record
-from tests.gpt2 import Conv1D
+from tests.support.gpt2 import Conv1D
 
 
 def of_rank(layer, rank, transposed=False):

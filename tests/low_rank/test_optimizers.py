@@ -7,7 +7,7 @@ from torch import nn
 from lightning_compress.low_rank.factorization import factors
 from lightning_compress.low_rank.layers import as_matrix, split_
 from lightning_compress.low_rank.optimizers import Split, split_optimizer_
-from tests.gpt2 import Conv1D
+from tests.support.gpt2 import Conv1D
 
 
 def stepped(kind, layer, **options):
