@@ -31,6 +31,7 @@ __all__ = [
     "shard_group",
     "unshard_",
     "unsharded",
+    "unsharded_class",
 ]
 
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -171,6 +172,16 @@ def is_sharded(module: nn.Module) -> bool:
     return any(isinstance(layer, FSDPModule) for layer in module.modules())
 
 
+def unsharded_class(layer: nn.Module) -> type[nn.Module]:
+    """The class of ``layer``, or the one from which ``fully_shard`` has derived it.
+
+    >>> unsharded_class(nn.Linear(2, 3))
+    <class 'torch.nn.modules.linear.Linear'>
+    """
+    kinds: tuple[type[nn.Module], ...] = type(layer).__mro__
+    return next(kind for kind in kinds if not issubclass(kind, FSDPModule))
+
+
 @torch.no_grad()
 def unshard_(module: nn.Module) -> None:
     """Turn a sharded ``module`` into an ordinary one that holds all of its weights, in place; a collective.
@@ -200,9 +211,8 @@ def _undo_sharding_(module: nn.Module, full: Callable[[DTensor], Tensor]) -> Non
     """Undo ``fully_shard``. Attributes of the layers are replaced, never changed in place."""
     made = {p: nn.Parameter(full(p), p.requires_grad) for p in module.parameters() if isinstance(p, DTensor)}
     for layer in module.modules():
-        if isinstance(layer, FSDPModule):  # the class that fully_shard has derived from the original one
-            kind = next(kind for kind in type(layer).__mro__ if not issubclass(kind, FSDPModule))
-            layer.__class__ = kind  # type: ignore[assignment]
+        if isinstance(layer, FSDPModule):
+            layer.__class__ = unsharded_class(layer)  # type: ignore[assignment]
         attributes = vars(layer)
         attributes["_parameters"] = {key: made.get(p, p) for key, p in layer._parameters.items()}  # type: ignore[call-overload]
         for key, value in attributes.items():

@@ -28,6 +28,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_compress import NM, Block, PruningCallback
 from lightning_compress.carried import attach_structure
 from lightning_compress.channels import ChannelPruningCallback
+from lightning_compress.low_rank import LowRankCallback
+from lightning_compress.low_rank.records import LOW_RANK
 from lightning_compress.pruning import criteria
 from lightning_compress.quantization import BinarizationCallback, QATCallback, observers, scales
 from lightning_compress.quantization.records import QUANTIZATION
@@ -109,6 +111,15 @@ def binary(module):
     assert all((row.abs() == row.abs()[0]).all() for w in weights(module).values() for row in w.flatten(1))
 
 
+def low_rank(module):
+    """At most half of the parameters of all weights, of the factors of those that are split or have a low rank."""
+    values = {name: torch.linalg.svdvals(w.flatten(1).double()) for name, w in weights(module).items()}
+    ranks = {name: int((s > 1e-5 * s[0]).sum()) for name, s in values.items()}
+    sizes = {name: w.flatten(1).shape for name, w in weights(module).items()}
+    kept = sum(min(sizes[name].numel(), rank * sum(sizes[name])) for name, rank in ranks.items())
+    assert kept <= (8 * 9 + 16 * 72 + 32 * 64 + 10 * 32) / 2
+
+
 @dataclass(frozen=True)
 class Case:
     callbacks: Callable[[], list[L.Callback]]
@@ -172,6 +183,10 @@ CASES = {
     "4-bit weights": Case(
         lambda: [QATCallback(4, activation_bits=None, scale=scales.mse, schedule=RAMP, every_n_steps=3)], on_grids
     ),
+    "low rank": Case(lambda: [LowRankCallback(schedule=RAMP, every_n_steps=3)], low_rank, plain=False),
+    "low rank, layers left whole": Case(
+        lambda: [LowRankCallback(split=False, schedule=RAMP, every_n_steps=3)], low_rank
+    ),
     "binary weights": Case(lambda: [BinarizationCallback(every_n_steps=3)], binary),
     "8 bits of 2:4": Case(
         lambda: [QATCallback(every_n_steps=3), PruningCallback(pattern=NM(2, 4), schedule=RAMP, exclude=STEM)],
@@ -197,6 +212,7 @@ def loaded(path):
     checkpoint = torch.load(path, weights_only=True)
     module = build()
     attach_structure(module, QUANTIZATION, checkpoint)
+    attach_structure(module, LOW_RANK, checkpoint)
     module.load_state_dict(checkpoint["state_dict"])
     return module
 

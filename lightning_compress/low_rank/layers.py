@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_compress.processes import unsharded_class
 from lightning_compress.targets import is_transposed
 
 __all__ = ["Factorized", "as_matrix", "factorized_layers", "merge_", "obstacle", "split_"]
@@ -69,9 +70,10 @@ class Factorized(nn.Module):
 
 def obstacle(layer: nn.Module) -> str:
     """The reason why a layer cannot be split; empty if it can. A subclass may compute something else than its base."""
-    if type(layer) in _CONVOLUTIONS:
-        return "" if layer.groups == 1 else "a convolution in groups"
-    return "" if type(layer) is nn.Linear or is_transposed(layer) else "neither a linear layer nor a convolution"
+    kind = unsharded_class(layer)
+    if kind in _CONVOLUTIONS:
+        return "" if vars(layer)["groups"] == 1 else "a convolution in groups"
+    return "" if kind is nn.Linear or is_transposed(layer) else "neither a linear layer nor a convolution"
 
 
 def as_matrix(weight: Tensor, transposed: bool) -> Tensor:

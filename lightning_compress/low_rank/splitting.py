@@ -14,7 +14,7 @@ from lightning_compress.low_rank.layers import as_matrix, obstacle, split_
 from lightning_compress.low_rank.optimizers import Split, split_optimizer_
 from lightning_compress.low_rank.ranks import Size
 from lightning_compress.low_rank.records import LOW_RANK
-from lightning_compress.processes import gather_, is_sharded
+from lightning_compress.processes import is_sharded, unshard_
 from lightning_compress.targets import is_transposed
 
 __all__ = ["precision_of", "split_layers_", "split_low_rank"]
@@ -46,7 +46,7 @@ def split_low_rank(module: nn.Module) -> int:
     (1, 1)
     """
     if is_sharded(module):
-        gather_(module)
+        unshard_(module)
     ranks = {}
     owners = [id(parameter) for _, parameter in module.named_parameters(remove_duplicate=False)]
     for name, layer in module.named_modules():

@@ -270,7 +270,7 @@ def test_an_average_follows(averaging):
     run = fit(module, averaging(), callback(), max_epochs=6)
     assert weights(module) <= 0.5 * DENSE
     (metrics,) = run.validate(module, held_out(), verbose=False)
-    dense = fit(build(), max_epochs=6).callback_metrics
+    dense = fit(build(), averaging(), max_epochs=6).callback_metrics
     assert metrics["val_acc"] > 0.5 * dense["val_acc"] > 0.2
 
 
