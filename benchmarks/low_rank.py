@@ -1,8 +1,9 @@
-"""Low rank against dense: accuracy, latency, and the cost of a training step.
+"""Low rank against dense: accuracy, latency, and the cost of projections.
 
-LeNet-300-100 (5 epochs of Fashion-MNIST) and ResNet-8 (3 epochs of its first 20,000 images), the recipe of
-FashionClassifier, half and a quarter of the parameters of all weights, two seeds. The accuracy is that of the model after
-the last epoch on the 10,000 test images. Latency and step: medians of turns with the dense model.
+LeNet-300-100 (5 epochs of Fashion-MNIST), ResNet-8 (3 epochs of its first 20,000 images), with the recipe of
+FashionClassifier; half and a quarter of the parameters of all weights; two seeds. The accuracy is that of the model
+after the last epoch on the 10,000 test images. Latency: median of turns with
+the dense model.
 """
 
 from __future__ import annotations
