@@ -1,9 +1,9 @@
-"""Arguments: checks that refuse a wrong argument where it is given, and the ``repr`` that shows the right ones."""
+"""Arguments: checks at construction, and the ``repr`` of an object with arguments."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -22,10 +22,10 @@ def check_code(**arguments: object) -> None:
     """Refuse a name, a number or a class where a function or an object is needed.
 
     Args:
-        arguments: name of the argument -> value that was given for it.
+        arguments: name -> value of each argument.
 
     Raises:
-        TypeError: the value is a string, a number, or a class of which no object was made.
+        TypeError: the value is a string, a number or a class.
 
     >>> check_code(criterion="magnitude")
     Traceback (most recent call last):
@@ -68,10 +68,11 @@ def check_criterion(criterion: Callable[..., Any], home: ModuleType, *arguments:
 
 
 def check_number(**arguments: object) -> None:
-    """Refuse a value that is not a number, such as a number given as text, or a bool.
+    """Refuse a value that is not a number, such as a number given as text, a bool, or NaN.
 
     Raises:
         TypeError: the value is neither an int nor a float.
+        ValueError: the value is not a number (NaN).
 
     >>> check_number(sparsity="0.9")
     Traceback (most recent call last):
@@ -80,6 +81,8 @@ def check_number(**arguments: object) -> None:
     for name, value in arguments.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise TypeError(f"need {name} as a number, got {value!r}")
+        if value != value:
+            raise ValueError(f"need {name} as a number, got {value!r}")
 
 
 def check_fraction(**arguments: object) -> None:
@@ -114,14 +117,14 @@ def check_count(least: int = 1, **arguments: object) -> None:
         if isinstance(value, bool) or not isinstance(value, int):
             raise TypeError(f"need {name} as an integer, got {value!r}")
         if value < least:
-            raise ValueError(f"need {name} >= {least}, got {name}={value}")
+            raise ValueError(f"need {name} >= {least}, got {name}={value!r}")
 
 
 def check_patterns(**arguments: object) -> None:
-    """Refuse one string where a sequence of patterns is needed.
+    """Refuse a value that is not a sequence of strings.
 
     Raises:
-        TypeError: the value is one string.
+        TypeError: the value is one string, or no sequence of strings.
 
     >>> check_patterns(include="encoder.*")
     Traceback (most recent call last):
@@ -130,6 +133,8 @@ def check_patterns(**arguments: object) -> None:
     for name, value in arguments.items():
         if isinstance(value, str):
             raise TypeError(f"need {name} as a sequence of patterns, got {value!r}: write ({value!r},)")
+        if not isinstance(value, Sequence) or not all(isinstance(pattern, str) for pattern in value):
+            raise TypeError(f"need {name} as a sequence of patterns, got {value!r}")
 
 
 def signature_repr(instance: object, values: Mapping[str, object] | None = None) -> str:

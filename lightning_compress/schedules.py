@@ -1,9 +1,9 @@
-"""Schedules: how strong a compression is at each point of the run.
+"""Schedules: the strength of a compression at each point of the run.
 
 All schedules share one signature, ``Schedule = Callable[[float], float]``: progress of the run in [0, 1] -> strength
-in [0, 1]. Strength 0 is the dense model, strength 1 the compression that was asked for. ``begin`` and ``until`` are
-fractions of the run. Any callable of this signature is a schedule; those below are frozen dataclasses so that they
-print, compare and pickle.
+in [0, 1]. Strength 0 is the dense model, strength 1 the asked compression. ``begin`` and ``until`` are fractions of the
+run. Any callable of this signature is a schedule. Those below are frozen dataclasses, so that they print, compare and
+pickle.
 """
 
 from __future__ import annotations
@@ -14,9 +14,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-__all__ = ["Constant", "Cosine", "Cubic", "Exponential", "Linear", "Schedule", "Step"]
+from lightning_compress.arguments import check_code, check_number
+
+__all__ = ["Constant", "Cosine", "Cubic", "Exponential", "Linear", "Schedule", "Step", "check_schedule"]
 
 Schedule: TypeAlias = Callable[[float], float]
+
+
+def check_schedule(schedule: Schedule) -> None:
+    """Refuse a schedule that a weight method cannot follow.
+
+    Raises:
+        TypeError: ``schedule`` is a name, a number or a class.
+        ValueError: ``schedule`` leaves [0, 1] or does not end at 1.
+
+    >>> check_schedule(Constant(0.5))
+    Traceback (most recent call last):
+    ValueError: need a schedule with strengths in [0, 1] that ends at 1, got schedule=Constant(value=0.5)
+    """
+    check_code(schedule=schedule)
+    strengths = [schedule(k / 100) for k in range(101)]
+    if not all(0 <= strength <= 1 for strength in strengths) or strengths[-1] != 1:
+        raise ValueError(f"need a schedule with strengths in [0, 1] that ends at 1, got schedule={schedule!r}")
 
 
 class _Schedule(ABC):
@@ -39,8 +58,9 @@ class Constant(_Schedule):
     value: float = 1.0
 
     def __post_init__(self) -> None:
+        check_number(value=self.value)
         if not 0 <= self.value <= 1:
-            raise ValueError(f"need 0 <= value <= 1, got value={self.value}")
+            raise ValueError(f"need 0 <= value <= 1, got value={self.value!r}")
 
     def __call__(self, progress: float) -> float:
         return self.value
@@ -48,7 +68,7 @@ class Constant(_Schedule):
 
 @dataclass(frozen=True)
 class Step(_Schedule):
-    """Nothing before ``at``, everything from there on: ``s(t) = [t >= at]``.
+    """Strength 0 before ``at``, strength 1 from there on: ``s(t) = [t >= at]``.
 
     Raises:
         ValueError: ``at`` is not in [0, 1].
@@ -60,8 +80,9 @@ class Step(_Schedule):
     at: float = 0.2
 
     def __post_init__(self) -> None:
+        check_number(at=self.at)
         if not 0 <= self.at <= 1:
-            raise ValueError(f"need 0 <= at <= 1, got at={self.at}")
+            raise ValueError(f"need 0 <= at <= 1, got at={self.at!r}")
 
     def __call__(self, progress: float) -> float:
         return float(progress >= self.at)
@@ -75,8 +96,9 @@ class _Ramp(_Schedule):
     until: float = 1.0
 
     def __post_init__(self) -> None:
+        check_number(begin=self.begin, until=self.until)
         if not 0 <= self.begin < self.until <= 1:
-            raise ValueError(f"need 0 <= begin < until <= 1, got begin={self.begin}, until={self.until}")
+            raise ValueError(f"need 0 <= begin < until <= 1, got begin={self.begin!r}, until={self.until!r}")
 
     def __call__(self, progress: float) -> float:
         if progress <= self.begin:
@@ -106,7 +128,7 @@ class Linear(_Ramp):
 
 @dataclass(frozen=True)
 class Cubic(_Ramp):
-    """Fast while there is much to remove, slow at the end: ``s(x) = 1 - (1 - x)^3``.
+    """Fast at the start, while the model is redundant, and slow at the end: ``s(x) = 1 - (1 - x)^3``.
 
     The schedule of gradual pruning. Paper: Zhu and Gupta, "To prune, or not to prune: exploring the efficacy of
     pruning for model compression", https://arxiv.org/abs/1710.01878 (2017).
@@ -139,15 +161,15 @@ class Cosine(_Ramp):
 
 @dataclass(frozen=True)
 class Exponential(_Ramp):
-    """Steep first, flat at the end: ``s(x) = (1 - exp(-rate x)) / (1 - exp(-rate))``.
+    """Steep at the start, flat at the end: ``s(x) = (1 - exp(-rate x)) / (1 - exp(-rate))``.
 
     Args:
         begin: fraction of the run at which the ramp starts.
         until: fraction of the run at which strength 1 is reached.
-        rate: how much steeper the start is than the end, above 0; near 0 the ramp is linear.
+        rate: logarithm of the slope at the start divided by that at the end, above 0; near 0 the ramp is linear.
 
     Raises:
-        ValueError: not ``0 <= begin < until <= 1``, or ``rate <= 0``.
+        ValueError: not ``0 <= begin < until <= 1``, or ``rate`` is not positive and finite.
 
     >>> round(Exponential(0.0, 1.0, rate=5.0)(0.5), 4)
     0.9241
@@ -157,8 +179,9 @@ class Exponential(_Ramp):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.rate > 0:
-            raise ValueError(f"need rate > 0, got rate={self.rate}")
+        check_number(rate=self.rate)
+        if not 0 < self.rate < math.inf:
+            raise ValueError(f"need 0 < rate < inf, got rate={self.rate!r}")
 
     def _curve(self, x: float) -> float:
         return math.expm1(-self.rate * x) / math.expm1(-self.rate)

@@ -63,6 +63,33 @@ def test_a_class_is_not_an_object(callback, argument, value):
         callback(**{argument: value})
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"every_n_steps": 2.0}, TypeError, "need every_n_steps as an integer, got 2.0"),
+        ({"every_n_steps": "2"}, TypeError, "need every_n_steps as an integer, got '2'"),
+        ({"every_n_steps": 0}, ValueError, "need every_n_steps >= 1, got every_n_steps=0"),
+        ({"include": "fc"}, TypeError, r"need include as a sequence of patterns, got 'fc': write \('fc',\)"),
+        ({"exclude": 3}, TypeError, "need exclude as a sequence of patterns, got 3"),
+        ({"exclude": (nn.Linear,)}, TypeError, "need exclude as a sequence of patterns, got .*Linear"),
+        (
+            {"schedule": lambda t: t / 2},
+            ValueError,
+            r"that ends at 1, got schedule=<function",
+        ),
+    ],
+)
+@pytest.mark.parametrize("callback", [PruningCallback, QATCallback, WeightSharingCallback, ChannelPruningCallback])
+def test_arguments_that_all_methods_share(callback, arguments, error, message):
+    with pytest.raises(error, match=message):
+        callback(**arguments)
+
+
+def test_a_number_is_no_nan():
+    with pytest.raises(ValueError, match="need sparsity as a number, got nan"):
+        PruningCallback(float("nan"))
+
+
 def _weights_criterion(weight, gradient):
     return weight
 

@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pytest
 
-from lightning_compress.schedules import Constant, Cosine, Cubic, Exponential, Linear, Step
+from lightning_compress.schedules import Constant, Cosine, Cubic, Exponential, Linear, Step, check_schedule
 
 RAMPS = [Linear, Cubic, Cosine, Exponential]
 
@@ -51,8 +51,30 @@ def test_bad_values():
         Step(2)
     with pytest.raises(ValueError, match="need 0 <= value <= 1, got value=-1"):
         Constant(-1)
-    with pytest.raises(ValueError, match="need rate > 0, got rate=0"):
+    with pytest.raises(ValueError, match="need 0 < rate < inf, got rate=0"):
         Exponential(rate=0)
+
+
+@pytest.mark.parametrize("kind", [Constant, Step, Linear, Exponential])
+@pytest.mark.parametrize("value", ["0.5", True, None, float("nan")])
+def test_values_are_numbers(kind, value):
+    (argument, *_) = kind.__dataclass_fields__
+    with pytest.raises((TypeError, ValueError), match=f"(need {argument} as a number, got |got {argument}=){value!r}"):
+        kind(value)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "error", "message"),
+    [
+        (Cubic, TypeError, "need schedule as an object, got the class Cubic"),
+        ("linear", TypeError, "need schedule as a function or an object, got 'linear'"),
+        (lambda progress: float("nan"), ValueError, r"strengths in \[0, 1\] that ends at 1, got schedule=<function"),
+        (Constant(0.5), ValueError, r"strengths in \[0, 1\] that ends at 1, got schedule=Constant\(value=0.5\)"),
+    ],
+)
+def test_schedules_of_a_method_end_at_one(schedule, error, message):
+    with pytest.raises(error, match=message):
+        check_schedule(schedule)
 
 
 def test_plain_values():

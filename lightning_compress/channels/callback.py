@@ -31,7 +31,9 @@ from lightning_compress.processes import copy_without_weights, gather, is_sharde
 from lightning_compress.schedules import Cubic, Schedule
 from lightning_compress.targets import Selection, Target, select
 from lightning_compress.training import PRUNE, WeightCompression
-from lightning_compress.training.run import CompressionRun, eager, fixed_shapes
+from lightning_compress.training.copies import uncompiled
+from lightning_compress.training.replacements import fixed_shapes
+from lightning_compress.training.run import CompressionRun
 
 __all__ = ["ChannelPruningCallback"]
 
@@ -149,7 +151,7 @@ class ChannelPruningCallback(WeightCompression):
 
     def select(self, module: nn.Module) -> Selection:
         example = self._example(module)
-        runnable = eager(module) if isinstance(module, LightningModule) else module
+        runnable = uncompiled(module) if isinstance(module, LightningModule) else module
         traceable = copy_without_weights(module) if is_sharded(module) else runnable
         with isolate_rng():
             found = find_removable(traceable, example, self.remove_blocks)
@@ -238,6 +240,10 @@ class ChannelPruningCallback(WeightCompression):
     def _mask(self, units: Mapping[str, Tensor]) -> None:
         parameters = {name: target.parameter for name, target in self.targets.items()}
         self._masks = masks_of(self._groups, units, parameters, self._budget.costs.sizes)
+
+    @property
+    def outlives_later_projections(self) -> bool:
+        return True  # every projection keeps zeros
 
     def project_(self, weights: Mapping[str, Tensor]) -> None:
         self._masks.apply_(weights)

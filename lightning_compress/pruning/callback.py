@@ -112,6 +112,10 @@ class PruningCallback(WeightCompression):
         return super().settled and not self.regrow
 
     @property
+    def outlives_later_projections(self) -> bool:
+        return True  # every projection keeps zeros
+
+    @property
     def masks_in_place(self) -> bool:
         # Criteria that read gradients score masked weights too, by their latents.
         return not self.regrow and (self.settled or evidence_of(self.criterion) != "gradient")

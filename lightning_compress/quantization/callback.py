@@ -179,7 +179,7 @@ class QATCallback(_Quantization):
         if not self._calibration.placed:
             self._calibration.watch()
             return
-        progress = self._run.progress()
+        progress = self._run.progress.fraction()
         if progress >= self.freeze_norms_at:
             self._calibration.freeze_norms()
         self._step = trainer.global_step
@@ -203,7 +203,7 @@ class QATCallback(_Quantization):
         elif self._observing:
             self._calibration.update(stepped=trainer.global_step != self._step)
         self._calibration.switch(enabled=self.strength > 0, observing=False)
-        if self._run is not None and self._run.pauses():
+        if self._run is not None and self._run.progress.pauses():
             # Not when a validation begins: a run that resumes from a checkpoint of this batch skips it.
             self._round_biases(pl_module)
             if self._run.average.model is not None:

@@ -28,7 +28,7 @@ from lightning_compress.report.measures.profiles import ModelProfile, profile
 from lightning_compress.report.views.plots import draw
 from lightning_compress.report.views.tables import as_dict, markdown, rich_table, tables
 from lightning_compress.timing import Latency, measure_latencies
-from lightning_compress.training.run import copied, eager
+from lightning_compress.training.copies import uncompiled, uncompiled_copy
 
 __all__ = ["CompressionReport"]
 
@@ -148,7 +148,7 @@ class CompressionReport(Callback):
     def _twin_of(self, module: LightningModule) -> nn.Module | None:
         """The dense twin, on the CPU; None and the reason noted where the module cannot be copied."""
         try:
-            return copied(module).cpu()
+            return uncompiled_copy(module).cpu()
         except Exception as error:  # an attribute that is a lock, a generator, a tensor with a graph behind it
             self._untimed = f"not measured: no copy of the module: {type(error).__name__}: {error}".split("\n")[0]
             return None
@@ -230,7 +230,7 @@ class CompressionReport(Callback):
         if self._twin is None:
             self._uncosted = "not measured: sharded" if self._sharded else self._untimed
             return None
-        models = [self._twin.to(self._device), eager(module).to(self._device)]
+        models = [self._twin.to(self._device), uncompiled(module).to(self._device)]
         measured = self._tried(lambda example: measure_latencies(models, example))
         module.cpu()
         return (measured[0], measured[1]) if measured else None

@@ -1,4 +1,4 @@
-"""The base of every weight callback: the questions that a method answers, and its hooks in ``fit``."""
+"""The base of every weight callback: the interface of a method, and its hooks in ``fit``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_compress.arguments import check_code, check_count, check_patterns, signature_repr
+from lightning_compress.arguments import check_count, check_patterns, signature_repr
 from lightning_compress.processes import gather, shard
-from lightning_compress.schedules import Schedule
+from lightning_compress.schedules import Schedule, check_schedule
 from lightning_compress.targets import Selection, Target, select
+from lightning_compress.training.plans import check_objects
 from lightning_compress.training.run import CompressionRun
 
 __all__ = ["WeightCompression"]
@@ -24,12 +25,12 @@ __all__ = ["WeightCompression"]
 class WeightCompression(Callback, ABC):
     """A method that compresses weights during ``fit``: the base of every weight callback.
 
-    A subclass is a :class:`~lightning_compress.latent.Projection`. It must define :meth:`describe`, :meth:`update` and
-    :meth:`project_`; every other method has a default. All weight callbacks of a Trainer take part in one
-    :class:`~.run.CompressionRun`, which the first of them in the Trainer's list drives.
+    A subclass is a :class:`~lightning_compress.latent.Projection`. It must define :meth:`check`, :meth:`describe`,
+    :meth:`update` and :meth:`project_`, and should define :meth:`verify`; every other method has a default. All weight
+    callbacks of a Trainer take part in one :class:`~.run.CompressionRun`, which the first of them drives.
 
     ========================  ==================================================================================
-    ``on_fit_start``          select the targets, refuse what cannot work, print the plan
+    ``on_fit_start``          select the targets, refuse conflicts, print the plan
     ``on_train_start``        restore the state of a checkpoint, project the weights
     ``on_train_batch_start``  first batch of an epoch: project weights that another callback wrote
     ``on_before_optimizer_step``  the parameters of the optimizer hold their latents until the step is done
@@ -46,8 +47,8 @@ class WeightCompression(Callback, ABC):
 
     Raises:
         ValueError: the schedule leaves [0, 1] or does not end at 1, or ``every_n_steps`` is below 1.
-        TypeError: an argument is of another kind: a name or a class in place of a schedule, one string in place of a
-            sequence of patterns, a float in place of a count.
+        TypeError: an argument is of another kind: a name or a class for a schedule, one string for a sequence of
+            patterns, a float for a count.
     """
 
     _run: CompressionRun | None = None
@@ -56,8 +57,7 @@ class WeightCompression(Callback, ABC):
     def __init__(
         self, *, order: int, schedule: Schedule, every_n_steps: int, include: Sequence[str], exclude: Sequence[str]
     ) -> None:
-        check_code(schedule=schedule)
-        _check_schedule(schedule)
+        check_schedule(schedule)
         check_count(every_n_steps=every_n_steps)
         check_patterns(include=include, exclude=exclude)
         self._order = order
@@ -75,22 +75,22 @@ class WeightCompression(Callback, ABC):
         """Place in the order of projection; see :mod:`~.order`."""
         return self._order
 
-    # The method: questions that a run asks.
+    # The method: called by the run.
 
     def select(self, module: nn.Module) -> Selection:
         """Choose the parameters of ``module`` to compress: by default the weights that the patterns leave."""
         return select(module, self.include, self.exclude)
 
     def begin(self, selection: Selection) -> None:
-        """Start afresh on the selected targets, as if no step had been taken."""
+        """Start on the selected targets, without state of an earlier run."""
         self.targets: Mapping[str, Target] = {target.name: target for target in selection}
         """Name -> target, of the parameters that this method compresses; empty before ``fit``."""
         self.strength = 0.0
-        """How much of what was asked is done, in [0, 1]: the schedule's value at the last update."""
+        """Fraction of the asked compression that is reached, in [0, 1]: the schedule's value at the last update."""
         self._awaited: set[str] = set()
 
     def end(self) -> None:
-        """The run is over, well or not: take off whatever was attached to the model; nothing by default."""
+        """Detach everything from the model, after success and after an exception alike; nothing by default."""
         return
 
     @property
@@ -105,7 +105,7 @@ class WeightCompression(Callback, ABC):
 
     @property
     def masks_in_place(self) -> bool:
-        """Whether the projection is a mask behind which latents stand still; see :class:`~.latent.Projection`."""
+        """Whether parameters are masked without exchange; see :class:`~lightning_compress.latent.Projection`."""
         return False
 
     @property
@@ -123,31 +123,34 @@ class WeightCompression(Callback, ABC):
 
     @abstractmethod
     def update(self, weights: Mapping[str, Tensor]) -> None:
-        """Renew what the projection depends on, for the present strength; see :class:`~.latent.Projection`."""
+        """Compute masks, codebooks or grids for the present strength, from weights as earlier projections left them."""
 
     @abstractmethod
     def project_(self, weights: Mapping[str, Tensor]) -> None:
-        """Overwrite each weight by its projection; see :class:`~.latent.Projection`."""
+        """Overwrite each weight by its projection, in place."""
 
     def backward_(self, gradients: Mapping[str, Tensor], latents: Mapping[str, Tensor]) -> None:
         """Turn gradients at the projected weights into those of the latents, in place; the identity by default."""
         return
 
     def forget_(self, memories: Mapping[str, Tensor]) -> None:
-        """Clear what an optimizer remembers of weights that no gradient reaches any more; nothing by default.
-
-        Called after an update with every tensor of its state that has the shape of a weight (or of its shard).
-        """
+        """Clear momentum of weights that get no gradient any more, after an update; nothing by default."""
         return
 
     def observe(self, latents: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
-        """See latents and gradients (at the projected weights) before an optimizer steps; nothing by default."""
+        """Read latents, and gradients at the projected weights, before an optimizer steps; nothing by default."""
         return
 
-    def verify(self, weights: Mapping[str, Tensor]) -> None:
-        """Raise RuntimeError, with numbers, if ``weights`` do not keep what this method promises; nothing by default.
+    @property
+    def outlives_later_projections(self) -> bool:
+        """Whether later projections keep the promise of :meth:`verify`: they keep zeros, but not values or grids."""
+        return False
 
-        They are the parameters that it is active for, as this projection left them, at the present strength.
+    def verify(self, weights: Mapping[str, Tensor]) -> None:
+        """Raise RuntimeError, with numbers, if ``weights`` break the promise of this method.
+
+        Called with the weights that this method is active for, at the present strength, as its projection left them;
+        and after each later projection, if the promise outlives those. Every method of this package defines it.
         """
         return
 
@@ -156,7 +159,7 @@ class WeightCompression(Callback, ABC):
         return {}
 
     def report(self) -> dict[str, object]:
-        """What a report says of this method after ``fit``, by name."""
+        """Entries of this method in a report after ``fit``, by name."""
         weights = sum(target.parameter.numel() for target in self.targets.values())
         return {"method": self.describe(), "weights": weights, "strength": self.strength}
 
@@ -165,15 +168,15 @@ class WeightCompression(Callback, ABC):
         return {}
 
     def load_tensors(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Take back what :meth:`tensors` gave."""
+        """Restore the state that :meth:`tensors` gave."""
         return
 
-    def replace(self, parameters: Mapping[str, nn.Parameter | None], narrow: Callable[[str, Tensor], Tensor]) -> None:
-        """Channels have been cut out of parameters: go on with the new ones, and with state of their shape.
+    def replace(self, parameters: Mapping[str, nn.Parameter | None], remove: Callable[[str, Tensor], Tensor]) -> None:
+        """Continue with new parameters, and with state of their shape.
 
         Args:
             parameters: name -> new parameter, for those that were replaced; None for one that is gone.
-            narrow: name, tensor of the shape of the old parameter -> the same for the new one.
+            remove: name, tensor of the shape of the old parameter -> its part for the new one.
         """
         state = self.tensors()
         now = {name: parameters.get(name, target.parameter) for name, target in self.targets.items()}
@@ -182,16 +185,9 @@ class WeightCompression(Callback, ABC):
             for name, parameter in now.items()
             if parameter is not None
         }
-        self.load_tensors(
-            {
-                kind: {
-                    name: narrow(name, t) if name in parameters else t
-                    for name, t in named.items()
-                    if name in self.targets
-                }
-                for kind, named in state.items()
-            }
-        )
+
+        left = {kind: {name: t for name, t in named.items() if name in self.targets} for kind, named in state.items()}
+        self.load_tensors(_map(left, lambda name, t: remove(name, t) if name in parameters else t))
 
     # The callback: state in a checkpoint, and hooks of the Trainer.
 
@@ -200,34 +196,26 @@ class WeightCompression(Callback, ABC):
         return self._generate_state_key(include=self.include, exclude=self.exclude)
 
     def state_dict(self) -> dict[str, Any]:
-        tensors = {
-            kind: {name: gather(tensor, self.targets[name].parameter) for name, tensor in by_name.items()}
-            for kind, by_name in self.tensors().items()
-        }
+        tensors = _map(self.tensors(), lambda name, tensor: gather(tensor, self.targets[name].parameter))
         return {"strength": self.strength, "tensors": tensors}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # Some strategies load before the model is built, some after: what is loaded waits for on_train_start.
+        # Some strategies load before the model is built, some after: the state waits for on_train_start.
         self._loaded = state_dict
 
     def restore(self) -> None:
-        """Take up the state of the checkpoint, if there is one."""
+        """Load the state of the checkpoint, if there is one."""
         state, self._loaded = self._loaded, None
         if state is None:
             return
         self.strength = state["strength"]
         parameters = {name: target.parameter for name, target in self.targets.items()}
         self.load_tensors(
-            {
-                kind: {
-                    name: shard(tensor.to(parameters[name].device), parameters[name]) for name, tensor in named.items()
-                }
-                for kind, named in state["tensors"].items()
-            }
+            _map(state["tensors"], lambda name, t: shard(t.to(parameters[name].device), parameters[name]))
         )
 
     def wait_for(self, evidence: str, names: Sequence[str], *, silently: bool) -> None:
-        """Go back to strength 0: the criterion reads what has not reached these names yet, and says so once."""
+        """Return to strength 0 until the criterion's evidence has reached all of ``names``; warn once per name."""
         self.strength = 0.0
         if not silently and not self._awaited.issuperset(names):
             self._awaited.update(names)
@@ -238,12 +226,13 @@ class WeightCompression(Callback, ABC):
 
     @property
     def _driven(self) -> CompressionRun | None:
-        """The run, if this callback is the one that drives it."""
+        """The run, if this callback drives it."""
         return self._run if self._run is not None and self._run.methods[0] is self else None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
+        check_objects(trainer.callbacks)  # type: ignore[attr-defined]
         self._loaded = None
         methods = [callback for callback in trainer.callbacks if isinstance(callback, WeightCompression)]  # type: ignore[attr-defined]
         if methods[0] is self:
@@ -292,9 +281,8 @@ class WeightCompression(Callback, ABC):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._driven:
-            for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, WeightCompression):
-                    callback.restore()  # of a run that was over when it was resumed, and so was never started
+            for method in self._driven.methods:
+                method.restore()  # a run that is resumed at its end never starts
             self._driven.settle()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -306,7 +294,7 @@ class WeightCompression(Callback, ABC):
             self._driven.stop()
 
 
-def _check_schedule(schedule: Schedule) -> None:
-    strengths = [schedule(k / 100) for k in range(101)]
-    if not all(0 <= strength <= 1 for strength in strengths) or strengths[-1] != 1:
-        raise ValueError(f"need a schedule with strengths in [0, 1] that ends at 1, got schedule={schedule}")
+def _map(
+    tensors: Mapping[str, Mapping[str, Tensor]], function: Callable[[str, Tensor], Tensor]
+) -> dict[str, dict[str, Tensor]]:
+    return {kind: {name: function(name, tensor) for name, tensor in named.items()} for kind, named in tensors.items()}

@@ -18,6 +18,7 @@ from lightning_compress.pruning import criteria
 from lightning_compress.quantization.weights import grids_of
 from lightning_compress.schedules import Constant, Linear
 from lightning_compress.training import QUANTIZE, WeightCompression
+from lightning_compress.training.plans import check_objects
 from tests.support.distributed import run_distributed
 from tests.support.toys import Batches, Digits, Manual, build, digits, fit, held_out, trainer
 
@@ -40,6 +41,15 @@ class Halves(WeightCompression):
     def project_(self, weights):
         for weight in weights.values():
             weight.mul_(2).round_().div_(2)
+
+
+class Ranked(Halves):
+    """A method with attributes of its own, named as its field names them."""
+
+    def __init__(self, **attributes):
+        super().__init__()
+        for name, value in attributes.items():
+            setattr(self, name, value)
 
 
 class Spy(L.Callback):
@@ -96,6 +106,31 @@ def test_latents_follow_the_straight_through_estimator():
         optimizer.step()
     torch.testing.assert_close(ours.weight, (reference.weight * 2).round() / 2)
     torch.testing.assert_close(ours.bias, reference.bias)
+
+
+def test_a_rank_of_a_method_leaves_the_order_of_projection_alone():
+    """Rounding comes last: zeros and multiples of 0.5 in the end."""
+    callback, module = Ranked(rank=3), build()
+    assert callback.order == QUANTIZE
+    fit(module, callback, PruningCallback(0.5, schedule=Constant()), max_epochs=1)
+    assert all(on_halves(p.detach()) for p in module.parameters() if p.ndim > 1)
+
+
+def test_the_order_of_projection_is_fixed_at_construction():
+    with pytest.raises(AttributeError, match="order"):
+        Ranked(order=3)
+
+
+@pytest.mark.parametrize("order", [None, "prune", 10.0])
+def test_an_order_is_an_integer(order):
+    callback = Ranked(_order=order)
+    with pytest.raises(TypeError, match=f"need the order of projection of Ranked as an integer, got {order!r}: call "):
+        fit(build(), callback)
+
+
+def test_a_callback_class_is_refused():
+    with pytest.raises(TypeError, match=r"got the class Spy in the Trainer's list: write Spy\(\.\.\.\)"):
+        check_objects([Halves(), Spy])
 
 
 def test_nothing_happens_before_a_schedule_begins():
@@ -366,7 +401,7 @@ class Clipped(Digits):
 def test_weights_that_are_clipped_where_it_is_undone(where):
     module = build(kind=Clipped)
     module.where = where
-    with pytest.warns(UserWarning, match=r"writes into net\.0\.weight.* undoes: to clip .*register_step_post_hook"):
+    with pytest.warns(UserWarning, match=r"writes into net\.0\.weight.* undoes\. To clip .*register_step_post_hook"):
         fit(module, WeightSharingCallback(8, schedule=Linear(0.1, 0.6), every_n_steps=3))
 
 

@@ -4,7 +4,7 @@ import lightning as L
 import pytest
 import torch
 
-from lightning_compress import NM, Block, PruningCallback
+from lightning_compress import NM, Block, PruningCallback, QATCallback
 from lightning_compress.latent import LatentWeights
 from lightning_compress.pruning.patterns import Pattern
 from lightning_compress.schedules import Constant, Linear
@@ -14,9 +14,9 @@ from tests.support.toys import build, fit
 
 
 class Forgetful(PruningCallback):
-    masks_in_place = False  # what it writes is no mask
-
     """Lets five pruned weights live."""
+
+    masks_in_place = False  # its projection is no mask
 
     def project_(self, weights):
         super().project_(weights)
@@ -140,3 +140,26 @@ def test_a_parameter_that_another_hand_changed_is_found():
 )
 def test_promises_hold_after_every_update(callbacks):
     fit(build(), *callbacks(), max_epochs=1, detect_anomaly=True)
+
+
+class Last(WeightSharingCallback):
+    """Notes the weights that it verifies."""
+
+    outlives = False
+
+    @property
+    def outlives_later_projections(self):
+        return self.outlives
+
+    def verify(self, weights):
+        self.seen = [*getattr(self, "seen", []), {name: weight.clone() for name, weight in weights.items()}]
+
+
+@pytest.mark.parametrize("outlives", [False, True])
+def test_a_promise_that_outlives_later_projections_is_verified_after_them_too(outlives):
+    callback, module = Last(4, schedule=Constant()), build()
+    callback.outlives = outlives
+    fit(module, callback, QATCallback(2, activation_bits=None, schedule=Constant()), max_epochs=1)
+    assert len(callback.seen) == 1 + outlives
+    held = module.get_parameter("net.9.weight").detach()
+    assert [torch.equal(seen["net.9.weight"], held) for seen in callback.seen] == [False, True][: 1 + outlives]
