@@ -1,9 +1,13 @@
-"""Structures: what a state dict cannot carry of a compressed module, carried by every checkpoint of it.
+"""Carried records: parts of a compressed module that its state dict cannot hold, carried by every checkpoint of it.
 
-A method that attaches something to a module (activation quantizers) or changes its shapes (cut channels) states how to
-record that in tensors and primitives, and how to attach it again. The record goes into the checkpoint under the
-method's key whatever writes it, ``save_weights_only`` too, and is attached before the weights are loaded, in ``fit``,
-``validate``, ``test`` and ``predict`` alike. Nothing in a file names code: keys are looked up, never executed.
+A method that attaches objects to a module (activation quantizers) or changes its shapes (removed channels) defines a
+:class:`Structure`: it records them in tensors and primitives, and attaches them again. The record goes into every
+checkpoint, ``save_weights_only`` too. It is attached before the weights are loaded, in ``fit``, ``validate``, ``test``
+and ``predict`` alike.
+
+A method of this package keeps its structure where a loader finds it without a list: the key is the name of the room,
+and ``<room>/records.py`` holds the structure under that name in capitals, as ``QUANTIZATION`` in
+``quantization/records.py``. A file holds keys and no code: a key is looked up among the rooms, never executed.
 """
 
 from __future__ import annotations
@@ -16,31 +20,47 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-__all__ = ["Structure", "attach_structure", "carry", "copies", "narrow_structures"]
+__all__ = [
+    "ATTACHMENTS",
+    "LAYERS",
+    "SHAPES",
+    "Structure",
+    "announce_removal",
+    "attach_structure",
+    "carried_keys",
+    "carry",
+    "copies",
+]
+
+LAYERS, SHAPES, ATTACHMENTS = 10, 20, 30
+"""The order in which a loader attaches records: a record may name layers that an earlier one made."""
 
 _STRUCTURES, _CARRIED = "compression_structures", "_carried_structures"
 
 
-def _nothing(module: nn.Module, cut: Callable[[str, Tensor], Tensor]) -> None:
+def _nothing(module: nn.Module, remove: Callable[[str, Tensor], Tensor]) -> None:
     return
 
 
 @dataclass(frozen=True)
 class Structure:
-    """One kind of structure.
+    """One kind of carried record.
 
     Attributes:
-        key: its name in a checkpoint.
+        key: name of the record in a checkpoint; for a method of this package the name of its room.
         record: module -> dictionary of tensors and primitives; empty if there is nothing to carry.
-        attach: module, record -> give the module what the record describes; whatever it had is replaced.
-        narrow: module, cut -> channels will be cut out of its parameters; ``cut`` does that to a tensor of the shape of
-            the parameter of a name. Nothing by default.
+        attach: module, record -> None. Attaches the recorded objects to the module, in place of those that it has.
+        on_removal: module, remove -> None. Called before channels are removed; ``remove(name, tensor)`` removes them
+            from a tensor of the shape of the named parameter. Nothing by default.
+        order: place in the order of attachment: ``LAYERS`` are made before ``SHAPES`` change, both before
+            ``ATTACHMENTS``.
     """
 
     key: str
     record: Callable[[nn.Module], dict[str, Any]]
     attach: Callable[[nn.Module, dict[str, Any]], None]
-    narrow: Callable[[nn.Module, Callable[[str, Tensor], Tensor]], None] = _nothing
+    on_removal: Callable[[nn.Module, Callable[[str, Tensor], Tensor]], None] = _nothing
+    order: int = ATTACHMENTS
 
 
 def carry(module: nn.Module, structure: Structure) -> None:
@@ -66,16 +86,21 @@ def carry(module: nn.Module, structure: Structure) -> None:
 
 
 def attach_structure(module: nn.Module, structure: Structure, checkpoint: dict[str, Any]) -> None:
-    """Attach the structure that ``checkpoint`` carries, if it does; to be called before the weights are loaded."""
+    """Attach the record of a structure, if ``checkpoint`` carries one; to be called before the weights are loaded."""
     record = checkpoint.get(_STRUCTURES, {}).get(structure.key)
     if record is not None:
         structure.attach(module, record)
 
 
-def narrow_structures(module: nn.Module, cut: Callable[[str, Tensor], Tensor]) -> None:
-    """Let what ``module`` carries follow a cut of its parameters that comes next; ``cut`` as in :class:`Structure`."""
+def carried_keys(checkpoint: dict[str, Any]) -> list[str]:
+    """The keys of all records in ``checkpoint``."""
+    return list(checkpoint.get(_STRUCTURES, {}))
+
+
+def announce_removal(module: nn.Module, remove: Callable[[str, Tensor], Tensor]) -> None:
+    """Adapt the structures of ``module`` to a removal of channels that comes next; see :class:`Structure`."""
     for structure in vars(module).get(_CARRIED, {}).values():
-        structure.narrow(module, cut)
+        structure.on_removal(module, remove)
 
 
 def copies(module: nn.Module) -> Iterator[nn.Module]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_compress.carried import carry, narrow_structures
+from lightning_compress.carried import announce_removal, carry
 from lightning_compress.channels.criteria import members
 from lightning_compress.channels.dependencies.removable import find_removable
 from lightning_compress.channels.groups import Group, removed_entries
@@ -59,7 +59,7 @@ def remove_zero_channels(module: nn.Module, example_input: Any) -> int:
         return 0
     dense_sizes(module)  # recorded before they change
     entries = removed_entries([group for group in groups if not group.removes_branch(removed)], removed)
-    narrow_structures(module, lambda name, tensor: narrow(tensor, entries.get(name, {})))
+    announce_removal(module, lambda name, tensor: narrow(tensor, entries.get(name, {})))
     remove_units_(module, groups, removed)
     if hasattr(module, "on_save_checkpoint"):
         carry(module, CHANNELS)

@@ -20,7 +20,8 @@ from lightning_compress.processes import gather, shard
 from lightning_compress.schedules import Cubic, Schedule
 from lightning_compress.targets import Selection, Target, select
 from lightning_compress.training import WeightCompression
-from lightning_compress.training.run import CompressionRun, fixed_shapes
+from lightning_compress.training.replacements import fixed_shapes
+from lightning_compress.training.run import CompressionRun
 
 __all__ = ["LowRankCallback"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightning_compress.carried import Structure, copies
+from lightning_compress.carried import LAYERS, Structure, copies
 from lightning_compress.low_rank.layers import factorized_layers, merge_, obstacle, split_
 
 __all__ = ["LOW_RANK", "conform_", "record"]
@@ -63,4 +63,4 @@ def _attach(module: nn.Module, record: dict[str, Any]) -> None:
         conform_(model, record)
 
 
-LOW_RANK = Structure("low_rank", record, _attach)
+LOW_RANK = Structure("low_rank", record, _attach, order=LAYERS)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_compress.carried import Structure, copies
+from lightning_compress.carried import SHAPES, Structure, copies
 from lightning_compress.channels.heads import head_attributes
 from lightning_compress.channels.removal.hollow import Hollow, hollow_, is_leaf, refill_
 from lightning_compress.channels.removal.surgery import replace_
@@ -132,4 +132,4 @@ def _attach(module: nn.Module, record: dict[str, Any]) -> None:
         conform_(model, record)
 
 
-CHANNELS = Structure("channels", record, _attach)
+CHANNELS = Structure("channels", record, _attach, order=SHAPES)
