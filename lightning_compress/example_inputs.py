@@ -1,10 +1,10 @@
-"""Example inputs: an example from the data, and a module run on it without a trace left behind."""
+"""Example inputs: an example from the data, and one way to run a module on it that leaves the module as it was."""
 
 from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -15,27 +15,33 @@ from torch.utils.data import DataLoader, IterableDataset
 
 __all__ = [
     "ExampleInput",
-    "arguments",
+    "as_arguments",
     "call",
+    "check_example_input",
     "device_of",
     "evaluating",
     "first_examples",
+    "first_samples",
     "float_outputs",
+    "input_from",
     "on_device",
     "unwrapped",
 ]
 
 ExampleInput: TypeAlias = "Tensor | tuple[Any, ...] | Mapping[str, Any]"
-"""What ``forward`` takes: one tensor, a tuple of positional or a mapping of keyword arguments."""
+"""The input of ``forward``: one tensor, a tuple of positional or a mapping of keyword arguments.
+
+A list, as from YAML, is a tuple of arguments. A ``forward`` that takes one list gets it from a tuple: ``([a, b],)``.
+"""
 
 
 def call(module: nn.Module, example_input: ExampleInput) -> Any:
-    """``module`` of the example: a tuple as positional, a mapping as keyword arguments.
+    """Run ``module`` on the example: a tuple as positional, a mapping as keyword arguments.
 
     >>> call(nn.Identity(), (torch.tensor(2.0),))
     tensor(2.)
     """
-    args, kwargs = arguments(example_input)
+    args, kwargs = as_arguments(example_input)
     return module(*args, **kwargs)
 
 
@@ -49,40 +55,56 @@ def float_outputs(module: nn.Module, example_input: ExampleInput) -> list[Tensor
     return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 
-def arguments(example_input: ExampleInput) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The example as positional and keyword arguments; a list, as from YAML, is a tuple.
+def as_arguments(example_input: ExampleInput) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The example as positional and keyword arguments.
 
     Raises:
-        TypeError: it is something else.
+        TypeError: the example is neither a tensor, nor a tuple, list or mapping.
 
-    >>> arguments({"ids": 1})
+    >>> as_arguments([1, 2])
+    ((1, 2), {})
+    >>> as_arguments({"ids": 1})
     ((), {'ids': 1})
     """
-    if isinstance(example_input, Tensor):
-        return (example_input,), {}
+    check_example_input(example_input)
     if isinstance(example_input, Mapping):
         return (), dict(example_input)
-    if isinstance(example_input, tuple | list):
-        return tuple(example_input), {}
-    raise TypeError(
-        "need example_input as a tensor, a tuple of positional or a mapping of keyword arguments, "
-        f"got {type(example_input).__name__}"
-    )
+    return (example_input,) if isinstance(example_input, Tensor) else tuple(example_input), {}
+
+
+def check_example_input(example_input: object) -> None:
+    """Refuse an example that is neither a tensor, nor a tuple, list or mapping of arguments.
+
+    Raises:
+        TypeError: the example is of another kind.
+
+    >>> check_example_input("images")
+    Traceback (most recent call last):
+    TypeError: need example_input as a tensor, a tuple of positional or a mapping of keyword arguments, got 'images'
+    """
+    if not isinstance(example_input, Tensor | Mapping | tuple | list):
+        shown = type(example_input).__name__ if hasattr(example_input, "__array__") else repr(example_input)
+        raise TypeError(
+            f"need example_input as a tensor, a tuple of positional or a mapping of keyword arguments, got {shown}"
+            + (": write torch.from_numpy(...)" if hasattr(example_input, "__array__") else "")
+        )
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where the first parameter is; the CPU if there is none."""
+    """Device of the first parameter; the CPU if there is none."""
     return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """The module itself, where ``torch.compile(module)`` is given.
+    """The module that ``torch.compile`` wraps, or the module itself.
 
     Raises:
-        TypeError: it is no module.
+        TypeError: the argument is not a module.
     """
     if not isinstance(module, nn.Module):
-        raise TypeError(f"need a module, got {type(module).__name__}; archive.save_archive writes a state dict")
+        raise TypeError(
+            f"need module as a torch.nn.Module, got {type(module).__name__}: write a state dict by archive.save_archive"
+        )
     inner = getattr(module, "_orig_mod", module)
     return inner if isinstance(inner, nn.Module) else module
 
@@ -100,7 +122,7 @@ def on_device(example_input: Any, device: torch.device) -> Any:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards modes, buffers and random generators are what they were.
+    """Evaluation mode without gradients; on exit, modes, buffers and random generators are as before.
 
     >>> dropout = nn.Dropout()
     >>> with evaluating(dropout):
@@ -123,25 +145,58 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             buffer.detach().copy_(value)
 
 
+def input_from(batch: Any, module: nn.Module) -> Any:
+    """The part of a batch that is the input of ``module``.
+
+    Of a mapping these are the entries that ``forward`` has arguments for; of a sequence, the first element. Nested
+    collections are searched until ``forward`` accepts the arguments.
+
+    >>> input_from([torch.zeros(2, 3), torch.zeros(2)], nn.Linear(3, 1)).shape
+    torch.Size([2, 3])
+    """
+    if isinstance(batch, Mapping):
+        accepted = inspect.signature(module.forward).parameters
+        anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
+        named = {name: value for name, value in batch.items() if anything or name in accepted}
+        return named or input_from(next(iter(batch.values()), None), module)
+    if not isinstance(batch, tuple | list) or not batch:
+        return batch
+    first = batch[0]
+    return input_from(first, module) if isinstance(first, Mapping) or not _accepts(module, first) else first
+
+
+def first_samples(example_input: Any, count: int) -> Any:
+    """The first ``count`` samples: every tensor's first dimension is the batch.
+
+    >>> first_samples({"ids": torch.zeros(5, 3)}, 2)["ids"].shape
+    torch.Size([2, 3])
+    """
+    return tree_map(lambda leaf: leaf[:count] if isinstance(leaf, Tensor) and leaf.ndim else leaf, example_input)
+
+
 def first_examples(loaders: Any, module: nn.Module) -> Any:
     """Input of ``module`` from the first two examples of its training data.
 
-    They are taken so that the loader's order, workers and state stay as they are: a DataLoader's dataset is looked up
-    by index, and another loader, if it carries a state, is given it back.
+    The loader's order, workers and state stay as they are: a DataLoader's dataset is looked up by index, and another
+    loader with a state gets that state back.
 
     Args:
-        loaders: a loader, or a collection of loaders, the first of which counts.
-        module: of a batch that is a mapping, ``module.forward`` gets the entries that it has arguments for; of a
-            sequence, the first.
+        loaders: a loader, or a collection of loaders, of which the first is read.
+        module: its ``forward`` takes the input; see :func:`input_from`.
 
     Raises:
-        ValueError: the data can be read in neither way.
+        ValueError: the data cannot be read in either way.
     """
-    batch = _first_batch(tree_leaves(loaders)[0])
-    if isinstance(batch, Mapping):
-        accepted = inspect.signature(module.forward).parameters
-        return {key: value for key, value in batch.items() if key in accepted}
-    return batch[0] if isinstance(batch, Sequence) else batch
+    return input_from(_first_batch(tree_leaves(loaders)[0]), module)
+
+
+def _accepts(module: nn.Module, values: Any) -> bool:
+    """Whether ``forward`` takes one value, or a tuple or list of them as its positional arguments."""
+    try:
+        inspect.signature(module.forward).bind(*(values if isinstance(values, tuple | list) else (values,)))
+    except TypeError:
+        return False
+    return True
 
 
 def _first_batch(loader: Any) -> Any:
@@ -153,8 +208,8 @@ def _first_batch(loader: Any) -> Any:
         state = copy.deepcopy(loader.state_dict())
         batch = next(iter(loader))
         loader.load_state_dict(state)
-        return tree_map(lambda leaf: leaf[:2] if isinstance(leaf, Tensor) else leaf, batch)
+        return first_samples(batch, 2)
     raise ValueError(
-        "need an example input to find the channels of the model, got training data that cannot be looked up without "
-        "taking it from the run: set module.example_input_array or give example_input"
+        "need an example input to find the channels of the model, got training data that cannot be read without "
+        "taking samples from the run: set module.example_input_array, or pass example_input"
     )

@@ -1,32 +1,32 @@
-"""Export: one function, the suffix of the path says the format."""
+"""Export: one function; the suffix of the path is the format."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
+import difflib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from pkgutil import iter_modules
+from tempfile import TemporaryDirectory
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from lightning_compress.archive import load_archive, save_archive
-from lightning_compress.deploy.checks import check_equal, check_near
-from lightning_compress.deploy.runtimes import OnnxRuntime
-from lightning_compress.deploy.writers.onnx import write_onnx
-from lightning_compress.deploy.writers.programs import write_package, write_program
-from lightning_compress.example_inputs import ExampleInput, arguments, device_of, evaluating, on_device, unwrapped
-from lightning_compress.lowering.twins import is_quantized, lower, pad_single_channels
-from lightning_compress.quantization.activations.quantizers import quantizers_of
+from lightning_compress.deploy import writers
+from lightning_compress.deploy.formats import Writer
+from lightning_compress.example_inputs import (
+    ExampleInput,
+    check_example_input,
+    device_of,
+    evaluating,
+    on_device,
+    unwrapped,
+)
 
-__all__ = ["FORMATS", "export"]
-
-_Writer = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Path], Callable[[], list[Tensor]]]
-_GRAPHS: dict[str, _Writer] = {".onnx": write_onnx, ".pt2": write_program}
-
-FORMATS = (".lcz", *_GRAPHS)
-"""Suffixes of the files that :func:`export` writes."""
+__all__ = ["FORMATS", "export", "find_writer", "find_writers"]
 
 
 def export(
@@ -34,9 +34,9 @@ def export(
     path: str | PathLike[str],
     example_input: ExampleInput | None = None,
     *,
-    compiled: bool = False,
+    writer: Writer | None = None,
 ) -> Path:
-    """Write ``module`` to a file, and check that what was written computes what the module does.
+    """Write ``module`` to a file, and check that the file computes, or holds, the same as the module.
 
     ==========  ============================================================================================
     ``.lcz``    the state dict, lossless and as small as its values allow; checked bit for bit
@@ -44,94 +44,97 @@ def export(
     ``.pt2``    the computation as a :class:`torch.export.ExportedProgram`; checked by loading and running it
     ==========  ============================================================================================
 
-    A module that was trained by ``QATCallback`` is written with integer weights and explicit quantize and dequantize
-    operations, which runtimes fuse into integer kernels. On average its outputs may differ by 1 % of the largest, or by
-    as much as the rounding of activations changes them: one next to the middle of two integers may become the other
-    one. A warning names the layers that ONNX Runtime computes in float all the same.
-
     The computation is that of evaluation mode; the module itself is left as it is. Outputs may differ by
     ``tolerance * max(1, max |output|)``, with ``tolerance`` 1e-4, or 4 units of the last place of a shorter dtype.
 
+    A module that was trained by ``QATCallback`` is written with integer weights and explicit quantize and dequantize
+    operations. An activation near the middle between two integers may be rounded the other way in another runtime, so
+    the mean difference of its outputs may be 1 % of the largest output, or as large as the effect of rounding all
+    activations.
+
+    The file is written aside, checked and then renamed: an earlier file at ``path`` is replaced only by a good one.
+
     Args:
-        module: a trained module; a LightningModule computes its ``forward``.
-        path: the file, its suffix the format; written over if it exists.
-        example_input: what ``forward`` takes: a tensor, a tuple of arguments or a mapping of keyword arguments, with
-            the batch as first dimension of every tensor; not needed for ``.lcz``.
-        compiled: have a ``.pt2`` file hold machine code, by AOTInductor with constant weights, for
-            ``torch._inductor.aoti_load_package``: the fastest that torch runs, on this kind of processor and with this
-            version of torch alone; needs a C++ compiler. For the running process there is
-            :func:`~lightning_compress.deploy.freeze`.
+        module: a trained module; of a LightningModule, ``forward`` is exported.
+        path: the file.
+        example_input: input of ``forward``: a tensor, a tuple of arguments or a mapping of keyword arguments, with the
+            batch as first dimension of every tensor; not needed for ``.lcz``.
+        writer: a writer with options, or one of your own; by default the one for the suffix of ``path``.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: another suffix, no ``example_input`` where one is needed, ``compiled`` for another format, or the
-            file does not compute (hold) what the module does.
-        TypeError: ``module`` or ``example_input`` is of another kind; the state dict holds what is no tensor.
-        ImportError: ``.onnx`` without the extra ``onnx``.
+        ValueError: the suffix is unknown, ``example_input`` is needed and missing, or the file fails its check.
+        TypeError: ``module``, ``example_input`` or ``writer`` is of another kind, or the state dict holds something
+            other than tensors.
+        ImportError: a package that the format needs is not installed.
 
     >>> import tempfile
     >>> export(nn.Linear(4, 2), Path(tempfile.mkdtemp()) / "m.lcz").name
     'm.lcz'
     """
     module, path = unwrapped(module), Path(path)
-    if compiled and path.suffix != ".pt2":
-        raise ValueError(f"need a path that ends in .pt2 for compiled=True, got {str(path)!r}")
-    if path.suffix == ".lcz":
-        _write_archive(module, path)
-        return path
-    if path.suffix not in _GRAPHS:
-        raise ValueError(f"need a path that ends in .lcz, .onnx or .pt2, got {str(path)!r}")
-    if example_input is None:
+    writer = find_writer(path.suffix) if writer is None else _checked(writer, path)
+    writer.require()
+    if example_input is not None:
+        check_example_input(example_input)
+    elif writer.needs_example:
         raise ValueError(f"need example_input to write {path.suffix}, got None: pass export(..., example_input=x)")
-    write = write_package if compiled else _GRAPHS[path.suffix]
-    with evaluating(module):
-        example = on_device(example_input, device_of(module))
-        args, kwargs = arguments(example)
-        if not is_quantized(module):
-            check_equal(path.name, module, example, write(module, args, kwargs, path)())
-            return path
-        if path.suffix == ".onnx":
-            _check_precision(module)
-        lowered = lower(module, args, kwargs, integer_bias=path.suffix == ".onnx")
-        if compiled:
-            pad_single_channels(lowered)
-        check_near(path.name, module, example, write(lowered, args, kwargs, path)())
-        if path.suffix == ".onnx" and quantizers_of(module):
-            _warn_of_float_layers(path)
+    with _aside(path) as draft, evaluating(module):
+        example = on_device(example_input, device_of(module)) if writer.needs_example else None
+        writer.write(writer.prepare(module, example), example, draft)
+        writer.check(module, example, draft)
     return path
 
 
-def _check_precision(module: nn.Module) -> None:
-    half = {parameter.dtype for parameter in module.parameters()} & {torch.float16, torch.bfloat16}
-    if half:
-        raise ValueError(
-            f"need a quantized module in float32 to write .onnx, got one in {half.pop()}: train it with "
-            "precision='bf16-mixed' or '32-true', or write .pt2"
-        )
+def find_writer(suffix: str) -> Writer:
+    """The writer of files that end in ``suffix``.
+
+    Raises:
+        ValueError: no file of ``deploy/writers`` defines one.
+
+    >>> find_writer(".pt2")
+    Program(compiled=False)
+    >>> find_writer(".onx")
+    Traceback (most recent call last):
+    ValueError: need a suffix out of .lcz, .onnx, .pt2, got '.onx'; did you mean '.onnx'?
+    """
+    found = find_writers()
+    if suffix in found:
+        return found[suffix]
+    near = difflib.get_close_matches(suffix, found, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"need a suffix out of {', '.join(found)}, got {suffix!r}{hint}")
 
 
-def _write_archive(module: nn.Module, path: Path) -> None:
-    state = module.state_dict()
-    save_archive(state, path)
-    loaded = load_archive(path)
-    for name, tensor in state.items():
-        # Bytes are compared: to a comparison of values NaN is not itself, and -0.0 is 0.0.
-        if not torch.equal(_bytes(loaded[name]), _bytes(tensor)):
-            raise ValueError(f"need {path.name} to hold the state dict bit for bit, got another {name!r}")
+def find_writers() -> dict[str, Writer]:
+    """Suffix -> writer with default options, for each writer that a file of ``deploy/writers`` defines."""
+    files = [import_module(f"{writers.__name__}.{file.name}") for file in iter_modules(writers.__path__)]
+    kinds = [getattr(file, name) for file in files for name in file.__all__]
+    found = [kind() for kind in kinds if isinstance(kind, type) and issubclass(kind, Writer)]
+    return {writer.suffix: writer for writer in sorted(found, key=lambda writer: writer.suffix)}
 
 
-def _bytes(tensor: Tensor) -> Tensor:
-    return tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
+FORMATS = tuple(find_writers())
+"""Suffixes of the files that :func:`export` writes."""
 
 
-def _warn_of_float_layers(path: Path) -> None:
-    floating = OnnxRuntime().operators(path).floating
-    if floating:
-        warnings.warn(
-            f"ONNX Runtime computes {len(floating)} layers of {path.name} in float, though activations are quantized: "
-            f"{', '.join(floating)}; a quantizer has to reach their input and their output, which takes "
-            "round_branches=True",
-            stacklevel=3,
-        )
+def _checked(writer: Writer, path: Path) -> Writer:
+    if not isinstance(writer, Writer):
+        raise TypeError(f"need writer as an object of a subclass of Writer, got {writer!r}")
+    if path.suffix != writer.suffix:
+        raise ValueError(f"need a path that ends in {writer.suffix} for {writer!r}, got {str(path)!r}")
+    return writer
+
+
+@contextmanager
+def _aside(path: Path) -> Iterator[Path]:
+    """A path of the same name in a folder beside ``path``; its files are moved to their place unless an error comes."""
+    with TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+        yield Path(folder) / path.name
+        for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):  # the named one last
+            target = path.parent / file.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            os.replace(file, target)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from lightning_compress.deploy.checks import check_equal, check_near, tensors_in
-from lightning_compress.example_inputs import ExampleInput, arguments, device_of, evaluating, on_device, unwrapped
+from lightning_compress.example_inputs import ExampleInput, as_arguments, device_of, evaluating, on_device, unwrapped
 from lightning_compress.lowering.twins import is_quantized, lower
 
 __all__ = ["freeze"]
@@ -45,7 +45,7 @@ def freeze(module: nn.Module, example_input: ExampleInput) -> Callable[..., Any]
     module = unwrapped(module)
     with evaluating(module):
         example = on_device(example_input, device_of(module))
-        args, kwargs = arguments(example)
+        args, kwargs = as_arguments(example)
         if is_quantized(module):
             check, frozen = check_near, lower(module, args, kwargs)
         else:

@@ -1,4 +1,4 @@
-"""Runtimes: what runs an ``.onnx`` file on this machine's CPU, and which of its layers it computes in integers."""
+"""Runtimes: programs that run an exported file on this machine's CPU."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from typing import Any, ClassVar, TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["IntegerOperators", "OnnxRuntime", "OpenVINO", "Run", "Runtime", "installed_runtimes"]
+__all__ = ["IntegerOperators", "OnnxRuntime", "OpenVINO", "Run", "Runtime", "installed"]
 
 Run: TypeAlias = Callable[[Sequence[Tensor]], list[Tensor]]
-"""A loaded file: the tensors that the model takes, in order -> those that it gives."""
+"""A loaded file: input tensors of the model, in order -> its output tensors."""
 
 
 @dataclass(frozen=True)
 class IntegerOperators:
-    """What a runtime makes of a file.
+    """The operators of a file that a runtime computes in integers, and those that stay float.
 
     Attributes:
-        fused: integer operator -> how many there are.
-        floating: names of the convolutions and matrix products that are left in float.
+        fused: integer operator -> number of its nodes.
+        floating: names of the convolutions and matrix products that stay float.
     """
 
     fused: dict[str, int]
@@ -34,7 +34,7 @@ class IntegerOperators:
 
     @property
     def layers(self) -> int:
-        """How many of the fused operators are convolutions or matrix products.
+        """Number of fused convolutions and matrix products.
 
         >>> IntegerOperators({"QLinearConv": 9, "QLinearAdd": 3, "QGemm": 1}, ()).layers
         10
@@ -47,8 +47,8 @@ class Runtime(ABC):
     """One runtime.
 
     Attributes:
-        name: for tables.
-        package: that has to be installed.
+        name: shown in tables.
+        package: name of the package that is imported.
     """
 
     name: ClassVar[str]
@@ -56,11 +56,11 @@ class Runtime(ABC):
 
     @abstractmethod
     def load(self, path: Path) -> Run:
-        """Load an ``.onnx`` file, to run it on one thread in its own precision."""
+        """Load a file, to run it on one thread in its own precision."""
 
     @abstractmethod
     def operators(self, path: Path) -> IntegerOperators:
-        """Load an ``.onnx`` file as it would run on this machine's CPU, and count."""
+        """Count the operators of a file as the runtime computes them on this machine's CPU."""
 
 
 class OnnxRuntime(Runtime):
@@ -93,7 +93,7 @@ class OnnxRuntime(Runtime):
         with TemporaryDirectory() as folder:
             options = onnxruntime.SessionOptions()
             options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
-            options.log_severity_level = 3  # that the optimized graph is this machine's is what we want to know
+            options.log_severity_level = 3  # silences the note that the optimized graph is for this machine
             onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             nodes = list(onnx.load(options.optimized_model_filepath).graph.node)
         kinds = [(node.op_type, node.name) for node in nodes]
@@ -109,9 +109,9 @@ class OpenVINO(Runtime):
     _LAYERS: ClassVar = {"Convolution", "GroupConvolution", "FullyConnected", "MatMul"}
 
     def load(self, path: Path) -> Run:
-        """Load an ``.onnx`` file; it is compiled for the shapes that come, when they first come.
+        """Load a file; it is compiled for each input shape at its first call.
 
-        With a free batch size every call would plan the memory again, a third of the time that a small network takes.
+        With a free batch size every call would plan the memory again, a third of the time of a small network.
         """
         import openvino
 
@@ -124,8 +124,8 @@ class OpenVINO(Runtime):
                 fixed = model.clone()
                 fixed.reshape(dict(enumerate(shapes)))
                 plans[shapes] = self._compile(fixed).create_infer_request()
-            given = plans[shapes].infer([tensor.numpy() for tensor in inputs], share_inputs=True)
-            return [torch.from_numpy(output) for output in given.to_tuple()]
+            outputs = plans[shapes].infer([tensor.numpy() for tensor in inputs], share_inputs=True)
+            return [torch.from_numpy(output) for output in outputs.to_tuple()]
 
         return run
 
@@ -149,13 +149,12 @@ class OpenVINO(Runtime):
         return openvino.Core().compile_model(model, "CPU", options)
 
 
-def installed_runtimes() -> list[Runtime]:
-    """The runtimes that this machine has.
+def installed(runtimes: Iterable[Runtime]) -> list[Runtime]:
+    """The runtimes whose package is installed.
 
-    >>> all(isinstance(runtime, Runtime) for runtime in installed_runtimes())
+    >>> all(isinstance(runtime, Runtime) for runtime in installed([OnnxRuntime(), OpenVINO()]))
     True
     """
-    runtimes: list[Runtime] = [OnnxRuntime(), OpenVINO()]
     return [runtime for runtime in runtimes if find_spec(runtime.package) is not None]
 
 

@@ -145,7 +145,7 @@ def test_the_module_is_left_as_it_is(tmp_path):
 
 @pytest.mark.parametrize("name", ["m.bin", "m", "m.lcz.gz"])
 def test_an_unknown_suffix_is_refused(name, tmp_path):
-    with pytest.raises(ValueError, match=r"need a path that ends in .lcz, .onnx or .pt2, got '.*m"):
+    with pytest.raises(ValueError, match=r"need a suffix out of .lcz, .onnx, .pt2, got '"):
         export(nn.Linear(2, 2), tmp_path / name)
 
 
@@ -186,7 +186,7 @@ def test_an_archive_that_holds_something_else_is_refused(tmp_path, monkeypatch):
     def damage(state, path):
         save_archive({name: -tensor for name, tensor in state.items()}, path)
 
-    monkeypatch.setattr(sys.modules["lightning_compress.deploy.export"], "save_archive", damage)
+    monkeypatch.setattr("lightning_compress.deploy.writers.archive.save_archive", damage)
     with pytest.raises(ValueError, match="need m.lcz to hold the state dict bit for bit, got another 'weight'"):
         export(nn.Linear(2, 2), Path(tmp_path / "m.lcz"))
 

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lightning_compress import export, freeze
+from lightning_compress.deploy.writers.programs import Program
 from lightning_compress.quantization import QATCallback
 from tests.support.classifiers import Classifier, loader, trainer
 
@@ -60,7 +61,7 @@ def test_quantized_layers_become_integer_kernels(channels, counters):
 
 def test_a_package_computes_what_was_trained(tmp_path):
     module, images = trained(channels=1)
-    path = export(module, tmp_path / "m.pt2", images[:16], compiled=True)
+    path = export(module, tmp_path / "m.pt2", images[:16], writer=Program(compiled=True))
     package = torch._inductor.aoti_load_package(str(path))
     with torch.no_grad():
         want = module.eval()(images)
@@ -79,9 +80,3 @@ def test_a_float_module_is_frozen_as_it_was():
         net.train()[0].weight.zero_()
     torch.testing.assert_close(fast(x[:3]), want[:3])
     torch.testing.assert_close(fast(x), want)  # another batch size
-
-
-@pytest.mark.parametrize("suffix", [".onnx", ".lcz"])
-def test_only_programs_are_compiled(suffix, tmp_path):
-    with pytest.raises(ValueError, match=rf"need a path that ends in .pt2 for compiled=True, got '.*m{suffix}'"):
-        export(nn.Linear(2, 2), tmp_path / f"m{suffix}", torch.ones(1, 2), compiled=True)

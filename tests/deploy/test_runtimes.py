@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_compress.deploy import export
-from lightning_compress.deploy.runtimes import IntegerOperators, OnnxRuntime, OpenVINO, installed_runtimes
+from lightning_compress.deploy.runtimes import IntegerOperators, OnnxRuntime, OpenVINO, installed
 from lightning_compress.quantization import QATCallback
 from tests.support.classifiers import Conv, fit, loader
 
@@ -62,9 +62,9 @@ def test_without_rounded_branches_openvino_computes_what_was_validated(tmp_path)
 
 
 def test_what_is_installed_is_found(monkeypatch):
-    assert [runtime.name for runtime in installed_runtimes()] == ["ONNX Runtime", "OpenVINO"]
+    assert [runtime.name for runtime in installed([OnnxRuntime(), OpenVINO()])] == ["ONNX Runtime", "OpenVINO"]
     monkeypatch.setattr("lightning_compress.deploy.runtimes.find_spec", lambda name: name == "openvino" or None)
-    assert [runtime.name for runtime in installed_runtimes()] == ["OpenVINO"]
+    assert [runtime.name for runtime in installed([OnnxRuntime(), OpenVINO()])] == ["OpenVINO"]
 
 
 def test_additions_are_no_layers():

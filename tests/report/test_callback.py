@@ -28,7 +28,7 @@ def instant(monkeypatch):
     def measure(modules, example):
         return [Latency(0.2, 0.1, 2.0, "cpu") for _ in modules]
 
-    monkeypatch.setattr("lightning_compress.report.callback.measure_latencies", measure)
+    monkeypatch.setattr("lightning_compress.report.measures.bench.measure_latencies", measure)
 
 
 def report(path):
@@ -206,7 +206,7 @@ def test_the_dense_model_stays_itself_where_the_module_is_compiled_as_a_whole(tm
         outputs.extend(module.eval()(image) for module in modules)
         return [Latency(0.2, 0.1, 2.0, "cpu") for _ in modules]
 
-    monkeypatch.setattr("lightning_compress.report.callback.measure_latencies", measure)
+    monkeypatch.setattr("lightning_compress.report.measures.bench.measure_latencies", measure)
     module, dense = build(kind=Plain), build(kind=Plain).eval()
     fit(torch.compile(module, backend="eager"), CompressionReport(tmp_path), pruning())
     assert torch.equal(outputs[0], dense(image))

@@ -1,1 +1,1 @@
-"""One writer per file format."""
+"""The formats: every file here defines one writer, and is found because it lies here."""

@@ -3,74 +3,105 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from lightning_compress.deploy.formats import ComputationWriter
 from lightning_compress.deploy.onnx_passes.blocks import pack_four_bits, translations, with_blocks
 from lightning_compress.deploy.onnx_passes.rewrites import broadcast_constants, fill_channels, keep_floats, pool_means
-from lightning_compress.deploy.runtimes import OnnxRuntime
-from lightning_compress.deploy.writers.programs import trace
+from lightning_compress.deploy.runtimes import OnnxRuntime, OpenVINO
+from lightning_compress.deploy.traces import trace
+from lightning_compress.example_inputs import ExampleInput
+from lightning_compress.lowering.twins import is_quantized
+from lightning_compress.quantization.activations.quantizers import quantizers_of
 
-__all__ = ["write_onnx"]
-
-OPSET = 21
+__all__ = ["Onnx"]
 
 
-def require_onnx() -> None:
-    """Say what is missing to write ``.onnx`` files and run them.
+@dataclass(frozen=True)
+class Onnx(ComputationWriter):
+    """Writes the computation as ONNX, opset 21, with a free batch size; the check runs it in ONNX Runtime.
 
-    Raises:
-        ImportError: the extra ``onnx`` is not installed.
+    A quantized module is written with integer weights and explicit ``QuantizeLinear`` and ``DequantizeLinear``, which
+    runtimes fuse into integer kernels. A warning names the layers that ONNX Runtime computes in float all the same.
     """
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f"need {error.name} to write .onnx: pip install 'lightning-compress[onnx]'") from error
 
+    suffix = ".onnx"
+    packages = ("onnx", "onnxruntime", "onnxscript")
+    extra = "onnx"
+    runtimes = (OnnxRuntime(), OpenVINO())
+    integer_bias = True
+    opset: ClassVar[int] = 21
 
-def write_onnx(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], path: Path
-) -> Callable[[], list[Tensor]]:
-    """Write the ``.onnx`` file; calling the result runs it in ONNX Runtime on the same arguments.
+    def prepare(self, module: nn.Module, example: ExampleInput) -> nn.Module:
+        """The integer twin of a quantized module, with its weights in forms that ONNX knows.
 
-    Raises:
-        ImportError: the extra ``onnx`` is not installed.
-    """
-    require_onnx()
-    from onnxscript.ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
+        Raises:
+            ValueError: a quantized module in half precision.
+        """
+        half = {parameter.dtype for parameter in module.parameters()} & {torch.float16, torch.bfloat16}
+        if half and is_quantized(module):
+            raise ValueError(
+                f"need a quantized module in float32 to write .onnx, got one in {half.pop()}: train it with "
+                "precision='bf16-mixed' or '32-true', or write .pt2"
+            )
+        return with_blocks(super().prepare(module, example))
 
-    with _silent():
-        program = torch.onnx.export(
-            trace(with_blocks(module), args, kwargs),
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-            custom_translation_table=translations(),
-        )
-    assert program is not None  # noqa: S101  (None is what the exporter without dynamo returns)
-    ClearMetadataAndDocStringPass()(program.model)  # where each node came from, stack traces: half of a small file
-    broadcast_constants(program.model)
-    fill_channels(program.model)
-    pool_means(program.model)
-    keep_floats(program.model)
-    pack_four_bits(program.model)
-    RemoveUnusedNodesPass()(program.model)
-    program.save(path)
-    leaves = [leaf.cpu() for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    return lambda: OnnxRuntime().load(path)(leaves)
+    def write(self, module: nn.Module, example: ExampleInput, path: Path) -> None:
+        """Trace ``module``, rewrite its graph for faster kernels, and save it."""
+        from onnxscript.ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
+
+        with _silent():
+            program = torch.onnx.export(
+                trace(module, example),
+                opset_version=self.opset,
+                dynamo=True,
+                verbose=False,
+                custom_translation_table=translations(),
+            )
+        assert program is not None  # noqa: S101  (the exporter without dynamo returns None)
+        ClearMetadataAndDocStringPass()(program.model)  # stack traces of all nodes are half of a small file
+        broadcast_constants(program.model)
+        fill_channels(program.model)
+        pool_means(program.model)
+        keep_floats(program.model)
+        pack_four_bits(program.model)
+        RemoveUnusedNodesPass()(program.model)
+        program.save(path)
+
+    def run(self, example: ExampleInput, path: Path) -> list[Tensor]:
+        """Run the file in ONNX Runtime."""
+        leaves = [leaf.cpu() for leaf in pytree.tree_leaves(example) if isinstance(leaf, Tensor)]
+        return OnnxRuntime().load(path)(leaves)
+
+    def check(self, module: nn.Module, example: ExampleInput, path: Path) -> None:
+        """Compare the outputs, and warn of layers that stay float.
+
+        Raises:
+            ValueError: an output differs by more than the tolerance.
+        """
+        super().check(module, example, path)
+        floating = OnnxRuntime().operators(path).floating if quantizers_of(module) else ()
+        if floating:
+            warnings.warn(
+                f"ONNX Runtime computes {len(floating)} layers of {path.name} in float, though activations are "
+                f"quantized: {', '.join(floating)}; it needs quantizers at their input and output, which "
+                "round_branches=True adds at residual branches",
+                stacklevel=3,
+            )
 
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """No word, each time, of operators of torchvision where that is not installed."""
+    """Silence the exporter's warning about torchvision's operators where torchvision is not installed."""
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = logger.level
     logger.setLevel(logging.ERROR)

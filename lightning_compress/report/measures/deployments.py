@@ -1,4 +1,4 @@
-"""Deployments: what the runtimes of this machine make of a model's ``.onnx`` file."""
+"""Deployments: an exported file in the runtimes of this machine, beside the dense model."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from lightning_compress.deploy import export
+from lightning_compress.deploy import Writer, export
 from lightning_compress.deploy.checks import difference, largest, tensors_in
-from lightning_compress.deploy.runtimes import Run, Runtime, installed_runtimes
+from lightning_compress.deploy.runtimes import Run, Runtime, installed
 from lightning_compress.example_inputs import ExampleInput, call, evaluating
 from lightning_compress.metrics import Agreement
 from lightning_compress.timing import Latency, time_in_turns
@@ -29,18 +29,18 @@ class Deployment:
     """One file in one runtime, beside the dense model in the same runtime.
 
     Attributes:
-        file: its name.
+        file: name of the file.
         runtime: name of the runtime.
-        bytes: of the file.
-        dense_bytes: of the dense model's file.
-        integer: convolutions and matrix products that the runtime computes in integers.
+        bytes: size of the file.
+        dense_bytes: size of the dense model's file.
+        integer: number of convolutions and matrix products that the runtime computes in integers.
         floating: names of those that it computes in float.
         latencies: of the dense model and of the file on the example, in turns, on one thread.
         batch_latencies: the same on all samples at once.
-        samples: how many these are; outputs are compared on them.
-        agreement: share of the samples that get the class that PyTorch gives them, in [0, 1]; None of what is no
+        samples: number of samples; outputs are compared on them.
+        agreement: fraction of the samples that get the same class as in PyTorch, in [0, 1]; None if the model is not a
             classifier.
-        difference: mean distance from PyTorch's outputs, as a share of the largest output.
+        difference: mean distance from PyTorch's outputs, as a fraction of the largest output.
     """
 
     file: str
@@ -57,23 +57,24 @@ class Deployment:
 
 
 def measure_deployments(
-    dense: nn.Module, module: nn.Module, path: Path, example: ExampleInput, samples: ExampleInput
+    dense: nn.Module, module: nn.Module, path: Path, example: ExampleInput, samples: ExampleInput, writer: Writer
 ) -> tuple[Deployment, ...]:
-    """Run the file that ``module`` was exported to in every runtime that is installed; a warning names one that fails.
+    """Run an exported file in every installed runtime of its format; a warning names a runtime that fails.
 
     Args:
         dense: the model before compression, on the CPU.
         module: the compressed model, on the CPU.
-        path: its ``.onnx`` file.
-        example: what latency is measured on.
-        samples: what outputs are compared on.
+        path: the file of ``module``.
+        example: input on which latency is measured.
+        samples: inputs on which outputs are compared.
+        writer: the writer of the file; the dense model is exported by it too.
     """
     expected = _outputs(module, samples)
     with TemporaryDirectory() as folder:
-        other = export(copy.deepcopy(dense), Path(folder) / path.name, example)
+        other = export(copy.deepcopy(dense), Path(folder) / path.name, example, writer=writer)
         tried = [
             _tried(runtime, other, path, _tensors(example), _tensors(samples), expected)
-            for runtime in installed_runtimes()
+            for runtime in installed(writer.runtimes)
         ]
     return tuple(found for found in tried if found is not None)
 

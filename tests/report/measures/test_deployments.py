@@ -8,6 +8,7 @@ from torch import nn
 
 from lightning_compress import PruningCallback
 from lightning_compress.deploy import export
+from lightning_compress.deploy.writers.onnx import Onnx
 from lightning_compress.quantization import BinarizationCallback, QATCallback
 from lightning_compress.report import CompressionReport
 from lightning_compress.report.comparisons import Comparison, remarks
@@ -37,14 +38,14 @@ def test_what_the_runtimes_compute_is_compared_with_torch(tmp_path):
     dense, module = Conv(), Conv()
     fit(module, QATCallback())
     path = export(module.eval(), tmp_path / "m.onnx", IMAGES[:1])
-    found = measure_deployments(dense, module, path, IMAGES[:1], IMAGES)
+    found = measure_deployments(dense, module, path, IMAGES[:1], IMAGES, Onnx())
     assert [one.runtime for one in found] == ["ONNX Runtime", "OpenVINO"]
     for one in found:
         assert (one.integer, one.floating, one.samples) == (10, (), len(IMAGES))
         assert one.bytes == path.stat().st_size < one.dense_bytes
         assert one.agreement > 0.98
         assert 0 < one.difference < 0.01
-    other = measure_deployments(dense, dense, path, IMAGES[:1], IMAGES)[0]
+    other = measure_deployments(dense, dense, path, IMAGES[:1], IMAGES, Onnx())[0]
     assert other.agreement < 0.9  # an untrained network's classes
     assert other.difference > 0.1
 
@@ -57,7 +58,7 @@ def test_a_runtime_that_cannot_run_the_file_is_named(tmp_path, monkeypatch):
     module = Classifier()
     path = export(module, tmp_path / "m.onnx", IMAGES[:1])
     with pytest.warns(UserWarning, match="OpenVINO does not run m.onnx: RuntimeError: no such operator$"):
-        found = measure_deployments(module, module, path, IMAGES[:1], IMAGES)
+        found = measure_deployments(module, module, path, IMAGES[:1], IMAGES, Onnx())
     assert [one.runtime for one in found] == ["ONNX Runtime"]
 
 
@@ -76,7 +77,7 @@ class Scores(nn.Module):
 def test_what_is_no_classifier_has_no_classes(tmp_path):
     module = Scores()
     path = export(module, tmp_path / "m.onnx", IMAGES[:1])
-    (first, _) = measure_deployments(module, module, path, (IMAGES[:1],), (IMAGES[:7],))
+    (first, _) = measure_deployments(module, module, path, (IMAGES[:1],), (IMAGES[:7],), Onnx())
     assert (first.agreement, first.samples) == (None, 7)
     assert first.difference < 1e-6
 
@@ -114,7 +115,7 @@ def test_no_file_is_asked_for(tmp_path):
 
 
 def test_the_report_comes_before_the_error_of_a_file(tmp_path, monkeypatch):
-    def refuse(module, path, example):
+    def refuse(module, path, example, writer):
         raise ValueError("need something else")
 
     monkeypatch.setattr("lightning_compress.report.callback.export", refuse)
@@ -124,9 +125,11 @@ def test_the_report_comes_before_the_error_of_a_file(tmp_path, monkeypatch):
 
 
 def test_wrong_formats_are_refused():
-    with pytest.raises(ValueError, match=r"need formats out of .lcz, .onnx, .pt2, got 'onnx'"):
+    with pytest.raises(ValueError, match=r"need formats out of .lcz, .onnx, .pt2, got 'onnx'; did you mean '.onnx'\?"):
         CompressionReport(formats=["onnx"])
-    with pytest.raises(TypeError, match="need formats as a list, got the string '.onnx'"):
+    with pytest.raises(TypeError, match="need formats as suffixes or writers, got 3"):
+        CompressionReport(formats=[3])
+    with pytest.raises(TypeError, match=r"need formats as a list, got '.onnx': write \['.onnx'\]"):
         CompressionReport(formats=".onnx")
 
 
@@ -147,3 +150,8 @@ def test_the_table_and_the_remarks():
     assert "m.onnx is no faster than the dense model in ORT on 64 samples." in said
     assert "ORT computes in float in m.onnx: matmul." in said
     assert "quantization is played there in float" in said
+
+
+def test_a_wrong_example_is_refused():
+    with pytest.raises(TypeError, match="need example_input as a tensor, a tuple .* mapping .*, got 'images'"):
+        CompressionReport(example_input="images")

@@ -1,0 +1,105 @@
+"""Formats: the interface of the writers, of which each kind of file has one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from lightning_compress.deploy.checks import check_equal, check_near
+from lightning_compress.deploy.runtimes import Runtime
+from lightning_compress.example_inputs import ExampleInput, as_arguments
+from lightning_compress.lowering.twins import is_quantized, lower
+
+__all__ = ["ComputationWriter", "Writer"]
+
+
+class Writer(ABC):
+    """Writes one kind of file, and checks it. Options of a format are fields of its writer, all with defaults.
+
+    Attributes:
+        suffix: of the files, with its dot.
+        needs_example: whether the format holds a computation, for which ``forward`` has to run.
+        packages: names of the packages that are imported to write, check and run a file.
+        extra: extra of this package that installs them.
+        runtimes: programs that run such a file on this machine, for the report.
+    """
+
+    suffix: ClassVar[str]
+    needs_example: ClassVar[bool] = True
+    packages: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str] = ""
+    runtimes: ClassVar[tuple[Runtime, ...]] = ()
+
+    def require(self) -> None:
+        """Import the packages that the format needs.
+
+        Raises:
+            ImportError: a package is not installed; the error says how to install it.
+        """
+        try:
+            for package in self.packages:
+                import_module(package)
+        except ImportError as error:
+            raise ImportError(
+                f"need {error.name} to write {self.suffix}: pip install 'lightning-compress[{self.extra}]'"
+            ) from error
+
+    def prepare(self, module: nn.Module, example: Any) -> nn.Module:
+        """The module to write in place of ``module``, which stays as it is; by default ``module`` itself.
+
+        Raises:
+            ValueError: the format cannot hold this module.
+        """
+        return module
+
+    @abstractmethod
+    def write(self, module: nn.Module, example: Any, path: Path) -> None:
+        """Write ``module`` to ``path``.
+
+        Args:
+            module: what :meth:`prepare` returned, in evaluation mode.
+            example: input of ``forward``, on the device of the module; None where ``needs_example`` is False.
+            path: a new file.
+        """
+
+    @abstractmethod
+    def check(self, module: nn.Module, example: Any, path: Path) -> None:
+        """Load the file and compare it with the trained module.
+
+        Raises:
+            ValueError: the file differs from the module.
+        """
+
+
+class ComputationWriter(Writer):
+    """Writes a computation. A quantized module is lowered to integers first; the check runs the file.
+
+    Attributes:
+        integer_bias: whether the biases of the lowered module are integers too.
+    """
+
+    integer_bias: ClassVar[bool] = False
+
+    def prepare(self, module: nn.Module, example: ExampleInput) -> nn.Module:
+        """The integer twin of a quantized module; any other module itself."""
+        if not is_quantized(module):
+            return module
+        args, kwargs = as_arguments(example)
+        return lower(module, args, kwargs, integer_bias=self.integer_bias)
+
+    @abstractmethod
+    def run(self, example: ExampleInput, path: Path) -> list[Tensor]:
+        """Load the file, run it on the example, and return its output tensors on the CPU, in order."""
+
+    def check(self, module: nn.Module, example: ExampleInput, path: Path) -> None:
+        """Run the file and compare its outputs with those of the module.
+
+        Raises:
+            ValueError: an output differs by more than the tolerance.
+        """
+        check = check_near if is_quantized(module) else check_equal
+        check(path.name, module, example, self.run(example, path))
