@@ -22,9 +22,9 @@ class Macs:
     """Multiply-accumulates of matrix products, convolutions and attention; zeros count like other numbers.
 
     Attributes:
-        total: of a forward pass.
-        layers: the part of each module that is not its children's, by name.
-        inputs: the shapes of the tensors that were given.
+        total: count of a forward pass.
+        layers: module name -> its count without that of its children.
+        inputs: shapes of the input tensors.
     """
 
     total: int
@@ -43,7 +43,7 @@ def count_macs(module: nn.Module, example_input: ExampleInput) -> Macs:
     600
     """
     example = on_device(example_input, device_of(module))
-    # Compiling here would fix the graph before other callbacks have attached their hooks.
+    # Compilation at this point would fix the graph before other callbacks have attached their hooks.
     eager = torch.compiler.set_stance("force_eager")
     with evaluating(module), _unfused(), eager, FlopCounterMode(display=False) as counter:
         call(module, example)
@@ -59,7 +59,7 @@ def count_macs(module: nn.Module, example_input: ExampleInput) -> Macs:
 
 @contextmanager
 def _unfused() -> Iterator[None]:
-    """Recurrent and transformer layers step by step: the counter does not look into their fused kernels."""
+    """Run recurrent and transformer layers step by step: the counter does not see into their fused kernels."""
     backends: tuple[Any, ...] = (torch.backends.mkldnn, torch.backends.cudnn)
     enabled = [backend.enabled for backend in backends]
     fast = torch.backends.mha.get_fastpath_enabled()
@@ -76,7 +76,7 @@ def _unfused() -> Iterator[None]:
 
 
 def _own(name: str, macs: Mapping[str, int]) -> int:
-    """What a module counted, less what the modules in it did; a list of modules is never called and counts nothing."""
+    """Count of a module minus the counts of the modules in it; a list of modules is never called and has no count."""
     within = f"{name}." if name else ""
     inner = [other for other in macs if other != name and other.startswith(within)]
     outermost = [other for other in inner if not any(other.startswith(f"{around}.") for around in inner)]

@@ -18,9 +18,6 @@ from lightning_compress.cli import main
 ROOT = Path(__file__).parents[1]
 REWRITTEN_LATER = [
     "README",
-    "archive",
-    "cli",
-    "report",
 ]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES = [path for path in PAGES if path.stem not in REWRITTEN_LATER]

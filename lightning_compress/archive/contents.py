@@ -1,4 +1,4 @@
-"""What is inside an archive: per tensor the form, the bytes, and the least that was possible."""
+"""Contents of an archive: form, bytes and entropy bound of each tensor."""
 
 import os
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ class ArchivedTensor:
 
     Attributes:
         name: in the state dict.
-        shape: its sizes.
-        dtype: of its elements.
-        form: "dense", "palette", "sparse" or "grid"; "packed" if a small tensor lies in a block with others;
-            "shared" if it is tied to an earlier one.
-        count: the number of elements.
-        bytes: in the file, without the header; a packed tensor has its part of the block.
-        entropy_bytes: the zero-order entropy of its streams, and its scales and palette as plain numbers:
-            what coding element by element takes at least, even if the frequency of every code were known.
+        shape: sizes of its dimensions.
+        dtype: dtype of its elements.
+        form: "dense", "palette", "sparse" or "grid"; "packed" for a small tensor in a block with others;
+            "tied" for one that is tied to an earlier one.
+        count: number of elements.
+        bytes: size in the file, without the header; a packed tensor counts its fraction of the block.
+        entropy_bytes: the zero-order entropy of its streams, plus its scales and palette as plain numbers: the least
+            size of a code for single elements, if the frequencies of all codes were known.
     """
 
     name: str
@@ -41,7 +41,7 @@ class ArchivedTensor:
     @property
     def dense_bytes(self) -> int:
         """Bytes in memory; 0 if shared."""
-        return 0 if self.form == "shared" else self.count * self.dtype.itemsize
+        return 0 if self.form == "tied" else self.count * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ class ArchiveContents:
 
     @property
     def dense_bytes(self) -> int:
-        """What the tensors take in memory."""
+        """Size of the tensors in memory."""
         return sum(tensor.dense_bytes for tensor in self.tensors)
 
     @property
     def entropy_bytes(self) -> float:
-        """What coding element by element needs at least; see `ArchivedTensor`."""
+        """The least size of a code for single elements; see `ArchivedTensor`."""
         return sum(tensor.entropy_bytes for tensor in self.tensors)
 
     @property
@@ -73,7 +73,7 @@ class ArchiveContents:
 
 
 def inspect_archive(path: str | os.PathLike[str], max_bytes: int | None = None) -> ArchiveContents:
-    """List what is inside an archive, against the entropy bound.
+    """List the tensors of an archive, with their entropy bounds.
 
     Args:
         path: a file written by `save_archive`.
@@ -106,5 +106,5 @@ def inspect_archive(path: str | os.PathLike[str], max_bytes: int | None = None) 
     for entry in entries:
         if entry.shares is not None:
             dtype = blocks[entry.block].dtype
-            listed[entry.name] = ArchivedTensor(entry.name, entry.shape, dtype, "shared", entry.count, 0, 0)
+            listed[entry.name] = ArchivedTensor(entry.name, entry.shape, dtype, "tied", entry.count, 0, 0)
     return ArchiveContents(tuple(listed[entry.name] for entry in entries), length)

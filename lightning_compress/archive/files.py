@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from lightning_compress.archive.coding.cursors import ArchiveError
-from lightning_compress.archive.coding.forms import FORMS, Dense, Form, encode, read_form
 from lightning_compress.archive.coding.headers import DTYPES, Block, Entry, read_header, write_header
 from lightning_compress.archive.coding.words import bytes_of
+from lightning_compress.archive.forms.dense import Dense
+from lightning_compress.archive.forms.selection import FORMS, Form, encode, read_form
 
 MAGIC = b".lcz"
 VERSION = 1
@@ -63,7 +64,7 @@ def archived_bytes(tensors: Mapping[str, Tensor]) -> int:
 
 
 def load_archive(path: str | os.PathLike[str], max_bytes: int | None = None) -> dict[str, Tensor]:
-    """The tensors of an archive, bit for bit, contiguous, on the CPU; what was tied is tied again.
+    """The tensors of an archive, bit for bit, contiguous, on the CPU; tied tensors are tied again.
 
     Nothing in a file is ever run. The checksum is verified before anything is parsed, and every size before
     memory is taken. Beside the result a load needs little more than the largest block of the file.
@@ -84,7 +85,7 @@ def load_archive(path: str | os.PathLike[str], max_bytes: int | None = None) -> 
             elements = torch.empty(sum(sizes), dtype=torch.uint8)
             form.fill(elements.view(block.dtype))
             for entry, part in zip(members, torch.split(elements, sizes), strict=True):
-                # What was not tied must not come back as views of one memory.
+                # Tensors that were not tied must not become views of one memory.
                 own = part.clone() if len(members) > 1 else part
                 loaded[entry.name] = own.view(block.dtype).view(entry.shape)
     owners = (entry if entry.shares is None else entries[entry.shares] for entry in entries)
@@ -192,7 +193,7 @@ def _gather(tensors: dict[str, Tensor]) -> tuple[list[Entry], list[Block], list[
 
 
 def _memory(name: str, tensor: Tensor) -> tuple[object, ...]:
-    """What two tensors have in common only if they are tied."""
+    """A key that only tied tensors share."""
     if not isinstance(name, str) or not isinstance(tensor, Tensor):
         raise TypeError(f"need tensors by name, got {type(tensor).__name__} for {name!r}")
     if tensor.layout is not torch.strided or tensor.device.type == "meta" or str(tensor.dtype)[6:] not in DTYPES:

@@ -18,15 +18,15 @@ __all__ = ["contents_table", "main"]
 _USAGE = """lightning-compress: compression that happens during training
 
   lightning-compress fit|validate|test|predict --config config.yaml ...   train or evaluate; see fit --help
-  lightning-compress inspect model.lcz                                    what is inside an archive
+  lightning-compress inspect model.lcz                                    show the tensors of an archive
 """
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run one command.
 
-    Models, data and callbacks are named in the config by ``class_path``; those of this package also by their bare
-    names. What lies in the working directory can be named as well.
+    The config names models, data and callbacks by ``class_path``; classes of this package also by their bare names.
+    Modules in the working directory can be named as well.
 
     Args:
         args: the words after the program's name; by default those of the process.
@@ -42,12 +42,12 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _run(words: Sequence[str] | None) -> None:
-    # Takes seconds to import, and a look into an archive does not need it.
+    # This import takes seconds, and `inspect` does not need it.
     from lightning_compress.cli.training import CompressionCLI, RunConfig
     from lightning_compress.cli.vocabulary import suggestion
 
     try:
-        # Given words beside those of the process, Lightning warns of a mistake.
+        # Lightning warns if it gets words although the process has some too.
         CompressionCLI(
             args=None if words is None else list(words),
             save_config_callback=RunConfig,
@@ -68,7 +68,7 @@ def _run(words: Sequence[str] | None) -> None:
 
 
 def _cause(error: BaseException) -> str:
-    """In one line, what is wrong and where: jsonargparse says it amid all that could stand there instead."""
+    """The cause of an error and its place in the config, in one line; jsonargparse lists all alternatives around it."""
     messages = [str(error).splitlines()]
     while error.__cause__ is not None:
         error = error.__cause__
@@ -78,8 +78,8 @@ def _cause(error: BaseException) -> str:
 
 
 def _refusal(error: BaseException | None) -> str | None:
-    """What this package said when it refused what the config asks for; None if it is a fault, or of other code."""
-    while error is not None:  # jsonargparse wraps what a constructor raises
+    """The message of an error that this package raised on purpose; None for a fault, or for an error of other code."""
+    while error is not None:  # jsonargparse wraps errors of constructors
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
         (line,) = traceback.extract_tb(error.__traceback__, limit=-1)
         room = frame.f_globals.get("__name__", "").partition(".")[0]
@@ -90,7 +90,7 @@ def _refusal(error: BaseException | None) -> str | None:
 
 
 def contents_table(contents: ArchiveContents) -> Table:
-    """Show what is inside an archive, tensor by tensor and in total."""
+    """The contents of an archive, per tensor and in total."""
     table = Table("tensor", "shape", "dtype", "form", title="Archive", title_justify="left")
     for column in ("bytes", "entropy bound", "bits per weight"):
         table.add_column(column, justify="right")
@@ -104,7 +104,7 @@ def contents_table(contents: ArchiveContents) -> Table:
             f"{tensor.entropy_bytes:,.0f}",
             f"{tensor.bits_per_weight:.2f}",
         )
-    count = sum(tensor.count for tensor in contents.tensors if tensor.form != "shared")
+    count = sum(tensor.count for tensor in contents.tensors if tensor.form != "tied")
     bits = 8 * contents.file_bytes / count if count else 0.0
     table.add_section()
     table.add_row(
@@ -116,12 +116,12 @@ def contents_table(contents: ArchiveContents) -> Table:
 
 
 def _inspect(words: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser("lightning-compress inspect", description="Show what is inside an archive.")
+    parser = argparse.ArgumentParser("lightning-compress inspect", description="Show the tensors of an archive.")
     parser.add_argument("path", type=Path, help="a file written by export(module, 'model.lcz')")
     path = parser.parse_args(words).path
     try:
         contents = inspect_archive(path)
     except (ArchiveError, OSError) as error:
         parser.error(str(error))
-    # A pipe has no width of its own: do not cut names there.
+    # A pipe has no width; names must not be shortened there.
     Console(width=None if sys.stdout.isatty() else 160).print(contents_table(contents))

@@ -20,7 +20,7 @@ from lightning_compress.cli.vocabulary import expanded, expanded_words
 
 __all__ = ["CompressionCLI", "RunConfig"]
 
-_HEADER = b"# lightning.pytorch=="  # of what LightningCLI saves, in whatever version
+_HEADER = b"# lightning.pytorch=="  # first bytes of a config that LightningCLI saved
 _MODE = "lightning_compress"  # of reading a config
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -53,7 +53,7 @@ class CompressionCLI(LightningCLI):
         self.parser.add_instantiator(_Model(self, "model"), LightningModule, subclasses=True)
 
     def _parse_ckpt_path(self) -> None:
-        # What a student saved says nothing of the module around it that the config describes.
+        # The hyperparameters of a student say nothing about the module around it, which the config describes.
         path = self.config.get(str(self.config.get("subcommand")), {}).get("ckpt_path")
         if path and Path(path).is_file():
             saved = _checkpoint(path).get("hyper_parameters", {})
@@ -84,7 +84,7 @@ class _Model(_InstantiatorFn):
         return super().__call__(class_type, *args, applied_instantiation_links=applied_instantiation_links, **kwargs)
 
     def _is_configured(self, class_type: Any, arguments: dict[str, Any]) -> bool:
-        """Whether it is ``model`` itself: of its class, with its numbers and words."""
+        """Whether it is ``model`` itself: same class, same plain arguments."""
         config = self.cli.config_dump[self.key]
         if "class_path" not in config:
             return class_type is self.cli._model_class
@@ -96,10 +96,10 @@ class _Model(_InstantiatorFn):
 
 
 class RunConfig(SaveConfigCallback):
-    """Saves the config of a run beside its log, over that of an earlier run there, and over nothing else.
+    """Saves the config of a run beside its log; it replaces the config of an earlier run, and no other file.
 
-    Without a logger the place is ``default_root_dir``, by default the working directory, where a ``config.yaml`` may
-    lie that somebody wrote. Arguments are those of SaveConfigCallback.
+    Without a logger the folder is ``default_root_dir``, by default the working directory, where the user may have a
+    ``config.yaml``. Arguments are those of SaveConfigCallback.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -107,8 +107,8 @@ class RunConfig(SaveConfigCallback):
         if trainer.strategy.broadcast(self._is_theirs(path)):
             self.save_to_log_dir = False
             rank_zero_info(
-                f"the config of this run is not saved: {path} is what it was read from, or no config that a run has "
-                "saved, and stays as it is; set trainer.default_root_dir or trainer.logger to have it saved elsewhere"
+                f"the config of this run is not saved: {path} is the config that was read, or a file that no run "
+                "saved, and stays as it is; set trainer.default_root_dir or trainer.logger to save it elsewhere"
             )
         super().setup(trainer, pl_module, stage)
 

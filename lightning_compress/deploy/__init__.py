@@ -1,4 +1,4 @@
-"""Deployment: a trained module written to a file that another program loads, and checked there."""
+"""Deployment: a trained module in a file that another program runs, checked at export."""
 
 from lightning_compress.deploy.export import export
 from lightning_compress.deploy.formats import Writer

@@ -1,4 +1,4 @@
-"""Checks: whether what was written, or compiled, computes what the module does."""
+"""Checks: an exported file, or a compiled module, computes the same as the trained module."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from lightning_compress.quantization.activations.quantizers import quantizers_of
 __all__ = ["check_equal", "check_near", "difference", "largest", "tensors_in"]
 
 
-def check_equal(what: str, module: nn.Module, example: ExampleInput, got: list[Tensor]) -> None:
-    """Refuse outputs farther from those of a module than ``tolerance * max(1, max |output|)``.
+def check_equal(name: str, module: nn.Module, example: ExampleInput, got: list[Tensor]) -> None:
+    """Refuse outputs that differ from those of a module by more than ``tolerance * max(1, max |output|)``.
 
     ``tolerance`` is 1e-4, or 4 units of the last place of a shorter dtype.
 
     Args:
-        what: name of what gave the outputs, for the error.
+        name: name of the file or object that gave the outputs, for the error.
         module: in evaluation mode.
-        example: what its ``forward`` takes.
-        got: what was computed of it, on the CPU.
+        example: input of ``forward``.
+        got: outputs for the example, on the CPU.
 
     Raises:
-        ValueError: an output is farther away, or has another shape.
+        ValueError: an output differs more, or has another shape.
     """
     expected = tensors_in(call(module, example))
-    _check_shapes(what, expected, got)
+    _check_shapes(name, expected, got)
     for want, have in zip(expected, got, strict=True):
         if not want.numel():
             continue
@@ -38,22 +38,21 @@ def check_equal(what: str, module: nn.Module, example: ExampleInput, got: list[T
         bound = max(1e-4, tolerance) * max(1.0, largest(want))
         if not error <= bound:
             raise ValueError(
-                f"need {what} to compute what the module does within {bound:.2g}, got a difference of {error:.2g}"
+                f"need {name} to compute the same as the module within {bound:.2g}, got a difference of {error:.2g}"
             )
 
 
-def check_near(what: str, module: nn.Module, example: ExampleInput, got: list[Tensor]) -> None:
-    """Refuse outputs whose mean distance from those of a quantized module is more than rounding explains.
+def check_near(name: str, module: nn.Module, example: ExampleInput, got: list[Tensor]) -> None:
+    """Refuse outputs whose mean difference from those of a quantized module is more than rounding explains.
 
-    Sums in another order move a few activations to the next integer. On average that must change an output by less than
-    the rounding of all activations does, or by less than 1 % of the largest output. Arguments are those of
-    :func:`check_equal`.
+    Sums in another order move a few activations to the next integer. The mean difference must be below the effect of
+    rounding all activations, or below 1 % of the largest output. Arguments are those of :func:`check_equal`.
 
     Raises:
-        ValueError: an output is farther away, or has another shape.
+        ValueError: an output differs more, or has another shape.
     """
     expected, exact = tensors_in(call(module, example)), tensors_in(_with_exact_activations(module, example))
-    _check_shapes(what, expected, got)
+    _check_shapes(name, expected, got)
     for want, have, free in zip(expected, got, exact, strict=True):
         if not want.numel():
             continue
@@ -61,23 +60,23 @@ def check_near(what: str, module: nn.Module, example: ExampleInput, got: list[Te
         distance = difference(want, have).mean().item()
         if not distance <= bound:
             raise ValueError(
-                f"need {what} to compute what the quantized module does within {bound:.2g} on average, "
+                f"need {name} to compute the same as the quantized module within {bound:.2g} on average, "
                 f"got a mean difference of {distance:.2g}"
             )
 
 
 def tensors_in(output: Any) -> list[Tensor]:
-    """The tensors of what a module returns, in order, on the CPU."""
+    """The tensors in the output of a module, in order, on the CPU."""
     return [leaf.detach().cpu() for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
 
 
 def difference(a: Tensor, b: Tensor) -> Tensor:
-    """``|a - b|``; what is equal, an infinity too, does not differ."""
+    """``|a - b|``, where equal infinities differ by 0."""
     return (a.double() - b.double()).abs().masked_fill(a == b, 0.0)
 
 
 def largest(tensor: Tensor) -> float:
-    """The largest absolute value that is finite: minus infinity is what masks leave of scores."""
+    """The largest finite absolute value; masked scores may be minus infinity."""
     return tensor.double().abs().masked_fill(tensor.isinf(), 0.0).max().item()
 
 
@@ -92,9 +91,9 @@ def _with_exact_activations(module: nn.Module, example: ExampleInput) -> Any:
             quantizer.enabled = True
 
 
-def _check_shapes(what: str, expected: list[Tensor], got: list[Tensor]) -> None:
+def _check_shapes(name: str, expected: list[Tensor], got: list[Tensor]) -> None:
     if [tuple(tensor.shape) for tensor in expected] != [tuple(tensor.shape) for tensor in got]:
         raise ValueError(
-            f"need {what} to give outputs of shapes {[tuple(tensor.shape) for tensor in expected]}, "
+            f"need {name} to return outputs of shapes {[tuple(tensor.shape) for tensor in expected]}, "
             f"got {[tuple(tensor.shape) for tensor in got]}"
         )

@@ -61,7 +61,7 @@ class Writer(ABC):
         """Write ``module`` to ``path``.
 
         Args:
-            module: what :meth:`prepare` returned, in evaluation mode.
+            module: the result of :meth:`prepare`, in evaluation mode.
             example: input of ``forward``, on the device of the module; None where ``needs_example`` is False.
             path: a new file.
         """

@@ -1,4 +1,4 @@
-"""Freezing: a trained module compiled for the running process, its weights constants of the program."""
+"""Freezing: a trained module compiled for the running process, with its weights as constants."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ __all__ = ["freeze"]
 
 
 def freeze(module: nn.Module, example_input: ExampleInput) -> Callable[..., Any]:
-    """Compile ``module`` as it is now, by AOTInductor with constant weights, and check what that computes.
+    """Compile ``module`` as it is now, by AOTInductor with constant weights, and check its outputs.
 
-    A module that was trained by ``QATCallback`` computes in integers then. Compiled is what the example asks for;
-    another shape is compiled when it first comes. The module itself is left as it is, and what it learns later is not
-    seen.
+    A module that was trained by ``QATCallback`` computes in integers. The shapes of the example are compiled at once,
+    other shapes at their first call. The module itself is left as it is; later training does not change the compiled
+    function.
 
     Args:
         module: a trained module; a LightningModule computes its ``forward``.
-        example_input: what ``forward`` takes: a tensor, a tuple of arguments or a mapping of keyword arguments.
+        example_input: input of ``forward``: a tensor, a tuple of arguments or a mapping of keyword arguments.
 
     Returns:
-        a function that computes ``forward`` in evaluation mode, without gradients.
+        A function that computes ``forward`` in evaluation mode, without gradients.
 
     Raises:
-        ValueError: what was compiled does not compute what the module does.
+        ValueError: the compiled function does not compute the same as the module.
 
     Example::
 
@@ -65,7 +65,7 @@ def freeze(module: nn.Module, example_input: ExampleInput) -> Callable[..., Any]
 
 
 def _compiled(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[..., Any]:
-    """``module`` for these shapes alone; what torch.compile gives takes longer to call than a small network to run."""
+    """``module`` for these shapes only; calling torch.compile's result takes longer than running a small network."""
     program = torch.export.export(module, args, kwargs)
     with TemporaryDirectory() as folder:
         path = torch._inductor.aoti_compile_and_package(

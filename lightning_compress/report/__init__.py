@@ -1,4 +1,4 @@
-"""The report: what compression did to a model, measured."""
+"""The report: the effect of compression on a model, measured."""
 
 from lightning_compress.report.callback import CompressionReport
 from lightning_compress.report.measures.profiles import LayerProfile, ModelProfile, profile

@@ -35,7 +35,7 @@ def test_every_tensor_is_listed(contents):
         "grid",
         "sparse",
         "dense",
-        "shared",
+        "tied",
         "packed",
         "packed",
         "packed",

@@ -30,7 +30,7 @@ def test_near_is_what_rounding_explains(coarse):
         quantizer.enabled = True
     assert noise > 0.01 * want.abs().max()
     check_near("m", coarse, IMAGES, [want + 0.9 * noise])
-    with pytest.raises(ValueError, match="need m to compute what the quantized module does within .* on average, got"):
+    with pytest.raises(ValueError, match="need m to compute the same as the quantized module within .* on average"):
         check_near("m", coarse, IMAGES, [want + 1.1 * noise])
     with pytest.raises(ValueError, match="on average"):
         check_near("m", coarse, IMAGES, [want * torch.nan])
@@ -40,7 +40,7 @@ def test_near_is_what_rounding_explains(coarse):
 @pytest.mark.parametrize("check", [check_equal, check_near])
 @torch.no_grad()
 def test_other_shapes_are_refused(check):
-    with pytest.raises(ValueError, match=r"need m to give outputs of shapes \[\(2, 3\)\], got \[\(2, 4\)\]"):
+    with pytest.raises(ValueError, match=r"need m to return outputs of shapes \[\(2, 3\)\], got \[\(2, 4\)\]"):
         check("m", nn.Linear(5, 3), torch.ones(2, 5), [torch.ones(2, 4)])
 
 
@@ -48,7 +48,7 @@ def test_other_shapes_are_refused(check):
 def test_equal_has_a_tolerance():
     layer, x = nn.Linear(5, 3), torch.ones(2, 5)
     check_equal("m", layer, x, [layer(x) + 5e-5])
-    with pytest.raises(ValueError, match="need m to compute what the module does within 0.0001, got a difference of"):
+    with pytest.raises(ValueError, match="need m to compute the same as the module within 0.0001, got a difference of"):
         check_equal("m", layer, x, [layer(x) + 1e-3])
 
 
@@ -67,5 +67,5 @@ def test_infinities_integers_and_truths_are_compared(check):
     got = [torch.tensor([[-torch.inf, 1, 2], [3, -torch.inf, 1]]), torch.tensor([2, 0]), torch.tensor([False, True])]
     check("m", Masked(), scores, got)
     for index, wrong in [(0, got[0].nan_to_num(neginf=0.0)), (0, got[0] + 0.5), (1, got[1] + 1), (2, ~got[2])]:
-        with pytest.raises(ValueError, match="need m to compute what"):
+        with pytest.raises(ValueError, match="need m to compute the same as"):
             check("m", Masked(), scores, [*got[:index], wrong, *got[index + 1 :]])

@@ -1,4 +1,4 @@
-"""Reading and writing the small integers of an archive, with every read checked against what is there."""
+"""Reading and writing the small integers of an archive, with every read checked against the bytes that are left."""
 
 
 class ArchiveError(ValueError):

@@ -31,7 +31,7 @@ def frequencies(roots: list[int]) -> list[int]:
 
         f_i = 1 + floor(r_i^2 (2^24 - K) / sum_j r_j^2),    K = len(roots),
 
-    and what is missing to 2^24 goes to the first of the largest r. On the scale of square roots
+    and the remainder up to 2^24 goes to the first of the largest r. On the scale of square roots
     all counts are equally uncertain: rounding costs a quarter of a bit per symbol of the alphabet, not of the
     stream.
 
@@ -157,12 +157,12 @@ def stream_entropy(stream: Stream) -> float:
 
 
 def round_root(count: int) -> int:
-    """The nearest integer to sqrt(count), but at least 1 for what occurs."""
+    """The nearest integer to sqrt(count), but at least 1 if the count is not 0."""
     return max(isqrt(4 * count) + 1 >> 1, min(count, 1))
 
 
 def _model(roots: list[int]) -> Any:
-    # The library scales what it is given to a sum of 2^24 - K, then adds 1 to each. The f_i - 1 have that
+    # The library scales its weights to a sum of 2^24 - K, then adds 1 to each. The f_i - 1 have that
     # sum: the factor is exactly 1, all partial sums are integers, exact in floating point; it uses our f_i.
     weights = np.array(frequencies(roots), np.float64) - 1
     return constriction.stream.model.Categorical(weights, perfect=False)
@@ -173,7 +173,7 @@ def _encode(symbols: NDArray[Any], low: int, roots: list[int]) -> bytes:
         return b""
     coder, model = constriction.stream.stack.AnsCoder(), _model(roots)
     last = (symbols.size - 1) // CHUNK * CHUNK
-    for start in range(last, -1, -CHUNK):  # the coder is a stack: what is decoded first goes in last
+    for start in range(last, -1, -CHUNK):  # the coder is a stack: the first to be decoded goes in last
         coder.encode_reverse((symbols[start : start + CHUNK] - low).astype(np.int32), model)
     words: NDArray[np.uint32] = coder.get_compressed()
     return words.astype("<u4").tobytes().rstrip(b"\0")  # the last word is not zero, so it can be restored

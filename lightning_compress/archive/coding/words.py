@@ -1,6 +1,6 @@
 """Tensors as words: the bit patterns of their elements as unsigned integers.
 
-What is equal as words is equal bit for bit, whatever the dtype: -0.0 is not 0.0, and one NaN is not another.
+Equal words are equal bit for bit, in every dtype: -0.0 is not 0.0, and one NaN is not another.
 """
 
 from typing import Any, NamedTuple

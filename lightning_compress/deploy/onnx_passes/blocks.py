@@ -1,4 +1,4 @@
-"""Blocks: weights with a scale for each block of inputs, as ONNX says them.
+"""Blocks: weights with a scale for each block of inputs, in ONNX.
 
 From opset 21 on ``DequantizeLinear`` takes blocks and four-bit integers; runtimes fuse it with the matrix product that
 reads it, and hold the weights packed, two to a byte.
@@ -33,7 +33,7 @@ def _(codes: Tensor, scale: Tensor, zero_point: Tensor, size: int) -> Tensor:
 
 
 class _Blocks(nn.Module):
-    """A weight and its bias, the weight as a matrix product reads it, inputs first.
+    """A weight, inputs first, as a matrix product reads it, and its bias.
 
     Args:
         integers: with several scales an output.
@@ -77,10 +77,10 @@ class _Blocks(nn.Module):
 
 
 class _BlockProduct(nn.Module):
-    """What is added to the class of a linear layer of blocks: ``x @ dequantize(codes) + bias``.
+    """Mixed into the class of a linear layer of blocks: ``x @ dequantize(codes) + bias``.
 
-    The bias is subtracted, with its sign changed: ONNX Runtime would make one float operator of product, addition and a
-    ReLU behind them before it looks for packed weights.
+    The bias is subtracted, with its sign changed: ONNX Runtime would fuse product, addition and a following ReLU into
+    one float operator before it looks for packed weights.
     """
 
     integers: _Blocks
@@ -91,7 +91,7 @@ class _BlockProduct(nn.Module):
 
 
 class _Product(nn.Module):
-    """What is added to the class of another linear layer: the operation of :class:`torch.nn.Linear`, which is fused."""
+    """Mixed into the class of any other linear layer: the operation of :class:`torch.nn.Linear`, which is fused."""
 
     integers: Integers
 
@@ -100,12 +100,12 @@ class _Product(nn.Module):
 
 
 def with_blocks(lowered: nn.Module) -> nn.Module:
-    """``lowered`` with its weights in forms that ONNX knows, several scales an output as blocks; changed in place."""
+    """Change ``lowered`` in place: weights in forms that ONNX knows, several scales per output as blocks."""
     for layer in list(lowered.modules()):
         for name, integers in list(layer.named_children()):
             if not isinstance(integers, Integers):
                 continue
-            integers.explicit = True  # else the exporter computes the float weight
+            integers.explicit = True  # otherwise the exporter stores the float weight
             if name == "integers" and isinstance(layer, QuantizedLayer) and _is_product(layer):
                 layer.__class__ = mixed(_Product if integers.of_channels else _BlockProduct, type(layer))
             if not integers.of_channels:
@@ -114,7 +114,7 @@ def with_blocks(lowered: nn.Module) -> nn.Module:
 
 
 def _is_product(layer: QuantizedLayer) -> bool:
-    """Whether a layer, as it was trained, computes what :class:`torch.nn.Linear` does."""
+    """Whether a layer, as it was trained, computes the same as :class:`torch.nn.Linear`."""
     forward: Any = super(QuantizedLayer, layer).forward
     transposed = layer.integers.transposed
     return (transposed or isinstance(layer, nn.Linear)) and is_plain(forward.__func__, transposed=transposed)
@@ -137,7 +137,7 @@ def pack_four_bits(model: Any) -> int:
         model: an ``onnx_ir.Model``; changed in place.
 
     Returns:
-        how many weights were packed.
+        Number of packed weights.
     """
     import ml_dtypes
     from onnxscript import ir

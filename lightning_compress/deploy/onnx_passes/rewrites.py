@@ -9,19 +9,19 @@ import numpy as np
 
 __all__ = ["broadcast_constants", "fill_channels", "keep_floats", "pool_means"]
 
-_OF_CHANNELS = {"BatchNormalization", "QuantizeLinear", "DequantizeLinear"}
+_PER_CHANNEL = {"BatchNormalization", "QuantizeLinear", "DequantizeLinear"}
 
 
 def broadcast_constants(model: Any) -> int:
-    """Leave out an ``Expand`` before an addition or product that broadcasts by itself, as what a removed branch adds.
+    """Remove an ``Expand`` before an addition or product that broadcasts by itself, as after a removed branch.
 
-    What lies between, such as a normalisation, then computes one value of each channel, which runtimes do once.
+    Operators between them, such as a normalization, then compute one value per channel, which runtimes do once.
 
     Args:
         model: an ``onnx_ir.Model``; changed in place.
 
     Returns:
-        how many were left out.
+        Number of removed nodes.
     """
     from onnxscript import ir
 
@@ -31,7 +31,7 @@ def broadcast_constants(model: Any) -> int:
         if small is None or small.shape is None or wide.shape is None or len(small.shape) != len(wide.shape):
             continue
         channels = len(wide.shape) > 1 and small.shape[1] == wide.shape[1]
-        chain = _to_broadcast(wide, _OF_CHANNELS | {"Relu"} if channels else {"Relu"})
+        chain = _to_broadcast(wide, _PER_CHANNEL | {"Relu"} if channels else {"Relu"})
         if chain is not None:
             for value in chain:
                 value.shape = small.shape
@@ -41,16 +41,16 @@ def broadcast_constants(model: Any) -> int:
 
 
 def fill_channels(model: Any) -> int:
-    """Let quantized convolutions of one to three input channels read four: copies of the first, under weights of zero.
+    """Let quantized convolutions of one to three input channels read four: copies of the first, with weights of zero.
 
-    ``conv(x, W)`` equals ``conv(x[:, [0, 1, 2, 0]], [W, 0])``. ONNX Runtime has an integer kernel that reads pixels
-    where they lie, four channels at a time, for 16 and more outputs; elsewhere it gathers them byte by byte first.
+    ``conv(x, W)`` equals ``conv(x[:, [0, 1, 2, 0]], [W, 0])``. ONNX Runtime has an integer kernel that reads
+    pixels in place, four channels at a time, for 16 and more outputs; other kernels gather them byte by byte first.
 
     Args:
         model: an ``onnx_ir.Model``; changed in place.
 
     Returns:
-        how many convolutions were rewritten.
+        Number of rewritten convolutions.
     """
     from onnxscript import ir
 
@@ -84,14 +84,14 @@ def fill_channels(model: Any) -> int:
 def keep_floats(model: Any) -> int:
     """Let convolutions of float weights read ``max(x, lowest number)``, which is ``x``, where ``x`` is quantized.
 
-    Between integers ONNX Runtime would quantize their weights too, with one scale for each tensor: another computation
-    than the one that was trained, for a layer that was left out as it needs its floats.
+    Between quantized activations, ONNX Runtime would quantize these weights too, with one scale per tensor. That is not
+    the trained computation, and the layer was excluded because it needs its precision.
 
     Args:
         model: an ``onnx_ir.Model``; changed in place.
 
     Returns:
-        how many convolutions were rewritten.
+        Number of rewritten convolutions.
     """
     from onnxscript import ir
 
@@ -113,13 +113,13 @@ def keep_floats(model: Any) -> int:
 def pool_means(model: Any) -> int:
     """Write the mean over the space of a quantized map as ``GlobalAveragePool``, quantized before it is flattened.
 
-    ONNX Runtime has an integer kernel for that, and none for ``ReduceMean``.
+    ONNX Runtime has an integer kernel for ``GlobalAveragePool``, and none for ``ReduceMean``.
 
     Args:
         model: an ``onnx_ir.Model``; changed in place.
 
     Returns:
-        how many means were rewritten.
+        Number of rewritten means.
     """
     from onnxscript import ir
 

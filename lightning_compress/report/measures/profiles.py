@@ -1,4 +1,4 @@
-"""Profiles: what the tensors of a module hold and how many bytes they take."""
+"""Profiles: values and sizes of the tensors of a module."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ __all__ = ["LayerProfile", "ModelProfile", "profile"]
 
 @dataclass(frozen=True)
 class LayerProfile:
-    """One parameter tensor; tied ones are one.
+    """One parameter tensor; tied parameters count as one.
 
     Attributes:
         name: in the state dict.
-        shape: its sizes.
-        nonzeros: elements that are not zero.
-        distinct: different values among its elements.
-        state_bytes: in a state dict, which stores every element.
-        archive_bytes: as a ``.lcz`` archive of its own.
-        bits: of an element: those of the integers on whose grid it was trained, else those of its dtype.
-        scales: of the grid on which it was trained; 0 if on none.
+        shape: sizes of its dimensions.
+        nonzeros: number of elements that are not zero.
+        distinct: number of distinct values.
+        state_bytes: size in a state dict, which stores every element.
+        archive_bytes: size as a ``.lcz`` archive of its own.
+        bits: per element; of the integer grid on which the tensor was trained, or of its dtype.
+        scales: number of scales of that grid; 0 without a grid.
     """
 
     name: str
@@ -49,7 +49,7 @@ class LayerProfile:
 
     @property
     def sparsity(self) -> float:
-        """Share of zeros, in [0, 1]; 0 of no elements."""
+        """Fraction of zeros, in [0, 1]; 0 if there are no elements."""
         return 1 - self.nonzeros / self.parameters if self.parameters else 0.0
 
 
@@ -59,9 +59,9 @@ class ModelProfile:
 
     Attributes:
         layers: one profile per parameter tensor.
-        state_bytes: of all tensors of the state dict, tied ones once, buffers too.
-        archive_bytes: of the whole state dict as one ``.lcz`` file.
-        macs: of a forward pass, if they were counted.
+        state_bytes: size of all tensors of the state dict, buffers included, tied ones once.
+        archive_bytes: size of the whole state dict as one ``.lcz`` file.
+        macs: multiply-accumulates of a forward pass, if they were counted.
     """
 
     layers: tuple[LayerProfile, ...]
@@ -81,22 +81,22 @@ class ModelProfile:
 
     @property
     def sparsity(self) -> float:
-        """Share of zeros, in [0, 1]; 0 of no elements."""
+        """Fraction of zeros, in [0, 1]; 0 if there are no elements."""
         return 1 - self.nonzeros / self.parameters if self.parameters else 0.0
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelProfile:
-        """The profile of which ``dataclasses.asdict`` made ``values``."""
+        """Inverse of ``dataclasses.asdict``."""
         layers = tuple(LayerProfile(**{**layer, "shape": tuple(layer["shape"])}) for layer in values["layers"])
         macs = Macs(**values["macs"]) if values["macs"] else None
         return cls(layers, values["state_bytes"], values["archive_bytes"], macs)
 
 
 def profile(module: nn.Module) -> ModelProfile:
-    """Weigh ``module``. Sharded parameters are gathered: call it on every rank then.
+    """Profile ``module``. Sharded parameters are gathered, so every rank has to call it.
 
     Raises:
-        TypeError: the state dict holds what is no tensor.
+        TypeError: the state dict holds something other than tensors.
 
     >>> weighed = profile(nn.Linear(3, 2))
     >>> weighed.parameters, weighed.state_bytes, weighed.layers[0].name
@@ -127,7 +127,7 @@ def _layer(name: str, tensor: Tensor, grid: Grid | None) -> LayerProfile:
 
 def _distinct(tensor: Tensor) -> int:
     values: Tensor
-    if tensor.is_complex():  # torch.unique takes none: the pairs of real numbers are counted
+    if tensor.is_complex():  # torch.unique takes no complex numbers
         values = torch.unique(torch.view_as_real(tensor.resolve_conj()).reshape(-1, 2), dim=0)
     else:
         values = torch.unique(tensor)
@@ -147,7 +147,7 @@ def _whole(value: Any) -> Any:
 
 
 def _memory(name: str, tensor: Tensor) -> tuple[Any, ...]:
-    """Equal for tied tensors only; the memory of an empty one says nothing."""
+    """A key that only tied tensors share; empty tensors have no memory to compare."""
     if tensor.numel() == 0:
         return (name,)
     return tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tuple(tensor.shape)

@@ -35,11 +35,11 @@ def draw(comparison: Comparison) -> Figure:
 
 def _zeros(axes: Axes, comparison: Comparison) -> None:
     weights = [layer for layer in comparison.after.layers if len(layer.shape) > 1]
-    shares = [100 * (1 - layer.nonzeros / max(1, layer.parameters)) for layer in weights]
-    bars = axes.barh([layer.name for layer in weights], shares, color=_AFTER)
+    fractions = [100 * (1 - layer.nonzeros / max(1, layer.parameters)) for layer in weights]
+    bars = axes.barh([layer.name for layer in weights], fractions, color=_AFTER)
     axes.bar_label(bars, fmt="%.1f %%", padding=3)
     axes.invert_yaxis()
-    axes.set(title="Zeros per weight tensor", xlabel="share of zeros in %", xlim=(0, 118), xticks=range(0, 101, 20))
+    axes.set(title="Zeros per weight tensor", xlabel="zeros in %", xlim=(0, 118), xticks=range(0, 101, 20))
     axes.spines[["top", "right"]].set_visible(False)
 
 

@@ -1,4 +1,4 @@
-"""Stages: how a model became small, as the tables of Deep Compression show it.
+"""Stages: the size of a model after each kind of compression, as in the tables of Deep Compression.
 
 Paper: Han, Mao and Dally, "Deep Compression: compressing deep neural networks with pruning, trained quantization and
 Huffman coding", https://arxiv.org/abs/1510.00149 (2016), tables 2 to 5.
@@ -16,18 +16,18 @@ __all__ = ["Stage", "stages"]
 
 @dataclass(frozen=True)
 class Stage:
-    """One way to store the model, and the bytes that it takes."""
+    """One way to store the model, and its size."""
 
     name: str
     bytes: int
 
 
 def stages(before: ModelProfile, after: ModelProfile) -> list[Stage]:
-    """What is left after each step; a step that gains nothing is left out.
+    """Size after each stage; a stage that gains nothing is left out.
 
-    Stored are, one after the other, all weights; those of the channels that are left; non-zeros, and a bit for each
-    position; integers of the trained grid in place of values, and its scales; codes of fixed width for the distinct
-    values, and a table of these; the archive. Each tensor takes the cheapest way so far, buffers stay as they are.
+    The stages store, one after the other: all weights; the weights of the remaining channels; non-zeros and a bit for
+    each position; integers of the trained grid and its scales; codes of fixed width for the distinct values and a table
+    of them; the archive. Each tensor is stored in the cheapest way so far. Buffers stay as they are.
 
     >>> layer = LayerProfile("weight", (16,), nonzeros=4, distinct=3, state_bytes=64, archive_bytes=30)
     >>> dense = ModelProfile((layer,), state_bytes=64, archive_bytes=60)

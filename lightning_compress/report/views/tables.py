@@ -20,7 +20,7 @@ __all__ = ["Table", "as_dict", "markdown", "rich_table", "tables"]
 
 @dataclass(frozen=True)
 class Table:
-    """A title, the heads of the columns and rows of cells, all of them text."""
+    """A title, the heads of the columns and rows of cells, all text."""
 
     title: str
     heads: tuple[str, ...]
@@ -28,7 +28,7 @@ class Table:
 
 
 def tables(comparison: Comparison) -> list[Table]:
-    """The model as a whole, how it became small, its layers, and what the methods say about themselves."""
+    """The whole model, its stages, the runtimes, the layers, and the reports of the methods."""
     methods = tuple(
         (name, key, _value(value)) for name, report in comparison.methods.items() for key, value in report.items()
     )
@@ -44,7 +44,7 @@ def rich_table(table: Table) -> RichTable:
     for index, (head, *cells) in enumerate(zip(table.heads, *table.rows, strict=True)):
         justify: Literal["left", "right"] = "right" if index and table.title != "Methods" else "left"
         longest = max((len(word) for cell in (head, *cells) for word in cell.split()), default=0)
-        drawn.add_column(head, justify=justify, min_width=longest)  # a number is never cut off
+        drawn.add_column(head, justify=justify, min_width=longest)  # rich would shorten numbers
     for row in table.rows:
         drawn.add_row(*row)
     return drawn

@@ -148,8 +148,8 @@ def test_the_table_and_the_remarks():
     )
     said = " ".join(remarks(comparison))
     assert "m.onnx is no faster than the dense model in ORT on 64 samples." in said
-    assert "ORT computes in float in m.onnx: matmul." in said
-    assert "quantization is played there in float" in said
+    assert "ORT computes these layers of m.onnx in float: matmul." in said
+    assert "PyTorch simulates quantization in float, which is slower" in said
 
 
 def test_a_wrong_example_is_refused():

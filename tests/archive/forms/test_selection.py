@@ -6,8 +6,8 @@ import torch
 from scipy import stats
 
 from lightning_compress.archive.coding.cursors import ArchiveError, varint
-from lightning_compress.archive.coding.forms import encode, read_form
 from lightning_compress.archive.coding.words import Layout, bytes_of, rotate_left, rotate_right, words_of
+from lightning_compress.archive.forms.selection import encode, read_form
 
 
 def normal(*shape, seed=0):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lightning_compress.archive.coding.grid_search import grid_integers, grid_scales
+from lightning_compress.archive.forms.grid_search import grid_integers, grid_scales
 
 FLOATS = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 

@@ -1,0 +1,66 @@
+"""Dense: the bytes of the words, in streams."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from lightning_compress.archive.coding.cursors import ArchiveError, Cursor
+from lightning_compress.archive.coding.streams import Coded, Plain, shorter, stream_entropy
+from lightning_compress.archive.coding.words import Layout, Words, rotate_left, rotate_right, words_of
+
+__all__ = ["Dense"]
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Every byte of the words in a stream of its own, the lowest first.
+
+    The words of floating point numbers are rotated left by one bit before: so the exponent fills the highest
+    byte, the only one worth coding, and the sign lies below the mantissa.
+    """
+
+    planes: tuple[Plain | Coded, ...]
+    rotated: bool
+    name: str = "dense"
+
+    @classmethod
+    def of(cls, words: Words, rotated: bool) -> "Dense":
+        """Split words, shape [n], into planes."""
+        turned = rotate_left(words) if rotated else words
+        shifts = range(0, 8 * words.itemsize, 8)
+        return cls(tuple(shorter((turned >> shift).astype(np.uint8)) for shift in shifts), rotated)
+
+    @classmethod
+    def read(cls, cursor: Cursor, count: int, layout: Layout) -> "Dense":
+        """Parse the planes of `count` words."""
+        coded = cursor.take(1)[0]
+        if coded >> layout.width:
+            raise ArchiveError(f"the archive is damaged: {layout.width} bytes per word, but streams {coded:b}")
+        planes = (
+            Coded.read(cursor, count) if coded >> index & 1 else Plain(cursor.take(count))
+            for index in range(layout.width)
+        )
+        return cls(tuple(planes), layout.rotated)
+
+    def to_bytes(self) -> bytes:
+        coded = sum(isinstance(plane, Coded) << index for index, plane in enumerate(self.planes))
+        return bytes([coded]) + b"".join(plane.to_bytes() for plane in self.planes)
+
+    def fill(self, out: Tensor) -> None:
+        self.fill_words(words_of(out))
+
+    def fill_words(self, out: Words) -> None:
+        """Decode into words, shape [n]."""
+        start = 0
+        for planes in zip(*(plane.chunks() for plane in self.planes), strict=True):
+            part = out[start : start + planes[0].size]
+            part[:] = planes[0]
+            for index, plane in enumerate(planes[1:], start=1):
+                part |= plane.astype(out.dtype) << (8 * index)
+            if self.rotated:
+                part[:] = rotate_right(part)
+            start += part.size
+
+    def bound(self) -> float:
+        return sum(map(stream_entropy, self.planes))

@@ -1,0 +1,91 @@
+"""Palettes: a code for each of the frequent words; the other words follow as a rest."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from lightning_compress.archive.coding.cursors import ArchiveError, Cursor, varint
+from lightning_compress.archive.coding.streams import Coded, stream_entropy
+from lightning_compress.archive.coding.words import Layout, Words, words_of
+from lightning_compress.archive.forms.dense import Dense
+
+__all__ = ["MOST", "Palette", "look_up"]
+
+MOST = 1 << 12  # entries of a palette
+
+
+@dataclass(frozen=True)
+class Palette:
+    """A code for every word; the code above the palette stands for the next word of the rest.
+
+    Few distinct words leave no rest. Pruned weights are a palette of the one word 0, and a rest.
+
+    Attributes:
+        entries: the palette, ascending, shape [k].
+        codes: one per word.
+        others: how many words have no entry.
+        rest: those words, in their order.
+    """
+
+    entries: Words
+    codes: Coded
+    others: int
+    rest: Dense
+
+    @property
+    def name(self) -> str:
+        return "sparse" if self.others else "palette"
+
+    @classmethod
+    def of(cls, words: Words, entries: Words, rotated: bool) -> "Palette":
+        """Encode words, shape [n], with ascending entries, shape [k]."""
+        codes = np.searchsorted(entries, words)
+        rest = words[entries[np.minimum(codes, entries.size - 1)] != words]
+        codes[entries[np.minimum(codes, entries.size - 1)] != words] = entries.size
+        return cls(entries, Coded.of(codes), rest.size, Dense.of(rest, rotated))
+
+    @classmethod
+    def read(cls, cursor: Cursor, count: int, layout: Layout) -> "Palette":
+        """Parse a palette and `count` codes."""
+        size, others = cursor.varint(), cursor.varint()
+        if not 0 < size <= MOST or others > count:
+            raise ArchiveError(f"the archive is damaged: a palette of {size} and {others} others for {count} words")
+        entries = np.empty(size, f"u{layout.width}")
+        Dense.read(cursor, size, layout._replace(rotated=False)).fill_words(entries)
+        np.cumsum(entries, out=entries)
+        return cls(entries, Coded.read(cursor, count), others, Dense.read(cursor, others, layout))
+
+    def to_bytes(self) -> bytes:
+        steps = Dense.of(np.diff(self.entries, prepend=self.entries[:1] * 0), rotated=False)
+        head = varint(self.entries.size) + varint(self.others) + steps.to_bytes()
+        return head + self.codes.to_bytes() + self.rest.to_bytes()
+
+    def fill(self, out: Tensor) -> None:
+        words = words_of(out)
+        rest = np.empty(self.others, words.dtype)
+        self.rest.fill_words(rest)
+        look_up(self.codes, self.entries, rest, words)
+
+    def bound(self) -> float:
+        return stream_entropy(self.codes) + self.rest.bound() + 8 * self.entries.nbytes
+
+
+def look_up(codes: Coded, entries: Words, rest: Words, out: Words) -> None:
+    """Write the entry of every code, and the next of the rest for the code above the entries."""
+    largest = entries.size - (rest.size == 0)
+    start = used = 0
+    for chunk in codes.chunks():
+        part = out[start : start + chunk.size]
+        if chunk.max() > largest:
+            raise ArchiveError("the archive is damaged: a code has no entry")
+        np.take(entries, chunk, out=part, mode="clip")
+        if rest.size:
+            others = np.flatnonzero(chunk == entries.size)
+            if used + others.size > rest.size:
+                raise ArchiveError("the archive is damaged: a value is missing")
+            part[others] = rest[used : used + others.size]
+            used += others.size
+        start += chunk.size
+    if used != rest.size:
+        raise ArchiveError("the archive is damaged: values are left over")
