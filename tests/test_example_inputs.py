@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_compress import export, freeze
-from lightning_compress.channels.dependencies.trials import make_plan
+from lightning_compress.channels.dependencies.removable import find_removable
 from lightning_compress.example_inputs import as_arguments, call, first_examples, first_samples, input_from
 from lightning_compress.macs import count_macs
 from lightning_compress.timing import measure_latencies
@@ -31,7 +31,7 @@ READERS: dict[str, Callable[..., Any]] = {
     "call": lambda module, example, path: call(module, example),
     "export": lambda module, example, path: export(module, path, example).stat().st_size > 0,
     "freeze": lambda module, example, path: freeze(module, example)(*PAIR),
-    "channels": lambda module, example, path: make_plan(module, example).groups[0].units,
+    "channels": lambda module, example, path: find_removable(module, example).groups[0].units,
     "MACs": lambda module, example, path: count_macs(module, example).total,
     "latencies": lambda module, example, path: len(measure_latencies([module], example)),
 }
