@@ -39,7 +39,7 @@ READERS: dict[str, Callable[..., Any]] = {
 
 @pytest.mark.parametrize("reader", READERS)
 def test_a_list_is_a_tuple_and_a_mapping_names_arguments(reader, tmp_path, monkeypatch):
-    monkeypatch.setattr("lightning_compress.timing._ROUNDS", 1)
+    monkeypatch.setattr("lightning_compress.timing._ROUNDS", 2)
     monkeypatch.setattr("lightning_compress.deploy.freezing._compiled", lambda module, args, kwargs: module)
     torch.manual_seed(0)
     module = Two()
