@@ -1,4 +1,4 @@
-"""Masks: the units that are local_positions at zero, and the parameter entries that belong to them."""
+"""Masks: the units that are held at zero, and the parameter entries that belong to them."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class PruningCallback(WeightCompression):
 
     The model in the Trainer is the pruned model at every validation and in every checkpoint. After ``fit`` the fraction
     of zeros over all targets (``scope="global"``) or in each target (``"layer"``) is ``sparsity``, within one weight or
-    one block. The masks are updated while the schedule ramps and do not change afterwards.
+    one block. The masks change while the schedule ramps and are then fixed; with ``regrow`` they change until the end.
 
     Args:
         sparsity: fraction of the weights that are masked, in (0, 1); 0.9 by default, or the sparsity of the pattern.
@@ -39,12 +39,13 @@ class PruningCallback(WeightCompression):
         pattern: weights that are masked together; see :mod:`~lightning_compress.pruning.patterns`.
         scope: whether the weights of all targets share one threshold (``"global"``) or each target has its own
             (``"layer"``).
-        regrow: keep updating masked weights with the gradient at the pruned model, so that they may return, until the
-            end of the run (dynamic pruning with feedback). By default masked weights do not change.
+        regrow: train the latents of masked weights too, with the gradient of the pruned model, until the end of the
+            run. A weight that has become important again is unmasked (dynamic pruning with feedback). By default masked
+            weights do not change.
         decay: decay of the running mean of scores, for criteria that read gradients or inputs, in [0, 1).
-        gradient_scale: factor on the gradients of the weights at full ``sparsity``, above 0; it grows from 1 with the
-            schedule. The weights that remain in a very sparse network train better with larger steps: with SGD, try 2
-            at 95 % zeros and 3 at 98 %. The steps of Adam do not depend on it.
+        gradient_scale: factor, above 0, that multiplies the gradients. It moves from 1 at the begin of the schedule to
+            this value at its end. The weights that remain in a very sparse network train better with larger steps: with
+            SGD, try 2 at 95 % zeros and 3 at 98 %. The steps of Adam do not depend on it.
         schedule: progress of the run -> fraction of ``sparsity`` that is reached.
         every_n_steps: optimizer steps between two updates of the masks. An update reads all weights twice, so it is
             too expensive for every step.

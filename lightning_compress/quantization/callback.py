@@ -47,8 +47,8 @@ class QATCallback(_Quantization):
     ``fit``. The state dict does not contain them: load a checkpoint with
     :func:`~lightning_compress.loading.load_compressed`, or with this callback in the Trainer.
 
-    Before every validation and at the end of every epoch, each bias is rounded to a multiple that integer kernels can
-    add, by half a unit of their sums at most; if batch normalization follows, its running mean changes instead.
+    Before every validation and at the end of every epoch, each bias is rounded to a multiple of ``input scale * weight
+    scale``, the unit in which integer kernels add. If batch normalization follows, its running mean changes instead.
 
     Args:
         weight_bits: 2 to 8; 2 bits on a symmetric grid are ternary weights. On x86 CPUs without VNNI instructions
@@ -59,10 +59,10 @@ class QATCallback(_Quantization):
         observer: the range of one batch of activations; see :mod:`~lightning_compress.quantization.observers`.
         decay: of the running ranges, in [0, 1): ``range = decay * range + (1 - decay) * observed``.
         range_lr: learning rate of the ranges of activations. At 0 they are running means of the observed ranges. Above
-            0 they start as such; from the schedule's begin on, the gradient of every ``every_n_steps``-th step moves
-            them by about this fraction of their width at most.
-        round_branches: whether both inputs of a residual addition are quantized, and not the sum alone. ONNX Runtime
-            needs this to add integers. OpenVINO quantizes the sum alone: set False for it.
+            0 they are running means until the schedule begins, and are then trained: one step in ``every_n_steps``
+            moves a range by its gradient, by at most about this fraction of its width.
+        round_branches: True quantizes both inputs of each residual addition, which ONNX Runtime needs to add integers.
+            False quantizes the sum alone, as OpenVINO does.
         freeze_ranges_at: fraction of the run after which the ranges of activations are frozen, in [0, 1].
         freeze_norms_at: fraction of the run after which the statistics of batch normalization are frozen, in [0, 1].
             With frozen statistics the network needs a small learning rate: SGD may diverge.

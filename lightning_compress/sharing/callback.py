@@ -29,9 +29,10 @@ class WeightSharingCallback(WeightCompression):
     """Let the weights of a layer, or of all layers, hold few distinct values, and train these values.
 
     K-means groups the weights; every weight holds the mean of its cluster. While the schedule ramps, the number of
-    values falls geometrically from 255 to ``clusters``, and k-means runs again every ``every_n_steps`` optimizer steps.
-    Between two runs each latent learns by itself, the shared value is the mean of its latents, and a weight joins
-    another cluster as soon as that value is nearer. With ``gradient``, the clusters do not change once the ramp ends:
+    values falls from 255 (with zero, the codes of one byte) to ``clusters``, by the same factor in equal parts of the
+    ramp, and k-means runs again every ``every_n_steps`` optimizer steps. Between two runs the latent of each weight is
+    trained on its own. The value of a cluster is the mean of its latents, and a weight changes cluster when its latent
+    is nearer to another value. With ``gradient``, the clusters do not change once the ramp ends:
     from then on only the shared values are trained, by the sum or the mean of the gradients of their weights. Together
     with ``schedule=Step(0.5)``, which has no ramp, this is Deep Compression.
 
@@ -42,9 +43,9 @@ class WeightSharingCallback(WeightCompression):
         scope: a codebook for each target (``"layer"``), or one for all targets (``"global"``), which then need a common
             optimizer.
         init: initial centers of k-means; see :mod:`~lightning_compress.sharing.initial_centers`.
-        gradient: function that gives the gradient of a shared value once the ramp ends; the clusters do not change from
-            then on. See :mod:`~lightning_compress.sharing.gradients`. By default weights change clusters until the end
-            of the run.
+        gradient: function that turns the gradients of the weights of a cluster into the gradient of its value, their
+            sum or mean. If given, the clusters are fixed when the ramp ends and only the values are trained. See
+            :mod:`~lightning_compress.sharing.gradients`. By default weights change clusters until the end of the run.
         schedule: progress of the run -> how far the number of values has fallen, from 0 (255) to 1 (``clusters``).
         every_n_steps: optimizer steps between two runs of k-means. Each run sorts all weights, so it is too expensive
             for every step.

@@ -61,8 +61,9 @@ def check_conflicts(methods: Sequence[WeightCompression]) -> None:
             other = owners.setdefault((method.order, name), method)
             if other is not method:
                 raise ValueError(
-                    f"need one callback of a kind per weight, got {type(other).__name__} and {type(method).__name__} "
-                    f"both on {name!r}: make their include and exclude patterns disjoint"
+                    "need callbacks with different places in the order of projection on one weight, got "
+                    f"{type(other).__name__} and {type(method).__name__} both on {name!r}, which have the same: make "
+                    "their include and exclude patterns disjoint"
                 )
 
 

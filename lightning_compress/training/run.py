@@ -199,8 +199,9 @@ class CompressionRun:
         names = self._announced.pop(optimizer, None)
         if names is None and not self._module.automatic_optimization:
             raise ValueError(
-                f"need steps that the Trainer knows of, got one of {type(optimizer).__name__} itself: step what "
-                "self.optimizers() gives, without use_pl_optimizer=False"
+                "need optimizer steps that go through Lightning, got step() of the plain "
+                f"{type(optimizer).__name__}: in manual optimization call step() of self.optimizers(), without "
+                "use_pl_optimizer=False"
             )
         self._latents.compress(self._stepped_by(optimizer) if names is None else names)
 

@@ -77,7 +77,7 @@ class TestArguments:
             trainer(callback(round_to=16)).fit(Module(), data())
 
     def test_two_prunings_of_a_weight(self):
-        with pytest.raises(ValueError, match="need one callback of a kind per weight"):
+        with pytest.raises(ValueError, match="need callbacks with different places in the order of projection"):
             trainer(callback(), PruningCallback(0.5)).fit(Module(), data())
 
 
