@@ -30,7 +30,7 @@ from lightning_compress.deploy.export import export
 from lightning_compress.deploy.freezing import freeze
 from lightning_compress.deploy.runtimes import OnnxRuntime, OpenVINO, Run
 from lightning_compress.lowering.layers import QuantizedLayer
-from lightning_compress.lowering.twins import lower
+from lightning_compress.lowering.modules import lower
 from lightning_compress.quantization import BinarizationCallback, QATCallback, observers, scales
 from lightning_compress.quantization.activations.quantizers import quantizers_of
 from lightning_compress.schedules import Constant

@@ -14,7 +14,7 @@ from lightning_compress.channels.dependencies.removable import find_removable
 from lightning_compress.channels.zero_channels import remove_zero_channels
 from lightning_compress.deploy.runtimes import OnnxRuntime
 from lightning_compress.loading import load_compressed
-from lightning_compress.lowering.twins import lower
+from lightning_compress.lowering.modules import lower
 from lightning_compress.macs import count_macs
 from lightning_compress.pruning import criteria
 from lightning_compress.quantization import BinarizationCallback, QATCallback, scales

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_compress.deploy.checks import check_equal, check_near
 from lightning_compress.deploy.runtimes import Runtime
 from lightning_compress.example_inputs import ExampleInput, as_arguments
-from lightning_compress.lowering.twins import is_quantized, lower
+from lightning_compress.lowering.modules import is_quantized, lower
 
 __all__ = ["ComputationWriter", "Writer"]
 

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from lightning_compress.deploy.checks import check_equal, check_near, tensors_in
 from lightning_compress.example_inputs import ExampleInput, as_arguments, device_of, evaluating, on_device, unwrapped
-from lightning_compress.lowering.twins import is_quantized, lower
+from lightning_compress.lowering.modules import is_quantized, lower
 
 __all__ = ["freeze"]
 

@@ -1,1 +1,1 @@
-"""Lowering: integer twins of trained modules."""
+"""Lowering: :func:`~.modules.lower` copies a trained module as one that computes in integers."""

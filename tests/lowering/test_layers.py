@@ -12,7 +12,7 @@ from lightning_compress.deploy import export
 from lightning_compress.deploy.runtimes import OnnxRuntime
 from lightning_compress.lowering.embeddings import QuantizedEmbedding
 from lightning_compress.lowering.layers import QuantizedLayer
-from lightning_compress.lowering.twins import lower, pad_single_channels
+from lightning_compress.lowering.modules import lower, pad_single_channels
 from lightning_compress.quantization import PerGroup, QATCallback, scales
 from tests.support.classifiers import Classifier, fit, loader
 

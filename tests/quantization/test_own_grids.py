@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_compress import export, load_archive, load_compressed
-from lightning_compress.lowering.twins import lower
+from lightning_compress.lowering.modules import lower
 from lightning_compress.quantization import AffineGrid, Grid, PerChannel, PerGroup, PerTensor, QATCallback
 from lightning_compress.quantization.weights import grids_of
 from lightning_compress.report.measures.profiles import profile

@@ -20,7 +20,7 @@ from lightning_compress.deploy.onnx_passes.rewrites import broadcast_constants, 
 from lightning_compress.deploy.runtimes import OnnxRuntime, OpenVINO
 from lightning_compress.deploy.traces import trace
 from lightning_compress.example_inputs import ExampleInput
-from lightning_compress.lowering.twins import is_quantized
+from lightning_compress.lowering.modules import is_quantized
 from lightning_compress.quantization.activations.quantizers import quantizers_of
 
 __all__ = ["Onnx"]

@@ -14,7 +14,7 @@ from lightning_compress.deploy.checks import tensors_in
 from lightning_compress.deploy.formats import ComputationWriter
 from lightning_compress.deploy.traces import trace
 from lightning_compress.example_inputs import ExampleInput, as_arguments
-from lightning_compress.lowering.twins import is_quantized, pad_single_channels
+from lightning_compress.lowering.modules import is_quantized, pad_single_channels
 
 __all__ = ["Program"]
 

@@ -9,7 +9,7 @@ from torch import nn
 from lightning_compress.deploy import export
 from lightning_compress.deploy.onnx_passes.rewrites import fill_channels, pool_means
 from lightning_compress.deploy.runtimes import OnnxRuntime
-from lightning_compress.lowering.twins import lower
+from lightning_compress.lowering.modules import lower
 from lightning_compress.quantization import QATCallback, scales
 from lightning_compress.schedules import Constant
 from tests.support.classifiers import Classifier, loader, trainer

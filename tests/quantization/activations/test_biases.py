@@ -9,7 +9,7 @@ from torch import nn
 
 from lightning_compress.loading import load_compressed
 from lightning_compress.lowering.layers import QuantizedLayer, quantize_layer_
-from lightning_compress.lowering.twins import lower
+from lightning_compress.lowering.modules import lower
 from lightning_compress.quantization import PerGroup, PerTensor, QATCallback, scales
 from lightning_compress.quantization.activations.biases import round_bias_
 from lightning_compress.quantization.granularities import PerChannel

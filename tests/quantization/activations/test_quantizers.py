@@ -10,7 +10,7 @@ from torch import nn
 from lightning_compress import PruningCallback
 from lightning_compress.deploy import export
 from lightning_compress.loading import load_compressed
-from lightning_compress.lowering.twins import lower
+from lightning_compress.lowering.modules import lower
 from lightning_compress.quantization import QATCallback, observers
 from lightning_compress.quantization.activations.quantizers import ActivationQuantizer, Place, quantizers_of
 from lightning_compress.quantization.dataflow.flow import Dataflow

@@ -14,7 +14,7 @@ from lightning_compress.deploy.export import export
 from lightning_compress.deploy.runtimes import OnnxRuntime
 from lightning_compress.lowering.embeddings import QuantizedEmbedding
 from lightning_compress.lowering.layers import QuantizedLayer, quantize_layer_
-from lightning_compress.lowering.twins import lower
+from lightning_compress.lowering.modules import lower
 from lightning_compress.quantization import PerGroup, PerTensor, QATCallback, scales
 from lightning_compress.quantization.activations.quantizers import quantizers_of
 from lightning_compress.quantization.granularities import PerChannel
