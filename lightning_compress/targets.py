@@ -1,4 +1,4 @@
-"""Targets: which parameters of a model a method compresses, and why the others are left alone."""
+"""Targets: the parameters of a model that a method compresses, and the reasons to leave the others alone."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.nn.utils.weight_norm import WeightNorm
 
+from lightning_compress.arguments import check_patterns
+
 __all__ = ["Selection", "Target", "is_linear", "is_transposed", "select"]
 
-_NORMALISATION = (
+_NORMALIZATION = (
     nn.modules.batchnorm._NormBase,
     nn.LayerNorm,
     nn.GroupNorm,
@@ -68,7 +70,7 @@ class Target:
         return self.parameter.shape[::-1] if self.transposed else self.parameter.shape
 
     def outputs_first(self, tensor: Tensor) -> Tensor:
-        """A tensor of the parameter's shape, seen as ``(out, in, ...)``; and what is seen so, in the parameter's shape.
+        """Transpose between the parameter's layout and ``(out, in, ...)``, as a view; its own inverse.
 
         >>> layer = nn.Linear(3, 2)
         >>> Target("weight", ("weight",), layer, layer.weight).outputs_first(layer.weight) is layer.weight
@@ -79,7 +81,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Selection:
-    """The targets, and for every other parameter the reason why it is none."""
+    """The targets, and for every other parameter the reason to leave it alone."""
 
     targets: tuple[Target, ...]
     skipped: dict[str, str]
@@ -114,9 +116,9 @@ def select(module: nn.Module, include: Sequence[str] = ("*",), exclude: Sequence
     """Choose the parameters of ``module`` that a weight method compresses.
 
     Candidates are weights with two or more dimensions of linear, convolution, recurrent, attention and embedding
-    layers. Biases, normalisation, and what a weight is computed from (parametrizations, weight norm) are always left
-    alone. A parameter of a module of your own is a candidate when a pattern other than ``"*"`` matches it; its first
-    dimension is taken for the outputs.
+    layers. Biases and normalization are always left alone, and so are the tensors that a weight is computed from
+    (parametrizations, weight norm). A parameter of a module of your own is a candidate when a pattern other than
+    ``"*"`` matches it; its first dimension counts as the outputs.
 
     Args:
         module: the model.
@@ -132,8 +134,7 @@ def select(module: nn.Module, include: Sequence[str] = ("*",), exclude: Sequence
     >>> [target.name for target in select(net, exclude=("2",))]
     ['0.weight']
     """
-    _check_patterns("include", include)
-    _check_patterns("exclude", exclude)
+    check_patterns(include=include, exclude=exclude)
     parameters = _parameters(module)
     lazy = [target.name for target in parameters if is_lazy(target.parameter)]
     if lazy:
@@ -174,11 +175,6 @@ def _parameters(module: nn.Module) -> list[Target]:
     ]
 
 
-def _check_patterns(argument: str, patterns: Sequence[str]) -> None:
-    if isinstance(patterns, str):
-        raise TypeError(f"need a sequence of patterns, got {argument}={patterns!r}: write {argument}=({patterns!r},)")
-
-
 def _matches(target: Target, patterns: Sequence[str]) -> bool:
     names = [name for alias in target.aliases for name in (alias, alias.rpartition(".")[0])]
     if target.layer:
@@ -191,8 +187,8 @@ def _reason_to_skip(target: Target, include: Sequence[str], exclude: Sequence[st
         return "excluded"
     if not _matches(target, include):
         return "not included"
-    if isinstance(target.module, _NORMALISATION):
-        return "normalisation"
+    if isinstance(target.module, _NORMALIZATION):
+        return "normalization"
     if target.parameter.ndim < 2:
         return "bias or vector"
     if not target.parameter.is_floating_point():
@@ -206,7 +202,7 @@ def _reason_to_skip(target: Target, include: Sequence[str], exclude: Sequence[st
 
 
 def _is_parametrized(target: Target) -> bool:
-    """Whether what the layer computes with is another tensor, which zeros and grids of this one do not reach."""
+    """Whether the layer computes with another tensor, made from this one, which does not keep its zeros and grids."""
     key = target.name.rpartition(".")[2]
     norms = [hook.name for hook in target.module._forward_pre_hooks.values() if isinstance(hook, WeightNorm)]
     return isinstance(target.module, ParametrizationList) or key in {

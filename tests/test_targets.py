@@ -37,8 +37,8 @@ WEIGHTS = {
 def test_weights_of_layers_by_default():
     selection = select(Custom())
     assert {target.name for target in selection} == WEIGHTS
-    assert selection.skipped["norm.weight"] == "normalisation"
-    assert selection.skipped["encoder.1.weight"] == "normalisation"
+    assert selection.skipped["norm.weight"] == "normalization"
+    assert selection.skipped["encoder.1.weight"] == "normalization"
     assert selection.skipped["encoder.2.bias"] == "bias or vector"
     assert selection.skipped["position"] == "of a module of your own: name it in include"
 

@@ -88,7 +88,7 @@ class TestTargets:
         assert [target.name for target in selection] == ["net.0.weight", *(f"net.{k}.weight" for k in (7, 8, 9))]
         assert selection.skipped["net.1.weight"] == "a convolution in groups"
         assert selection.skipped["net.5.weight"] == "tied to another layer"
-        assert selection.skipped["net.2.weight"] == "normalisation"
+        assert selection.skipped["net.2.weight"] == "normalization"
 
     def test_a_layer_that_no_rank_makes_smaller(self):
         class Thin(Digits):

@@ -285,7 +285,7 @@ def test_the_plan_is_printed(caplog):
     assert "0.9 sparse by magnitude" in plan
     assert "3,520 weights in 3 tensors: net.3.weight, net.9.weight, net.11.weight" in plan
     assert "left alone, excluded: net.0.weight" in plan
-    assert "left alone, normalisation: net.1.weight" in plan
+    assert "left alone, normalization: net.1.weight" in plan
 
 
 def test_a_run_cut_short_says_how_far_it_came():

@@ -1,8 +1,8 @@
-"""Averages: the model of a WeightAveraging callback is validated and saved compressed, as the trained model is.
+"""Averages: the model of a WeightAveraging callback is validated and saved compressed.
 
-The mean of compressed weights is not compressed: masks have changed, a mean of grid points lies between them. So while
-the average stands in for the model, in validation and in checkpoints, it is projected; the average itself goes on as if
-nothing had happened.
+The mean of compressed weights is not compressed: masks have changed, and a mean of grid points lies between them. The
+average is therefore projected while it replaces the model, in validation and in checkpoints. The running average itself
+is never projected.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _AVERAGES = "averaged_weights"
 
 
 def averaging_first(callbacks: Iterable[Callback]) -> list[Callback]:
-    """The callbacks with WeightAveraging in front, so that what it swaps in can be projected after it."""
+    """The callbacks with WeightAveraging first, so that the average is projected after it was swapped in."""
     return sorted(callbacks, key=lambda callback: not isinstance(callback, WeightAveraging))
 
 
@@ -32,10 +32,10 @@ class Average:
     """The averaged model of a Trainer, if it has one.
 
     Args:
-        callbacks: those of the Trainer.
-        module: the model that is trained.
-        targets: name -> target, of all weights that are compressed.
-        latents: gives the projection.
+        callbacks: the callbacks of the Trainer.
+        module: the trained model.
+        targets: name -> target, of all compressed weights.
+        latents: the latents, which project the average.
     """
 
     def __init__(
@@ -49,26 +49,26 @@ class Average:
         self._module = module
         self._targets = targets
         self._latents = latents
-        self._held: dict[str, Tensor] = {}
+        self._average: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def show(self) -> None:
-        """The model holds the average: project it there."""
+        """Project the average, which the model now holds."""
         if self.model is not None:
             shown = {name: target.parameter.detach() for name, target in self._targets.items()}
-            self._held = {name: weight.clone() for name, weight in shown.items()}
+            self._average = {name: weight.clone() for name, weight in shown.items()}
             self._latents.project(shown)
 
     @torch.no_grad()
     def hide(self) -> None:
-        """The averaged model holds what was shown: give it the average back."""
+        """Return the unprojected average to the averaged model."""
         if self.model is not None:
-            for name, weight in self._held.items():
+            for name, weight in self._average.items():
                 self.model.get_parameter(name).copy_(weight)
-            self._held = {}
+            self._average = {}
 
     def save(self, checkpoint: dict[str, Any]) -> None:
-        """The checkpoint's model is the average: project it, and keep the average aside."""
+        """Project the average, which is the model of the checkpoint, and save the unprojected average beside it."""
         if self.model is not None:
             state = checkpoint["state_dict"]
             checkpoint[_AVERAGES] = {name: state[name] for name in self._targets}
@@ -78,13 +78,13 @@ class Average:
 
     @torch.no_grad()
     def load(self, checkpoint: Mapping[str, Any]) -> None:
-        """The averaged model holds the checkpoint's model: give it the average that was kept aside."""
+        """Load the unprojected average of a checkpoint into the averaged model."""
         if self.model is not None:
             for name, weight in checkpoint.get(_AVERAGES, {}).items():
                 self.model.get_parameter(name).copy_(weight)
 
     @property
     def model(self) -> torch.nn.Module | None:
-        """The averaged model, if there is one; while the average is shown, it holds the trained weights."""
+        """The averaged model, if there is one; between :meth:`show` and :meth:`hide` it holds the trained weights."""
         model = None if self._averaging is None else self._averaging._average_model
         return None if model is None else model.module

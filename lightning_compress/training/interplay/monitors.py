@@ -1,9 +1,9 @@
-"""Monitors: ModelCheckpoint and EarlyStopping wait until the model is as compressed as was asked.
+"""Monitors: ModelCheckpoint and EarlyStopping wait until the model reaches the asked compression.
 
-While a schedule still ramps, an early model looks best because it is nearly dense. A monitored ModelCheckpoint
-therefore picks nothing and EarlyStopping counts nothing until the compression is reached, nor counts what they bring
-along from before. A checkpoint that keeps the last state (``save_last``) goes on doing so, and checkpoints without a
-monitor are not touched.
+While a schedule ramps, an early model looks best because it is nearly dense. Until the compression is reached, a
+monitored ModelCheckpoint therefore picks no model and EarlyStopping does not count; scores from before compression are
+discarded. A checkpoint of the last state (``save_last``) is still written, and a checkpoint without a monitor is not
+affected.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ __all__ = ["MonitorGate"]
 
 
 class MonitorGate:
-    """Holds monitors back while ``closed`` says so.
+    """Holds monitors back while ``closed()`` is true.
 
-    The monitors keep their class and their state; only the methods that decide are shadowed on the instances, and
-    :meth:`release` takes the shadows away.
+    The monitors keep their class and their state. Their deciding methods are shadowed on the instances until
+    :meth:`release`.
 
     Args:
-        callbacks: those of the Trainer; only monitored ModelCheckpoints and EarlyStoppings are touched.
-        closed: asked at every decision.
+        callbacks: the callbacks of the Trainer; only monitored ModelCheckpoints and EarlyStoppings are affected.
+        closed: called at every decision.
     """
 
     def __init__(self, callbacks: Iterable[Callback], closed: Callable[[], bool]) -> None:
@@ -41,7 +41,7 @@ class MonitorGate:
                     self._shadow(callback, hook, self._wait(getattr(callback, hook)))
 
     def forget(self) -> None:
-        """What the monitors have seen and picked before, in a dense run that is resumed, say, does not count."""
+        """Discard scores and picks from before compression, such as those of a dense run that is resumed."""
         for callback, _ in self._shadowed:
             if isinstance(callback, ModelCheckpoint):
                 callback.best_k_models = {}
