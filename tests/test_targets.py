@@ -91,7 +91,7 @@ def test_nothing_left():
 
 
 def test_one_string_is_no_sequence():
-    with pytest.raises(TypeError, match=r"write include=\('encoder',\)"):
+    with pytest.raises(TypeError, match=r"need include as a sequence of patterns, got 'encoder': write \('encoder',\)"):
         select(Custom(), include="encoder")
 
 
