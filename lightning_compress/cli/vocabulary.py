@@ -150,6 +150,8 @@ def _has_type(member: Any, kind: Any) -> bool:
         return False
     if isinstance(member, type) and "__call__" not in dir(member):
         return False
+    if not isinstance(member, type) and member.__annotations__.get("return") == "None":  # a check beside the schedules
+        return False
     arguments = get_args(kind)[0]
     return arguments is ... or _needed(member) == len(arguments)
 
