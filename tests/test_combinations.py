@@ -5,14 +5,14 @@ from itertools import permutations
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_compress import DistillationCallback, PruningCallback, QATCallback, WeightSharingCallback
 from lightning_compress.distillation import EMA
 from lightning_compress.quantization.granularities import PerChannel, PerTensor
 from lightning_compress.quantization.weights import grids_of
 from lightning_compress.schedules import Linear, Step
-from tests.support.toys import Randomness, build, fit
+from tests.support.runs import Randomness, resumes, uninterrupted
+from tests.support.toys import build, fit
 
 VALUES = 16
 SPARSITY = 0.8
@@ -64,13 +64,11 @@ def test_the_order_of_the_callbacks_does_not_matter():
         assert all(torch.equal(found[0][key], other[key]) for key in found[0])
 
 
-@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
-@pytest.mark.parametrize("step", [10, 30])
-def test_a_run_of_all_methods_resumes_bit_identical(tmp_path, step):
-    module = build()
-    saving = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=5, save_top_k=-1)
-    fit(module, *everything(EMA(0.9), PerTensor()), Randomness(), saving, enable_checkpointing=True)
-    resumed = build()
-    fit(resumed, *everything(EMA(0.9), PerTensor()), Randomness(), ckpt_path=str(tmp_path / f"step={step}.ckpt"))
-    assert all(torch.equal(value, resumed.state_dict()[key]) for key, value in module.state_dict().items())
-    check(resumed)
+@resumes
+def test_a_run_of_all_methods_resumes_bit_identical(tmp_path):
+    def run(*callbacks, ckpt_path=None):
+        module = build()
+        fit(module, *everything(EMA(0.9), PerTensor()), Randomness(), *callbacks, ckpt_path=ckpt_path)
+        return module
+
+    check(uninterrupted(run, tmp_path, (10, 30)))

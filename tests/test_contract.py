@@ -6,7 +6,6 @@ A new callback joins by one line in ``CASES``: what to put in the Trainer, and w
 import copy
 import os
 import pickle
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -37,7 +36,8 @@ from lightning_compress.quantization.weights import grids_of
 from lightning_compress.schedules import Constant, Cubic, Linear
 from lightning_compress.sharing import WeightSharingCallback, gradients, initial_centers
 from tests.support.distributed import run_distributed
-from tests.support.toys import Batches, Digits, Manual, Randomness, build, digits, fit, held_out, trainer
+from tests.support.runs import Randomness, kill, resumes, same, trainer
+from tests.support.toys import Batches, Digits, Manual, build, digits, fit, held_out
 
 ROOT = Path(__file__).parents[1]
 STEM = ("net.0",)
@@ -194,13 +194,7 @@ CASES = {
         plain=False,
     ),
 }
-resumes = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-
-
-def same(one, other):
-    one, other = one.state_dict(), other.state_dict()
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
 def checkpoints(path, **options):
@@ -269,7 +263,7 @@ def test_it_holds_with_averaged_weights(case, averaging, first):
 @every_case
 def test_resumed_is_bit_identical_to_uninterrupted(case, tmp_path):
     module = build()
-    fit(module, *case.callbacks(), Randomness(), checkpoints(tmp_path), enable_checkpointing=True)
+    fit(module, *case.callbacks(), Randomness(), checkpoints(tmp_path))
     saved = sorted(tmp_path.glob("*.ckpt"))
     assert len(saved) == 7
     for path in saved:
@@ -279,24 +273,20 @@ def test_resumed_is_bit_identical_to_uninterrupted(case, tmp_path):
 
 
 KILLED = """
-import os, signal, sys
-import lightning as L
-from tests.test_contract import CASES, checkpoints
-from tests.support.toys import Randomness, build, fit
+import sys
+from lightning_compress import PruningCallback
+from lightning_compress.schedules import Linear
+from tests.support.runs import Kill, Randomness, Save
+from tests.support.toys import build, fit
 
-class Kill(L.Callback):
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == 17:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-fit(build(), *CASES["pruning"].callbacks(), Randomness(), Kill(), checkpoints(sys.argv[1]), enable_checkpointing=True)
+pruning = PruningCallback(0.9, schedule=Linear(0.1, 0.6), every_n_steps=3)
+fit(build(), pruning, Randomness(), Kill(17), Save(sys.argv[1], [15]))
 """
 
 
 @resumes
 def test_resume_after_sigkill(tmp_path):
-    killed = subprocess.run([sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path)], cwd=ROOT)
-    assert killed.returncode == -signal.SIGKILL
+    kill(KILLED, tmp_path)
     case = CASES["pruning"]
     resumed, module = build(), build()
     fit(resumed, *case.callbacks(), Randomness(), ckpt_path=tmp_path / "step=15.ckpt")
@@ -352,7 +342,7 @@ def test_the_steps_of_a_tuner_are_taken_back(case, tmp_path):
         modules, ([], [LearningRateFinder(num_training_steps=5, update_attr=False)]), strict=True
     ):
         module.net[8].p = 0.0
-        trainer(callbacks=[*tuners, *case.callbacks()], default_root_dir=tmp_path).fit(module, batches, held_out())
+        trainer(*tuners, *case.callbacks(), default_root_dir=tmp_path).fit(module, batches, held_out())
     assert same(*modules)
 
 
@@ -361,7 +351,8 @@ def test_the_steps_of_a_tuner_are_taken_back(case, tmp_path):
 PLAIN = """
 import sys
 import torch
-from tests.support.toys import Digits, held_out, trainer
+from tests.support.runs import trainer
+from tests.support.toys import Digits, held_out
 
 for path in sys.argv[1:]:
     module = Digits()
@@ -384,7 +375,7 @@ def test_checkpoints_load_without_this_package_and_give_the_logged_metric(tmp_pa
                 def on_validation_end(self, trainer, pl_module, seen=seen):
                     seen.append(trainer.callback_metrics["val_loss"].item())
 
-            fit(build(), Log(), *case.callbacks(), saving, enable_checkpointing=True)
+            fit(build(), Log(), *case.callbacks(), saving)
             paths += [str(folder / f"step={step}.ckpt") for step in (12, 24, 36)]
             expected += seen
     command = [sys.executable, "-W", "ignore", "-c", PLAIN, *paths]
@@ -409,7 +400,7 @@ def test_monitors_wait_for_the_compression(case, tmp_path):
     best = ModelCheckpoint(tmp_path, "{step}", monitor="train_loss", mode="max", save_top_k=1, save_last=True)
     stopping = EarlyStopping("train_loss", mode="max", patience=1)  # the loss falls: it would stop at once
     module = build()
-    run = fit(module, best, stopping, *case.callbacks(), enable_checkpointing=True, max_epochs=6)
+    run = fit(module, best, stopping, *case.callbacks(), max_epochs=6)
     case.check(module)
     assert run.global_step > 12
     case.check(loaded(best.best_model_path))
@@ -430,11 +421,11 @@ def test_monitors_forget_the_dense_run_that_is_resumed(tmp_path):
         best = ModelCheckpoint(tmp_path, "{step}", monitor="score", mode="max", save_last=True)
         return best, EarlyStopping("score", mode="max", patience=2, check_on_train_epoch_end=True)
 
-    fit(build(kind=Scored), *monitors(), enable_checkpointing=True, max_epochs=2)
+    fit(build(kind=Scored), *monitors(), max_epochs=2)
     best, stopping = monitors()
     module = build(kind=Scored)
     path, pruning = tmp_path / "last.ckpt", PruningCallback(0.9, schedule=Linear(0.4, 0.6))
-    fit(module, best, stopping, pruning, enable_checkpointing=True, max_epochs=6, ckpt_path=path)
+    fit(module, best, stopping, pruning, max_epochs=6, ckpt_path=path)
     CASES["pruning"].check(loaded(best.best_model_path))
     assert best.best_model_path == str(tmp_path / "step=48.ckpt")
     assert stopping.stopped_epoch == 5  # two epochs after the first that counts
@@ -442,7 +433,7 @@ def test_monitors_forget_the_dense_run_that_is_resumed(tmp_path):
 
 def test_the_last_checkpoint_is_kept_while_the_best_is_not_yet_picked(tmp_path):
     best = ModelCheckpoint(tmp_path, "{step}", monitor="val_acc", mode="max", save_last=True)
-    fit(build(), best, PruningCallback(0.9, schedule=Linear(0.5, 1.0)), enable_checkpointing=True, max_epochs=1)
+    fit(build(), best, PruningCallback(0.9, schedule=Linear(0.5, 1.0)), max_epochs=1)
     assert best.best_model_path  # the only epoch ended at full strength
     seen = []
 
@@ -451,7 +442,7 @@ def test_the_last_checkpoint_is_kept_while_the_best_is_not_yet_picked(tmp_path):
             seen.append((Path(best.last_model_path).is_file(), best.best_model_path))
 
     best = ModelCheckpoint(tmp_path / "two", "{step}", monitor="val_acc", mode="max", save_last=True)
-    fit(build(), best, Look(), PruningCallback(0.9, schedule=Linear(0.5, 1.0)), enable_checkpointing=True)
+    fit(build(), best, Look(), PruningCallback(0.9, schedule=Linear(0.5, 1.0)))
     assert seen[1:] == [(True, ""), (True, "")]
 
 
@@ -475,7 +466,7 @@ def test_averaged_checkpoints_are_compressed_and_resume(case, first, tmp_path):
 
     saving = checkpoints(tmp_path, every_n_train_steps=None, every_n_epochs=1)
     module = build()
-    run = fit(module, *callbacks(), Log(), saving, enable_checkpointing=True)
+    run = fit(module, *callbacks(), Log(), saving)
     case.check(module)
     for step, logged in zip((12, 24, 36), seen, strict=True):
         path = tmp_path / f"step={step}.ckpt"
@@ -497,7 +488,7 @@ def _ranks(name):
     torch.use_deterministic_algorithms(True)
     module = build()
     L.seed_everything(0, verbose=False)
-    run = trainer(callbacks=CASES[name].callbacks(), strategy="ddp", devices=2)
+    run = trainer(*CASES[name].callbacks(), strategy="ddp", devices=2)
     run.fit(module, Batches(seed=run.global_rank + 1), held_out())
     CASES[name].check(module)
     return {
@@ -527,7 +518,7 @@ def test_pickle_copy_and_repr(case):
 def test_validation_alone_changes_nothing(case):
     module = build()
     before = copy.deepcopy(module)
-    trainer(callbacks=case.callbacks()).validate(module, held_out(), verbose=False)
+    trainer(*case.callbacks()).validate(module, held_out(), verbose=False)
     assert same(module, before)
 
 

@@ -1,12 +1,8 @@
 """GPT-2 of transformers: its layers, whose weights are ``(in, out)``, are treated as the linear layers they are."""
 
-import lightning as L
 import pytest
 import torch
-from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
 
 from lightning_compress import NM, Block, ChannelPruningCallback, PruningCallback, WeightSharingCallback, export
 from lightning_compress.archive import inspect_archive
@@ -26,8 +22,8 @@ from lightning_compress.targets import is_transposed, select
 from tests.support import gpt2
 from tests.support.distributed import run_distributed
 from tests.support.gpt2 import GPT2, Conv1D, batches, build, sequences, turned, twin
-from tests.support.toys import trainer
-from tests.test_contract import same
+from tests.support.runs import resumes, same, trainer, uninterrupted
+from tests.support.shards import fsdp2, gathered, sharded
 
 SOON = Linear(0.1, 0.5)
 TOKENS = sequences()[:4]
@@ -36,7 +32,7 @@ IN_BLOCKS = {"include": ("h.*",)}
 
 
 def fit(module, *callbacks, ckpt_path=None, **options):
-    run = trainer(callbacks=list(callbacks), **options)
+    run = trainer(*callbacks, **options)
     run.fit(module, batches(), ckpt_path=ckpt_path)
     return run
 
@@ -226,20 +222,15 @@ RUNS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
-@pytest.mark.parametrize("epoch", [0, 1])
+@resumes
 @pytest.mark.parametrize("make", RUNS.values(), ids=RUNS)
-def test_resumed_is_bit_identical_to_uninterrupted(make, epoch, tmp_path):
-    class Save(L.Callback):
-        def on_train_epoch_end(self, trainer, *_):
-            if trainer.current_epoch == epoch:
-                trainer.save_checkpoint(tmp_path / "m.ckpt")
+def test_resumed_is_bit_identical_to_uninterrupted(make, tmp_path):
+    def run(*callbacks, ckpt_path=None):
+        module = build()
+        fit(module, *make(), *callbacks, ckpt_path=ckpt_path)
+        return module
 
-    whole, resumed = build(), build()
-    fit(whole, *make(), Save())
-    assert not same(whole, resumed)
-    fit(resumed, *make(), ckpt_path=tmp_path / "m.ckpt")
-    assert same(whole, resumed)
+    assert not same(uninterrupted(run, tmp_path, (8, 16)), build())
 
 
 def test_heads_and_hidden_units_are_removed(tmp_path):
@@ -283,24 +274,14 @@ def test_quantized_weights_are_narrowed_with_their_grids(remove, granularity, gr
     assert len(grids_of(module)["h.0.mlp.c_fc.weight"].scale) == width * groups
 
 
-class Sharded(GPT2):
-    """FSDP2: weights sharded along their inputs over two processes."""
-
-    def configure_model(self):
-        mesh = self.device_mesh["data_parallel"]
-        for block in self.h:
-            fully_shard(block, mesh=mesh)
-        fully_shard(self, mesh=mesh)
+Sharded = sharded(GPT2, "h.0", "h.1", "")  # along their inputs
 
 
 def _sharded(*callbacks):
     torch.manual_seed(0)
     module = Sharded()
-    strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
-    fit(module, *callbacks, strategy=strategy, devices=2)
-    module.reshard()
-    state = {name: p.full_tensor() if isinstance(p, DTensor) else p for name, p in module.named_parameters()}
-    return {name: tensor.detach().numpy() for name, tensor in state.items()}
+    fit(module, *callbacks, **fsdp2())
+    return gathered(module)
 
 
 def _refused():

@@ -9,9 +9,10 @@ from lightning_compress.evidence import reads
 from lightning_compress.pruning import PruningCallback
 from lightning_compress.pruning import criteria as pruning_criteria
 from lightning_compress.schedules import Constant, Linear
-from lightning_compress.training import QUANTIZE, WeightCompression
 from tests.support.distributed import run_distributed
-from tests.support.nets import Module, Residual, data, trainer
+from tests.support.methods import Halved
+from tests.support.nets import Module, Residual, data, doubles, outcome
+from tests.support.runs import trainer
 
 
 def callback(**settings):
@@ -217,42 +218,6 @@ def test_a_schedule_that_starts_at_once():
     assert pruning.metrics()["macs"] <= 0.5
 
 
-class Halved(WeightCompression):
-    """A method that comes after pruning, with a state of the shape of the weights."""
-
-    def __init__(self, *, schedule, every_n_steps):
-        super().__init__(order=QUANTIZE, schedule=schedule, every_n_steps=every_n_steps, include=("*",), exclude=())
-
-    def begin(self, selection):
-        super().begin(selection)
-        self.signs = {}
-
-    def check(self, target):
-        return
-
-    def describe(self):
-        return "halved"
-
-    def update(self, weights):
-        self.signs = {name: weight.sign() for name, weight in weights.items()}
-
-    def project_(self, weights):
-        for name, weight in weights.items():
-            weight.copy_(self.signs[name] * weight.abs() / 2)
-
-    def tensors(self):
-        return {"signs": self.signs}
-
-    def load_tensors(self, tensors):
-        self.signs = dict(tensors["signs"])
-
-
-def outcome(module):
-    module.eval()
-    with torch.no_grad():
-        return module(torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(5)).to(module.dtype))
-
-
 OPTIMIZERS = {
     "adamw": {},
     "sgd": {"optimizer": torch.optim.SGD, "momentum": 0.9, "weight_decay": 0.1},
@@ -292,13 +257,6 @@ def test_an_average_that_began_before_removal_goes_on_after_it():
     trainer(callback(), StochasticWeightAveraging(1e-3, 0.4, annealing_epochs=1), max_epochs=4).fit(module, data())
     assert module.net.conv1.weight.shape != (16, 8, 3, 3)
     assert outcome(module).isfinite().all()
-
-
-def doubles():
-    dataset = data().dataset
-    return torch.utils.data.DataLoader(
-        torch.utils.data.TensorDataset(dataset.tensors[0].double(), dataset.tensors[1]), 8
-    )
 
 
 def test_removal_changes_nothing_at_the_moment_it_is_made():
@@ -347,7 +305,7 @@ def test_fit_again_leaves_the_small_model_as_it_is():
 def _ranks():
     torch.manual_seed(0)
     module = Module()
-    run = trainer(callback(), strategy="ddp", devices=2)
+    run = trainer(callback(), strategy="ddp", devices=2, use_distributed_sampler=True)
     run.fit(module, data())
     return {name: p.detach().numpy() for name, p in module.named_parameters()}
 

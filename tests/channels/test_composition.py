@@ -11,13 +11,8 @@ from lightning_compress.channels import ChannelPruningCallback
 from lightning_compress.loading import load_compressed
 from lightning_compress.quantization.weights import grids_of
 from lightning_compress.schedules import Linear, Step
-from tests.support.nets import Module, data, trainer
-
-
-def outcome(module):
-    module.eval()
-    with torch.no_grad():
-        return module(torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(5)))
+from tests.support.nets import Module, data, outcome
+from tests.support.runs import trainer
 
 
 @pytest.mark.parametrize("quantized_at", [0.2, 0.8], ids=["before removal", "after removal"])
@@ -35,7 +30,7 @@ def test_narrowed_quantized_and_taught_in_one_fit(front, quantized_at, tmp_path)
     if front == "callback":
         callbacks.append(DistillationCallback(twin, alpha=0.5))
     module = DistillationModule(student, twin, alpha=0.5) if front == "module" else student
-    trainer(*callbacks, max_epochs=4, enable_checkpointing=True).fit(module, data())
+    trainer(*callbacks, max_epochs=4).fit(module, data())
 
     assert pruning.metrics()["macs"] <= 0.5
     assert student.net.conv1.weight.shape[0] < twin.net.conv1.weight.shape[0] == 16

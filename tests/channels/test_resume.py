@@ -1,11 +1,5 @@
 """Checkpoints before, at and after the removal of channels."""
 
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
-
 import lightning as L
 import pytest
 import torch
@@ -16,11 +10,8 @@ from lightning_compress.channels.removal.shapes import CHANNELS, conform_, recor
 from lightning_compress.loading import load_compressed
 from lightning_compress.schedules import Linear
 from tests.support.nets import Transformer
-from tests.support.toys import Digits, Randomness, build, fit, held_out, trainer
-from tests.test_contract import checkpoints, same
-
-ROOT = Path(__file__).parents[2]
-resumes = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+from tests.support.runs import Randomness, Save, kill, resumes, same, trainer, uninterrupted
+from tests.support.toys import Digits, build, fit, held_out
 
 
 def callback(**settings):
@@ -37,8 +28,7 @@ def finished(tmp_path_factory):
     """An uninterrupted run of 36 steps, narrowed after step 18, and its checkpoints around it."""
     folder = tmp_path_factory.mktemp("run")
     module = build()
-    saving = checkpoints(folder, every_n_train_steps=1, save_weights_only=False)
-    fit(module, callback(), Randomness(), saving, enable_checkpointing=True)
+    fit(module, callback(), Randomness(), Save(folder, range(1, 37)))
     return module, folder
 
 
@@ -63,51 +53,37 @@ def test_resumed_is_bit_identical_before_at_and_after_removal(finished):
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
 def test_resume_with_other_optimizers_and_an_average(tmp_path, optimizer):
     options = {"lr": 0.01, "momentum": 0.9} if optimizer is torch.optim.SGD else {"lr": 0.01, "fused": True}
-    ends = []
-    for path in (None, tmp_path / "step=15.ckpt", tmp_path / "step=20.ckpt"):
-        module = Digits(optimizer, **options) if path else build_with(optimizer, options)
-        extra = [] if path else [checkpoints(tmp_path)]
-        averaging = EMAWeightAveraging(decay=0.9)
-        run = {"enable_checkpointing": True} if not path else {"ckpt_path": path}
-        fit(module, averaging, callback(), Randomness(), *extra, **run)
-        ends.append(module)
-    assert same(ends[0], ends[1])
-    assert same(ends[0], ends[2])
 
+    def run(*callbacks, ckpt_path=None):
+        module = build(optimizer, **options)
+        fit(module, EMAWeightAveraging(decay=0.9), callback(), Randomness(), *callbacks, ckpt_path=ckpt_path)
+        return module
 
-def build_with(optimizer, options):
-    module = Digits(optimizer, **options)
-    module.load_state_dict(build().state_dict())
-    return module
+    uninterrupted(run, tmp_path, (15, 20))
 
 
 KILLED = """
-import os, signal, sys
-import lightning as L
-from tests.channels.test_resume import callback
-from tests.test_contract import checkpoints
-from tests.support.toys import Randomness, build, fit
+import sys
+from lightning_compress.channels import ChannelPruningCallback
+from lightning_compress.schedules import Linear
+from tests.support.runs import Kill, Randomness, Save
+from tests.support.toys import build, fit
 
-class Kill(L.Callback):
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == 27:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-fit(build(), callback(), Randomness(), Kill(), checkpoints(sys.argv[1]), enable_checkpointing=True)
+pruning = ChannelPruningCallback(0.5, round_to=4, schedule=Linear(0.1, 0.5), every_n_steps=3)
+fit(build(), pruning, Randomness(), Kill(27), Save(sys.argv[1], [25]))
 """
 
 
 @resumes
 def test_resume_after_sigkill(finished, tmp_path):
-    command = [sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path)]
-    assert subprocess.run(command, cwd=ROOT, env=dict(os.environ)).returncode == -signal.SIGKILL
+    kill(KILLED, tmp_path)
     resumed = build()
     fit(resumed, callback(), Randomness(), ckpt_path=tmp_path / "step=25.ckpt")
     assert same(resumed, finished[0])
 
 
 def metrics(module, path=None):
-    return trainer(callbacks=[callback()]).validate(module, held_out(), ckpt_path=path, verbose=False)[0]
+    return trainer(callback()).validate(module, held_out(), ckpt_path=path, verbose=False)[0]
 
 
 @resumes
@@ -137,7 +113,7 @@ def test_weights_only_checkpoints_and_those_after_fit_carry_the_shapes(tmp_path)
     run.save_checkpoint(tmp_path / "weights.ckpt", weights_only=True)
     assert same(load_compressed(Digits, tmp_path / "weights.ckpt"), module)
     load_compressed(Digits, tmp_path / "weights.ckpt")
-    again = trainer(callbacks=[])
+    again = trainer()
     loaded = load_compressed(Digits, tmp_path / "weights.ckpt")
     again.strategy.connect(loaded)
     again.save_checkpoint(tmp_path / "again.ckpt", weights_only=True)

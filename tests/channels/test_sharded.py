@@ -6,29 +6,23 @@ import warnings
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from lightning_compress import QATCallback, remove_zero_channels
 from lightning_compress.channels import ChannelPruningCallback, criteria
 from lightning_compress.processes import copy_without_weights, is_sharded
 from lightning_compress.schedules import Linear, Step
-from tests.quantization.test_callback import on_grids
 from tests.support.distributed import run_distributed
-from tests.support.toys import Batches, Digits, Randomness, build, held_out, trainer
+from tests.support.promises import on_grids
+from tests.support.runs import Randomness, Save, trainer
+from tests.support.shards import differing, fsdp2, gathered, sharded
+from tests.support.toys import Batches, Digits, build, held_out
 
 IMAGES = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 IGNORED = "ignore:.*channels stay as zeros", "ignore:Be aware that when using `ckpt_path`"
 
 
-class Sharded(Digits):
-    """The convolutions and the hidden layer each, and the rest, as FSDP2 does."""
-
-    def configure_model(self):
-        mesh = self.device_mesh["data_parallel"]
-        for index in (0, 3, 9):
-            fully_shard(self.net[index], mesh=mesh)
-        fully_shard(self.net, mesh=mesh)
+Sharded = sharded(Digits, "net.0", "net.3", "net.9", "net")
 
 
 def pruning(criterion=criteria.magnitude, **settings):
@@ -39,36 +33,20 @@ def pruning(criterion=criteria.magnitude, **settings):
 def run(kind, callback, *others, seed=0, **settings):
     """Fit; the same on every rank but for the order of the images."""
     module = build(kind=kind)
-    options = {"max_epochs": 3, "enable_checkpointing": False, **settings}
-    ckpt_path = options.pop("ckpt_path", None)
-    if kind is Sharded:
-        strategy = ModelParallelStrategy(
-            data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False
-        )
-        options |= {"strategy": strategy, "devices": 2}
+    ckpt_path = settings.pop("ckpt_path", None)
+    options = settings | (fsdp2() if kind is Sharded else {})
     L.seed_everything(0, verbose=False)
-    fitted = trainer(callbacks=[callback, *others], **options)
+    fitted = trainer(callback, *others, **options)
     rank = fitted.global_rank if kind is Sharded else 0
     fitted.fit(module, Batches(seed=seed * rank), held_out(), ckpt_path=ckpt_path)
     return module.eval()
 
 
-def whole(module):
-    return {n: getattr(p, "full_tensor", lambda p=p: p)().detach().numpy() for n, p in module.named_parameters()}
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
-
-
 def _masked(kind, criterion):
     callback = pruning(criterion, remove=False)
     module = run(kind, callback)
-    for layer in module.children():
-        if isinstance(layer, FSDPModule):
-            layer.reshard()
     masks = {name: units.numpy() for name, units in callback._masks.units.items()}
-    return whole(module), masks, callback.metrics()["macs"]
+    return gathered(module), masks, callback.metrics()["macs"]
 
 
 @pytest.mark.filterwarnings(*IGNORED)
@@ -79,36 +57,31 @@ def test_two_shards_are_pruned_as_one_process_prunes_the_whole(criterion):
     assert any(units.any() for units in masks.values())
     assert macs <= 0.5
     for weights, found, left in run_distributed(_masked, Sharded, criterion):
-        assert same(found, masks)
-        assert same(weights, expected)
+        assert not differing(found, masks)
+        assert not differing(weights, expected)
         assert left == macs
 
 
 def _narrowed(folder):
     """An uninterrupted run and one resumed from its middle, with other images on each rank."""
 
-    class Save(L.Callback):
-        def on_train_batch_end(self, trainer, *_):
-            if trainer.global_step == 10:
-                trainer.save_checkpoint(f"{folder}/10.ckpt")
-
-    module = run(Sharded, pruning(), Randomness(), Save(), seed=1)
+    module = run(Sharded, pruning(), Randomness(), Save(folder, [10]), seed=1)
     masked = module(IMAGES).detach()
     removed = remove_zero_channels(module, IMAGES)
-    resumed = run(Sharded, pruning(), Randomness(), seed=1, ckpt_path=f"{folder}/10.ckpt")
+    resumed = run(Sharded, pruning(), Randomness(), seed=1, ckpt_path=f"{folder}/step=10.ckpt")
     remove_zero_channels(resumed, IMAGES)
     assert not is_sharded(module)
-    return whole(module), whole(resumed), removed, (module(IMAGES) - masked).abs().max().item()
+    return gathered(module), gathered(resumed), removed, (module(IMAGES) - masked).abs().max().item()
 
 
 @pytest.mark.filterwarnings(*IGNORED)
 def test_a_sharded_model_is_gathered_and_narrowed_after_fit(tmp_path):
     (first, resumed, removed, off), (second, *_) = run_distributed(_narrowed, str(tmp_path))
-    assert same(first, second)
-    assert same(first, resumed)
+    assert not differing(first, second)
+    assert not differing(first, resumed)
     assert off < 1e-5
     assert removed > 0
-    saved = torch.load(tmp_path / "10.ckpt", weights_only=True)
+    saved = torch.load(tmp_path / "step=10.ckpt", weights_only=True)
     alone = Digits()
     alone.load_state_dict(saved["state_dict"])
     masks = saved["callbacks"][pruning().state_key]["masked"]
@@ -121,13 +94,13 @@ def _quantized():
     module = run(Sharded, pruning(), QATCallback(schedule=Step(0.3), every_n_steps=3))
     masked = module(IMAGES).detach()
     removed = remove_zero_channels(module, IMAGES)
-    return whole(module), on_grids(module), removed, (module(IMAGES) - masked).abs().max().item()
+    return gathered(module), on_grids(module), removed, (module(IMAGES) - masked).abs().max().item()
 
 
 @pytest.mark.filterwarnings(*IGNORED)
 def test_pruned_and_quantized_in_one_fit_then_narrowed():
     (first, on_grid, removed, off), (second, *_) = run_distributed(_quantized)
-    assert same(first, second)
+    assert not differing(first, second)
     assert on_grid
     assert removed > 0
     assert off < 1e-5
@@ -148,8 +121,7 @@ def test_the_warning_when_fit_starts(remove):
 
 
 def _refused(budget, message, sizes):
-    strategy = ModelParallelStrategy(**sizes)
-    refusing = trainer(callbacks=[ChannelPruningCallback(**budget)], strategy=strategy, devices=2)
+    refusing = trainer(ChannelPruningCallback(**budget), **fsdp2(**sizes))
     with pytest.raises(ValueError, match=message):
         refusing.fit(build(kind=Sharded), Batches(), held_out())
     return True

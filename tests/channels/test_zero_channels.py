@@ -9,9 +9,10 @@ from lightning_compress.channels import ChannelPruningCallback
 from lightning_compress.channels.dependencies.walk import find_groups
 from lightning_compress.quantization import PerChannel, PerGroup, PerTensor
 from lightning_compress.schedules import Linear
-from tests.quantization.test_callback import on_grids
 from tests.support.nets import Mobile, Residual
-from tests.support.toys import Digits, build, fit, trainer
+from tests.support.promises import on_grids
+from tests.support.runs import trainer
+from tests.support.toys import Digits, build, fit
 
 IMAGES = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 WORDS = torch.rand(5, 6, 16, generator=torch.Generator().manual_seed(0))

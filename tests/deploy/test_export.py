@@ -15,7 +15,8 @@ from lightning_compress.archive import load_archive, save_archive
 from lightning_compress.deploy import export
 from lightning_compress.quantization import QATCallback
 from tests.support.classifiers import Conv, fit
-from tests.support.toys import Batches, build, trainer
+from tests.support.runs import trainer
+from tests.support.toys import Batches, build
 
 IMAGES = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -226,9 +227,7 @@ def test_integers_are_written_in_half_precision(bits, tmp_path):
             return torch.optim.Adam(self.parameters(), 1e-3)
 
     module = Words()
-    trainer(precision="bf16-true", max_epochs=1, callbacks=[QATCallback(8, activation_bits=bits)]).fit(
-        module, Batches()
-    )
+    trainer(QATCallback(8, activation_bits=bits), precision="bf16-true", max_epochs=1).fit(module, Batches())
     export(module, tmp_path / "m.pt2", torch.randint(0, 17, (4, 64)))
 
 

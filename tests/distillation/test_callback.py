@@ -10,7 +10,8 @@ import pytest
 
 from lightning_compress.distillation import EMA, DistillationCallback, LeastSquares, Term, losses
 from lightning_compress.metrics import Agreement
-from tests.support.students import HINTS, loader, same, seeded, teacher, trainer
+from tests.support.runs import same
+from tests.support.students import HINTS, loader, seeded, teacher, trainer
 
 
 def test_repr_is_the_call() -> None:
@@ -38,11 +39,11 @@ def test_a_copy_trains_as_a_new_callback(kind: str, has_run: bool, make: Callabl
 
     callback = new()
     if has_run:
-        trainer(callbacks=[callback]).fit(seeded(), loader(), loader())
+        trainer(callback).fit(seeded(), loader(), loader())
     students = []
     for one in (make(callback), new()):
         assert repr(one) == repr(callback)
         student = seeded()
-        trainer(callbacks=[one]).fit(student, loader(), loader())
+        trainer(one).fit(student, loader(), loader())
         students.append(student)
     assert same(*students)

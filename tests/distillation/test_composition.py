@@ -38,7 +38,7 @@ def test_a_student_is_pruned_while_its_dense_twin_teaches(front: str, tmp_path: 
         module = DistillationModule(student, twin)
     else:
         callbacks.append(DistillationCallback(twin))
-    trainer(callbacks=callbacks, max_epochs=3, enable_checkpointing=True).fit(module, loader(), loader())
+    trainer(*callbacks, max_epochs=3).fit(module, loader(), loader())
     assert zeros(student) == pytest.approx(0.5, abs=1 / 48)
     assert zeros(twin) == 0
     assert zeros(Student.load_from_checkpoint(tmp_path / "last.ckpt")) == zeros(student)

@@ -11,7 +11,8 @@ from lightning.pytorch import Callback
 from torch import nn
 
 from lightning_compress.distillation import EMA, DistillationCallback, DistillationModule, initialize
-from tests.support.toys import Batches, Digits, build, held_out, trainer
+from tests.support.runs import trainer
+from tests.support.toys import Batches, Digits, build, held_out
 
 
 def deep() -> nn.Sequential:
@@ -88,7 +89,7 @@ def test_both_fronts_start_from_the_teacher_and_resume_from_the_checkpoint(front
             module = DistillationModule(student, other(), alpha=0.3, initialize=layers)
         else:
             callbacks.append(DistillationCallback(other(), alpha=0.3, initialize=layers))
-        run = trainer(callbacks=callbacks, max_epochs=epochs)
+        run = trainer(*callbacks, max_epochs=epochs)
         run.fit(module, Batches(), held_out(), **options)
         run.save_checkpoint(tmp_path / f"{epochs}.ckpt")
         return student, first

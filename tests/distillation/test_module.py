@@ -22,18 +22,17 @@ from lightning_compress.distillation import (
     losses,
 )
 from lightning_compress.metrics import Agreement, Fidelity
+from tests.support.runs import resumes, same, state, uninterrupted
 from tests.support.students import (
     HINTS,
     DictStudent,
     ManualStudent,
     MeteredStudent,
-    Resumable,
     Student,
     data,
     loader,
-    same,
+    resumable,
     seeded,
-    state,
     teacher,
     trainer,
 )
@@ -48,7 +47,7 @@ def test_both_fronts_train_every_student_alike(cls: type[Student], network: str 
     one.fit(DistillationModule(student, teacher(), network=network), loader(), loader())
     other = seeded(cls)
     callback = DistillationCallback(teacher(), network=network)
-    two = trainer(max_epochs=2, callbacks=[callback])
+    two = trainer(callback, max_epochs=2)
     two.fit(other, loader(), loader())
     assert same(student, other)
     assert one.callback_metrics == two.callback_metrics
@@ -79,7 +78,7 @@ def test_one_step_is_the_equation(task_weight: float | None, expected: float) ->
     gradients = Gradients()
     terms = [Term(losses.SoftTargets(3.0), weight=2.0)]
     module = DistillationModule(student, master, losses=terms, alpha=0.7, task_weight=task_weight)
-    trainer(callbacks=[gradients], max_steps=1).fit(module, loader(), loader())
+    trainer(gradients, max_steps=1).fit(module, loader(), loader())
     for name, parameter in reference.named_parameters():
         torch.testing.assert_close(gradients.first[name], parameter.grad)
 
@@ -126,7 +125,7 @@ def fit(front: str, student: Student, path: Path) -> None:
         one = trainer()
         one.fit(DistillationModule(student, teacher()), loader(), loader())
     else:
-        one = trainer(callbacks=[DistillationCallback(teacher())])
+        one = trainer(DistillationCallback(teacher()))
         one.fit(student, loader(), loader())
     one.save_checkpoint(path)
 
@@ -134,42 +133,31 @@ def fit(front: str, student: Student, path: Path) -> None:
 TEACHERS = {"live": (teacher, HINTS), "ema": (lambda: EMA(0.9), None)}
 
 
+@resumes
 @pytest.mark.parametrize("kind", TEACHERS)
 @pytest.mark.parametrize("front", ["module", "callback"])
-@pytest.mark.parametrize("step", [3, 8])
-def test_resumed_is_uninterrupted(kind: str, front: str, step: int, tmp_path: Path) -> None:
+def test_resumed_is_uninterrupted(kind: str, front: str, tmp_path: Path) -> None:
     make, terms = TEACHERS[kind]
 
-    def run(path: Path | None) -> Student:
+    def run(*callbacks: Callback, ckpt_path: Path | None = None) -> Student:
         student = seeded()
         student.net.drop = nn.Identity()
-        callbacks: list[Callback] = [Kept(tmp_path, step)]
         module: LightningModule = student
         if front == "module":
             module = DistillationModule(student, make(), losses=terms)
         else:
-            callbacks.append(DistillationCallback(make(), losses=terms))
-        trainer(callbacks=callbacks, max_epochs=3).fit(module, Resumable(), loader(), ckpt_path=path)
+            callbacks = (DistillationCallback(make(), losses=terms), *callbacks)
+        trainer(*callbacks, max_epochs=3).fit(module, resumable(), loader(), ckpt_path=ckpt_path)
         return student
 
-    whole = run(None)
-    assert same(run(tmp_path / "kept.ckpt"), whole)
-
-
-class Kept(Callback):
-    def __init__(self, path: Path, step: int) -> None:
-        self.path, self.step = path / "kept.ckpt", step
-
-    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
-        if trainer.global_step == self.step and not self.path.exists():
-            trainer.save_checkpoint(self.path)
+    uninterrupted(run, tmp_path, (3, 8))
 
 
 def test_teacher_is_nowhere_and_unchanged() -> None:
     master, student = teacher().train(), seeded()
     before = state(master)
     module = DistillationModule(student, master, losses=HINTS)
-    trainer(max_epochs=2, callbacks=[ModelSummary()]).fit(module, loader(), loader())
+    trainer(ModelSummary(), max_epochs=2).fit(module, loader(), loader())
     assert all(torch.equal(value, before[name]) for name, value in master.state_dict().items())
     assert not master.training
     assert all(parameter.grad is None for parameter in master.parameters())
@@ -221,11 +209,11 @@ def test_fit_twice() -> None:
 def test_each_fit_has_an_average_of_its_own() -> None:
     """Nor do the steps of a tuner, which are taken back, count."""
     used, students = DistillationCallback(EMA(0.5)), [seeded(), seeded(), seeded()]
-    tuned = trainer(callbacks=[used])
+    tuned = trainer(used)
     Tuner(tuned).lr_find(students[0], loader(), loader(), num_training=3, update_attr=False)
     for student, callback in zip(students, [used, used, DistillationCallback(EMA(0.5))], strict=True):
         torch.manual_seed(0)
-        trainer(callbacks=[callback]).fit(student, loader(), loader())
+        trainer(callback).fit(student, loader(), loader())
     assert same(students[0], students[2])
     assert same(students[1], students[2])
 
@@ -237,7 +225,7 @@ def test_a_tuner_in_the_trainer_leaves_no_trace_in_an_average(tmp_path: Path) ->
     ):
         student.net.drop = nn.Identity()
         callbacks = [*tuners, DistillationCallback(EMA(0.5))]
-        trainer(callbacks=callbacks, default_root_dir=tmp_path).fit(student, loader(), loader())
+        trainer(*callbacks, default_root_dir=tmp_path).fit(student, loader(), loader())
     assert same(*students)
 
 

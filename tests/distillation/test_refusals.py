@@ -59,7 +59,7 @@ def test_wrong_pairs_are_refused_at_the_first_step(front: str, arguments: dict[s
     if front == "module":
         module = DistillationModule(student, **arguments)
     else:
-        one = trainer(callbacks=[DistillationCallback(**arguments)])
+        one = trainer(DistillationCallback(**arguments))
     with pytest.raises(ValueError, match=message):
         one.fit(module, loader(), loader())
     assert type(student) is Student
@@ -136,15 +136,13 @@ def test_one_module_has_one_teacher() -> None:
     ):
         DistillationModule(module, teacher())
     with pytest.raises(ValueError, match="need one teacher for a module, got two"):
-        trainer(callbacks=[DistillationCallback(teacher())]).fit(module, loader(), loader())
+        trainer(DistillationCallback(teacher())).fit(module, loader(), loader())
     trainer(max_steps=1).fit(module, loader(), loader())
 
 
 def test_a_student_that_is_compiled_as_a_whole_is_refused() -> None:
     with pytest.raises(ValueError, match=r"got one that was set on the instance, as torch\.compile\(module\) does"):
-        trainer(callbacks=[DistillationCallback(teacher())]).fit(
-            torch.compile(Student(), backend="eager"), loader(), loader()
-        )
+        trainer(DistillationCallback(teacher())).fit(torch.compile(Student(), backend="eager"), loader(), loader())
 
 
 def test_a_student_with_a_student_is_refused() -> None:

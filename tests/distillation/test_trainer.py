@@ -14,18 +14,8 @@ from torch import nn
 from lightning_compress.distillation import DistillationModule
 from lightning_compress.metrics import Agreement
 from tests.support.distributed import run_distributed
-from tests.support.students import (
-    HINTS,
-    ManualStudent,
-    Student,
-    data,
-    loader,
-    same,
-    seeded,
-    state,
-    teacher,
-    trainer,
-)
+from tests.support.runs import same, state
+from tests.support.students import HINTS, ManualStudent, Student, data, loader, seeded, teacher, trainer
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
@@ -52,7 +42,7 @@ def test_accumulated_gradients_equal_one_large_batch() -> None:
 def test_averaged_weights_are_the_students(tmp_path: Path) -> None:
     student = seeded()
     callbacks = [EMAWeightAveraging(decay=0.5), ModelCheckpoint(tmp_path, filename="last")]
-    one = trainer(callbacks=callbacks, enable_checkpointing=True)
+    one = trainer(*callbacks)
     one.fit(DistillationModule(student, teacher(), losses=HINTS), loader(), loader())
     assert same(Student.load_from_checkpoint(tmp_path / "last.ckpt"), student)
     one.fit_loop.max_epochs = 2
@@ -78,7 +68,7 @@ def test_distributed_ranks_agree() -> None:
 def _fit_on_a_rank(cls: type[Student]) -> dict[str, torch.Tensor]:
     student = seeded(cls)
     module = DistillationModule(student, teacher(), losses=HINTS, metrics=[Agreement()])
-    trainer(strategy="ddp", devices=2).fit(module, loader(), loader())
+    trainer(strategy="ddp", devices=2, use_distributed_sampler=True).fit(module, loader(), loader())
     return state(student)
 
 

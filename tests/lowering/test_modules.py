@@ -30,7 +30,7 @@ def images(channels: int = 1) -> torch.Tensor:
 def trained() -> Classifier:
     seed_everything(0, verbose=False)
     module = Classifier(ResNet(width=16))
-    fit(module, QATCallback(), epochs=3)
+    fit(module, QATCallback(), max_epochs=3)
     return module.eval()
 
 
@@ -246,7 +246,7 @@ class Tied(nn.Module):
 
 def test_tied_layers_compute_in_integers(tmp_path):
     module = Classifier(Tied())
-    fit(module, QATCallback(), epochs=1).save_checkpoint(tmp_path / "m.ckpt")
+    fit(module, QATCallback(), max_epochs=1).save_checkpoint(tmp_path / "m.ckpt")
     trainer(QATCallback()).fit(module, loader(), loader(2), ckpt_path=tmp_path / "m.ckpt")
     inputs = {place.module for place in quantizers_of(module) if place.side == "input"}
     assert inputs == {"net.first", "net.second", "net.head"}

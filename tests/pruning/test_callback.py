@@ -9,7 +9,8 @@ from torch import nn
 from lightning_compress import NM, Block, PruningCallback, channels
 from lightning_compress.pruning import criteria
 from lightning_compress.schedules import Constant, Cubic, Linear
-from tests.support.toys import Batches, Digits, build, fit, held_out, trainer
+from tests.support.runs import trainer
+from tests.support.toys import Batches, Digits, build, fit, held_out
 
 SOON = Linear(0.0, 0.5)
 
@@ -94,7 +95,7 @@ def test_a_mask_is_the_magnitude_order_of_the_latents():
 def test_classic_pruning_holds_pruned_weights_still_and_regrow_lets_them_learn(optimizer, regrow, tmp_path):
     pruning = PruningCallback(0.9, schedule=Cubic(0.2, 0.8), regrow=regrow, every_n_steps=100)
     saving = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
-    fit(build(optimizer, lr=0.1), pruning, saving, max_steps=24, enable_checkpointing=True)
+    fit(build(optimizer, lr=0.1), pruning, saving, max_steps=24)
     first, second = (torch.load(tmp_path / f"step={step}.ckpt", weights_only=True) for step in (20, 24))
     for name, latent in first["latent_weights"].items():
         pruned = second["state_dict"][name] == 0
@@ -303,8 +304,8 @@ def test_a_run_cut_short_says_how_far_it_came():
 
 
 def test_validation_alone_needs_no_fit():
-    trainer(callbacks=[PruningCallback()]).validate(build(), held_out(), verbose=False)
-    trainer(callbacks=[PruningCallback()], max_epochs=1, limit_train_batches=2).fit(build(), Batches(), held_out())
+    trainer(PruningCallback()).validate(build(), held_out(), verbose=False)
+    trainer(PruningCallback(), max_epochs=1, limit_train_batches=2).fit(build(), Batches(), held_out())
 
 
 class HalfMemory(torch.optim.Optimizer):

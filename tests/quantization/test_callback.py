@@ -12,15 +12,9 @@ from lightning_compress.quantization import BinarizationCallback, PerGroup, PerT
 from lightning_compress.quantization.weights import grids_of
 from lightning_compress.schedules import Linear, Step
 from lightning_compress.targets import select
-from tests.support.classifiers import Classifier, Dense, fit, loader, trainer
-
-
-def on_grids(module: torch.nn.Module) -> bool:
-    grids = grids_of(module)
-    return bool(grids) and all(
-        torch.equal(grid.project(module.get_parameter(name)), module.get_parameter(name).detach())
-        for name, grid in grids.items()
-    )
+from tests.support.classifiers import Classifier, Dense, fit
+from tests.support.promises import on_grids
+from tests.support.runs import resumes, uninterrupted
 
 
 class Watch(Callback):
@@ -29,15 +23,6 @@ class Watch(Callback):
 
     def on_validation_epoch_end(self, trainer, module) -> None:
         self.seen.append(on_grids(module))
-
-
-class Save(Callback):
-    def __init__(self, path, step: int) -> None:
-        self.path, self.step = path, step
-
-    def on_train_batch_end(self, trainer, module, *args) -> None:
-        if trainer.global_step == self.step:
-            trainer.save_checkpoint(self.path)
 
 
 @pytest.mark.parametrize("scale", [scales.absmax, scales.minmax, scales.mse, scales.power_of_two])
@@ -54,8 +39,8 @@ def test_every_weight_is_on_its_grid_from_the_begin_on(scale, granularity):
 def test_before_the_begin_training_is_what_it_is_without():
     plain, module = Classifier(), Classifier()
     module.load_state_dict(plain.state_dict())
-    fit(plain, epochs=1)
-    fit(module, QATCallback(activation_bits=None, schedule=Step(at=1.0)), epochs=1)
+    fit(plain, max_epochs=1)
+    fit(module, QATCallback(activation_bits=None, schedule=Step(at=1.0)), max_epochs=1)
     grid = scales.absmax(plain.net[1].weight.detach(), 8)
     assert torch.equal(module.net[1].weight, grid.project(plain.net[1].weight.detach()))
 
@@ -106,7 +91,7 @@ def test_pruned_weights_stay_zero(quantize):
 def test_a_checkpoint_carries_the_grids(tmp_path, callback, weights_only):
     module = Dense()
     checkpoint = ModelCheckpoint(tmp_path, save_weights_only=weights_only)
-    fit(module, copy.deepcopy(callback), checkpoint, enable_checkpointing=True)
+    fit(module, copy.deepcopy(callback), checkpoint)
     loaded = load_compressed(Dense, checkpoint.best_model_path)
     assert type(loaded) is Dense
     assert on_grids(loaded)
@@ -116,16 +101,16 @@ def test_a_checkpoint_carries_the_grids(tmp_path, callback, weights_only):
     assert not grids_of(plain)
 
 
+@resumes
 @pytest.mark.parametrize("callback", [QATCallback(4, activation_bits=None, scale=scales.mse), BinarizationCallback()])
-@pytest.mark.parametrize("step", [2, 7, 11])
-def test_a_resumed_run_ends_in_the_same_bits(tmp_path, callback, step):
-    whole, resumed = Dense(), Dense()
-    whole.load_state_dict(resumed.state_dict())
-    fit(whole, copy.deepcopy(callback), Save(tmp_path / "half.ckpt", step))
-    run = trainer(copy.deepcopy(callback))
-    run.fit(resumed, loader(), loader(2), ckpt_path=tmp_path / "half.ckpt")
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[name]), name
+def test_a_resumed_run_ends_in_the_same_bits(tmp_path, callback):
+    def run(*callbacks, ckpt_path=None):
+        torch.manual_seed(0)
+        module = Dense()
+        fit(module, copy.deepcopy(callback), *callbacks, ckpt_path=ckpt_path)
+        return module
+
+    uninterrupted(run, tmp_path, (2, 7, 11))
 
 
 def test_two_callbacks_share_a_model():

@@ -72,14 +72,14 @@ def test_a_resumed_run_ends_in_the_same_bits(tmp_path, step, activation_bits):
 @pytest.mark.parametrize("weights_only", [True, False])
 def test_a_checkpoint_carries_it(tmp_path, weights_only):
     module, checkpoint = Dense(), ModelCheckpoint(tmp_path, save_weights_only=weights_only)
-    run = fit(module, qat(), checkpoint, enable_checkpointing=True)
+    run = fit(module, qat(), checkpoint)
     path = checkpoint.best_model_path
     loaded = load_compressed(Dense, path, grids=(PowerGrid,))
     assert {type(grid) for grid in grids_of(loaded).values()} == {PowerGrid}
     assert on_grids(loaded)
     logged = float(run.callback_metrics["val_loss"])
     assert trainer().validate(loaded, loader(2), verbose=False)[0]["val_loss"] == logged
-    again = trainer(qat(), copy.deepcopy(checkpoint), enable_checkpointing=True)
+    again = trainer(qat(), copy.deepcopy(checkpoint))
     assert again.validate(Dense(), loader(2), path, verbose=False)[0]["val_loss"] == logged
 
 

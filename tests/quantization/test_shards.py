@@ -9,40 +9,25 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, seed_everything
-from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
+from examples.loaders import TensorLoader
 from lightning_compress.loading import load_compressed
 from lightning_compress.quantization import QATCallback
 from lightning_compress.quantization.activations.quantizers import Place, quantizers_of
 from lightning_compress.schedules import Step
-from tests.quantization.test_callback import Save
-from tests.support.classifiers import Batches, Conv, Dense, loader, trainer
+from tests.support.classifiers import Conv, Dense, loader, trainer
 from tests.support.distributed import run_distributed
+from tests.support.runs import Save
+from tests.support.shards import differing, fsdp2, gathered, sharded
 
 IMAGES = torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 CHECKPOINTS = "ignore:Be aware that when using `ckpt_path`"
 UNSYNCED = "ignore:It is recommended to use `self.log"
-
-
-class Sharded(Conv):
-    """The stem, each block, and the rest, as FSDP2 does."""
-
-    def configure_model(self) -> None:
-        mesh = self.device_mesh["data_parallel"]
-        for part in (self.net.stem, *self.net.blocks, self.net):
-            fully_shard(part, mesh=mesh)
-
-
-class Layers(Conv):
-    """Every convolution and linear layer by itself."""
-
-    def configure_model(self) -> None:
-        mesh = self.device_mesh["data_parallel"]
-        layers = [layer for layer in self.net.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-        for part in (*layers, self.net):
-            fully_shard(part, mesh=mesh)
+LAYERS = [name for name, layer in Conv().named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+Sharded = sharded(Conv, "net.stem", "net.blocks.0", "net.blocks.1", "net.blocks.2", "net")
+Layers = sharded(Conv, *LAYERS, "net")
 
 
 class Mixed(Dense):
@@ -67,17 +52,13 @@ def run(kind: type[Conv], *others: Callback, range_lr: float = 0.0, same: bool =
     torch.use_deterministic_algorithms(True)
     ckpt_path = settings.pop("ckpt_path", None)
     if kind not in (Conv, Dense):
-        strategy = ModelParallelStrategy(
-            data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False
-        )
-        settings |= {"strategy": strategy, "devices": 2}
+        settings |= fsdp2()
     seed_everything(0, verbose=False)
     module = kind()
     fitted = trainer(QATCallback(range_lr=range_lr, schedule=Step(at=0.4), every_n_steps=2), *others, **settings)
     batches = loader()
     if fitted.global_rank and not same:
-        batches = Batches(*(torch.cat(part) for part in zip(*batches._batches, strict=True)), 16)
-        batches._batches = [(2 * x, y) for x, y in batches._batches]
+        batches = TensorLoader(2 * batches.tensors[0], batches.tensors[1], batch_size=16)
     fitted.fit(module, batches, loader(2), ckpt_path=ckpt_path)
     return module.eval()
 
@@ -85,16 +66,9 @@ def run(kind: type[Conv], *others: Callback, range_lr: float = 0.0, same: bool =
 def state(module: Conv) -> dict[str, Any]:
     """Whole weights, ranges, and what comes out, as numbers."""
     outputs = module(IMAGES).detach().numpy()
-    if isinstance(module.net, FSDPModule):
-        module.net.reshard()
-    whole = {n: getattr(p, "full_tensor", lambda p=p: p)().detach().numpy() for n, p in module.named_parameters()}
     quantizers = quantizers_of(module).items()
     ranges = {str(place): [float(bound) for bound in (q.low, q.high, q.scale)] for place, q in quantizers}
-    return {**whole, **ranges, "outputs": outputs}
-
-
-def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    return [name for name in one.keys() | other.keys() if not np.array_equal(one.get(name), other.get(name))]
+    return {**gathered(module), **ranges, "outputs": outputs}
 
 
 def _fitted(kind: type[Conv], range_lr: float) -> dict[str, Any]:
@@ -114,8 +88,8 @@ def test_two_shards_are_quantized_as_one_process_quantizes_the_whole(kind, range
 def _resumed(folder: Path, range_lr: float) -> tuple[dict[str, Any], dict[str, Any]]:
     """An uninterrupted run and one resumed from its middle, with other images on each rank."""
     settings = {"range_lr": range_lr, "same": False}
-    whole = run(Sharded, Save(folder / "half.ckpt", 9), Save(folder / "end.ckpt", 16), **settings)
-    return state(whole), state(run(Sharded, ckpt_path=folder / "half.ckpt", **settings))
+    whole = run(Sharded, Save(folder, [9, 16]), **settings)
+    return state(whole), state(run(Sharded, ckpt_path=folder / "step=9.ckpt", **settings))
 
 
 @pytest.mark.filterwarnings(UNSYNCED, CHECKPOINTS)
@@ -125,7 +99,7 @@ def test_a_checkpoint_resumes_in_the_same_bits_and_loads_without_shards(tmp_path
     assert differing(first, again) == []
     assert set(differing(second, again_second)) <= {"outputs"}  # statistics of BatchNorm: files hold the first rank's
     assert set(differing(first, second)) <= {"outputs"}
-    alone = load_compressed(Conv, tmp_path / "end.ckpt").eval()
+    alone = load_compressed(Conv, tmp_path / "step=16.ckpt").eval()
     assert differing(state(alone), first) == []
 
 

@@ -63,7 +63,7 @@ class Count(L.Callback):
 def test_a_broken_promise_stops_the_run(callback, message, debug):
     count = Count()
     with pytest.raises(RuntimeError, match=message):
-        fit(Classifier(), callback(), count, epochs=1, detect_anomaly=debug)
+        fit(Classifier(), callback(), count, max_epochs=1, detect_anomaly=debug)
     assert count.steps == (0 if debug else 8)
 
 

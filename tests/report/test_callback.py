@@ -15,7 +15,8 @@ from lightning_compress.report import CompressionReport
 from lightning_compress.schedules import Constant, Linear
 from lightning_compress.timing import Latency
 from tests.support.distributed import run_distributed
-from tests.support.toys import Batches, Digits, Randomness, build, fit, held_out, trainer
+from tests.support.runs import Randomness, resumes, trainer
+from tests.support.toys import Batches, Digits, build, fit, held_out
 
 pytestmark = pytest.mark.usefixtures("instant")
 SLOW_START = Linear(0.4, 0.8)  # of 36 steps, 12 an epoch: the first epoch is dense
@@ -91,10 +92,10 @@ def test_training_is_bit_identical_with_and_without_it(tmp_path):
         assert torch.equal(tensor, watched.state_dict()[name])
 
 
-@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+@resumes
 def test_a_resumed_run_remembers_the_dense_model(tmp_path):
     saving = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=30, save_top_k=-1)
-    fit(build(), CompressionReport(tmp_path / "whole"), pruning(), Randomness(), saving, enable_checkpointing=True)
+    fit(build(), CompressionReport(tmp_path / "whole"), pruning(), Randomness(), saving)
     resumed = CompressionReport(tmp_path / "resumed")
     fit(build(), resumed, pruning(), Randomness(), ckpt_path=tmp_path / "step=30.ckpt")
     whole, resumed = report(tmp_path / "whole"), report(tmp_path / "resumed")
@@ -274,16 +275,14 @@ def test_layers_that_are_exchanged_during_the_run(tmp_path):
 
 
 def test_validation_alone_writes_nothing(tmp_path):
-    trainer(callbacks=[CompressionReport(tmp_path / "none")]).validate(build(), held_out(), verbose=False)
+    trainer(CompressionReport(tmp_path / "none")).validate(build(), held_out(), verbose=False)
     assert not (tmp_path / "none").exists()
 
 
 def _ranks(folder):
     module = build()
     reporting = CompressionReport(folder)
-    trainer(callbacks=[reporting, pruning()], strategy="ddp", devices=2, max_epochs=2).fit(
-        module, Batches(), held_out()
-    )
+    trainer(reporting, pruning(), strategy="ddp", devices=2, max_epochs=2).fit(module, Batches(), held_out())
     return module.state_dict()["net.9.weight"].numpy(), reporting._before is None
 
 

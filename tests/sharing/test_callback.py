@@ -5,18 +5,18 @@ from itertools import pairwise
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
-from torch.distributed.fsdp import fully_shard
 
 from lightning_compress import NM, PruningCallback
 from lightning_compress.latent import LatentWeights
 from lightning_compress.schedules import Constant, Linear, Step
 from lightning_compress.sharing import WeightSharingCallback, gradients, kmeans
 from lightning_compress.targets import select
-from lightning_compress.training import QUANTIZE, WeightCompression
 from tests.support.distributed import run_distributed
-from tests.support.toys import Batches, Digits, Manual, Randomness, build, fit, held_out, trainer
+from tests.support.methods import Grid
+from tests.support.runs import Randomness, resumes, trainer, uninterrupted
+from tests.support.shards import differing, fsdp2, gathered, sharded
+from tests.support.toys import Batches, Digits, Manual, build, fit, held_out
 
 # The method without a Trainer.
 
@@ -241,19 +241,16 @@ def values(module):
     return torch.cat([p.detach().flatten() for p in module.parameters() if p.ndim > 1])
 
 
-@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+@resumes
 def test_one_codebook_for_the_whole_model_resumes_bit_identical(tmp_path):
-    def callbacks():
-        return [WeightSharingCallback(8, scope="global", schedule=Linear(0.1, 0.6), every_n_steps=5), Randomness()]
+    def run(*callbacks, ckpt_path=None):
+        module = build()
+        sharing = WeightSharingCallback(8, scope="global", schedule=Linear(0.1, 0.6), every_n_steps=5)
+        fit(module, sharing, Randomness(), *callbacks, ckpt_path=ckpt_path)
+        return module
 
-    saving = L.pytorch.callbacks.ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, every_n_train_steps=7)
-    module = build()
-    fit(module, *callbacks(), saving, enable_checkpointing=True)
+    module = uninterrupted(run, tmp_path, (7, 14, 21, 28, 35))
     assert len(values(module).unique()) == 8
-    for path in tmp_path.glob("*.ckpt"):
-        resumed = build()
-        fit(resumed, *callbacks(), ckpt_path=path)
-        assert torch.equal(values(resumed), values(module)), path.name
 
 
 @pytest.mark.parametrize(
@@ -280,31 +277,6 @@ def test_the_shared_values_are_trained_once_the_clusters_stay():
 
 
 # With others.
-
-
-class Grid(WeightCompression):
-    """Rounds to 15 integers, of one scale per tensor or per output channel, straight-through: a tiny quantizer."""
-
-    def __init__(self, per_channel=False, include=("*",), exclude=()):
-        super().__init__(order=QUANTIZE, schedule=Step(0.3), every_n_steps=1, include=include, exclude=exclude)
-        self.per_channel = per_channel
-
-    def check(self, target):
-        pass
-
-    def describe(self):
-        return "15 integers"
-
-    def update(self, weights):
-        pass
-
-    def project_(self, weights):
-        for weight in weights.values():
-            weight.div_(self.scale(weight)).round_().mul_(self.scale(weight))
-
-    def scale(self, weight):
-        largest = weight.flatten(1).abs().amax(1) if self.per_channel else weight.abs().amax()
-        return (2 ** (largest.clamp(min=1e-9) / 7).log2().ceil()).view(-1, *[1] * (weight.ndim - 1))
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
@@ -342,39 +314,28 @@ def test_a_run_whose_projections_are_exchanged_keeps_latents():
 # Several processes.
 
 
-class Sharded(Digits):
-    """Parameters sharded over the processes, as FSDP2 does."""
-
-    def configure_model(self):
-        fully_shard(self.net, mesh=self.device_mesh["data_parallel"])
+Sharded = sharded(Digits, "net")
 
 
-def _shared(scope, sharded):
+def _shared(scope, is_sharded):
     torch.use_deterministic_algorithms(True)
-    module = build(kind=Sharded if sharded else Digits)
-    strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1) if sharded else "ddp"
+    module = build(kind=Sharded if is_sharded else Digits)
     L.seed_everything(0, verbose=False)
     run = trainer(
-        callbacks=[
-            PruningCallback(0.7, schedule=Linear(0.1, 0.5), every_n_steps=3),
-            WeightSharingCallback(8, scope=scope, schedule=Linear(0.1, 0.6), every_n_steps=5),
-        ],
-        strategy=strategy,
-        devices=2,
+        PruningCallback(0.7, schedule=Linear(0.1, 0.5), every_n_steps=3),
+        WeightSharingCallback(8, scope=scope, schedule=Linear(0.1, 0.6), every_n_steps=5),
+        **(fsdp2() if is_sharded else {"strategy": "ddp", "devices": 2}),
     )
     run.fit(module, Batches(seed=run.global_rank + 1), held_out())
-    if sharded:
-        module.net.reshard()
-    whole = [p.detach().full_tensor() if sharded else p.detach() for p in module.parameters() if p.ndim > 1]
-    return [weight.numpy() for weight in whole]
+    return {name: weight for name, weight in gathered(module).items() if weight.ndim > 1}
 
 
 @pytest.mark.parametrize("scope", ["layer", "global"])
-@pytest.mark.parametrize("sharded", [False, True])
-def test_every_process_has_the_same_codebook(scope, sharded):
-    first, second = run_distributed(_shared, scope, sharded)
-    assert all((one == two).all() for one, two in zip(first, second, strict=True))
-    tensors = [torch.from_numpy(weight).flatten() for weight in first]
+@pytest.mark.parametrize("is_sharded", [False, True])
+def test_every_process_has_the_same_codebook(scope, is_sharded):
+    first, second = run_distributed(_shared, scope, is_sharded)
+    assert not differing(first, second)
+    tensors = [torch.from_numpy(weight).flatten() for weight in first.values()]
     for one in [torch.cat(tensors)] if scope == "global" else tensors:
         assert len(one.unique()) <= 8
     assert abs(int((torch.cat(tensors) == 0).sum()) - 0.7 * sum(map(len, tensors))) <= 1

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from torch import Tensor, nn
+
+from examples.loaders import TensorLoader
+from tests.support import runs
 
 
 class Block(nn.Module):
@@ -77,50 +81,21 @@ class Dense(Classifier):
         super().__init__()
 
 
-class Batches:
-    """Batches in a fixed order, resumable in the middle of an epoch."""
-
-    def __init__(self, x: Tensor, y: Tensor, size: int) -> None:
-        self._batches = list(zip(x.split(size), y.split(size), strict=True))
-        self._next = 0
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[list[Tensor]]:
-        for batch in range(self._next % len(self), len(self)):
-            self._next = batch + 1
-            yield list(self._batches[batch])
-
-    def state_dict(self) -> dict[str, int]:
-        return {"next": self._next}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self._next = state["next"]
-
-
-def loader(batches: int = 8, size: int = 16, channels: int = 1) -> Batches:
-    """Ten classes, each a noisy pattern of 8 x 8."""
+def loader(batches: int = 8, size: int = 16, channels: int = 1) -> TensorLoader:
+    """Ten classes, each a noisy pattern of 8 x 8, in a fixed order; a run can resume in the middle of an epoch."""
     generator = torch.Generator().manual_seed(0)
     patterns = torch.randn(10, channels, 8, 8, generator=generator)
     y = torch.randint(10, (batches * size,), generator=generator)
-    return Batches(patterns[y] + 0.5 * torch.randn(len(y), channels, 8, 8, generator=generator), y, size)
+    images = patterns[y] + 0.5 * torch.randn(len(y), channels, 8, 8, generator=generator)
+    return TensorLoader(images, y, batch_size=size)
 
 
-def trainer(*callbacks: Callback, epochs: int = 2, **settings: object) -> Trainer:
-    defaults = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    return Trainer(
-        accelerator="cpu",
-        max_epochs=epochs,
-        callbacks=list(callbacks),
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        **{**defaults, **settings},
-    )
+trainer = partial(runs.trainer, max_epochs=2)
 
 
-def fit(module: LightningModule, *callbacks: Callback, **settings: object) -> Trainer:
+def fit(module: LightningModule, *callbacks: Callback, ckpt_path: Any = None, **settings: Any) -> Trainer:
+    """Train a module with seed 0, validating after each of two epochs."""
     seed_everything(0, verbose=False)
     run = trainer(*callbacks, **settings)
-    run.fit(module, loader(), loader(2))
+    run.fit(module, loader(), loader(2), ckpt_path=ckpt_path)
     return run

@@ -1,10 +1,14 @@
 """Small networks, one for each way in which channels depend on each other."""
 
+from typing import Any
+
 import lightning as L
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_compress.channels.groups import mask_
 
 
 class Residual(nn.Module):
@@ -153,15 +157,25 @@ def data(batch_size: int = 8) -> DataLoader:
     return DataLoader(TensorDataset(images, torch.randint(0, 3, (64,), generator=generator)), batch_size)
 
 
-def trainer(*callbacks: L.Callback, **settings) -> L.Trainer:
-    settings = {
-        "max_epochs": 3,
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-        **settings,
-    }
-    return L.Trainer(callbacks=list(callbacks), **settings)
+def doubles() -> DataLoader:
+    """The batches of :func:`data` in double precision."""
+    images, labels = data().dataset.tensors
+    return DataLoader(TensorDataset(images.double(), labels), 8)
+
+
+def outcome(module: nn.Module) -> Tensor:
+    """Outputs of the module in evaluation, of four images."""
+    images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(5))
+    module.eval()
+    with torch.no_grad():
+        return module(images.to(next(module.parameters()).dtype))
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, number: int, gone: Any = None) -> None:
+    """One step on random images in double precision, after which the entries in ``gone`` are set to zero."""
+    images = torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(number), dtype=torch.float64)
+    optimizer.zero_grad()
+    model(images).square().mean().backward()
+    optimizer.step()
+    with torch.no_grad():
+        mask_(model.state_dict(), gone or {})

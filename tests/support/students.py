@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
+from examples.loaders import TensorLoader
 from lightning_compress.distillation import LeastSquares, Term, losses
+from tests.support import runs
 
 HINTS = (
     losses.SoftTargets(2.0),
@@ -123,40 +125,12 @@ def loader(samples: int = 32, **kwargs: Any) -> DataLoader:
     return DataLoader(data(samples), batch_size=8, **kwargs)
 
 
-class Resumable:
-    """The batches of ``loader()``, continued where a checkpoint in the midst of an epoch left off."""
-
-    def __init__(self) -> None:
-        self.batches, self.next = list(loader()), 0
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Any]:
-        while self.next < len(self.batches):
-            self.next += 1
-            yield self.batches[self.next - 1]
-        self.next = 0
-
-    def state_dict(self) -> dict[str, int]:
-        return {"next": self.next}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.next = state["next"]
+def resumable() -> TensorLoader:
+    """The batches of ``loader()``, continued where a checkpoint in the middle of an epoch left off."""
+    return TensorLoader(*data().tensors, batch_size=8)
 
 
-def trainer(**kwargs: Any) -> Trainer:
-    settings = {
-        "accelerator": "cpu",
-        "devices": 1,
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "enable_checkpointing": False,
-        "max_epochs": 1,
-        "log_every_n_steps": 1,
-    }
-    return Trainer(**{**settings, **kwargs})
+trainer = partial(runs.trainer, max_epochs=1, log_every_n_steps=1)
 
 
 def teacher(seed: int = 7) -> Net:
@@ -165,15 +139,6 @@ def teacher(seed: int = 7) -> Net:
         return Net(width=6)
 
 
-def state(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in module.state_dict().items()}
-
-
 def seeded(cls: type[Student] = Student, **kwargs: Any) -> Student:
     torch.manual_seed(0)
     return cls(**kwargs)
-
-
-def same(a: nn.Module, b: nn.Module) -> bool:
-    ours, theirs = a.state_dict(), b.state_dict()
-    return list(ours) == list(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -1,4 +1,4 @@
-"""A small convolutional classifier of real digits, a loader that carries its state, and a quiet Trainer."""
+"""A small convolutional classifier of real digits, and a loader that carries its state."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -10,6 +10,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
+
+from tests.support.runs import trainer
 
 
 @cache
@@ -119,49 +121,16 @@ class Batches:
         self.epoch, self.position = state["epoch"], state["position"]
 
 
-class Randomness(L.Callback):
-    """Carries the state of the random generator (dropout's) through checkpoints."""
-
-    def __init__(self) -> None:
-        self.loaded: Tensor | None = None
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"torch": torch.get_rng_state()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.loaded = state_dict["torch"]
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.loaded is not None:
-            torch.set_rng_state(self.loaded)
-
-
 def held_out() -> DataLoader[tuple[Tensor, ...]]:
     """The last 397 digits in one batch."""
     images, labels = digits()
     return DataLoader(TensorDataset(images[1400:], labels[1400:]), batch_size=400)
 
 
-def trainer(**options: Any) -> L.Trainer:
-    """A Trainer that says nothing and writes nothing unless asked to."""
-    defaults = {
-        "accelerator": "cpu",
-        "devices": 1,
-        "max_epochs": 3,
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "enable_checkpointing": False,
-        "num_sanity_val_steps": 0,
-        "use_distributed_sampler": False,
-    }
-    return L.Trainer(**(defaults | options))
-
-
 def fit(module: L.LightningModule, *callbacks: L.Callback, ckpt_path: Any = None, **options: Any) -> L.Trainer:
     """Train ``module`` on digits with seed 0, validating after every epoch."""
     L.seed_everything(0, verbose=False)
-    run = trainer(callbacks=list(callbacks), **options)
+    run = trainer(*callbacks, **options)
     run.fit(module, Batches(), held_out(), ckpt_path=ckpt_path)
     return run
 

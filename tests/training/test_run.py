@@ -7,9 +7,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import BaseFinetuning, StochasticWeightAveraging
 from lightning.pytorch.plugins.precision import MixedPrecision
-from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
-from torch.distributed.fsdp import fully_shard
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -17,30 +15,12 @@ from lightning_compress import PruningCallback, QATCallback, WeightSharingCallba
 from lightning_compress.pruning import criteria
 from lightning_compress.quantization.weights import grids_of
 from lightning_compress.schedules import Constant, Linear
-from lightning_compress.training import QUANTIZE, WeightCompression
 from lightning_compress.training.plans import check_objects
 from tests.support.distributed import run_distributed
-from tests.support.toys import Batches, Digits, Manual, build, digits, fit, held_out, trainer
-
-
-class Halves(WeightCompression):
-    """Rounds to multiples of 0.5 with the straight-through gradient: the smallest method there is."""
-
-    def __init__(self, schedule=Constant(), include=("*",), exclude=()):
-        super().__init__(order=QUANTIZE, schedule=schedule, every_n_steps=1, include=include, exclude=exclude)
-
-    def check(self, target):
-        pass
-
-    def describe(self):
-        return "halves"
-
-    def update(self, weights):
-        pass
-
-    def project_(self, weights):
-        for weight in weights.values():
-            weight.mul_(2).round_().div_(2)
+from tests.support.methods import Halves
+from tests.support.runs import Save, trainer
+from tests.support.shards import differing, fsdp2, gathered, sharded
+from tests.support.toys import Batches, Digits, Manual, build, digits, fit, held_out
 
 
 class Ranked(Halves):
@@ -96,7 +76,7 @@ def test_latents_follow_the_straight_through_estimator():
         def configure_optimizers(self):
             return torch.optim.Adam(self.parameters(), 0.05, weight_decay=0.01)
 
-    trainer(callbacks=[Halves()], max_epochs=10).fit(Module(), loader)
+    trainer(Halves(), max_epochs=10).fit(Module(), loader)
     optimizer = torch.optim.Adam(reference.parameters(), 0.05, weight_decay=0.01)
     for _ in range(10):
         hard = (reference.weight * 2).round() / 2
@@ -267,21 +247,12 @@ def test_weights_built_late_are_found():
 
 
 def test_a_checkpoint_of_other_targets_is_refused(tmp_path):
-    run = fit(build(), PruningCallback(0.9, schedule=Linear(0.0, 0.1)), max_epochs=1)
-    run.fit_loop.max_epochs = 2
-    path = tmp_path / "wide.ckpt"
-
-    class Save(L.Callback):
-        def on_train_batch_end(self, trainer, *_):
-            if trainer.global_step == 5:
-                trainer.save_checkpoint(path)
-
-    fit(build(), PruningCallback(0.9, schedule=Linear(0.0, 0.1)), Save(), max_epochs=1)
+    fit(build(), PruningCallback(0.9, schedule=Linear(0.0, 0.1)), Save(tmp_path, [5]), max_epochs=1)
     with (
         pytest.warns(UserWarning, match="callbacks used to create the checkpoint need to be provided"),
         pytest.raises(ValueError, match=r"need latent weights of the targeted parameters, got 'net\.0\.weight'"),
     ):
-        fit(build(), PruningCallback(0.9, include=("net.9",)), ckpt_path=path)
+        fit(build(), PruningCallback(0.9, include=("net.9",)), ckpt_path=tmp_path / "step=5.ckpt")
 
 
 def test_a_dense_checkpoint_can_be_compressed_from_where_it_is(tmp_path):
@@ -296,46 +267,25 @@ def test_a_dense_checkpoint_can_be_compressed_from_where_it_is(tmp_path):
 def test_a_checkpoint_of_another_method_goes_on_from_its_weights(tmp_path):
     """Latents that nothing projects any more would take back every step."""
 
-    class Save(L.Callback):
-        def on_train_batch_end(self, trainer, *_):
-            if trainer.global_step == 6:
-                trainer.save_checkpoint(tmp_path / "pruned.ckpt")
-
-    fit(build(), PruningCallback(0.9, schedule=Constant(), regrow=True), Save(), max_epochs=1)
+    fit(build(), PruningCallback(0.9, schedule=Constant(), regrow=True), Save(tmp_path, [6]), max_epochs=1)
     spy, module = Spy("net.9.weight"), build()
     with pytest.warns(UserWarning, match="callbacks used to create the checkpoint need to be provided"):
-        fit(module, Halves(Linear(0.9, 1.0)), spy, ckpt_path=tmp_path / "pruned.ckpt", max_epochs=2)
-    pruned = torch.load(tmp_path / "pruned.ckpt", weights_only=True)["state_dict"]["net.9.weight"]
+        fit(module, Halves(Linear(0.9, 1.0)), spy, ckpt_path=tmp_path / "step=6.ckpt", max_epochs=2)
+    pruned = torch.load(tmp_path / "step=6.ckpt", weights_only=True)["state_dict"]["net.9.weight"]
     assert torch.equal(spy.step[0], pruned)
     moved = [(one - other).abs().max() for one, other in pairwise(spy.step[:12])]
     assert min(moved) > 1e-4
 
 
-class Sharded(Digits):
-    """FSDP2: every layer with weights sharded over two processes."""
-
-    def configure_model(self):
-        mesh = self.device_mesh["data_parallel"]
-        for index in (0, 3, 9, 11):
-            fully_shard(self.net[index], mesh=mesh)
-        fully_shard(self.net, mesh=mesh)
+Sharded = sharded(Digits, "net.0", "net.3", "net.9", "net.11", "net")
 
 
 def _sharded(folder, criterion, scope):
     callback = PruningCallback(0.9, criterion=criterion, scope=scope, schedule=Linear(0.1, 0.6), every_n_steps=3)
     module = build(kind=Sharded)
-    strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False)
-
-    class Save(L.Callback):
-        def on_train_batch_end(self, trainer, *_):
-            if trainer.global_step == 17:
-                trainer.save_checkpoint(f"{folder}/17.ckpt")
-
-    options = {"strategy": strategy, "devices": 2, "enable_checkpointing": False}
-    run = trainer(callbacks=[callback, Save()], **options)
+    run = trainer(callback, Save(folder, [17]), **fsdp2())
     run.fit(module, Batches(), held_out())
-    module.net.reshard()
-    return {name: p.full_tensor().detach().numpy() for name, p in module.named_parameters()}
+    return gathered(module)
 
 
 @pytest.mark.parametrize("scope", ["global", "layer"])
@@ -343,12 +293,11 @@ def _sharded(folder, criterion, scope):
 def test_sharded_parameters(tmp_path, criterion, scope):
     first, second = run_distributed(_sharded, str(tmp_path), criterion, scope)
     matrices = {name: value for name, value in first.items() if value.ndim > 1}
-    for name, value in first.items():
-        assert (value == second[name]).all()
+    assert not differing(first, second)
     groups = [matrices.values()] if scope == "global" else [[value] for value in matrices.values()]
     for group in groups:
         assert abs(sum((w == 0).sum() for w in group) - 0.9 * sum(w.size for w in group)) <= 1
-    saved = torch.load(tmp_path / "17.ckpt", weights_only=True)
+    saved = torch.load(tmp_path / "step=17.ckpt", weights_only=True)
     assert saved["latent_weights"]["net.9.weight"].shape == (32, 64)
 
 

@@ -20,13 +20,11 @@ from lightning_compress.channels.removal.hollow import Hollow
 from lightning_compress.channels.removal.shapes import conform_, dense_copy, record
 from lightning_compress.channels.removal.surgery import narrow_module_, remove_units_
 from lightning_compress.schedules import Linear
-from tests.channels.removal.test_surgery import step
-from tests.channels.test_callback import Halved, doubles, outcome
 from tests.support import gpt2
 from tests.support.distributed import run_distributed
-from tests.support.nets import Attention, Blocks, Dense, Mobile, Module, Residual, data, trainer
-from tests.support.toys import Randomness
-from tests.test_contract import resumes, same
+from tests.support.methods import Halved
+from tests.support.nets import Attention, Blocks, Dense, Mobile, Module, Residual, data, doubles, outcome, step
+from tests.support.runs import Randomness, Save, resumes, same, trainer
 
 IMAGES = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 PROBE = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(5))  # what `outcome` looks at
@@ -265,17 +263,16 @@ class TestInFit:
     @resumes
     def test_resumed_is_bit_identical_and_loads_without_a_trainer(self, tmp_path):
         module = built()
-        saving = ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, every_n_train_steps=1)
         batches = TensorLoader(*data().dataset.tensors, batch_size=8)
-        trainer(callback(), Randomness(), saving, max_epochs=3, enable_checkpointing=True).fit(module, batches)
+        trainer(callback(), Randomness(), Save(tmp_path, range(1, 25))).fit(module, batches)
         steps = {int(path.stem[5:]): path for path in tmp_path.glob("*.ckpt")}
         hollow = {number: bool(_hollow(path)) for number, path in steps.items()}
         first = min(number for number, is_hollow in hollow.items() if is_hollow)
         assert 1 < first < max(steps)
         for number in (first - 1, first, first + 1):
-            resumed, run = Branched(), trainer(callback(), Randomness(), max_epochs=3)
+            resumed = Branched()
             batches = TensorLoader(*data().dataset.tensors, batch_size=8)
-            run.fit(resumed, batches, ckpt_path=steps[number], weights_only=True)
+            trainer(callback(), Randomness()).fit(resumed, batches, ckpt_path=steps[number], weights_only=True)
             assert same(resumed, module), number
         loaded = load_compressed(Branched, steps[max(steps)])
         assert gone(loaded) == gone(module)
@@ -296,7 +293,7 @@ class TestInFit:
         module, pruning = Small(), callback(0.5)
         saving = ModelCheckpoint(tmp_path, filename="last")
         others = [QATCallback(every_n_steps=2), DistillationCallback(copy.deepcopy(module), alpha=0.5), saving]
-        trainer(pruning, *others, max_epochs=4, enable_checkpointing=True).fit(module, data())
+        trainer(pruning, *others, max_epochs=4).fit(module, data())
         assert gone(module)
         loaded = load_compressed(Small, tmp_path / "last.ckpt")
         assert torch.equal(outcome(loaded), outcome(module))
@@ -322,7 +319,7 @@ def _hollow(path):
 
 def _ranks():
     module = built()
-    trainer(callback(), strategy="ddp", devices=2).fit(module, data())
+    trainer(callback(), strategy="ddp", devices=2, use_distributed_sampler=True).fit(module, data())
     return gone(module), {name: p.detach().numpy() for name, p in module.named_parameters()}
 
 

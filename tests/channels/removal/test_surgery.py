@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from lightning_compress.channels.dependencies.removable import find_removable
-from lightning_compress.channels.groups import mask_, removed_entries
+from lightning_compress.channels.groups import removed_entries
 from lightning_compress.channels.removal.surgery import narrow, remove_units_
-from tests.support.nets import Residual
+from tests.support.nets import Residual, step
 
 IMAGES = torch.zeros(2, 1, 8, 8)
 OPTIMIZERS = {
@@ -19,15 +19,6 @@ OPTIMIZERS = {
     "rmsprop": lambda p: torch.optim.RMSprop(p, 1e-2, momentum=0.9, centered=True),
     "nadam": lambda p: torch.optim.NAdam(p, 1e-2),
 }
-
-
-def step(model, optimizer, number, gone=None):
-    images = torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(number), dtype=torch.float64)
-    optimizer.zero_grad()
-    model(images).square().mean().backward()
-    optimizer.step()
-    with torch.no_grad():
-        mask_(model.state_dict(), gone or {})
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())

@@ -14,7 +14,8 @@ from lightning_compress.quantization import PerGroup, PerTensor, QATCallback, sc
 from lightning_compress.quantization.activations.biases import round_bias_
 from lightning_compress.quantization.granularities import PerChannel
 from lightning_compress.schedules import Linear
-from tests.support.classifiers import Conv, Dense, fit, loader, trainer
+from tests.support.classifiers import Conv, Dense, fit, loader
+from tests.support.runs import resumes, uninterrupted
 
 READ = 0.013
 GAMMA = torch.tensor([1.5, -2.0, 0.0, -0.1, 0.02, 0.7])
@@ -152,7 +153,7 @@ def test_validations_and_the_end_see_rounded_biases(kind, last, callbacks):
 def test_a_run_without_validation_saves_and_ends_with_rounded_biases(tmp_path, options, averaged):
     module, checkpoint = Conv(), ModelCheckpoint(tmp_path)
     callbacks = [QATCallback(), checkpoint, *([EMAWeightAveraging(decay=0.9)] if averaged else [])]
-    fit(module, *callbacks, limit_val_batches=0, enable_checkpointing=True, **options)
+    fit(module, *callbacks, limit_val_batches=0, **options)
     assert furthest(module) < 5e-3
     saved = load_compressed(Conv, checkpoint.best_model_path)
     for name, value in module.state_dict().items():
@@ -169,34 +170,33 @@ class Means(Callback):
 
 def test_means_move_at_rest_and_once_weights_are_on_their_grids():
     before, after = Means(), Means()
-    fit(Conv(), before, QATCallback(schedule=Linear(0.0, 0.9), every_n_steps=1), after, epochs=3)
+    fit(Conv(), before, QATCallback(schedule=Linear(0.0, 0.9), every_n_steps=1), after, max_epochs=3)
     moved = [not torch.equal(*pair) for pair in zip(before.seen, after.seen, strict=True)]
     assert [step for step, one in enumerate(moved, 1) if one] == [24]  # strength 1 from step 22 on
 
 
+@resumes
 @pytest.mark.parametrize("kind", [Conv, Dense])
 @pytest.mark.parametrize("averaged", [False, True])
 def test_a_run_resumed_where_a_validation_was_due_ends_in_the_same_bits(tmp_path, kind, averaged):
     def callbacks():
         return [QATCallback(every_n_steps=2), *([EMAWeightAveraging(decay=0.9)] if averaged else [])]
 
-    class Save(Callback):
-        def on_train_batch_end(self, trainer, module, *args) -> None:
-            if trainer.global_step == 8:
-                trainer.save_checkpoint(tmp_path / "due.ckpt")
-
-    whole, resumed, checked = kind(), kind(), []
-    whole.load_state_dict(resumed.state_dict())
-    fit(whole, *callbacks(), Save())
+    checked = []
 
     class Count(Callback):
         def on_validation_start(self, trainer, module) -> None:
             checked.append(trainer.global_step)
 
-    trainer(*callbacks(), Count()).fit(resumed, loader(), loader(2), ckpt_path=tmp_path / "due.ckpt")
-    assert checked == [16]  # Lightning leaves out the one that was due
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[name]), name
+    def run(*others, ckpt_path=None):
+        torch.manual_seed(0)
+        module = kind()
+        checked.clear()
+        fit(module, *callbacks(), Count(), *others, ckpt_path=ckpt_path)
+        return module
+
+    uninterrupted(run, tmp_path, [8])
+    assert checked == [16]  # Lightning leaves out the validation that was due
 
 
 @torch.no_grad()

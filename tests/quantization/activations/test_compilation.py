@@ -1,13 +1,13 @@
 import pytest
 import torch
 from functorch.compile import make_boxed_func, min_cut_rematerialization_partition
+from lightning.pytorch import Callback
 from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 from torch._inductor.decomposition import select_decomp_table
 
 from lightning_compress.quantization import QATCallback
 from lightning_compress.quantization.activations.quantizers import quantizers_of
-from tests.quantization.test_callback import Save
 from tests.support.classifiers import Classifier, Conv, fit, loader
 
 
@@ -87,7 +87,7 @@ def test_freezing_the_ranges_compiles_nothing(range_lr):
 
     frozen = []
 
-    class Count(Save):
+    class Count(Callback):
         def on_train_batch_start(self, trainer, module, *args) -> None:
             frozen.append(len(graphs))
 
@@ -95,7 +95,7 @@ def test_freezing_the_ranges_compiles_nothing(range_lr):
     fit(
         module,
         QATCallback(range_lr=range_lr, freeze_ranges_at=0.5, every_n_steps=2),
-        Count(None, 0),
+        Count(),
         limit_val_batches=0,
     )
     assert frozen[8] == frozen[-1] > 0

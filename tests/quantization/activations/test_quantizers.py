@@ -3,10 +3,11 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
+from examples.loaders import TensorLoader
 from lightning_compress import PruningCallback
 from lightning_compress.deploy import export
 from lightning_compress.loading import load_compressed
@@ -18,9 +19,9 @@ from lightning_compress.quantization.dataflow.placement import place_quantizers
 from lightning_compress.quantization.dataflow.traces import Trace
 from lightning_compress.schedules import Step
 from lightning_compress.targets import select
-from tests.quantization.test_callback import Save
-from tests.support.classifiers import Batches, Classifier, Conv, ResNet, fit, loader, mlp, trainer
+from tests.support.classifiers import Classifier, Conv, ResNet, fit, loader, mlp, trainer
 from tests.support.distributed import run_distributed
+from tests.support.runs import resumes, uninterrupted
 
 
 def places(net: nn.Module, *shape: int, round_branches: bool = True) -> set[tuple[str, str]]:
@@ -161,7 +162,7 @@ def test_after_fit_the_model_computes_on_the_grid():
 def test_ranges_and_statistics_stand_still_at_the_end(range_lr):
     module, states = Conv(), []
 
-    class Watch(Save):
+    class Watch(Callback):
         def on_train_batch_end(self, trainer, module, *args) -> None:
             scales = [quantizer.scale.clone() for quantizer in quantizers_of(module).values()]
             states.append([*scales, module.net.stem[1].running_mean.clone()])
@@ -169,7 +170,7 @@ def test_ranges_and_statistics_stand_still_at_the_end(range_lr):
     fit(
         module,
         QATCallback(range_lr=range_lr, freeze_ranges_at=0.5, freeze_norms_at=0.75, every_n_steps=1),
-        Watch(None, 0),
+        Watch(),
     )
 
     def equal(a: int, b: int) -> list[bool]:
@@ -185,40 +186,37 @@ def test_ranges_and_statistics_stand_still_at_the_end(range_lr):
 def test_statistics_go_on_to_the_end_by_default():
     module, seen = Conv(), []
 
-    class Watch(Save):
+    class Watch(Callback):
         def on_train_batch_end(self, trainer, module, *args) -> None:
             seen.append(module.net.stem[1].running_mean.clone())
 
-    fit(module, QATCallback(), Watch(None, 0))
+    fit(module, QATCallback(), Watch())
     assert not torch.equal(seen[-1], seen[-2])
 
 
+@resumes
 @pytest.mark.parametrize("range_lr", [0.0, 0.05])
-@pytest.mark.parametrize("step", [1, 5, 9, 14])
-def test_a_resumed_run_ends_in_the_same_bits(tmp_path, step, range_lr):
-    whole, resumed = Conv(), Conv()
-    whole.load_state_dict(resumed.state_dict())
-    callback = QATCallback(range_lr=range_lr, schedule=Step(at=0.4), every_n_steps=2)
-    fit(whole, copy.deepcopy(callback), Save(tmp_path / "half.ckpt", step))
-    trainer(copy.deepcopy(callback)).fit(resumed, loader(), loader(2), ckpt_path=tmp_path / "half.ckpt")
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[name]), name
-    x = loader().__iter__().__next__()[0]
-    assert torch.equal(whole.eval()(x), resumed.eval()(x))
-    for one, other in zip(quantizers_of(whole).values(), quantizers_of(resumed).values(), strict=True):
-        assert torch.equal(one.high, other.high)
+def test_a_resumed_run_ends_in_the_same_bits(tmp_path, range_lr):
+    def run(*callbacks, ckpt_path=None):
+        torch.manual_seed(0)
+        module = Conv()
+        callback = QATCallback(range_lr=range_lr, schedule=Step(at=0.4), every_n_steps=2)
+        fit(module, callback, *callbacks, ckpt_path=ckpt_path)
+        return module
+
+    uninterrupted(run, tmp_path, (1, 5, 9, 14))
 
 
 @pytest.mark.parametrize("range_lr", [0.0, 0.05])
 @pytest.mark.parametrize("weights_only", [True, False])
 def test_a_checkpoint_gives_the_logged_metric(tmp_path, weights_only, range_lr):
     checkpoint = ModelCheckpoint(tmp_path, save_weights_only=weights_only)
-    run = fit(Conv(), QATCallback(range_lr=range_lr), checkpoint, enable_checkpointing=True)
+    run = fit(Conv(), QATCallback(range_lr=range_lr), checkpoint)
     logged = float(run.callback_metrics["val_loss"])
     loaded = load_compressed(Conv, checkpoint.best_model_path)
     again = trainer().validate(loaded, loader(2), verbose=False)[0]["val_loss"]
     assert again == logged
-    with_callback = trainer(QATCallback(), copy.deepcopy(checkpoint), enable_checkpointing=True)
+    with_callback = trainer(QATCallback(), copy.deepcopy(checkpoint))
     assert with_callback.validate(Conv(), loader(2), checkpoint.best_model_path, verbose=False)[0]["val_loss"] == logged
     plain = trainer().validate(Conv.load_from_checkpoint(checkpoint.best_model_path), loader(2), verbose=False)
     assert plain[0]["val_loss"] != logged
@@ -278,7 +276,8 @@ def _ranges(range_lr: float) -> list[float]:
     run = trainer(QATCallback(range_lr=range_lr, every_n_steps=3), strategy="ddp", devices=2)
     batches = loader()
     if run.global_rank:
-        batches = Batches(2 * batches._batches[0][0], batches._batches[0][1], 2)  # other images, as many batches
+        images, labels = batches.tensors
+        batches = TensorLoader(2 * images[:16], labels[:16], batch_size=2)  # other images, as many batches
     run.fit(module, batches, loader(2))
     return [float(bound) for q in quantizers_of(module).values() for bound in (q.low, q.high, q.scale)]
 

@@ -1,0 +1,121 @@
+"""Promises about the weights after ``fit``: each is a function of a module that fails where the promise is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from lightning_compress.quantization.weights import grids_of
+
+Promise = Callable[[nn.Module], None]
+STEM = "net.0.weight"  # the first convolution of the toy has one input: no group of four fits
+
+
+def weights(module: nn.Module) -> dict[str, Tensor]:
+    """The parameters that the methods compress by default: those of more than one dimension."""
+    return {name: p.detach() for name, p in module.named_parameters() if p.ndim > 1}
+
+
+def rows_of_four(module: nn.Module) -> dict[str, Tensor]:
+    """Nonzeros in every group of four inputs, of all weights but the stem's."""
+    return {
+        name: (weight.movedim(1, -1).reshape(-1, 4) != 0).sum(1)
+        for name, weight in weights(module).items()
+        if name != STEM
+    }
+
+
+def nothing(module: nn.Module) -> None:
+    """No promise about weights."""
+
+
+def all_of(*promises: Promise) -> Promise:
+    """Every one of the promises."""
+
+    def check(module: nn.Module) -> None:
+        for promise in promises:
+            promise(module)
+
+    return check
+
+
+def sparsity(fraction: float, *skipped: str) -> Promise:
+    """The fraction of all weights is zero, within one weight."""
+
+    def check(module: nn.Module) -> None:
+        chosen = [weight for name, weight in weights(module).items() if name not in skipped]
+        total = sum(weight.numel() for weight in chosen)
+        assert abs(sum(int((weight == 0).sum()) for weight in chosen) - fraction * total) <= 1
+
+    return check
+
+
+def two_of_four(module: nn.Module) -> None:
+    """Two of every four inputs are zero."""
+    assert all((count == 2).all() for count in rows_of_four(module).values())
+
+
+def at_most_two_of_four(module: nn.Module) -> None:
+    """At least two of every four inputs are zero: small weights may be rounded to zero as well."""
+    assert all((count <= 2).all() for count in rows_of_four(module).values())
+
+
+def tiles(module: nn.Module) -> None:
+    """Tiles of 2 x 4 are zero as a whole, or not at all."""
+    for name, weight in weights(module).items():
+        if name != STEM:
+            kept = (weight.flatten(1) != 0).reshape(weight.shape[0] // 2, 2, -1, 4).sum((1, 3))
+            assert set(kept.unique().tolist()) <= {0, 8}
+
+
+def values(most: int) -> Promise:
+    """Every weight holds at most so many distinct values."""
+
+    def check(module: nn.Module) -> None:
+        assert all(len(weight.unique()) <= most for weight in weights(module).values())
+
+    return check
+
+
+def on_grids(module: nn.Module) -> bool:
+    """Whether the module has grids, and every weight with a grid is on it."""
+    grids = grids_of(module)
+    return bool(grids) and all(
+        torch.equal(grid.project(module.get_parameter(name).detach()), module.get_parameter(name).detach())
+        for name, grid in grids.items()
+    )
+
+
+def integers(module: nn.Module) -> None:
+    """Every weight with a grid is on it."""
+    assert on_grids(module)
+
+
+def binary(module: nn.Module) -> None:
+    """Every output channel holds two values, -a and a."""
+    assert all((row.abs() == row.abs()[0]).all() for weight in weights(module).values() for row in weight.flatten(1))
+
+
+POSITIONS = {"net.0.weight": 64, "net.3.weight": 16, "net.9.weight": 1, "net.11.weight": 1}
+"""How often an image of the toy meets each weight."""
+DENSE_MACS = 64 * 72 + 16 * 1152 + 2048 + 320
+
+
+def half_the_macs(module: nn.Module) -> None:
+    """Weights that are left, or not zero, take at most half of the multiply-accumulates."""
+    macs = sum(POSITIONS[name] * int((weight != 0).sum()) for name, weight in weights(module).items())
+    assert 0 < macs <= DENSE_MACS / 2
+
+
+def whole_channels(module: nn.Module) -> None:
+    """At least eight whole output channels are zero, and shapes are as they were."""
+    assert sum(weight.numel() for weight in weights(module).values()) == 72 + 1152 + 2048 + 320
+    empty = [(weight.flatten(1) == 0).all(1) for weight in weights(module).values()]
+    assert sum(int(rows.sum()) for rows in empty) >= 8
+
+
+def narrow(module: nn.Module) -> None:
+    """Channels are gone from the tensors."""
+    assert sum(weight.numel() for weight in weights(module).values()) < 72 + 1152 + 2048 + 320
