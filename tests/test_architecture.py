@@ -83,3 +83,48 @@ def test_lightning_stays_in_the_wiring(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_files_are_nouns(path):
     assert path.stem not in {"utils", "util", "helpers", "base", "common", "misc", "core"}
+
+
+TESTS = Path(__file__).parent
+LIFECYCLE = {
+    "callback": "a method's life in a Trainer",
+    "composition": "several methods in one fit",
+    "damage": "files that are broken",
+    "own_grids": "a grid of a user's own",
+    "refusals": "arguments and models that are refused",
+    "resume": "checkpoints and resumed runs",
+    "sharded": "FSDP2",
+    "shards": "FSDP2",
+    "trainer": "features of the Trainer",
+    "verification": "broken promises stop a run",
+    "every_loss": "what holds of all losses",
+}
+"""Name of a test module that mirrors no file of its room -> what it is about."""
+TEST_FILES = sorted(TESTS.rglob("test_*.py"))
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(TESTS))
+
+
+@pytest.mark.parametrize("path", TEST_FILES, ids=named)
+def test_no_test_module_imports_from_another(path):
+    tree = ast.parse(path.read_text())
+    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    names = [*imports(path), *(f"{node.module}.{alias.name}" for node in froms for alias in node.names)]
+    others = [name for name in names if name.startswith("tests.") and ".test_" in name]
+    assert not others, f"{named(path)} imports from {others}: move what both need to tests/support"
+
+
+@pytest.mark.parametrize("path", [path for path in TEST_FILES if path.parent != TESTS], ids=named)
+def test_tests_mirror_the_package(path):
+    place, name = path.parent.relative_to(TESTS), path.stem.removeprefix("test_")
+    if place.parts[0] == "examples":
+        return
+    mirrored = PACKAGE / place / f"{name}.py"
+    assert mirrored.is_file() or name in LIFECYCLE, f"{named(path)} mirrors no {place}/{name}.py"
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in TEST_FILES}), ids=named)
+def test_folders_of_tests_are_packages(folder):
+    assert (folder / "__init__.py").is_file()

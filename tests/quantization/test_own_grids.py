@@ -14,8 +14,9 @@ from lightning_compress.quantization import AffineGrid, Grid, PerChannel, PerGro
 from lightning_compress.quantization.weights import grids_of
 from lightning_compress.report.measures.profiles import profile
 from lightning_compress.schedules import Linear
-from tests.quantization.test_callback import Save, on_grids
 from tests.support.classifiers import Dense, fit, loader, trainer
+from tests.support.promises import on_grids
+from tests.support.runs import Save, resumes, uninterrupted
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,18 +56,17 @@ def test_it_trains(granularity):
     assert of_powers(module.net[1].weight)
 
 
-@pytest.mark.parametrize("step", [2, 7, 11])
+@resumes
 @pytest.mark.parametrize("activation_bits", [None, 8])
-def test_a_resumed_run_ends_in_the_same_bits(tmp_path, step, activation_bits):
-    whole, resumed = Dense(), Dense()
-    whole.load_state_dict(resumed.state_dict())
-    callback = QATCallback(4, activation_bits=activation_bits, scale=powers, schedule=Linear(0.1, 0.7))
-    fit(whole, copy.deepcopy(callback), Save(tmp_path / "half.ckpt", step))
-    trainer(copy.deepcopy(callback)).fit(resumed, loader(), loader(2), ckpt_path=tmp_path / "half.ckpt")
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[name]), name
-    for name, grid in grids_of(whole).items():
-        assert torch.equal(grid.largest, grids_of(resumed)[name].largest)
+def test_a_resumed_run_ends_in_the_same_bits(tmp_path, activation_bits):
+    def run(*callbacks, ckpt_path=None):
+        torch.manual_seed(0)
+        module = Dense()
+        callback = QATCallback(4, activation_bits=activation_bits, scale=powers, schedule=Linear(0.1, 0.7))
+        fit(module, callback, *callbacks, ckpt_path=ckpt_path)
+        return module
+
+    uninterrupted(run, tmp_path, (2, 7, 11))
 
 
 @pytest.mark.parametrize("weights_only", [True, False])
@@ -84,16 +84,16 @@ def test_a_checkpoint_carries_it(tmp_path, weights_only):
 
 
 def test_a_kind_that_is_not_given_is_named(tmp_path):
-    fit(Dense(), qat(), Save(tmp_path / "m.ckpt", 8))
+    fit(Dense(), qat(), Save(tmp_path, [8]))
     message = (
         r"need the class of the grid 'PowerGrid' of 'net.1.weight', got only AffineGrid, BinaryGrid: .*grids=\(Pow"
     )
     with pytest.raises(ValueError, match=message):
-        load_compressed(Dense, tmp_path / "m.ckpt")
+        load_compressed(Dense, tmp_path / "step=8.ckpt")
     with pytest.raises(ValueError, match=message):
-        trainer(QATCallback(4)).fit(Dense(), loader(), loader(2), ckpt_path=tmp_path / "m.ckpt")
+        trainer(QATCallback(4)).fit(Dense(), loader(), loader(2), ckpt_path=tmp_path / "step=8.ckpt")
     with pytest.raises(TypeError, match="need grids as subclasses of Grid, got 'PowerGrid'"):
-        load_compressed(Dense, tmp_path / "m.ckpt", grids=("PowerGrid",))
+        load_compressed(Dense, tmp_path / "step=8.ckpt", grids=("PowerGrid",))
 
 
 def test_it_is_written_to_an_archive_alone(tmp_path):

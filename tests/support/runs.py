@@ -84,13 +84,16 @@ def kill(code: str, *arguments: object) -> None:
 
 
 def state(module: nn.Module) -> dict[str, Tensor]:
-    """All numbers of a model: its state dict, and the ranges of its activation quantizers."""
-    # A process that trains without this package never gets here.
+    """All numbers of a model: its state dict, the grids of its weights, the ranges of its activation quantizers."""
+    # Imported here: a process that has to do without the package builds Trainers as well.
     from lightning_compress.quantization.activations.quantizers import quantizers_of
+    from lightning_compress.quantization.weights import grids_of
 
     found = {name: value.detach().clone() for name, value in module.state_dict().items()}
     for place, quantizer in quantizers_of(module).items():
         found[str(place)] = torch.stack([quantizer.low, quantizer.high]).detach()
+    for name, grid in grids_of(module).items():
+        found |= {f"{name} grid {key}": value for key, value in vars(grid).items() if isinstance(value, Tensor)}
     return found
 
 
