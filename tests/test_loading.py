@@ -5,7 +5,8 @@ import torch
 
 from lightning_compress import load_compressed
 from lightning_compress.carried import Structure, carry
-from tests.support.toys import Digits, build, trainer
+from tests.support.runs import trainer
+from tests.support.toys import Digits, build
 
 MINE = Structure(
     "mine.os.system",

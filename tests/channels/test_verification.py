@@ -4,7 +4,8 @@ import pytest
 
 from lightning_compress.channels import ChannelPruningCallback, callback
 from lightning_compress.schedules import Constant
-from tests.support.nets import Module, data, trainer
+from tests.support.nets import Module, data
+from tests.support.runs import trainer
 
 
 class Forgetful(ChannelPruningCallback):

@@ -24,7 +24,8 @@ from lightning_compress import (
 from lightning_compress.low_rank import Factorized
 from lightning_compress.schedules import Constant, Linear
 from tests.support.gpt2 import Conv1D
-from tests.support.toys import Digits, Manual, build, digits, fit, held_out, trainer
+from tests.support.runs import trainer
+from tests.support.toys import Digits, Manual, build, digits, fit, held_out
 
 DENSE = 8 * 9 + 16 * 72 + 32 * 64 + 10 * 32
 NAMED = ("net.9", "net.11")

@@ -119,3 +119,14 @@ def whole_channels(module: nn.Module) -> None:
 def narrow(module: nn.Module) -> None:
     """Channels are gone from the tensors."""
     assert sum(weight.numel() for weight in weights(module).values()) < 72 + 1152 + 2048 + 320
+
+
+def low_rank(module: nn.Module) -> None:
+    """At most half of the weights: entries of whole weights, of split factors, or of the factors of a low rank."""
+    kept = 0
+    for weight in weights(module).values():
+        matrix = weight.flatten(1).double()
+        spectrum = torch.linalg.svdvals(matrix)
+        rank = int((spectrum > 1e-5 * spectrum[0]).sum())
+        kept += min(matrix.numel(), rank * sum(matrix.shape))
+    assert kept <= (72 + 1152 + 2048 + 320) / 2

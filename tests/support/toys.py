@@ -64,6 +64,26 @@ class Digits(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+class Shortcut(nn.Module):
+    """Two convolutions beside a shortcut."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(width, 2 * width, 3, padding=1), nn.BatchNorm2d(2 * width)
+        self.conv2, self.norm2 = nn.Conv2d(2 * width, width, 3, padding=1), nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x))))))
+
+
+class Residual(Digits):
+    """The same with a residual block after the first convolution."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.net[2] = Shortcut(8)
+
+
 class Manual(Digits):
     """Manual optimization with one optimizer for the convolutions and one for the head, each stepping every batch."""
 
@@ -141,3 +161,10 @@ def build(
     """The same initial weights every time; ``options`` are the optimizer's."""
     L.seed_everything(0, verbose=False)
     return kind(optimizer, **options)
+
+
+def teacher() -> nn.Module:
+    """Another network for digits, with other weights than those of :func:`build`."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        return Digits().net
