@@ -42,6 +42,7 @@ from tests.support.promises import (
     two_of_four,
     values,
     whole_channels,
+    without_block,
 )
 from tests.support.toys import Digits, Residual, teacher
 
@@ -81,8 +82,8 @@ def pruning(*amount: float, **options) -> PruningCallback:
     return PruningCallback(*amount, **({"schedule": RAMP, "every_n_steps": 3} | options))
 
 
-def channels(**options) -> ChannelPruningCallback:
-    return ChannelPruningCallback(0.5, **({"round_to": 4, "schedule": RAMP, "every_n_steps": 3} | options))
+def channels(macs: float = 0.5, **options) -> ChannelPruningCallback:
+    return ChannelPruningCallback(macs, **({"round_to": 4, "schedule": RAMP, "every_n_steps": 3} | options))
 
 
 def sharing(**options) -> WeightSharingCallback:
@@ -129,8 +130,8 @@ CASES = {
         lambda: [channels()], all_of(half_the_macs, narrow), plain=False, keeps_shapes=False, fsdp2=False
     ),
     "removed blocks": Case(
-        lambda: [channels(remove_blocks=True, round_to=2)],
-        narrow,
+        lambda: [channels(0.15, remove_blocks=True)],
+        without_block,
         kind=Residual,
         plain=False,
         keeps_shapes=False,

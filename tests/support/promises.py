@@ -130,3 +130,8 @@ def low_rank(module: nn.Module) -> None:
         rank = int((spectrum > 1e-5 * spectrum[0]).sum())
         kept += min(matrix.numel(), rank * sum(matrix.shape))
     assert kept <= (72 + 1152 + 2048 + 320) / 2
+
+
+def without_block(module: nn.Module) -> None:
+    """The residual block of the toy is gone."""
+    assert "net.2.conv1.weight" not in dict(module.named_parameters())

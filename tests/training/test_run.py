@@ -15,6 +15,7 @@ from lightning_compress import PruningCallback, QATCallback, WeightSharingCallba
 from lightning_compress.pruning import criteria
 from lightning_compress.quantization.weights import grids_of
 from lightning_compress.schedules import Constant, Linear
+from lightning_compress.training import QUANTIZE
 from lightning_compress.training.plans import check_objects
 from tests.support.distributed import run_distributed
 from tests.support.methods import Halves
