@@ -364,7 +364,7 @@ def test_every_rank_has_the_same_weights(case):
 
 @cases(lambda case: case.fsdp2)
 def test_shards_are_compressed_as_the_whole(case, tmp_path):
-    """Removal needs whole tensors: under FSDP2 channels stay as zeros."""
+    """Cases without FSDP2 say why in the table."""
     first, second = run_distributed(_ranks, case, tmp_path)
     assert differing_arrays(first, second) == []
     case.promise(loaded(case.kind, tmp_path / "end.ckpt"))
