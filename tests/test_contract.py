@@ -46,7 +46,7 @@ every_case = cases()
 def instant(monkeypatch):
     """Timing takes no time: a report measures latency, which has its own tests."""
     monkeypatch.setattr(
-        "lightning_compress.report.callback.measure_latencies",
+        "lightning_compress.report.measures.bench.measure_latencies",
         lambda modules, example: [Latency(0.2, 0.1, 2.0, "cpu") for _ in modules],
     )
 
