@@ -1,9 +1,9 @@
-"""The zoo: tiny architectures of transformers, random weights, each cut to half of its MACs or refused.
+"""The zoo: tiny architectures of transformers, random weights, each narrowed to half of its MACs or refused.
 
 For each: the groups of channels are found, units are chosen by magnitude until half of the MACs (or as many as there
-are to save) are left, and the model is cut. ``off`` is the largest difference between the output of the cut and the
-masked model, relative to the largest output; forward and backward of the cut model are run. What is left alone is
-counted, with the first reason.
+are to save) are left, and the model is narrowed. ``off`` is the largest difference between the output of the narrow
+and the masked model, relative to the largest output; forward and backward of the narrow model are run. Layers left
+alone are counted, with the first reason.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def main() -> None:
     rows = [_row(name, settings, example) for name, (settings, example) in ZOO.items()]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     header = ["architecture", "groups", "MACs left", "parameters left", "off", "seconds", "left alone"]
-    show(f"Cut to half of the MACs, channels in multiples of 4; peak memory {peak:.2f} GiB", header, rows)
+    show(f"Narrowed to half of the MACs, channels in multiples of 4; peak memory {peak:.2f} GiB", header, rows)
 
 
 def build(name: str, settings: dict[str, Any]) -> nn.Module:
@@ -146,14 +146,14 @@ def _row(name: str, settings: dict[str, Any], example: dict[str, torch.Tensor]) 
     model = build(name, settings).eval()
     start = time.process_time()
     try:
-        groups, macs, parameters, off, left_alone = _cut(model, example)
+        groups, macs, parameters, off, left_alone = _narrow(model, example)
     except (ValueError, TypeError) as error:
         return [name, "0", "", "", "", f"{time.process_time() - start:.1f}", f"refused: {str(error)[:110]}"]
     seconds = f"{time.process_time() - start:.1f}"
     return [name, str(groups), f"{macs:.0%}", f"{parameters:.0%}", f"{off:.0e}", seconds, left_alone]
 
 
-def _cut(model: nn.Module, example: dict[str, torch.Tensor]) -> tuple[int, float, float, float, str]:
+def _narrow(model: nn.Module, example: dict[str, torch.Tensor]) -> tuple[int, float, float, float, str]:
     plan = find_removable(model, example)
     sizes, ones = sizes_of(model), dict.fromkeys(sizes_of(model), 1.0)
     weights = dict(model.named_parameters())
@@ -165,12 +165,12 @@ def _cut(model: nn.Module, example: dict[str, torch.Tensor]) -> tuple[int, float
         mask_(model.state_dict(), removed_entries(plan.groups, removed))
         masked = float_outputs(model, example)
         remove_units_(model, plan.groups, removed)
-        cut = float_outputs(model, example)
-    off = max(float((a - b).abs().max() / a.abs().max().clamp_min(1e-30)) for a, b in zip(masked, cut, strict=True))
+        narrow = float_outputs(model, example)
+    off = max(float((a - b).abs().max() / a.abs().max().clamp_min(1e-30)) for a, b in zip(masked, narrow, strict=True))
     torch.stack([out.sum() for out in float_outputs(model.train(), example)]).sum().backward()
     now = sizes_of(model)
-    shares = [total_cost(now, prices) / total_cost(sizes, prices) for prices in (plan.prices, ones)]
-    return len(plan.groups), shares[0], shares[1], off, f"{len(reasons)}; {reasons[0][:100]}" if reasons else ""
+    macs, parameters = (total_cost(now, prices) / total_cost(sizes, prices) for prices in (plan.prices, ones))
+    return len(plan.groups), macs, parameters, off, f"{len(reasons)}; {reasons[0][:100]}" if reasons else ""
 
 
 if __name__ == "__main__":

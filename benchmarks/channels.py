@@ -2,8 +2,8 @@
 
 ResNet-8 and ResNet-20 on the first 20,000 images of Fashion-MNIST, 3 epochs, the recipe of FashionClassifier. Pruned in
 the same number of steps, once from random weights and once from the dense model. Latency: one thread, median of
-interleaved rounds (dense, cut, dense, cut, ...), batch 1 and 64. Step time: process time of a training step of the cut
-model against the dense one, interleaved as well.
+interleaved rounds (dense, narrow, dense, narrow, ...), batch 1 and 64. Step time: process time of a training step of
+the narrow model against the dense one, interleaved as well.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from lightning_compress.schedules import Cubic
 from lightning_compress.timing import time_ratio
 
 SETTINGS = ((20, 0.5, 16, False), (20, 0.5, 16, True), (8, 0.53, 16, False), (8, 0.5, 8, False), (8, 0.5, 16, True))
-"""Depth, share of MACs, ``round_to``, ``remove_blocks``; in sixteens, with all branches, ResNet-8 reaches 53 %."""
+"""Depth, fraction of MACs, ``round_to``, ``remove_blocks``; in sixteens, with all blocks, ResNet-8 reaches 53 %."""
 
 EARLY = Cubic(0.0, 0.3)
 """For a model that is trained already: there is nothing to wait for."""
@@ -70,13 +70,13 @@ def main(seed: int = 0) -> None:
         "MACs",
         "parameters",
         "dense",
-        "cut",
-        "cut from dense",
+        "narrowed",
+        "narrowed from dense",
         "latency b1",
         "latency b64",
         "step",
     ]
-    show("Channels cut during fit; accuracies in %, the others as shares of dense", header, rows)
+    show("Channels removed during fit; accuracies in %, the others as fractions of dense", header, rows)
 
 
 def train(
@@ -104,7 +104,7 @@ def _size(model: nn.Module) -> int:
 
 
 def latency(wide: nn.Module, small: nn.Module, batch: int) -> float:
-    """Latency of ``small`` as a share of that of ``wide``, in ONNX Runtime."""
+    """Latency of ``small`` as a fraction of that of ``wide``, in ONNX Runtime."""
     images = torch.randn(batch, 1, 28, 28)
     with tempfile.TemporaryDirectory() as folder:
         files = [export(model, Path(folder) / f"{name}.onnx", images) for name, model in (("a", wide), ("b", small))]

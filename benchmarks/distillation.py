@@ -133,7 +133,7 @@ def costs(rounds: int) -> None:
 
 
 def pruned(seeds: int) -> None:
-    """LeNet-300-100 pruned to 98 % while it trains (60,000 images, 10 epochs), alone and taught by its dense twin."""
+    """LeNet-300-100 pruned to 98 % while it trains (60,000 images, 10 epochs), alone and taught by its dense copy."""
     rows: dict[str, list[float]] = {"dense": [], "pruned": [], "pruned, taught": []}
     for seed in range(seeds):
         dense = None

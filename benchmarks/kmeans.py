@@ -26,7 +26,7 @@ def reference(values: torch.Tensor, start: str | torch.Tensor) -> torch.Tensor:
 
 
 def main(weights: int = 10_000_000, rounds: int = 2) -> None:
-    """Print seconds and inertia of both, with the same initialisation."""
+    """Print seconds and inertia of both, with the same initialization."""
     torch.set_num_threads(1)
     values = torch.randn(weights, generator=torch.Generator().manual_seed(0)) * 0.05
     starts = {"linear": (linear, linear(values.sort().values, 16)), "k-means++": (plus_plus, "k-means++")}

@@ -182,14 +182,14 @@ def _references(module: FashionClassifier, images: Tensor) -> dict[str, Tensor]:
     for layer in biases.modules():
         if isinstance(layer, QuantizedLayer) and layer.reads is not None:
             layer.integers.round_bias(torch.tensor(layer.reads.scale))
-    branches = copy.deepcopy(module)
-    for place, quantizer in quantizers_of(branches).items():
+    unrounded = copy.deepcopy(module)
+    for place, quantizer in quantizers_of(unrounded).items():
         quantizer.enabled = not place.module.endswith("norm2")
     computed = {
         "PyTorch": module,
         "exact sums": sums,
         "... and biases": biases,
-        "branches not rounded": branches,
+        "residual branches not rounded": unrounded,
     }
     return {name: _classes(model, images) for name, model in computed.items()}
 

@@ -11,6 +11,7 @@ __all__ = [
     "check_code",
     "check_count",
     "check_criterion",
+    "check_decay",
     "check_fraction",
     "check_number",
     "check_patterns",
@@ -100,6 +101,23 @@ def check_fraction(**arguments: object) -> None:
     for name, value in arguments.items():
         if not 0 < value < 1:  # type: ignore[operator]
             raise ValueError(f"need 0 < {name} < 1, got {name}={value!r}")
+
+
+def check_decay(**arguments: object) -> None:
+    """Refuse a number outside the half-open interval [0, 1).
+
+    Raises:
+        TypeError: the value is not a number.
+        ValueError: the number is not in [0, 1).
+
+    >>> check_decay(decay=1.0)
+    Traceback (most recent call last):
+    ValueError: need 0 <= decay < 1, got decay=1.0
+    """
+    check_number(**arguments)
+    for name, value in arguments.items():
+        if not 0 <= value < 1:  # type: ignore[operator]
+            raise ValueError(f"need 0 <= {name} < 1, got {name}={value!r}")
 
 
 def check_count(least: int = 1, **arguments: object) -> None:

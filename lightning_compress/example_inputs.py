@@ -148,7 +148,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 def input_from(batch: Any, module: nn.Module) -> Any:
     """The part of a batch that is the input of ``module``.
 
-    Of a mapping these are the entries that ``forward`` has arguments for; of a sequence, the first element. Nested
+    In a mapping these are the entries that ``forward`` has arguments for; of a sequence, the first element. Nested
     collections are searched until ``forward`` accepts the arguments.
 
     >>> input_from([torch.zeros(2, 3), torch.zeros(2)], nn.Linear(3, 1)).shape

@@ -1,13 +1,12 @@
 """Latent weights: the full-precision copies of projected weights.
 
-Between optimizer steps a parameter ``p`` holds the projected weight ``P(latent)``. Only while its optimizer steps does
-it hold the latent. The gradient taken at ``P(latent)`` updates the latent (straight-through estimator)::
+Between optimizer steps a parameter ``p`` holds the projected weight ``P(latent)``; while its optimizer steps it holds
+the latent, which the gradient taken at ``P(latent)`` updates (straight-through). ``training/run.py`` exchanges them::
 
     restore    p = latent                      just before the optimizer step
     compress   latent = p ; p = P(latent)      just after it
 
-A mask that also masks the gradient needs no exchange. Masked entries do not learn, and every other entry of the
-parameter equals its latent: nothing is restored, and ``compress`` is ``p = P(p)``.
+A mask that also masks the gradient needs no exchange: masked entries do not learn, all others equal their latents.
 
 Papers: Courbariaux et al., "BinaryConnect: Training Deep Neural Networks with binary weights during propagations",
 https://arxiv.org/abs/1511.00363 (2015); Bai et al., "ProxQuant: Quantized Neural Networks via Proximal Operators",

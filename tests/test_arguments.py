@@ -141,9 +141,9 @@ def test_a_criterion_scores_every_channel():
 
 def test_what_is_no_module_is_not_exported(tmp_path):
     state = build().state_dict()
-    with pytest.raises(TypeError, match=r"need a module, got OrderedDict; archive\.save_archive writes a state dict"):
+    with pytest.raises(TypeError, match=r"got OrderedDict: write a state dict by archive\.save_archive"):
         export(state, tmp_path / "m.lcz")
-    with pytest.raises(TypeError, match="need a module, got str"):
+    with pytest.raises(TypeError, match="need module as a torch.nn.Module, got str"):
         freeze("last.ckpt", torch.zeros(1))
     with pytest.raises(TypeError, match="need the class of the LightningModule as cls, got a Digits"):
         load_compressed(build(), tmp_path / "last.ckpt")

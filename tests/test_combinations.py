@@ -48,8 +48,8 @@ def check(module, per_channel=False):
 @pytest.mark.parametrize("granularity", [PerTensor(), PerChannel()])
 def test_pruned_shared_quantized_and_taught(granularity):
     module = build()
-    twin = copy.deepcopy(module)
-    fit(module, *everything(twin, granularity))
+    again = copy.deepcopy(module)
+    fit(module, *everything(again, granularity))
     check(module, isinstance(granularity, PerChannel))
 
 

@@ -153,7 +153,7 @@ def test_what_a_class_of_its_own_does_besides_is_kept(callback, tmp_path):
 
 
 @pytest.mark.parametrize("bits", [8, None])
-def test_normalisation_behind_is_folded(bits):
+def test_normalization_behind_is_folded(bits):
     module = build()
     module.lm_head = nn.Sequential(nn.Flatten(0, 1), Conv1D(12, 16), nn.BatchNorm1d(12), nn.Unflatten(0, (-1, 8)))
     module.training_step = lambda batch: module(batch[0]).square().mean()
@@ -256,12 +256,12 @@ def test_heads_and_hidden_units_are_removed(tmp_path):
 @pytest.mark.parametrize("remove", [True, False])
 def test_quantized_weights_are_narrowed_with_their_grids(remove, granularity, groups):
     module, options = build(), {"schedule": SOON, "every_n_steps": 3}
-    cut = ("*c_proj",) if groups > 1 else ()  # they lose inputs, and would keep parts of groups
+    skipped = ("*c_proj",) if groups > 1 else ()  # they lose inputs, and would keep parts of groups
     channels = ChannelPruningCallback(macs=0.63, round_to=1, remove=remove, example_input=TOKENS, **options)
     fit(
         module,
         channels,
-        QATCallback(4, activation_bits=None, granularity=granularity, exclude=cut, **IN_BLOCKS, **options),
+        QATCallback(4, activation_bits=None, granularity=granularity, exclude=skipped, **IN_BLOCKS, **options),
     )
     outputs = module.eval()(TOKENS)
     assert (remove_zero_channels(module, TOKENS) == 0) == remove

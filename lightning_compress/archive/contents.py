@@ -104,7 +104,7 @@ def inspect_archive(path: str | os.PathLike[str], max_bytes: int | None = None) 
                 )
         length = file.seek(0, os.SEEK_END)
     for entry in entries:
-        if entry.shares is not None:
+        if entry.tied_to is not None:
             dtype = blocks[entry.block].dtype
             listed[entry.name] = ArchivedTensor(entry.name, entry.shape, dtype, "tied", entry.count, 0, 0)
     return ArchiveContents(tuple(listed[entry.name] for entry in entries), length)

@@ -19,7 +19,7 @@ MAGIC = b".lcz"
 VERSION = 1
 HEAD = len(MAGIC) + 1 + 6 + 3  # magic, version, length of the file, length of the header
 CHECKSUM = 8
-SMALL = 1 << 12  # elements up to which tensors that have no better form than dense share a block
+SMALL = 1 << 12  # elements up to which tensors that have no better form than dense go into one block
 
 
 def save_archive(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
@@ -88,7 +88,7 @@ def load_archive(path: str | os.PathLike[str], max_bytes: int | None = None) -> 
                 # Tensors that were not tied must not become views of one memory.
                 own = part.clone() if len(members) > 1 else part
                 loaded[entry.name] = own.view(block.dtype).view(entry.shape)
-    owners = (entry if entry.shares is None else entries[entry.shares] for entry in entries)
+    owners = (entry if entry.tied_to is None else entries[entry.tied_to] for entry in entries)
     return {entry.name: loaded[owner.name] for entry, owner in zip(entries, owners, strict=True)}
 
 
@@ -109,7 +109,7 @@ def read_index(file: BinaryIO, max_bytes: int | None = None) -> tuple[list[Entry
     if HEAD + size + sum(block.size for block in blocks) + CHECKSUM != length:
         raise ArchiveError("the archive is damaged: its blocks do not fill the file")
     limit = max(1 << 30, 1024 * length) if max_bytes is None else max_bytes
-    need = sum(entry.count * blocks[entry.block].dtype.itemsize for entry in entries if entry.shares is None)
+    need = sum(entry.count * blocks[entry.block].dtype.itemsize for entry in entries if entry.tied_to is None)
     if need > limit:
         raise ArchiveError(f"need max_bytes of at least {need} to load this archive of {length} bytes, got {limit}")
     return entries, blocks
@@ -119,7 +119,7 @@ def read_forms(file: BinaryIO, entries: list[Entry], blocks: list[Block]) -> Ite
     """Every block in turn, parsed but not decoded, with the tensors that lie in it."""
     members: list[list[Entry]] = [[] for _ in blocks]
     for entry in entries:
-        if entry.shares is None:
+        if entry.tied_to is None:
             members[entry.block].append(entry)
     for block, inside in zip(blocks, members, strict=True):
         count = sum(entry.count for entry in inside)
@@ -193,7 +193,7 @@ def _gather(tensors: dict[str, Tensor]) -> tuple[list[Entry], list[Block], list[
 
 
 def _memory(name: str, tensor: Tensor) -> tuple[object, ...]:
-    """A key that only tied tensors share."""
+    """A key that only tied tensors have in common."""
     if not isinstance(name, str) or not isinstance(tensor, Tensor):
         raise TypeError(f"need tensors by name, got {type(tensor).__name__} for {name!r}")
     if tensor.layout is not torch.strided or tensor.device.type == "meta" or str(tensor.dtype)[6:] not in DTYPES:

@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from lightning_compress.arguments import check_code, check_count, check_criterion, check_number
+from lightning_compress.arguments import check_code, check_count, check_criterion, check_decay
 from lightning_compress.carried import carry, copies
 from lightning_compress.channels import criteria
 from lightning_compress.channels.budget.budgets import Budget, budget_of
@@ -41,22 +41,18 @@ __all__ = ["ChannelPruningCallback"]
 class ChannelPruningCallback(WeightCompression):
     """Remove the least important channels during ``fit``: mask more and more of them, then shrink the tensors.
 
-    While the schedule ramps, whole channels are held at zero: their row in the weight that produces them, their bias
-    and batch normalization, their column in every weight that consumes them, in all layers that are tied to each other.
-    The model in the Trainer is the pruned model at every validation and in every checkpoint. The channels of the
-    output, and channels that a layer normalizes over, are left alone; attention is pruned by heads.
-
-    Every amount is the fraction to keep.
+    While the schedule ramps, whole channels are held at zero in all coupled layers: their row in the weight that
+    produces them, their bias and batch normalization, their column in every weight that consumes them. The model in the
+    Trainer is the pruned model at every validation and in every checkpoint. The channels of the output, and channels
+    that a layer normalizes over, are left alone; attention is pruned by heads.
 
     Args:
-        macs: fraction of the multiply-accumulate operations of linear and convolution layers to keep, in (0, 1); 0.5
-            if no other budget is given.
+        macs: fraction of the multiply-accumulates of linear and convolution layers to keep, in (0, 1); 0.5 by default.
         parameters: instead of ``macs``, fraction of the parameters to keep, in (0, 1).
         latency: instead of ``macs``, fraction of the latency to keep, in (0, 1): of a forward pass of ``example_input``
             in evaluation mode in PyTorch, on the device of the model. When ``fit`` starts, copies of different widths
             are timed; the widest that is fast enough gives the MACs to keep.
-        channels: instead of ``macs``, fraction of the channels of every layer to keep, in (0, 1), to the nearest
-            multiple of ``round_to``.
+        channels: instead of ``macs``, fraction of the channels of every layer to keep, in (0, 1).
         criterion: importance of channels; see :mod:`~lightning_compress.channels.criteria`.
         round_to: every layer keeps a multiple of this number of channels; runtimes are slow at odd numbers.
         remove: remove the channels when the schedule has ended. Otherwise they stay as zeros, which
@@ -75,8 +71,7 @@ class ChannelPruningCallback(WeightCompression):
 
     Raises:
         ImportError: in ``fit``, torch-pruning is not installed (extra ``channels``).
-        ValueError: an argument is out of its range; in ``fit``, the budget is out of reach, or no example input is
-            found.
+        ValueError: an argument is out of range; in ``fit``, the budget is out of reach or an example input is missing.
         TypeError: ``include`` or ``exclude`` is one string; the criterion or schedule is a name or a number, or the
             criterion scores no channels.
 
@@ -121,9 +116,7 @@ class ChannelPruningCallback(WeightCompression):
                 f"channels={self.budget.amount}, which keeps the same fraction of every layer"
             )
         check_count(round_to=round_to)
-        check_number(decay=decay)
-        if not 0 <= decay < 1:
-            raise ValueError(f"need 0 <= decay < 1, got decay={decay}")
+        check_decay(decay=decay)
         self.macs, self.parameters, self.latency, self.channels = macs, parameters, latency, channels
         self.criterion = criterion
         self.round_to = round_to
@@ -139,7 +132,8 @@ class ChannelPruningCallback(WeightCompression):
         carry(pl_module, CHANNELS)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        _check_shards(trainer.strategy, self.budget)
+        if isinstance(trainer.strategy, ModelParallelStrategy):
+            _check_shards(trainer.strategy, self.budget)
         obstacle = fixed_shapes(trainer.strategy)
         self._removes_in_fit = self.remove and not obstacle
         if self.remove and obstacle:
@@ -165,29 +159,22 @@ class ChannelPruningCallback(WeightCompression):
             self._budget = replace(self._budget, groups=())
         else:
             self._budget.check_reach(found.left_alone)
-        return Selection(masked_targets(module, self._groups), dict(found.left_alone))
+        return Selection(masked_targets(module, self._budget.groups), dict(found.left_alone))
 
     def _example(self, module: nn.Module) -> Any:
-        example = self.example_input
-        if example is None:
-            example = getattr(module, "example_input_array", None)
+        example = getattr(module, "example_input_array", None) if self.example_input is None else self.example_input
         if example is None and isinstance(module, LightningModule):
             example = first_examples(module.trainer.fit_loop._data_source.dataloader(), module)
             example = module.trainer.precision_plugin.convert_input(example)
         return on_device(example, device_of(module))
 
     def _fraction_to_keep(self, module: nn.Module, example: Any, groups: Sequence[Group], costs: Costs) -> float:
-        """The fraction to keep: of the MACs, of the parameters, or of the channels."""
         if self.budget.name != "latency":
             return self.budget.amount
         if self._loaded is not None and self._loaded["fraction"] is not None:  # an interrupted run has measured it
             return float(self._loaded["fraction"])
         with isolate_rng():
             return macs_within_latency(module, example, groups, costs, self.budget.amount, self.round_to)
-
-    @property
-    def _groups(self) -> tuple[Group, ...]:
-        return self._budget.groups
 
     def begin(self, selection: Selection) -> None:
         super().begin(selection)
@@ -208,18 +195,18 @@ class ChannelPruningCallback(WeightCompression):
     def observe(self, latents: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
         if self.settled or evidence_of(self.criterion) == "nothing":
             return
-        for group in self._groups:
+        for group in self._budget.groups:
             if not any(part.role != "in" and part.name in gradients for part in group.slices):
                 continue  # the layers of these channels are frozen, or another optimizer steps them
             score = self._score(group, latents, gradients)
             self._evidence.setdefault(group.name, score.clone()).lerp_(score, 1 - self.decay)
 
     def update(self, weights: Mapping[str, Tensor]) -> None:
-        unknown = [group.name for group in self._groups if group.name not in self._evidence]
+        unknown = [group.name for group in self._budget.groups if group.name not in self._evidence]
         if evidence_of(self.criterion) == "gradient" and unknown:
             self.wait_for("gradients", unknown, silently=not self._evidence)
             return
-        scores = self._evidence or {group.name: self._score(group, weights, {}) for group in self._groups}
+        scores = self._evidence or {group.name: self._score(group, weights, {}) for group in self._budget.groups}
         self._mask(self._budget.choose(scores, self.strength))
 
     def _score(self, group: Group, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Tensor:
@@ -239,7 +226,7 @@ class ChannelPruningCallback(WeightCompression):
 
     def _mask(self, units: Mapping[str, Tensor]) -> None:
         parameters = {name: target.parameter for name, target in self.targets.items()}
-        self._masks = masks_of(self._groups, units, parameters, self._budget.costs.sizes)
+        self._masks = masks_of(self._budget.groups, units, parameters, self._budget.costs.sizes)
 
     @property
     def outlives_later_projections(self) -> bool:
@@ -281,15 +268,15 @@ class ChannelPruningCallback(WeightCompression):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if self._run and self._removes_in_fit and self._groups and self.strength == 1.0:
+        if self._run and self._removes_in_fit and self._budget.groups and self.strength == 1.0:
             self._remove_masked(self._run, trainer, pl_module)
 
     def _remove_masked(self, run: CompressionRun, trainer: Trainer, module: LightningModule) -> None:
         """Remove the masked channels from the model and from all tensors that have an entry for them."""
-        masks, entries = self._masks, removed_entries(self._groups, self._masks.units)
-        branches = sum(group.removes_branch(masks.units) for group in self._groups)
+        masks, entries = self._masks, removed_entries(self._budget.groups, self._masks.units)
+        branches = sum(group.removes_branch(masks.units) for group in self._budget.groups)
         planned = narrowed_sizes(self._budget.costs.sizes, entries, masks.branch_parameters)
-        replaced = remove_units_(module, self._groups, masks.units, trainer.optimizers, copies(module))
+        replaced = remove_units_(module, self._budget.groups, masks.units, trainer.optimizers, copies(module))
         verify_shapes(module, planned)
         self._budget = replace(self._budget, groups=(), costs=replace(self._budget.costs, sizes=planned))
         self.begin(Selection((), {}))
@@ -299,9 +286,7 @@ class ChannelPruningCallback(WeightCompression):
         rank_zero_info(f"{type(self).__name__}: {removed} removed, {self.metrics()['macs']:.4g} of the MACs are left")
 
 
-def _check_shards(strategy: Strategy, budget: Budget) -> None:
-    if not isinstance(strategy, ModelParallelStrategy):
-        return
+def _check_shards(strategy: ModelParallelStrategy, budget: Budget) -> None:
     split = strategy.device_mesh["tensor_parallel"].size()
     if split > 1:
         raise ValueError(

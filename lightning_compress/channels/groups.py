@@ -2,7 +2,7 @@
 
 A channel of one layer is an entry of many tensors: a row of the weight that produces it, an entry of the bias and of
 the following batch normalization, a column of every weight that consumes it. Layers that are added, multiplied or split
-into attention heads tie channels of several layers together. Such a bundle is a *unit*; the units of a layer form a
+into attention heads couple channels of several layers. Such a bundle is a *unit*; the units of a layer form a
 :class:`Group`. Groups are plain data: masking, removal and costs are all computed from them.
 """
 

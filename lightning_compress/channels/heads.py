@@ -27,7 +27,7 @@ def count_heads(name: str, module: nn.Module, producers: Sequence[str], width: i
     Args:
         name: name of the layer.
         module: the model.
-        producers: names of the layers that produce channels tied to those of this layer. Queries, keys and values
+        producers: names of the layers that produce channels coupled with those of this layer. Queries, keys and values
             belong to one module.
         width: number of channels of the layer.
     """

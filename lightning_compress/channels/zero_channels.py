@@ -34,7 +34,7 @@ def remove_zero_channels(module: nn.Module, example_input: Any) -> int:
             of keyword arguments.
 
     Returns:
-        the number of removed channels; channels that are tied to each other count once.
+        the number of removed channels; coupled channels count once.
 
     Raises:
         ImportError: torch-pruning is not installed (extra ``channels``).

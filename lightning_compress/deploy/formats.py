@@ -85,7 +85,7 @@ class ComputationWriter(Writer):
     integer_bias: ClassVar[bool] = False
 
     def prepare(self, module: nn.Module, example: ExampleInput) -> nn.Module:
-        """The integer twin of a quantized module; any other module itself."""
+        """The integer copy of a quantized module; any other module itself."""
         if not is_quantized(module):
             return module
         args, kwargs = as_arguments(example)

@@ -54,8 +54,8 @@ def freeze(module: nn.Module, example_input: ExampleInput) -> Callable[..., Any]
 
         @torch.no_grad()
         def run(*args: Any, **kwargs: Any) -> Any:
-            leaves, structure = pytree.tree_flatten((args, kwargs))
-            key = structure, *((x.shape, x.dtype, x.device) if isinstance(x, Tensor) else x for x in leaves)
+            leaves, tree = pytree.tree_flatten((args, kwargs))
+            key = tree, *((x.shape, x.dtype, x.device) if isinstance(x, Tensor) else x for x in leaves)
             if key not in programs:
                 programs[key] = _compiled(frozen, args, kwargs)
             return programs[key](*args, **kwargs)

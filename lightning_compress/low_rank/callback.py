@@ -189,7 +189,7 @@ class LowRankCallback(WeightCompression):
         return {name: rank for name, rank in ranks.items() if rank < full[name]}
 
     def _asked(self, energies: Mapping[str, Sequence[float]]) -> dict[str, int]:
-        """The ranks at strength 1. Of a budget, what layers have that are split already is theirs."""
+        """The ranks at strength 1. The parameters of layers that are split already are taken off the budget."""
         sizes = {name: self._sizes[name] for name in energies}
         if self.parameters is None:
             return ranks_by_energy(energies, sizes, self.energy or 1.0)

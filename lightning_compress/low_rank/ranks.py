@@ -78,7 +78,7 @@ def ranks_by_parameters(
     """Ranks with at most ``budget`` parameters in all layers together, so that little energy is lost.
 
     Layers give up what costs least energy per parameter: at first a whole layer becomes two factors of the rank at
-    which this ratio is best, from then on it loses one singular value at a time. The last step may save more than is
+    which that is least, from then on it loses one singular value at a time. The last step may save more than is
     needed; what is left of the budget goes to the singular values that bring the most energy per parameter. That is the
     optimum of ``lost energy + price * parameters`` at the price of the last step, and at most one layer's step away
     from the optimum under the budget.
@@ -109,13 +109,13 @@ def ranks_by_parameters(
 
 
 def _steps(name: str, energies: Sequence[float], size: Size) -> list[tuple[float, str, int]]:
-    """``(energy lost per parameter saved, name, rank after the step)``, the ratios rising."""
+    """``(energy lost per parameter saved, name, rank after the step)``, the losses rising."""
     lost = sum(energies[size.most :])
     best, first = float("inf"), 0
     for rank in range(size.most, 0, -1):
-        ratio = lost / (size.whole - size.split(rank))
-        if ratio < best or first == 0:
-            best, first = ratio, rank
+        loss = lost / (size.whole - size.split(rank))
+        if loss < best or first == 0:
+            best, first = loss, rank
         lost += energies[rank - 1]
     later = range(first - 1, 0, -1)
     price = size.outputs + size.inputs

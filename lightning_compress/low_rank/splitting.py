@@ -88,9 +88,9 @@ def split_layers_(
         weight, transposed = layer.get_parameter("weight"), is_transposed(layer)
         left, right = factors(as_matrix(weight, transposed), rank)
         for copy in copies:
-            twin = copy.get_submodule(name)
-            matrix = as_matrix(twin.get_parameter("weight"), transposed)
-            split_(twin, left, torch.linalg.pinv(left) @ matrix)
+            copied = copy.get_submodule(name)
+            matrix = as_matrix(copied.get_parameter("weight"), transposed)
+            split_(copied, left, torch.linalg.pinv(left) @ matrix)
         split_(layer, left, right)
         first, second = (layer.get_parameter(f"{part}.weight") for part in ("first", "second"))
         splits[weight] = Split(first, second, left, right, transposed)

@@ -1,4 +1,4 @@
-"""Integer twins: copies of trained modules that compute with integer weights.
+"""Integer copies: copies of trained modules that compute with integer weights.
 
 The copy holds int8 codes instead of float weights, and explicit quantize and dequantize operations in place of the
 quantizers. ONNX Runtime, OpenVINO and torch's inductor fuse this form into integer kernels. Batch normalization after a

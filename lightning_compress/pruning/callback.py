@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_compress.arguments import check_code, check_criterion, check_fraction, check_number
+from lightning_compress.arguments import check_code, check_criterion, check_decay, check_fraction, check_number
 from lightning_compress.evidence import evidence_of
 from lightning_compress.processes import gather_numbers, local, shard_group
 from lightning_compress.pruning import criteria
@@ -37,7 +37,7 @@ class PruningCallback(WeightCompression):
         sparsity: fraction of the weights that are masked, in (0, 1); 0.9 by default, or the sparsity of the pattern.
         criterion: function that scores the weights; see :mod:`~lightning_compress.pruning.criteria`.
         pattern: weights that are masked together; see :mod:`~lightning_compress.pruning.patterns`.
-        scope: whether the weights of all targets share one threshold (``"global"``) or each target has its own
+        scope: whether the weights of all targets have one threshold (``"global"``) or each target has its own
             (``"layer"``).
         regrow: train the latents of masked weights too, with the gradient of the pruned model, until the end of the
             run. A weight that has become important again is unmasked (dynamic pruning with feedback). By default masked
@@ -95,9 +95,8 @@ class PruningCallback(WeightCompression):
             raise ValueError(f"need scope 'global' or 'layer', got scope={scope!r}")
         if not isinstance(regrow, bool):
             raise TypeError(f"need regrow as True or False, got {regrow!r}")
-        check_number(decay=decay, gradient_scale=gradient_scale)
-        if not 0 <= decay < 1:
-            raise ValueError(f"need 0 <= decay < 1, got decay={decay!r}")
+        check_decay(decay=decay)
+        check_number(gradient_scale=gradient_scale)
         if not 0 < gradient_scale < math.inf:
             raise ValueError(f"need gradient_scale > 0, got gradient_scale={gradient_scale!r}")
         self.sparsity = _sparsity(sparsity, pattern)
@@ -216,11 +215,11 @@ class PruningCallback(WeightCompression):
             self._evidence[name] = stored.clone()
 
     def _competitors(self, weights: Mapping[str, Tensor]) -> list[list[str]]:
-        """Names of the weights that share a threshold."""
+        """Names of the weights with a common threshold."""
         return [list(weights)] if self.scope == "global" else [[name] for name in weights]
 
     def _update_masks(self, weights: Mapping[str, Tensor]) -> None:
-        """Find new masks for weights that share a threshold."""
+        """Find new masks for weights with a common threshold."""
         group = shard_group([self.targets[name].parameter for name in weights])
         threshold = find_threshold(lambda: self._units(weights), self.sparsity * self.strength, group)
         for name, units in zip(weights, keep(self._units(weights), threshold), strict=True):

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from lightning_compress.arguments import check_code, check_count, check_number
+from lightning_compress.arguments import check_code, check_count, check_decay, check_number
 from lightning_compress.carried import carry
 from lightning_compress.quantization import observers, scales
 from lightning_compress.quantization.activations.calibration import Calibration
@@ -120,13 +120,13 @@ class QATCallback(_Quantization):
         )
         if activation_bits is not None:
             _check_bits(4, activation_bits=activation_bits)
-        check_number(decay=decay, range_lr=range_lr, freeze_ranges_at=freeze_ranges_at, freeze_norms_at=freeze_norms_at)
+        check_decay(decay=decay)
+        check_number(range_lr=range_lr, freeze_ranges_at=freeze_ranges_at, freeze_norms_at=freeze_norms_at)
         for argument, fraction in {"freeze_ranges_at": freeze_ranges_at, "freeze_norms_at": freeze_norms_at}.items():
             if not 0 <= fraction <= 1:
                 raise ValueError(f"need 0 <= {argument} <= 1, got {argument}={fraction!r}")
-        for argument, rate in {"decay": decay, "range_lr": range_lr}.items():
-            if not 0 <= rate < 1:
-                raise ValueError(f"need 0 <= {argument} < 1, got {argument}={rate!r}")
+        if not 0 <= range_lr < 1:
+            raise ValueError(f"need 0 <= range_lr < 1, got range_lr={range_lr!r}")
         if not isinstance(round_branches, bool):
             raise TypeError(f"need round_branches as True or False, got {round_branches!r}")
         self.weight_bits = weight_bits

@@ -49,12 +49,12 @@ class WeightSharingCallback(WeightCompression):
         schedule: progress of the run -> how far the number of values has fallen, from 0 (255) to 1 (``clusters``).
         every_n_steps: optimizer steps between two runs of k-means. Each run sorts all weights, so it is too expensive
             for every step.
-        include: patterns of the parameters to share; see :func:`~lightning_compress.targets.select`.
+        include: patterns of the parameters to compress; see :func:`~lightning_compress.targets.select`.
         exclude: patterns of the parameters to leave alone.
 
     Raises:
-        ValueError: an argument is out of its range; in ``fit``, a weight is not finite, two callbacks share one weight,
-            or several optimizers step the targets of one codebook.
+        ValueError: an argument is out of its range; in ``fit``, a weight is not finite, two callbacks have a common
+            target, or several optimizers step the targets of one codebook.
         TypeError: an argument is of another kind: a float or text as ``clusters``, a name instead of a function, one
             string instead of a sequence of patterns.
 

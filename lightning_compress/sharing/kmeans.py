@@ -85,7 +85,7 @@ def assign(values: Tensor, codebook: Tensor) -> Tensor:
         return torch.bucketize(values, between, out_int32=True)
     if len(between) <= _COMPARED:
         return _count_below(values, between)
-    # Binary search is slow on a processor, which mispredicts its branches. Divide the line into cells so small that
+    # Binary search is slow, as a processor mispredicts its jumps. Divide the line into cells so small that
     # as a rule each contains at most one boundary: the cell of a value then names the boundary to compare with.
     places = _cells(between, between)
     if (places[1:] == places[:-1]).any():

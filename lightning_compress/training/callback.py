@@ -119,7 +119,7 @@ class WeightCompression(Callback, ABC):
 
     @abstractmethod
     def describe(self) -> str:
-        """What will be done, in a few words for the printed plan: ``"90 % sparse by magnitude, global"``."""
+        """A few words on the method for the printed plan: ``"90 % sparse by magnitude, global"``."""
 
     @abstractmethod
     def update(self, weights: Mapping[str, Tensor]) -> None:

@@ -121,7 +121,7 @@ def header(*entries):
         (header(Entry("a", (0,), 0), Entry("a", (0,), 0)), "has a name twice"),
         (header(Entry("a", (1 << 40, 1 << 40), 0)), "impossible shape"),
         (header(Entry("a", (0, 1 << 62, 4), 0)), "impossible shape"),
-        (header(Entry("a", (), 0), Entry("b", (), 0, 7)), "shares a tensor that does not come before it"),
+        (header(Entry("a", (), 0), Entry("b", (), 0, 7)), "is tied to a tensor that does not come before it"),
         (header(Entry("a", (1 << 40,), 0)), "need max_bytes of at least 4398046511104"),
         (header(Entry("a", (1 << 28, 2), 0)), "need max_bytes of at least 2147483648"),
         (header(Entry("a", (5,), 0)), "need 5 more bytes, got 0"),

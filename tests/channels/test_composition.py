@@ -20,7 +20,7 @@ from tests.support.runs import trainer
 def test_narrowed_quantized_and_taught_in_one_fit(front, quantized_at, tmp_path):
     torch.manual_seed(0)
     student = Module()
-    twin = copy.deepcopy(student)
+    dense = copy.deepcopy(student)
     pruning = ChannelPruningCallback(0.5, round_to=2, every_n_steps=2, schedule=Linear(0.1, 0.5))
     callbacks = [
         pruning,
@@ -28,12 +28,12 @@ def test_narrowed_quantized_and_taught_in_one_fit(front, quantized_at, tmp_path)
         ModelCheckpoint(tmp_path, filename="last"),
     ]
     if front == "callback":
-        callbacks.append(DistillationCallback(twin, alpha=0.5))
-    module = DistillationModule(student, twin, alpha=0.5) if front == "module" else student
+        callbacks.append(DistillationCallback(dense, alpha=0.5))
+    module = DistillationModule(student, dense, alpha=0.5) if front == "module" else student
     trainer(*callbacks, max_epochs=4).fit(module, data())
 
     assert pruning.metrics()["macs"] <= 0.5
-    assert student.net.conv1.weight.shape[0] < twin.net.conv1.weight.shape[0] == 16
+    assert student.net.conv1.weight.shape[0] < dense.net.conv1.weight.shape[0] == 16
     for name, grid in grids_of(student).items():
         weight = student.get_parameter(name).detach()
         integers = weight / grid.scale.view(-1, *[1] * (weight.ndim - 1))

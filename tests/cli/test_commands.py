@@ -287,7 +287,7 @@ def test_faults_of_this_package_keep_their_traceback(folder, monkeypatch):
 
 
 def test_inspect_lists_the_tensors(tmp_path, monkeypatch, capsys):
-    name = "a.rather.long.name.that.a.narrow.table.would.cut.weight"
+    name = "a.rather.long.name.that.a.narrow.table.would.break.weight"
     save_archive({name: torch.eye(100), "scale": torch.tensor(2.0)}, tmp_path / "m.lcz")
     command(monkeypatch, f"lightning-compress inspect {tmp_path / 'm.lcz'}")
     out = capsys.readouterr().out

@@ -49,11 +49,11 @@ def test_layers_are_counted(runtime, files):
     assert (floats.layers, len(floats.floating)) == (0, 10)
 
 
-@pytest.mark.filterwarnings("ignore:ONNX Runtime computes 5 layers of branches.onnx in float")
+@pytest.mark.filterwarnings("ignore:ONNX Runtime computes 5 layers of residual.onnx in float")
 def test_without_rounded_branches_openvino_computes_what_was_validated(tmp_path):
     module = Conv()
     fit(module, QATCallback(round_branches=False))
-    path = export(module.eval(), tmp_path / "branches.onnx", IMAGES[:4])
+    path = export(module.eval(), tmp_path / "residual.onnx", IMAGES[:4])
     with torch.no_grad():
         expected = module(IMAGES)
     for runtime in (OnnxRuntime(), OpenVINO()):

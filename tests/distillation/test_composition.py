@@ -28,19 +28,19 @@ def zeros(student: Student) -> float:
 def test_a_student_is_pruned_while_its_dense_twin_teaches(front: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     student = Student()
-    twin = copy.deepcopy(student)
+    dense = copy.deepcopy(student)
     callbacks: list[Any] = [
         PruningCallback(sparsity=0.5, every_n_steps=1, include=("net.*",)),
         ModelCheckpoint(tmp_path, filename="last"),
     ]
     module: LightningModule = student
     if front == "module":
-        module = DistillationModule(student, twin)
+        module = DistillationModule(student, dense)
     else:
-        callbacks.append(DistillationCallback(twin))
+        callbacks.append(DistillationCallback(dense))
     trainer(*callbacks, max_epochs=3).fit(module, loader(), loader())
     assert zeros(student) == pytest.approx(0.5, abs=1 / 48)
-    assert zeros(twin) == 0
+    assert zeros(dense) == 0
     assert zeros(Student.load_from_checkpoint(tmp_path / "last.ckpt")) == zeros(student)
 
 

@@ -39,7 +39,7 @@ def predictions(module, rows):
         return module(rows).argmax(1).numpy()
 
 
-# scikit-learn minimises C sum(loss) + |W|^2 / 2.
+# scikit-learn minimizes C sum(loss) + |W|^2 / 2.
 @pytest.mark.parametrize(
     ("module", "reference"),
     [

@@ -90,10 +90,10 @@ def test_a_split_layer_is_copied_and_pickled():
     layer = nn.Linear(12, 10)
     split_(layer, *of_rank(layer, 2))
     x = torch.randn(2, 12)
-    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
-        assert torch.equal(twin(x), layer(x))
-        merge_(twin)
-        assert type(twin) is nn.Linear
+    for copied in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(copied(x), layer(x))
+        merge_(copied)
+        assert type(copied) is nn.Linear
 
 
 def test_splitting_takes_no_random_numbers_and_keeps_what_is_frozen():

@@ -38,7 +38,7 @@ class ScaledLinear(nn.Linear):
 
 
 class SameConv(nn.Conv2d):
-    """As converted from TensorFlow; what it takes in of a normalisation would find no bias."""
+    """As converted from TensorFlow; a normalization that is folded into it would find no bias."""
 
     def forward(self, x):
         return F.conv2d(F.pad(x, (0, 1, 0, 1)), self.weight, stride=self.stride)

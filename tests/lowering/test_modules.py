@@ -55,7 +55,7 @@ def test_lowered_computes_what_was_trained(trained):
 @pytest.mark.parametrize("granularity", [PerTensor(), PerChannel(), PerGroup(16)])
 @pytest.mark.parametrize("scale", [scales.absmax, scales.minmax])
 @torch.no_grad()
-def test_without_normalisation_every_bit_is_the_same(scale, granularity):
+def test_without_normalization_every_bit_is_the_same(scale, granularity):
     module = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)))
     fit(module, QATCallback(4, activation_bits=5, granularity=granularity, scale=scale))
     lowered, x = lower(module, (images()[:2],)), images()
@@ -195,7 +195,7 @@ def test_onnx_runtime_computes_the_exact_reference(trained, tmp_path):
 
 
 class ReadTwice(nn.Module):
-    """What leaves a convolution is read by its normalisation and by something else."""
+    """The output of a convolution is read by its normalization and by something else."""
 
     def __init__(self, other):
         super().__init__()
@@ -212,7 +212,7 @@ class ReadTwice(nn.Module):
     "other", [lambda raw: raw, lambda raw: [raw], lambda raw: raw.chunk(2, 1)[0]], ids=["returned", "listed", "chunk"]
 )
 @torch.no_grad()
-def test_normalisation_is_not_folded_where_something_else_reads_what_it_takes(other):
+def test_normalization_is_not_folded_where_something_else_reads_what_it_takes(other):
     class Returns(Classifier):
         def training_step(self, batch, batch_idx):
             return nn.functional.cross_entropy(self(batch[0])["logits"], batch[1])

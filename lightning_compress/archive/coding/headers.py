@@ -51,13 +51,13 @@ class Entry:
         name: in the state dict.
         shape: its sizes.
         block: the position of the block that holds its elements.
-        shares: the position of the earlier tensor that it is tied to, or None.
+        tied_to: the position of the earlier tensor with the same memory, or None.
     """
 
     name: str
     shape: tuple[int, ...]
     block: int
-    shares: int | None = None
+    tied_to: int | None = None
 
     @property
     def count(self) -> int:
@@ -75,8 +75,8 @@ def write_header(entries: list[Entry], blocks: list[Block]) -> bytes:
     for entry in entries:
         name = entry.name.encode()
         parts += [varint(len(name)), name]
-        if entry.shares is not None:
-            parts.append(varint(2 * entry.shares + 1))
+        if entry.tied_to is not None:
+            parts.append(varint(2 * entry.tied_to + 1))
             continue
         if entry.block < opened:
             parts.append(varint(2 * entry.block + 2))
@@ -128,7 +128,7 @@ def _read_entry(cursor: Cursor, entries: list[Entry], blocks: list[Block]) -> En
     index = (place - 1) // 2
     if place % 2:
         if index >= len(entries):
-            raise ArchiveError(f"the archive is damaged: {name!r} shares a tensor that does not come before it")
+            raise ArchiveError(f"the archive is damaged: {name!r} is tied to a tensor that does not come before it")
         return Entry(name, entries[index].shape, entries[index].block, index)
     if place == 0:
         index = len(blocks)

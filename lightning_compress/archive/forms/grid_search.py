@@ -70,7 +70,7 @@ def _guess(values: Tensor, ratios: Tensor, guesses: Tensor) -> Tensor:
     """The scale of every row for the first of the guesses of its smallest integer that fits, or 0."""
     products = guesses[:, None] * ratios[:, None]  # [R, guesses, N]
     integers = products.round()
-    # Both numbers of a ratio are rounded, each by at most half an eps.
+    # Both numbers of a quotient are rounded, each by at most half an eps.
     near = (products - integers).abs() <= 1.01 * torch.finfo(values.dtype).eps * integers
     row, guess = (near.all(dim=2) & (integers.amax(dim=2) < LARGEST)).nonzero(as_tuple=True)
     scales = values.new_zeros(len(values), len(guesses))
@@ -91,7 +91,7 @@ def _fit(values: Tensor, integers: Tensor) -> Tensor:
     low, high = ((exact - half) / integers).amax(dim=1), ((exact + half) / integers).amin(dim=1)
     middle = ((low + high) / 2).to(values.dtype)
     best = torch.zeros_like(middle)
-    # The middle is rounded itself, which matters for float64: so its neighbours are tried, too.
+    # The middle is rounded itself, which matters for float64: so its neighbors are tried, too.
     for towards in (torch.inf, 0.0, middle):
         scales = torch.nextafter(middle, torch.as_tensor(towards).to(middle).expand_as(middle))
         exactly = (integers.to(values.dtype) * scales[:, None] == values).all(dim=1)

@@ -28,8 +28,8 @@ def add_residual_branches(
     """Find the groups that can be removed whole, all of them together, and add their residual branches.
 
     A group can be removed whole if its consumers have no other input, and if afterwards every layer that reads the
-    input of the model still has an effect on the output, and no layer with an effect computes a constant. Branches do
-    not overlap; a branch inside a larger one is removed with the larger one.
+    input of the model still has an effect on the output, and no layer with an effect computes a constant. Residual
+    branches do not overlap; a branch inside a larger one is removed with the larger one.
 
     Args:
         model: the model, in evaluation mode, with random weights.

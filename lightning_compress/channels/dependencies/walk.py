@@ -1,6 +1,6 @@
 """The walk through the dependency graph that finds the groups of a model.
 
-The graph is walked channel by channel, so that channels that are tied to each other inside one layer (gated units,
+The graph is walked channel by channel, so that channels that are coupled inside one layer (gated units,
 groups of a convolution, a flattened map) form one unit.
 """
 
@@ -76,9 +76,9 @@ def find_groups(module: nn.Module, run: Callable[[nn.Module], list[Tensor]]) -> 
 class UnionFind:
     """Disjoint sets of the numbers below ``size``.
 
-    >>> tied = UnionFind(4)
-    >>> tied.union(0, 2)
-    >>> tied.sets()
+    >>> coupled = UnionFind(4)
+    >>> coupled.union(0, 2)
+    >>> coupled.sets()
     [[0, 2], [1], [3]]
     """
 
@@ -123,7 +123,7 @@ class _Walk:
         self._graph = graph
         self._root = root
         self._most = most
-        self._tied = UnionFind(out_channels(root.module))  # over the channels of the root
+        self._coupled = UnionFind(out_channels(root.module))  # over the channels of the root
         self._positions: dict[_Entry, dict[int, list[int]]] = {}  # entry -> channel of the root -> positions
         self._met: dict[tuple[int, Any, int], int] = {}  # channel of a node -> the first root channel that met it
         self._met_in_group: dict[tuple[int, bool, int], int] = {}  # the same, modulo the groups of a convolution
@@ -133,11 +133,11 @@ class _Walk:
         self._visit_all()
         # One layer may compute queries, keys and values: then three of its channels belong to each unit.
         parts = len(self._alike()[0][0])
-        width = len(self._tied) // parts
+        width = len(self._coupled) // parts
         heads = count_heads(name, module, [name] * parts if parts > 2 else self._producers(), width)
         if heads:
-            for channel in range(len(self._tied)):
-                self._tied.union(channel, channel - channel % (width // heads))
+            for channel in range(len(self._coupled)):
+                self._coupled.union(channel, channel - channel % (width // heads))
         counters = tuple(head_counters(name, module, heads, width)) if heads else ()
         for number, units in enumerate(self._alike()):
             slices = tuple(self._slice(entry, units) for entry in self._positions if self._of_unit(entry, units[0]))
@@ -148,7 +148,7 @@ class _Walk:
         """Visit every node that the channels of the root lead to."""
         root = self._root
         handler = self._graph.get_pruner_of_module(root.module).prune_out_channels
-        stack: list[Any] = [(root, handler, [Channel(i, i) for i in range(len(self._tied))])]
+        stack: list[Any] = [(root, handler, [Channel(i, i) for i in range(len(self._coupled))])]
         while stack:
             node, handler, channels = stack.pop()
             new = self._unmet(node, handler, channels)
@@ -163,7 +163,7 @@ class _Walk:
                     stack.append((dependency.target, dependency.handler, mapped))
 
     def _unmet(self, node: Any, handler: Any, channels: Iterable[Any]) -> list[Any]:
-        """The channels of a node that are met for the first time; root channels that meet in another one are tied."""
+        """The channels of a node that are met for the first time; root channels that meet in another are coupled."""
         new = []
         for channel in channels:
             if not 0 <= channel.idx < self._most:
@@ -172,7 +172,7 @@ class _Walk:
                 raise _RefusedError(f"its heads are repeated at {self._names.get(id(node.module), node.name)}")
             key = (id(node), handler, channel.idx)
             if key in self._met:
-                self._tied.union(channel.root_idx, self._met[key])
+                self._coupled.union(channel.root_idx, self._met[key])
             else:
                 self._met[key] = channel.root_idx
                 new.append(channel)
@@ -181,7 +181,7 @@ class _Walk:
         return new
 
     def _record(self, node: Any, handler: Any, channels: Iterable[Any]) -> None:
-        """Record the tensor entries of channels of a node; root channels with a common entry are tied."""
+        """Record the tensor entries of channels of a node; root channels with a common entry are coupled."""
         layer = node.module
         _refuse(node, self._graph.ops.OPTYPE, self._names)
         incoming = getattr(handler, "__name__", "").endswith("prune_in_channels")
@@ -192,7 +192,7 @@ class _Walk:
             position = channel.idx
             in_group = position % per_group if per_group else position
             first = self._met_in_group.setdefault((id(layer), incoming, in_group), channel.root_idx)
-            self._tied.union(channel.root_idx, first)
+            self._coupled.union(channel.root_idx, first)
             if per_group and incoming:
                 position = in_group
             for key, dim, role in entries:
@@ -205,7 +205,7 @@ class _Walk:
     def _alike(self) -> list[list[list[int]]]:
         """Units (lists of root channels); those with equally many positions in every entry form one list."""
         alike: dict[tuple[int, ...], list[list[int]]] = {}
-        for unit in self._tied.sets():
+        for unit in self._coupled.sets():
             counts = tuple(len(self._of_unit(entry, unit)) for entry in self._positions)
             alike.setdefault(counts, []).append(unit)
         return list(alike.values())

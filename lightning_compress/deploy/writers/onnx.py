@@ -42,7 +42,7 @@ class Onnx(ComputationWriter):
     opset: ClassVar[int] = 21
 
     def prepare(self, module: nn.Module, example: ExampleInput) -> nn.Module:
-        """The integer twin of a quantized module, with its weights in forms that ONNX knows.
+        """The integer copy of a quantized module, with its weights in forms that ONNX knows.
 
         Raises:
             ValueError: a quantized module in half precision.

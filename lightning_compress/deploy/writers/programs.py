@@ -33,7 +33,7 @@ class Program(ComputationWriter):
     compiled: bool = False
 
     def prepare(self, module: nn.Module, example: ExampleInput) -> nn.Module:
-        """The integer twin of a quantized module; any other module itself."""
+        """The integer copy of a quantized module; any other module itself."""
         prepared = super().prepare(module, example)
         if self.compiled and is_quantized(module):
             pad_single_channels(prepared)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_compress.arguments import check_number
+from lightning_compress.arguments import check_decay, check_number
 
 __all__ = ["LeastSquares", "Regressor"]
 
@@ -45,9 +45,8 @@ class LeastSquares:
     dim: int = 1
 
     def __post_init__(self) -> None:
-        check_number(decay=self.decay, penalty=self.penalty, dim=self.dim)
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"need 0 <= decay < 1, got decay={self.decay}")
+        check_decay(decay=self.decay)
+        check_number(penalty=self.penalty, dim=self.dim)
         if not self.penalty > 0:
             raise ValueError(f"need penalty > 0, got penalty={self.penalty}")
 

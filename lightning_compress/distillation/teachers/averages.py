@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_compress.arguments import check_number
+from lightning_compress.arguments import check_decay
 from lightning_compress.distillation.teachers.modules import Live
 from lightning_compress.distillation.teachers.protocols import Convert
 
@@ -36,9 +36,7 @@ class EMA(Live):
     """
 
     def __init__(self, decay: float = 0.999) -> None:
-        check_number(decay=decay)
-        if not 0 <= decay < 1:
-            raise ValueError(f"need 0 <= decay < 1, got decay={decay}")
+        check_decay(decay=decay)
         super().__init__(nn.Module())
         self.decay = decay
         self._name = ""
@@ -85,7 +83,7 @@ class EMA(Live):
 
     @torch.no_grad()
     def _copy(self, student: nn.Module, network: str) -> None:
-        """Copy the student's structure; parameters of unchanged shape keep their averages."""
+        """Copy the student; parameters of unchanged shape keep their averages."""
         averages = dict(self.module.named_parameters())
         self.module = deepcopy(student).requires_grad_(False).eval()
         for module in self.module.modules():  # hooks of the student are no part of its average

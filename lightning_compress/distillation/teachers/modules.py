@@ -35,13 +35,13 @@ class Live:
         return f"{type(self.module).__name__}(...)"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Live:
-        return self  # copies of a student share its teacher
+        return self  # copies of a student have its teacher
 
     def begin(self, student: nn.Module, network: str, convert: Convert) -> None:
         own = {id(parameter) for parameter in student.parameters()}
         if any(id(parameter) in own for parameter in self.module.parameters()):
             raise ValueError(
-                "need a teacher that shares no parameter with the student, got one that does: "
+                "need a teacher without parameters of the student, got one with some: "
                 "use EMA() for self-distillation, or copy.deepcopy(student)"
             )
         self.module.requires_grad_(False).eval()

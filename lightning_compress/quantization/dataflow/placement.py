@@ -61,7 +61,7 @@ def _readers(flow: Dataflow, targets: Collection[str]) -> dict[str, Operation]:
         for operation in flow.trace.operations
         for name in targets
         if operation.name in LAYER_OPERATIONS and not flow.trace.weights[name].isdisjoint(operation.inputs)
-        # An operation inside a target belongs to it, though another target may share its weight.
+        # An operation inside a target belongs to it, though its weight may be tied to another target's.
         if operation.module == name or operation.module not in targets
     }
 

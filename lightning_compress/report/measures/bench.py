@@ -104,6 +104,6 @@ def _has_batch(example: Any) -> bool:
 
 
 def _kinds(example: Any) -> Any:
-    """Structure of an example, and shape of a sample and dtype of each tensor."""
-    leaves, structure = tree_flatten(example)
-    return structure, [(leaf.shape[1:], leaf.dtype) if isinstance(leaf, Tensor) else type(leaf) for leaf in leaves]
+    """Tree of an example, and shape of a sample and dtype of each tensor."""
+    leaves, tree = tree_flatten(example)
+    return tree, [(leaf.shape[1:], leaf.dtype) if isinstance(leaf, Tensor) else type(leaf) for leaf in leaves]

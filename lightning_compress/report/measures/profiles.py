@@ -147,7 +147,7 @@ def _whole(value: Any) -> Any:
 
 
 def _memory(name: str, tensor: Tensor) -> tuple[Any, ...]:
-    """A key that only tied tensors share; empty tensors have no memory to compare."""
+    """A key that only tied tensors have in common; empty tensors have no memory to compare."""
     if tensor.numel() == 0:
         return (name,)
     return tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tuple(tensor.shape)

@@ -44,11 +44,11 @@ def test_removal_equals_masking(net):
     sum(out.sum() for out in float_outputs(small.train(), IMAGES)).backward()
 
 
-def test_layers_that_are_added_have_tied_channels():
+def test_layers_that_are_added_have_coupled_channels():
     plan = find_removable(Residual(), IMAGES)
     assert units(plan) == {"stem": (8, 1), "conv1": (16, 1)} or units(plan) == {"conv2": (8, 1), "conv1": (16, 1)}
-    tied = next(group for group in plan.groups if group.units == 8)
-    found = {(part.name, part.dim) for part in tied.slices}
+    coupled = next(group for group in plan.groups if group.units == 8)
+    found = {(part.name, part.dim) for part in coupled.slices}
     assert found == {
         *((name, 0) for name in ("stem.weight", "stem.bias", "conv2.weight")),
         *(
@@ -59,7 +59,7 @@ def test_layers_that_are_added_have_tied_channels():
         ("conv1.weight", 1),
         ("head.weight", 1),
     }
-    assert next(part for part in tied.slices if part.name == "head.weight").index.shape == (8, 4)  # a flattened map
+    assert next(part for part in coupled.slices if part.name == "head.weight").index.shape == (8, 4)  # a flattened map
 
 
 def test_side_by_side_channels_stay_apart():

@@ -39,7 +39,7 @@ def test_it_gives_nothing_of_its_bias_where_that_goes_too():
 
 
 @pytest.mark.parametrize("layer", [nn.BatchNorm2d(4), nn.LayerNorm(5), nn.GroupNorm(2, 4), nn.PReLU(4)])
-def test_a_normalisation_lets_through_what_it_gets(layer):
+def test_a_normalization_lets_through_what_it_gets(layer):
     x = torch.randn(2, 4, 5, 5)
     assert torch.equal(Hollow(layer, biased=False)(x), x)
 

@@ -145,7 +145,7 @@ class Adding(nn.Module):
         )
 
 
-def normalisation():
+def normalization():
     norm = nn.BatchNorm2d(3)
     nn.init.uniform_(norm.running_mean)
     nn.init.uniform_(norm.running_var, 0.5, 2)
@@ -156,9 +156,9 @@ def normalisation():
     ("module", "expands"),
     [
         (Adding((1, 3, 1, 1)), 0),
-        (Adding((1, 3, 1, 1), nn.Sequential(normalisation(), nn.ReLU())), 0),
+        (Adding((1, 3, 1, 1), nn.Sequential(normalization(), nn.ReLU())), 0),
         (Adding((1, 1, 1, 5)), 0),
-        (Adding((1, 1, 1, 5), normalisation()), 1),  # which needs its channels
+        (Adding((1, 1, 1, 5), normalization()), 1),  # which needs its channels
         (Adding((1, 3, 1, 1), nn.Softmax(3)), 1),  # which needs its whole row
         (Adding((1, 3, 1, 1), scale=True), 1),  # multiplied by what is not whole either
         (Adding((1, 3, 1, 1), scale=None), 1),  # given out

@@ -263,7 +263,7 @@ def test_the_decay_of_running_ranges():
     assert {quantizer.decay for quantizer in quantizers_of(module).values()} == {0.5}
 
 
-def test_an_embedding_that_renormalises_its_rows_is_refused():
+def test_an_embedding_that_renormalizes_its_rows_is_refused():
     target = select(nn.Sequential(nn.Embedding(4, 2, max_norm=1.0))).targets[0]
     with pytest.raises(ValueError, match="got '0.weight' of an embedding with max_norm: exclude it"):
         QATCallback().check(target)

@@ -51,7 +51,7 @@ def test_ranges_are_learned_up_to_the_best(low):
             learned.high.copy_(moved[0, 1])
         learned.low.grad = learned.high.grad = None
         learned.rescale()
-    least = min(error(quantizer(4, low * share, 6 * share)) for share in torch.linspace(0.2, 1, 161).tolist())
+    least = min(error(quantizer(4, low * fraction, 6 * fraction)) for fraction in torch.linspace(0.2, 1, 161).tolist())
     assert error(learned) < 1.02 * least < 0.8 * error(quantizer(4, low, 6.0))
 
 
@@ -109,9 +109,9 @@ def test_a_branch_that_begins_at_zero_gets_a_range():
 
     module = Zero()
     trainer(QATCallback(range_lr=0.02, every_n_steps=1, schedule=Constant())).fit(module, loader(), loader(2))
-    branches = [q for place, q in quantizers_of(module).items() if place.module.endswith("bn2")]
-    assert len(branches) == 3
-    assert all(branch.low < 0 < branch.high and not branch.positive for branch in branches)
+    ends = [q for place, q in quantizers_of(module).items() if place.module.endswith("bn2")]
+    assert len(ends) == 3
+    assert all(end.low < 0 < end.high and not end.positive for end in ends)
 
 
 def test_the_state_dict_and_the_quantizers_stay_plain():
