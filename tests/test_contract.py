@@ -376,9 +376,9 @@ def test_shards_are_compressed_as_the_whole(case, tmp_path):
 @every_case
 def test_pickle_copy_and_repr(case):
     for callback in case.callbacks():
-        for twin in (pickle.loads(pickle.dumps(callback)), copy.deepcopy(callback)):
-            assert twin.state_key == callback.state_key
-            assert repr(twin) == repr(callback)
+        for copied in (pickle.loads(pickle.dumps(callback)), copy.deepcopy(callback)):
+            assert copied.state_key == callback.state_key
+            assert repr(copied) == repr(callback)
 
 
 @every_case

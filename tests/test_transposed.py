@@ -21,7 +21,7 @@ from lightning_compress.schedules import Linear
 from lightning_compress.targets import is_transposed, select
 from tests.support import gpt2
 from tests.support.distributed import run_distributed
-from tests.support.gpt2 import GPT2, Conv1D, batches, build, sequences, turned, twin
+from tests.support.gpt2 import GPT2, Conv1D, batches, build, sequences, turned, with_linear_layers
 from tests.support.runs import resumes, same, trainer, uninterrupted
 from tests.support.shards import fsdp2, gathered, sharded
 
@@ -96,7 +96,7 @@ def projected(method, model):
 @pytest.mark.parametrize("make", METHODS.values(), ids=METHODS)
 def test_a_method_does_what_it_does_to_linear_layers(make):
     model = build()
-    found, expected = projected(make(), model), projected(make(), twin(model))
+    found, expected = projected(make(), model), projected(make(), with_linear_layers(model))
     assert found.keys() == expected.keys()
     for name, weight in expected.items():
         assert torch.equal(found[name] == 0, turned(name, weight) == 0), name
@@ -112,7 +112,7 @@ def test_shapes_that_do_not_fit_are_refused_by_their_inputs():
 
 def test_multiply_accumulates_are_counted():
     model = build()
-    assert count_macs(model, TOKENS).layers == count_macs(twin(model), TOKENS).layers
+    assert count_macs(model, TOKENS).layers == count_macs(with_linear_layers(model), TOKENS).layers
 
 
 @pytest.fixture(scope="module")

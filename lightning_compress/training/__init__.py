@@ -1,4 +1,4 @@
-"""The Trainer wiring that every weight method shares."""
+"""The Trainer wiring of every weight method."""
 
 from lightning_compress.training.callback import WeightCompression
 from lightning_compress.training.order import PRUNE, QUANTIZE, SHARE

@@ -16,9 +16,9 @@ def uncompiled_copy(module: LightningModule) -> LightningModule:
     A plain copy of a module that is compiled as a whole would run the original, with the weights of the original.
     """
     trainer = module.trainer
-    shared = {id(one): one for one in (trainer, *trainer.callbacks)}  # type: ignore[attr-defined]
-    twin = copy.deepcopy(module, shared)
-    return twin if twin._compiler_ctx is None else to_uncompiled(twin)
+    kept = {id(one): one for one in (trainer, *trainer.callbacks)}  # type: ignore[attr-defined]
+    copied = copy.deepcopy(module, kept)
+    return copied if copied._compiler_ctx is None else to_uncompiled(copied)
 
 
 def uncompiled(module: LightningModule) -> LightningModule:

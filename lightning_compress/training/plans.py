@@ -45,7 +45,7 @@ def check_conflicts(methods: Sequence[WeightCompression]) -> None:
     """Refuse two methods that cannot project the same weight.
 
     Raises:
-        ValueError: two methods of the same order have a common target, or a method that must be alone shares one.
+        ValueError: two methods of the same order have a common target, or a method that must be alone has one.
     """
     for method in (method for method in methods if method.alone):
         for other in (other for other in methods if other.order != method.order):

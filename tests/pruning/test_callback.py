@@ -174,7 +174,7 @@ def test_patterns_are_sequences(argument):
         ),
         (
             [PruningCallback(0.5), PruningCallback(0.9, include=("net.9",))],
-            r"got PruningCallback and PruningCallback both on 'net\.9\.weight': make their include and exclude",
+            r"got PruningCallback and PruningCallback both on 'net\.9\.weight', which have the same: make their",
         ),
     ],
 )

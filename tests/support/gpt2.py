@@ -90,7 +90,7 @@ class GPT2(L.LightningModule):
         return torch.optim.AdamW(self.parameters(), 3e-3)
 
 
-def twin(model: GPT2) -> GPT2:
+def with_linear_layers(model: GPT2) -> GPT2:
     """The same model of ``nn.Linear``."""
     other = GPT2(linear)
     for name, tensor in model.state_dict().items():

@@ -167,15 +167,15 @@ def test_tied_weights_are_projected_once():
     class Tied(Digits):
         def __init__(self, *args, **options):
             super().__init__(*args, **options)
-            self.twin = nn.Linear(64, 32)
-            self.twin.weight = self.net[9].weight
+            self.tied = nn.Linear(64, 32)
+            self.tied.weight = self.net[9].weight
 
     module = build(kind=Tied)
-    fit(module, PruningCallback(0.9, schedule=Linear(0.0, 0.5), include=("twin",)))
-    assert module.twin.weight is module.net[9].weight
-    assert int((module.twin.weight == 0).sum()) == round(0.9 * 64 * 32)
+    fit(module, PruningCallback(0.9, schedule=Linear(0.0, 0.5), include=("tied",)))
+    assert module.tied.weight is module.net[9].weight
+    assert int((module.tied.weight == 0).sum()) == round(0.9 * 64 * 32)
     state = module.state_dict()
-    assert torch.equal(state["twin.weight"], state["net.9.weight"])
+    assert torch.equal(state["tied.weight"], state["net.9.weight"])
 
 
 def test_frozen_weights_are_pruned_too():
@@ -206,7 +206,7 @@ class Unfreeze(BaseFinetuning):
             self.unfreeze_and_add_param_group(pl_module.net[:6], optimizer, initial_denom_lr=1.0, train_bn=False)
 
 
-class Renew(L.Callback):
+class Rebuild(L.Callback):
     """A new optimizer takes over with the second epoch."""
 
     def on_train_epoch_start(self, trainer, pl_module):
@@ -214,7 +214,7 @@ class Renew(L.Callback):
             trainer.strategy.setup_optimizers(trainer)
 
 
-@pytest.mark.parametrize(("kind", "change"), [(Head, Unfreeze()), (Digits, Renew())], ids=["finetuning", "renewed"])
+@pytest.mark.parametrize(("kind", "change"), [(Head, Unfreeze()), (Digits, Rebuild())], ids=["finetuning", "rebuilt"])
 def test_what_joins_an_optimizer_late_is_compressed_too(kind, change):
     spy, seen = Spy("net.3.weight"), []
 
@@ -304,7 +304,7 @@ def test_sharded_parameters(tmp_path, criterion, scope):
 
 @pytest.mark.filterwarnings("ignore:SWA is currently only supported every epoch")
 def test_what_swa_averages_is_what_ends_in_the_model():
-    """Lightning writes the mean into the parameters, and then takes one more epoch to renew BatchNorm's statistics."""
+    """Lightning writes the mean into the parameters, and then takes one more epoch to update BatchNorm's statistics."""
     module, means = build(), {}
 
     class Spy(L.Callback):
@@ -370,7 +370,7 @@ def test_what_swa_averages_is_on_the_grid_when_statistics_are_taken_of_it():
 
     class Look(L.Callback):
         def on_train_batch_end(self, trainer, pl_module, *_):
-            if trainer.current_epoch == 3:  # in which SWA renews the statistics of BatchNorm
+            if trainer.current_epoch == 3:  # in which SWA updates the statistics of BatchNorm
                 seen.extend(
                     torch.equal(grid.project(weight), weight)
                     for name, grid in grids_of(pl_module).items()
