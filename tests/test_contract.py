@@ -138,7 +138,7 @@ from tests.support.runs import Kill, Randomness, Save
 from tests.support.toys import build, fit
 
 pruning = PruningCallback(0.9, schedule=Linear(0.1, 0.6), every_n_steps=3)
-fit(build(kind=case.kind), pruning, Randomness(), Kill(17), Save(sys.argv[1], [15]))
+fit(build(), pruning, Randomness(), Kill(17), Save(sys.argv[1], [15]))
 """
 
 
