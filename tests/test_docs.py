@@ -51,7 +51,7 @@ def test_python_blocks_run(path, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize(
     ("path", "block"),
     [pytest.param(path, block, id=name(path)) for path in PAGES for block in blocks(path, "yaml")],

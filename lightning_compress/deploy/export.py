@@ -98,7 +98,7 @@ def find_writer(suffix: str) -> Writer:
     Program(compiled=False)
     >>> find_writer(".onx")
     Traceback (most recent call last):
-    ValueError: need a suffix out of .lcz, .onnx, .pt2, got '.onx'; did you mean '.onnx'?
+    ValueError: need a suffix out of ..., got '.onx'; did you mean '.onnx'?
     """
     found = find_writers()
     if suffix in found:
@@ -111,9 +111,13 @@ def find_writer(suffix: str) -> Writer:
 def find_writers() -> dict[str, Writer]:
     """Suffix -> writer with default options, for each writer that a file of ``deploy/writers`` defines."""
     files = [import_module(f"{writers.__name__}.{file.name}") for file in iter_modules(writers.__path__)]
-    kinds = [getattr(file, name) for file in files for name in file.__all__]
-    found = [kind() for kind in kinds if isinstance(kind, type) and issubclass(kind, Writer)]
+    kinds = [kind for file in files for kind in vars(file).values() if _is_writer(kind, file.__name__)]
+    found = [kind() for kind in kinds]
     return {writer.suffix: writer for writer in sorted(found, key=lambda writer: writer.suffix)}
+
+
+def _is_writer(kind: object, file: str) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Writer) and kind.__module__ == file
 
 
 FORMATS = tuple(find_writers())

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from lightning_compress.quantization.granularities import Granularity, PerChannel, PerGroup, PerTensor
 
-__all__ = ["AffineGrid", "BinaryGrid", "Grid", "precise"]
+__all__ = ["AffineGrid", "BinaryGrid", "Grid", "built_in_grids", "precise"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,6 +193,16 @@ class BinaryGrid(AffineGrid):
 
     def nearest(self, rows: Tensor) -> Tensor:
         return self._values(rows.sign())
+
+
+def built_in_grids(of: type[Grid] = Grid) -> dict[str, type[Grid]]:
+    """Class name -> class, of the grids that this package defines.
+
+    >>> sorted(built_in_grids())[:2]
+    ['AffineGrid', 'BinaryGrid']
+    """
+    own = {kind.__name__: kind for kind in of.__subclasses__() if kind.__module__.startswith("lightning_compress.")}
+    return own | {name: kind for below in own.values() for name, kind in built_in_grids(below).items()}
 
 
 def precise(tensor: Tensor) -> Tensor:

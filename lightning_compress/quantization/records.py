@@ -21,7 +21,7 @@ from lightning_compress.quantization.activations.quantizers import (
     detach_quantizers,
     quantizers_of,
 )
-from lightning_compress.quantization.grids import AffineGrid, BinaryGrid, Grid, precise
+from lightning_compress.quantization.grids import Grid, built_in_grids, precise
 from lightning_compress.quantization.weights import clear_grids, grids_of, set_grid
 
 __all__ = ["QUANTIZATION", "detach", "recognize_grids"]
@@ -41,7 +41,7 @@ def recognize_grids(module: nn.Module, kinds: Iterable[type[Grid]]) -> None:
     Raises:
         TypeError: one of them is no subclass of :class:`Grid`.
     """
-    recognized = vars(module).setdefault(_RECOGNIZED, {kind.__name__: kind for kind in (AffineGrid, BinaryGrid)})
+    recognized = vars(module).setdefault(_RECOGNIZED, built_in_grids())
     for kind in kinds:
         if not (isinstance(kind, type) and issubclass(kind, Grid)):
             raise TypeError(f"need grids as subclasses of Grid, got {kind!r}")

@@ -15,13 +15,11 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from lightning_compress.quantization.grids import AffineGrid, BinaryGrid, Grid
+from lightning_compress.quantization.grids import AffineGrid, BinaryGrid, Grid, built_in_grids
 
 __all__ = ["Scale", "absmax", "check_scale", "mean", "minmax", "mse", "power_of_two"]
 
 Scale: TypeAlias = Callable[[Tensor, int], Grid]
-
-_BUILT_IN = {kind.__name__: kind for kind in (AffineGrid, BinaryGrid)}
 
 
 def absmax(rows: Tensor, bits: int) -> AffineGrid:
@@ -137,7 +135,7 @@ def check_scale(scale: Scale, bits: int) -> type[Grid]:
     if not isinstance(grid, Grid):
         raise TypeError(f"need scale to return a Grid, got {grid!r} from {name}")
     kind = type(grid)
-    if _BUILT_IN.get(kind.__name__, kind) is not kind:
+    if built_in_grids().get(kind.__name__, kind) is not kind:
         raise TypeError(f"need a name of its own for the grid of {name}, got another {kind.__name__}: rename the class")
     if vars(grid).keys() != {field.name for field in fields(grid)}:
         raise TypeError(

@@ -12,26 +12,12 @@ Logits have shape ``[..., classes]``: one row per sample, token or pixel. Featur
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from lightning_compress.distillation.losses.features import attention_transfer, cosine, mse
-from lightning_compress.distillation.losses.logits import Correlation, Decoupled, SoftTargets
-from lightning_compress.distillation.losses.relations import (
-    relational_angle,
-    relational_distance,
-    similarity_preserving,
-)
+from lightning_compress.distillation.losses import features, logits, relations
+from lightning_compress.distillation.losses.features import *
+from lightning_compress.distillation.losses.logits import *
+from lightning_compress.distillation.losses.relations import *
 
-__all__ = [
-    "Correlation",
-    "Decoupled",
-    "Loss",
-    "SoftTargets",
-    "attention_transfer",
-    "cosine",
-    "mse",
-    "relational_angle",
-    "relational_distance",
-    "similarity_preserving",
-]
+__all__ = ["Loss", *features.__all__, *logits.__all__, *relations.__all__]
 
 # A loss returns a Tensor. The alias says Any: jsonargparse takes a callable that returns a class for a factory of it.
 Loss: TypeAlias = Callable[..., Any]
