@@ -1,7 +1,7 @@
 """Every block of the README and of the docs runs, and every relative link leads to a file.
 
 The Python blocks of a page run in order as one program, in an empty folder. A YAML block is parsed by the command line,
-over a config that names a model and data; a list is taken for the callbacks of the Trainer.
+over a config that names a model and data, beside a checkpoint of a teacher; a list is taken for the callbacks of the Trainer.
 """
 
 import os
@@ -14,6 +14,7 @@ import lightning as L
 import pytest
 import yaml
 
+from examples.digits import DigitsClassifier
 from lightning_compress.cli.training import CompressionCLI
 
 ROOT = Path(__file__).parents[1]
@@ -57,7 +58,10 @@ def test_python_blocks_run(path, tmp_path):
     [pytest.param(path, block, id=name(path)) for path in PAGES for block in blocks(path, "yaml")],
 )
 def test_yaml_blocks_are_configs(path, block, tmp_path, monkeypatch):
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(tmp_path)
+    trainer = L.Trainer(accelerator="cpu", logger=False)
+    trainer.strategy.connect(DigitsClassifier())
+    trainer.save_checkpoint("teacher.ckpt")
     (tmp_path / "base.yaml").write_text(BASE)
     (tmp_path / "page.yaml").write_text(yaml.safe_dump(_whole(yaml.safe_load(block))))
     cli = CompressionCLI(args=["--config", f"{tmp_path}/base.yaml", "--config", f"{tmp_path}/page.yaml"], run=False)
