@@ -1,7 +1,7 @@
 """Every block of the README and of the docs runs, and every relative link leads to a file.
 
 The Python blocks of a page run in order as one program, in an empty folder. A YAML block is parsed by the command line,
-over a config that names a model and data, beside a checkpoint of a teacher; a list is taken for the callbacks of the Trainer.
+over a config of a model and data, beside a checkpoint of a teacher; a list is taken for the callbacks of the Trainer.
 """
 
 import os
