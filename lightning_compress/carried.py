@@ -76,13 +76,12 @@ def carry(module: nn.Module, structure: Structure) -> None:
     >>> _ = module.train(); module.on_load_checkpoint(checkpoint); module.training
     False
     """
-    carried: dict[str, Structure] = vars(module).setdefault(_CARRIED, {})
-    if structure.key in carried:
-        return
-    carried[structure.key] = structure
-    # On the instance and not in a callback: callbacks neither see save_weights_only nor load before the weights.
-    for hook, around in (("on_save_checkpoint", _save), ("on_load_checkpoint", _load)):
-        object.__setattr__(module, hook, partial(around, module, structure, getattr(module, hook)))
+    if _CARRIED not in vars(module):
+        vars(module)[_CARRIED] = {}
+        # On the instance and not in a callback: callbacks neither see save_weights_only nor load before the weights.
+        for hook, around in (("on_save_checkpoint", _save), ("on_load_checkpoint", _load)):
+            object.__setattr__(module, hook, partial(around, module, getattr(module, hook)))
+    vars(module)[_CARRIED].setdefault(structure.key, structure)
 
 
 def attach_structure(module: nn.Module, structure: Structure, checkpoint: dict[str, Any]) -> None:
@@ -99,7 +98,7 @@ def carried_keys(checkpoint: dict[str, Any]) -> list[str]:
 
 def announce_removal(module: nn.Module, remove: Callable[[str, Tensor], Tensor]) -> None:
     """Adapt the structures of ``module`` to a removal of channels that comes next; see :class:`Structure`."""
-    for structure in vars(module).get(_CARRIED, {}).values():
+    for structure in _in_order(module):
         structure.on_removal(module, remove)
 
 
@@ -112,17 +111,20 @@ def copies(module: nn.Module) -> Iterator[nn.Module]:
             yield average.module if isinstance(average, AveragedModel) else average
 
 
-def _save(
-    module: nn.Module, structure: Structure, own: Callable[[dict[str, Any]], None], checkpoint: dict[str, Any]
-) -> None:
+def _in_order(module: nn.Module) -> list[Structure]:
+    structures: dict[str, Structure] = vars(module).get(_CARRIED, {})
+    return sorted(structures.values(), key=lambda structure: structure.order)
+
+
+def _save(module: nn.Module, own: Callable[[dict[str, Any]], None], checkpoint: dict[str, Any]) -> None:
     own(checkpoint)
-    record = structure.record(module)
-    if record:
-        checkpoint.setdefault(_STRUCTURES, {})[structure.key] = record
+    for structure in _in_order(module):
+        record = structure.record(module)
+        if record:
+            checkpoint.setdefault(_STRUCTURES, {})[structure.key] = record
 
 
-def _load(
-    module: nn.Module, structure: Structure, own: Callable[[dict[str, Any]], None], checkpoint: dict[str, Any]
-) -> None:
-    attach_structure(module, structure, checkpoint)
+def _load(module: nn.Module, own: Callable[[dict[str, Any]], None], checkpoint: dict[str, Any]) -> None:
+    for structure in _in_order(module):
+        attach_structure(module, structure, checkpoint)
     own(checkpoint)
