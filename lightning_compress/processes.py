@@ -29,6 +29,7 @@ __all__ = [
     "mean",
     "shard",
     "shard_group",
+    "shard_shape",
     "unshard_",
     "unsharded",
     "unsharded_class",
@@ -48,6 +49,20 @@ def shard(tensor: Tensor, like: Tensor) -> Tensor:
     if not isinstance(like, DTensor):
         return tensor
     return distribute_tensor(tensor, like.device_mesh, like.placements).to_local()
+
+
+def shard_shape(tensor: Tensor) -> torch.Size:
+    """The shape of the largest shard of ``tensor``, the same on every process; its own shape if it is not sharded.
+
+    >>> shard_shape(torch.zeros(4, 3))
+    torch.Size([4, 3])
+    """
+    shape = list(tensor.shape)
+    if isinstance(tensor, DTensor):
+        for processes, placement in zip(tensor.device_mesh.shape, tensor.placements, strict=True):
+            if isinstance(placement, Shard):
+                shape[placement.dim] = -(-shape[placement.dim] // processes)
+    return torch.Size(shape)
 
 
 def gather(tensor: Tensor, like: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_compress.arguments import check_code, check_criterion, check_decay, check_fraction, check_number
 from lightning_compress.evidence import evidence_of
-from lightning_compress.processes import gather_numbers, local, shard_group
+from lightning_compress.processes import gather_numbers, local, shard_group, shard_shape
 from lightning_compress.pruning import criteria
 from lightning_compress.pruning.criteria import Criterion
 from lightning_compress.pruning.layer_inputs import InputSquares, check_inputs
@@ -136,8 +136,8 @@ class PruningCallback(WeightCompression):
 
     def check(self, target: Target) -> None:
         self.pattern.check(target.name, target.shape)
-        if target.transposed:  # FSDP2 shards it along its inputs
-            self.pattern.check(target.name, target.outputs_first(local(target.parameter)).shape)
+        shard = shard_shape(target.parameter)  # each process masks its own shard
+        self.pattern.check(f"a shard of {target.name}", shard[::-1] if target.transposed else shard)
         if getattr(target.module, "sparse", False):
             raise ValueError(f"need dense gradients, got {target.name!r} of an embedding with sparse=True: exclude it")
         if evidence_of(self.criterion) == "inputs":

@@ -91,7 +91,7 @@ def test_a_student_and_its_teacher(tmp_path):
     }
     cli = run(tmp_path, "fit", model)
     assert dict(cli.model.student.hparams) == {"width": 4, "lr": 0.2}
-    assert cli.model.objective.network_of_teacher().net[0].out_features == 16
+    assert cli.model.objective.settings.network_of_teacher().net[0].out_features == 16
     saved = str(tmp_path / "last.ckpt")
     loaded = Net.load_from_checkpoint(saved)
     assert loaded.net[0].out_features == 4
@@ -104,7 +104,7 @@ def test_a_teacher_of_the_same_class_as_the_model(tmp_path):
     cli = run(tmp_path, "fit", net(width=4), callbacks=[teacher])
     assert cli.model.hparams["width"] == 4
     taught = next(c for c in cli.trainer.callbacks if type(c).__name__ == "DistillationCallback")
-    assert taught._objective.network_of_teacher().net[0].out_features == 16
+    assert taught.settings.network_of_teacher().net[0].out_features == 16
 
 
 def test_the_hyperparameters_of_a_plain_model_come_with_its_checkpoint(tmp_path):

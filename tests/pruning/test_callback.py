@@ -9,7 +9,9 @@ from torch import nn
 from lightning_compress import NM, Block, PruningCallback, channels
 from lightning_compress.pruning import criteria
 from lightning_compress.schedules import Constant, Cubic, Linear
+from tests.support.distributed import run_distributed
 from tests.support.runs import trainer
+from tests.support.shards import fsdp2, sharded
 from tests.support.toys import Batches, Digits, build, fit, held_out
 
 SOON = Linear(0.0, 0.5)
@@ -341,3 +343,14 @@ def test_the_optimizer_forgets_what_is_pruned(optimizer, options):
         for memory in memories:
             assert not memory[parameter == 0].any()
             assert memory.any()
+
+
+def _fit_in_shards():
+    module = build(kind=sharded(Digits, "net.0", "net.3", "net.9", "net.11", "net"))
+    pruning = PruningCallback(0.8, pattern=Block(2, 4), exclude=("net.0",))
+    with pytest.raises(ValueError, match="blocks of 2 x 4 fill .*, got 'a shard of net.11.weight' as 5 x "):
+        trainer(pruning, **fsdp2()).fit(module, Batches(), held_out())
+
+
+def test_blocks_that_do_not_fill_a_shard_are_refused_on_every_rank():
+    run_distributed(_fit_in_shards)

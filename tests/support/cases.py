@@ -99,7 +99,11 @@ CASES = {
     "pruning with regrowth": Case(lambda: [pruning(0.9, regrow=True)], sparsity(0.9)),
     "pruning at once": Case(lambda: [PruningCallback(0.9, schedule=Constant(), gradient_scale=2.0)], sparsity(0.9)),
     "2:4": Case(lambda: [PruningCallback(pattern=NM(2, 4), schedule=RAMP, exclude=STEM)], two_of_four),
-    "tiles": Case(lambda: [PruningCallback(0.8, pattern=Block(2, 4), schedule=RAMP, exclude=STEM)], tiles),
+    "tiles": Case(
+        lambda: [PruningCallback(0.8, pattern=Block(2, 4), schedule=RAMP, exclude=STEM)],
+        tiles,
+        fsdp2=False,  # a shard of the last layer has five outputs, which blocks of two do not fill: refused by name
+    ),
     "two rules": Case(
         lambda: [
             PruningCallback(0.5, schedule=RAMP, include=("net.0", "net.3")),
