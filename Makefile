@@ -16,7 +16,7 @@ INSTALL = { test -x $(BIN)/python || $(PYTHON) -m venv .venv; } && $(BIN)/python
 	touch .venv/.demo $@
 
 test: lint                       ## lint, types, doctests, tests; on such small tensors one thread is fastest
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: .venv/.ready                 ## style and types
 	$(BIN)/ruff check .
