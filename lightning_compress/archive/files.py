@@ -14,6 +14,7 @@ from lightning_compress.archive.coding.headers import DTYPES, Block, Entry, read
 from lightning_compress.archive.coding.words import bytes_of
 from lightning_compress.archive.forms.dense import Dense
 from lightning_compress.archive.forms.selection import FORMS, Form, encode, read_form
+from lightning_compress.drafts import draft_of
 
 MAGIC = b".lcz"
 VERSION = 1
@@ -45,12 +46,9 @@ def save_archive(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) ->
         >>> torch.equal(load_archive(path)["weight"], torch.eye(100))
         True
     """
-    target = Path(path)
-    partial = target.with_name(target.name + ".partial")
     pieces = _pieces(tensors)
-    with partial.open("wb") as file:
+    with draft_of(path) as draft, draft.open("wb") as file:
         file.writelines(pieces)
-    partial.replace(target)
 
 
 def archived_bytes(tensors: Mapping[str, Tensor]) -> int:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
 from pkgutil import iter_modules
-from tempfile import TemporaryDirectory
 
 from torch import nn
 
 from lightning_compress.deploy import writers
 from lightning_compress.deploy.formats import Writer
+from lightning_compress.drafts import draft_of
 from lightning_compress.example_inputs import (
     ExampleInput,
     check_example_input,
@@ -52,7 +48,8 @@ def export(
     the mean difference of its outputs may be 1 % of the largest output, or as large as the effect of rounding all
     activations.
 
-    The file is written aside, checked and then renamed: an earlier file at ``path`` is replaced only by a good one.
+    The file is written aside, checked, flushed to the disk and then renamed: an earlier file at ``path`` is replaced
+    only by a good one, whole. A symbolic link stays, and the file that it points to is replaced.
 
     Args:
         module: a trained module; of a LightningModule, ``forward`` is exported.
@@ -81,7 +78,7 @@ def export(
         check_example_input(example_input)
     elif writer.needs_example:
         raise ValueError(f"need example_input to write {path.suffix}, got None: pass export(..., example_input=x)")
-    with _aside(path) as draft, evaluating(module):
+    with draft_of(path) as draft, evaluating(module):
         example = on_device(example_input, device_of(module)) if writer.needs_example else None
         writer.write(writer.prepare(module, example), example, draft)
         writer.check(module, example, draft)
@@ -130,15 +127,3 @@ def _checked(writer: Writer, path: Path) -> Writer:
     if path.suffix != writer.suffix:
         raise ValueError(f"need a path that ends in {writer.suffix} for {writer!r}, got {str(path)!r}")
     return writer
-
-
-@contextmanager
-def _aside(path: Path) -> Iterator[Path]:
-    """A path of the same name in a folder beside ``path``; its files are moved to their place unless an error comes."""
-    with TemporaryDirectory(prefix=".", dir=path.parent) as folder:
-        yield Path(folder) / path.name
-        for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):  # the named one last
-            target = path.parent / file.name
-            if target.is_dir():
-                shutil.rmtree(target)
-            os.replace(file, target)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -17,6 +18,7 @@ from lightning_compress.deploy.export import find_writer
 from lightning_compress.example_inputs import ExampleInput, check_example_input
 from lightning_compress.macs import count_macs
 from lightning_compress.report.comparisons import Comparison
+from lightning_compress.report.folders import run_folder
 from lightning_compress.report.measures.bench import Bench
 from lightning_compress.report.measures.profiles import ModelProfile, profile
 from lightning_compress.report.views.outputs import show, write
@@ -42,11 +44,15 @@ class CompressionReport(Callback):
     A ``.onnx`` file is run in the runtimes that are installed, ONNX Runtime and OpenVINO, beside the dense model. The
     report shows which layers compute in integers, the latency, and whether the outputs are those of PyTorch.
 
+    ``Trainer(fast_dev_run=True)`` writes, checks and deletes the files: a format that fails is found at once.
+
     Any callback of the Trainer with a method ``report() -> dict[str, object]`` adds rows of its own. A callback whose
     attribute ``strength`` is 0 has not begun to compress.
 
     Args:
-        dirpath: folder of the files; by default that of the Trainer's first logger, or ``default_root_dir``.
+        dirpath: folder of the files, in which they replace those of earlier runs; by default a folder of its own for
+            every run: that of the Trainer's first logger, or ``compression_reports/version_0``, ``version_1``... in
+            ``default_root_dir``.
         formats: suffixes of the model files to write: ``".lcz"``, ``".onnx"``, ``".pt2"``; or writers with options.
         example_input: input of ``forward``: a tensor, a tuple of positional or a mapping of keyword arguments; by
             default the module's ``example_input_array``, else the first sample of the first training batch.
@@ -112,11 +118,10 @@ class CompressionReport(Callback):
                 writer.require()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._directory = Path(self.dirpath or trainer.log_dir or trainer.default_root_dir)
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._directory = run_folder(trainer, self.dirpath)
         self._bench = bench = Bench(pl_module, self.example_input)
         self._waiting = trainer.is_global_zero and not bench.sharded  # for the first batch
-        if trainer.is_global_zero:
-            self._directory.mkdir(parents=True, exist_ok=True)
         # The model of a resumed run is not the dense one any more.
         if self._before is not None or not (trainer.is_global_zero or bench.sharded):
             return
@@ -157,17 +162,30 @@ class CompressionReport(Callback):
         after = profile(pl_module)
         if not trainer.is_global_zero:
             return
-        after = replace(after, macs=self._bench.macs(pl_module))
-        latencies = self._bench.latencies(pl_module)
-        failed = self._export(pl_module)
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            with TemporaryDirectory() as folder:
+                self._finish(trainer, pl_module, (self._before, after), Path(folder))
+            rank_zero_info("fast_dev_run leaves no files: the report and its models were written, checked and deleted")
+        else:
+            self._finish(trainer, pl_module, (self._before, after), self._directory)
+
+    def _finish(
+        self, trainer: Trainer, module: LightningModule, profiles: tuple[ModelProfile, ModelProfile], folder: Path
+    ) -> None:
+        """Measure, write and print."""
+        before, after = profiles
+        after = replace(after, macs=self._bench.macs(module))
+        latencies = self._bench.latencies(module)
+        paths = [folder / f"model{writer.suffix}" for writer in self._writers]
+        failed = self._export(module, paths)
         deployments = [
             deployment
-            for writer in self._writers
+            for writer, path in zip(self._writers, paths, strict=True)
             if writer.runtimes and failed is None
-            for deployment in self._bench.deployments(pl_module, self._path(writer), writer)
+            for deployment in self._bench.deployments(module, path, writer)
         ]
         comparison = Comparison(
-            before=self._before,
+            before=before,
             after=after,
             latencies=latencies,
             uncosted=self._bench.reason,
@@ -179,24 +197,21 @@ class CompressionReport(Callback):
             deployments=tuple(deployments),
         )
         del self._bench
-        written = write(comparison, self._directory)
+        written = write(comparison, folder)
         show(comparison)
         if failed is not None:
             raise failed
         if "report.png" not in written:
             rank_zero_info("report.png is left out: pip install 'lightning-compress[plots]' to have it drawn")
-        models = [self._path(writer).name for writer in self._writers]
-        rank_zero_info(f"{', '.join(written + models)} are in {self._directory}")
+        models = [path.name for path in paths]
+        rank_zero_info(f"{', '.join(written + models)} are in {folder}")
 
-    def _path(self, writer: Writer) -> Path:
-        return self._directory / f"model{writer.suffix}"
-
-    def _export(self, module: LightningModule) -> Exception | None:
+    def _export(self, module: LightningModule, paths: Sequence[Path]) -> Exception | None:
         """Write the model files; returns the first error, which is raised after the report is written."""
         failures: list[Exception] = []
-        for writer in self._writers:
+        for writer, path in zip(self._writers, paths, strict=True):
             with _kept(failures):
-                export(module, self._path(writer), self._bench.example, writer=writer)
+                export(module, path, self._bench.example, writer=writer)
         return failures[0] if failures else None
 
 

@@ -1,22 +1,27 @@
+import errno
 import json
 import sys
+from pathlib import Path
 
 import lightning as L
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.tuner import Tuner
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_compress import PruningCallback, load_archive
+from lightning_compress.archive import save_archive
 from lightning_compress.report import CompressionReport
 from lightning_compress.schedules import Constant, Linear
 from lightning_compress.timing import Latency
 from tests.support.distributed import run_distributed
 from tests.support.runs import Randomness, resumes, trainer
-from tests.support.toys import Batches, Digits, build, fit, held_out
+from tests.support.toys import Batches, Digits, build, digits, fit, held_out
 
 pytestmark = pytest.mark.usefixtures("instant")
 SLOW_START = Linear(0.4, 0.8)  # of 36 steps, 12 an epoch: the first epoch is dense
@@ -121,10 +126,90 @@ def test_it_writes_beside_the_log(tmp_path):
     assert {"report.md", "report.json", "model.lcz"} <= written
 
 
-@pytest.mark.parametrize("options", [{"fast_dev_run": 1}, {"max_epochs": 1}], ids=str)
-def test_it_writes_into_the_default_folder_without_a_log(options, tmp_path):
-    fit(build(), CompressionReport(), pruning(), default_root_dir=tmp_path, **options)
-    assert report(tmp_path)["totals"]["after"]["sparsity"] > 0.8
+def test_every_run_has_a_folder_without_a_logger(tmp_path):
+    for number, most in enumerate((0.5, 0.9)):
+        fit(
+            build(),
+            CompressionReport(),
+            PruningCallback(most, schedule=Constant()),
+            default_root_dir=tmp_path,
+            max_epochs=1,
+        )
+        folder = tmp_path / "compression_reports" / f"version_{number}"
+        assert report(folder)["totals"]["after"]["sparsity"] == pytest.approx(most, abs=0.03)
+    assert report(folder.with_name("version_0"))["totals"]["after"]["sparsity"] == pytest.approx(0.5, abs=0.03)
+
+
+class Tracker(Logger):
+    """A logger with a project and names of runs, as Weights & Biases and MLflow are; it has no ``log_dir``."""
+
+    def __init__(self, folder, version):
+        super().__init__()
+        self.folder, self._version = folder, version
+
+    name = "project"
+    version = property(lambda self: self._version)
+    save_dir = property(lambda self: self.folder)
+
+    def log_metrics(self, metrics, step=None):
+        pass
+
+    def log_hyperparams(self, params, *args, **kwargs):
+        pass
+
+
+def test_every_run_has_a_folder_with_a_tracker(tmp_path):
+    for run in ("a1", "b2"):
+        fit(build(), CompressionReport(), logger=Tracker(tmp_path, run), max_epochs=1)
+    folders = {path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("report.json")}
+    assert folders == {"project/a1", "project/b2"}
+
+
+def test_a_second_fit_with_one_logger_leaves_the_first_report(tmp_path):
+    logger = CSVLogger(tmp_path, name="digits", version=0)
+    for most in (0.5, 0.9):
+        fit(build(), CompressionReport(), PruningCallback(most, schedule=Constant()), logger=logger, max_epochs=1)
+    found = sorted(report(path.parent)["totals"]["after"]["sparsity"] for path in tmp_path.rglob("report.json"))
+    assert found == pytest.approx([0.5, 0.9], abs=0.03)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_development_run_writes_nothing_and_checks_the_formats(named, tmp_path, monkeypatch):
+    reporting = CompressionReport(tmp_path / "named" if named else None)
+    fit(build(), reporting, pruning(), default_root_dir=tmp_path, fast_dev_run=1)
+    assert list(tmp_path.iterdir()) == []
+
+    def damage(state, path):
+        save_archive({name: -tensor for name, tensor in state.items()}, path)
+
+    monkeypatch.setattr("lightning_compress.deploy.writers.archive.save_archive", damage)
+    with pytest.raises(ValueError, match=r"need model.lcz to hold the state dict bit for bit"):
+        fit(build(), reporting, default_root_dir=tmp_path, fast_dev_run=1)
+
+
+def test_a_tuner_writes_nothing(tmp_path):
+    images, labels = digits()
+    batches = DataLoader(TensorDataset(images[:384], labels[:384]), batch_size=32)
+    run = trainer(CompressionReport(), default_root_dir=tmp_path)
+    Tuner(run).lr_find(build(), batches, held_out(), num_training=5, update_attr=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_that_cannot_be_written_leaves_the_earlier_one(tmp_path, monkeypatch):
+    fit(build(), CompressionReport(tmp_path), max_epochs=1)
+    earlier = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    write = Path.write_text
+
+    def half(path, text, **options):
+        write(path, text[: len(text) // 2], **options)
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(OSError, match="no space left"):
+        fit(build(), CompressionReport(tmp_path), pruning(), max_epochs=1)
+    left = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert left.keys() == earlier.keys()
+    assert left["report.md"] == earlier["report.md"]
 
 
 def test_it_prints_markdown_where_there_is_no_terminal(tmp_path, capsys):

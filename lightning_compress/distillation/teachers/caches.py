@@ -8,7 +8,6 @@ instead of a wrong answer.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
@@ -23,6 +22,7 @@ from lightning_compress.distillation.features import OUTPUT, NetworkCall, match
 from lightning_compress.distillation.teachers.fingerprints import fingerprints
 from lightning_compress.distillation.teachers.modules import Live
 from lightning_compress.distillation.teachers.protocols import Convert
+from lightning_compress.drafts import draft_of
 
 __all__ = ["Cache", "cache_outputs"]
 
@@ -61,12 +61,12 @@ def cache_outputs(
     path, live = Path(path), Live(teacher)
     live.begin(nn.Module(), "", lambda module: module)
     layers = [name for pattern in layers for name in live.layers(pattern)]
-    path.mkdir(parents=True)
-    try:
-        _write(live, (inputs(batch) for batch in batches), path, layers)
-    except BaseException:
-        shutil.rmtree(path)  # an incomplete cache would look complete
-        raise
+    if path.exists():
+        raise FileExistsError(f"need path as a folder that does not exist yet, got {str(path)!r}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with draft_of(path) as draft:
+        draft.mkdir()
+        _write(live, (inputs(batch) for batch in batches), draft, layers)
     return Cache(path)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.measure import Measurement
 
+from lightning_compress.drafts import draft_of
 from lightning_compress.report.comparisons import Comparison, remarks
 from lightning_compress.report.views.plots import draw
 from lightning_compress.report.views.tables import as_dict, markdown, rich_table, tables
@@ -19,14 +20,20 @@ _ANY = 10_000  # columns: more than any table has
 
 def write(comparison: Comparison, directory: Path) -> list[str]:
     """Write ``report.md``, ``report.json`` and, if matplotlib is installed, ``report.png``; returns their names."""
-    (directory / "report.md").write_text(markdown(comparison), encoding="utf-8")
-    (directory / "report.json").write_text(json.dumps(as_dict(comparison), indent=2, default=str), encoding="utf-8")
-    written = ["report.md", "report.json"]
+    pages = {
+        "report.md": markdown(comparison),
+        "report.json": json.dumps(as_dict(comparison), indent=2, default=str),
+    }
+    for name, page in pages.items():
+        with draft_of(directory / name) as draft:
+            draft.write_text(page, encoding="utf-8")
     try:
-        draw(comparison).savefig(directory / "report.png", dpi=120)
+        picture = draw(comparison)
     except ImportError:
-        return written
-    return [*written, "report.png"]
+        return list(pages)
+    with draft_of(directory / "report.png") as draft:
+        picture.savefig(draft, dpi=120)
+    return [*pages, "report.png"]
 
 
 def show(comparison: Comparison) -> None:
