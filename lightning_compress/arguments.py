@@ -1,13 +1,16 @@
-"""Arguments: checks at construction, and the ``repr`` of an object with arguments."""
+"""Arguments: checks at construction, the ``repr`` of an object with arguments, and their text in a checkpoint."""
 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 __all__ = [
+    "argument_texts",
     "check_code",
     "check_count",
     "check_criterion",
@@ -175,3 +178,28 @@ def signature_repr(instance: object, values: Mapping[str, object] | None = None)
         if name in values and (value := values[name]) != parameter.default:
             shown.append(f"{name}={value.__name__ if inspect.isroutine(value) else repr(value)}")
     return f"{type(instance).__name__}({', '.join(shown)})"
+
+
+def argument_texts(instance: object) -> dict[str, str]:
+    """Name -> text of each argument that made ``instance``: equal arguments have equal texts in every process.
+
+    The values are the attributes of ``instance``; an argument without one is left out. A function is shown by its
+    qualified name, since its ``repr`` holds an address in memory.
+
+    >>> class Half:
+    ...     def __init__(self, amount, *, scope="global", criterion=None):
+    ...         self.amount, self.scope, self.criterion = amount, scope, criterion
+    >>> argument_texts(Half(0.5, criterion=partial(max, key=len)))
+    {'amount': '0.5', 'scope': "'global'", 'criterion': 'partial(builtins.max, key=builtins.len)'}
+    """
+    names = list(inspect.signature(type(instance).__init__).parameters)
+    return {name: _text(vars(instance)[name]) for name in names if name in vars(instance)}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, partial):
+        options = [f"{name}={_text(option)}" for name, option in value.keywords.items()]
+        return f"partial({', '.join([_text(value.func), *map(_text, value.args), *options])})"
+    if inspect.isroutine(value) or isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))

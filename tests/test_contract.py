@@ -130,6 +130,27 @@ def test_resumed_is_bit_identical_to_uninterrupted(case, tmp_path):
     uninterrupted(run, tmp_path, range(5, 36, 5))
 
 
+class Promised(L.Callback):
+    """Counts the promise from outside after the first epoch of a run, and stops the run."""
+
+    def __init__(self, promise):
+        self.promise = promise
+
+    def on_validation_epoch_end(self, trainer, pl_module):
+        self.promise(pl_module)
+        trainer.should_stop = True
+
+
+@resumes
+@every_case
+def test_a_run_that_is_resumed_for_more_epochs_keeps_what_it_has_reached(case, tmp_path):
+    """The progress of the longer run is a smaller fraction, at which the ramp has not ended."""
+    first = fit(build(kind=case.kind), *case.callbacks())
+    first.save_checkpoint(tmp_path / "done.ckpt")
+    promised = Promised(case.promise)
+    fit(build(kind=case.kind), *case.callbacks(), promised, ckpt_path=tmp_path / "done.ckpt", max_epochs=12)
+
+
 KILLED = """
 import sys
 from lightning_compress import PruningCallback

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
@@ -32,7 +32,7 @@ from lightning_compress.schedules import Cubic, Schedule
 from lightning_compress.targets import Selection, Target, select
 from lightning_compress.training import PRUNE, WeightCompression
 from lightning_compress.training.copies import uncompiled
-from lightning_compress.training.replacements import fixed_shapes
+from lightning_compress.training.replacements import replaces
 from lightning_compress.training.run import CompressionRun
 
 __all__ = ["ChannelPruningCallback"]
@@ -83,6 +83,7 @@ class ChannelPruningCallback(WeightCompression):
     ValueError: need 0 < macs < 1, got macs=0.0
     """
 
+    changeable = WeightCompression.changeable | {"decay", "example_input"}
     _budget: ModelBudget
     _fraction: float | None = None  # of the budget; measured, if it is one of latency
 
@@ -117,7 +118,8 @@ class ChannelPruningCallback(WeightCompression):
             )
         check_count(round_to=round_to)
         check_decay(decay=decay)
-        self.macs, self.parameters, self.latency, self.channels = macs, parameters, latency, channels
+        self.macs = self.budget.amount if self.budget.name == "macs" else None
+        self.parameters, self.latency, self.channels = parameters, latency, channels
         self.criterion = criterion
         self.round_to = round_to
         self.remove = remove
@@ -134,13 +136,9 @@ class ChannelPruningCallback(WeightCompression):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if isinstance(trainer.strategy, ModelParallelStrategy):
             _check_shards(trainer.strategy, self.budget)
-        obstacle = fixed_shapes(trainer.strategy)
-        self._removes_in_fit = self.remove and not obstacle
-        if self.remove and obstacle:
-            rank_zero_warn(
-                f"{type(self).__name__}: channels stay as zeros, because {obstacle}; call remove_zero_channels after "
-                "fit, or use strategy='ddp' to have them removed during it."
-            )
+        self._removes_in_fit = self.remove and replaces(
+            trainer.strategy, self, "channels stay as zeros", "remove_zero_channels"
+        )
         super().on_fit_start(trainer, pl_module)
 
     def select(self, module: nn.Module) -> Selection:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lightning_compress.arguments import check_fraction
@@ -20,7 +20,7 @@ from lightning_compress.processes import gather, shard
 from lightning_compress.schedules import Cubic, Schedule
 from lightning_compress.targets import Selection, Target, select
 from lightning_compress.training import WeightCompression
-from lightning_compress.training.replacements import fixed_shapes
+from lightning_compress.training.replacements import replaces
 from lightning_compress.training.run import CompressionRun
 
 __all__ = ["LowRankCallback"]
@@ -96,13 +96,7 @@ class LowRankCallback(WeightCompression):
         carry(pl_module, LOW_RANK)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        obstacle = fixed_shapes(trainer.strategy)
-        self._splits = self.split and not obstacle
-        if self.split and obstacle:
-            rank_zero_warn(
-                f"{type(self).__name__}: layers stay whole, because {obstacle}; call split_low_rank after fit, or use "
-                "strategy='ddp' to have them split during it."
-            )
+        self._splits = self.split and replaces(trainer.strategy, self, "layers stay whole", "split_low_rank")
         super().on_fit_start(trainer, pl_module)
 
     def on_train_batch_end(

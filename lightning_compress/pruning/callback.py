@@ -69,6 +69,7 @@ class PruningCallback(WeightCompression):
     ValueError: need 0 < sparsity < 1, got sparsity=1.5
     """
 
+    changeable = WeightCompression.changeable | {"decay", "gradient_scale"}
     _inputs: InputSquares | None = None
 
     def __init__(

@@ -87,6 +87,7 @@ class QATCallback(_Quantization):
     ValueError: need 2 <= weight_bits <= 8, got weight_bits=1
     """
 
+    changeable = _Quantization.changeable | {"observer", "decay", "range_lr", "freeze_ranges_at", "freeze_norms_at"}
     _calibration: Calibration | None = None
     _step = 0
 

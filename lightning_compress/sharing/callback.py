@@ -76,6 +76,8 @@ class WeightSharingCallback(WeightCompression):
     ValueError: need clusters >= 2, got clusters=1
     """
 
+    changeable = WeightCompression.changeable | {"gradient"}
+
     def __init__(
         self,
         clusters: int = 16,

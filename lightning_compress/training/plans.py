@@ -1,16 +1,17 @@
-"""Plans: the refusal of methods that cannot work together, and the text that announces each method."""
+"""Plans: the refusal of methods that cannot work together or continue a run, and the text that announces each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from lightning_compress.arguments import argument_texts
 from lightning_compress.targets import Selection
 
 if TYPE_CHECKING:
     from lightning_compress.training.callback import WeightCompression
 
-__all__ = ["check_conflicts", "check_objects", "check_orders", "listed", "plan_text"]
+__all__ = ["asked", "check_conflicts", "check_objects", "check_orders", "check_resumed", "listed", "plan_text"]
 
 
 def check_objects(callbacks: Sequence[object]) -> None:
@@ -65,6 +66,44 @@ def check_conflicts(methods: Sequence[WeightCompression]) -> None:
                     f"{type(other).__name__} and {type(method).__name__} both on {name!r}, which have the same: make "
                     "their include and exclude patterns disjoint"
                 )
+
+
+def asked(method: WeightCompression) -> dict[str, str]:
+    """Name -> text of each argument that a resumed run must not change."""
+    return {name: text for name, text in argument_texts(method).items() if name not in method.changeable}
+
+
+def check_resumed(methods: Sequence[WeightCompression], states: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse to continue a run with arguments that ask for something else than it was compressed to.
+
+    Args:
+        methods: the methods of the Trainer.
+        states: the states of all callbacks in a checkpoint, by ``state_key``.
+
+    Raises:
+        ValueError: an argument of a method differs from the checkpoint's, or its patterns do.
+    """
+    known = {method.state_key for method in methods}
+    for method in methods:
+        name = type(method).__name__
+        if method.state_key in states:
+            before, now = states[method.state_key].get("arguments", {}), asked(method)
+            changed = [argument for argument in now if before.get(argument, now[argument]) != now[argument]]
+            if changed:
+                given = ", ".join(f"{argument}={now[argument]}" for argument in changed)
+                written = ", ".join(f"{argument}={before[argument]}" for argument in changed)
+                raise ValueError(
+                    f"need the arguments of the checkpoint to resume {name}, got {given} where it has {written}: "
+                    f"resume with {written}, or load the weights alone, with load_compressed, and fit without ckpt_path"
+                )
+            continue
+        others = [key for key in states if key.partition("{")[0] == type(method).__qualname__ and key not in known]
+        if others:
+            raise ValueError(
+                f"need the include and exclude patterns of the checkpoint to resume {name}, got {method.state_key} "
+                f"where it has {' and '.join(others)}: resume with those patterns, or load the weights alone, with "
+                "load_compressed, and fit without ckpt_path"
+            )
 
 
 def plan_text(method: WeightCompression, selection: Selection) -> str:

@@ -8,17 +8,27 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from lightning.pytorch.utilities import rank_zero_warn
 
-__all__ = ["fixed_shapes", "follow_replacement"]
+__all__ = ["follow_replacement", "replaces"]
 
 
-def fixed_shapes(strategy: Strategy) -> str:
-    """The reason why parameters cannot be replaced by others during ``fit``; empty if they can."""
-    if isinstance(strategy, ModelParallelStrategy):
-        return "parameters that ModelParallelStrategy shards cannot change their shapes"
-    if isinstance(strategy.launcher, _MultiProcessingLauncher):
-        return "strategies that spawn their processes return no smaller model"
-    return ""
+def replaces(strategy: Strategy, method: object, otherwise: str, function: str) -> bool:
+    """Whether parameters can be replaced by others during ``fit``; warns of it if they cannot.
+
+    Args:
+        strategy: the strategy of the Trainer.
+        method: the method that wants to replace them.
+        otherwise: the state of the model if they stay, ``"layers stay whole"``.
+        function: name of the function that replaces them after ``fit``.
+    """
+    obstacle = _obstacle(strategy)
+    if obstacle:
+        rank_zero_warn(
+            f"{type(method).__name__}: {otherwise}, because {obstacle}; call {function} after fit, or use "
+            "strategy='ddp' to have it done during fit."
+        )
+    return not obstacle
 
 
 def follow_replacement(strategy: Strategy, module: LightningModule) -> None:
@@ -29,3 +39,11 @@ def follow_replacement(strategy: Strategy, module: LightningModule) -> None:
         strategy.configure_ddp()
     if "torch._dynamo" in sys.modules:
         torch.compiler.reset()  # each new shape would count as one recompilation, and these are limited
+
+
+def _obstacle(strategy: Strategy) -> str:
+    if isinstance(strategy, ModelParallelStrategy):
+        return "parameters that ModelParallelStrategy shards cannot change their shapes"
+    if isinstance(strategy.launcher, _MultiProcessingLauncher):
+        return "strategies that spawn their processes return no smaller model"
+    return ""

@@ -18,7 +18,7 @@ from lightning_compress.targets import Target
 from lightning_compress.training.interplay.averages import Average, averaging_first
 from lightning_compress.training.interplay.monitors import MonitorGate
 from lightning_compress.training.interplay.overwrites import OverwriteWatch
-from lightning_compress.training.plans import check_conflicts, check_orders, plan_text
+from lightning_compress.training.plans import check_conflicts, check_orders, check_resumed, plan_text
 from lightning_compress.training.progress import Progress
 from lightning_compress.training.replacements import follow_replacement
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CompressionRun"]
 
-_LATENTS = "latent_weights"
+_LATENTS, _PROGRESS = "latent_weights", "compression_progress"
 
 
 class CompressionRun:
@@ -53,6 +53,7 @@ class CompressionRun:
         self._followed: set[Optimizer] = set()
         self._announced: dict[Optimizer, list[str]] = {}  # about to be stepped by the Trainer -> its targets
         self._release: list[Callable[[], None]] = []
+        self._reached: dict[WeightCompression, float] = {}  # strengths of a shorter run that is continued
         self._unlogged: list[WeightCompression] = []
         self._overwrites = OverwriteWatch()
         self._step = 0  # of the last update
@@ -98,6 +99,8 @@ class CompressionRun:
         if not self.reached:
             self._gate.forget()
         self._step = self._trainer.global_step
+        if self.progress.fraction() < self._loaded.get(_PROGRESS, 0.0):
+            self._reached = {method: method.strength for method in self.methods}
         # A checkpoint of step 0, such as a tuner's, has no latents yet: schedules that start immediately apply now.
         if self._loaded.get(_LATENTS) or (_LATENTS in self._loaded and self._step > 0):
             self._latents.load(self._loaded[_LATENTS])
@@ -142,10 +145,12 @@ class CompressionRun:
     def save(self, checkpoint: dict[str, Any]) -> None:
         """Put the latents into a checkpoint; a collective where parameters are sharded."""
         checkpoint[_LATENTS] = self._latents.save()
+        checkpoint[_PROGRESS] = self.progress.fraction()
         self.average.save(checkpoint)
 
     def load(self, checkpoint: Mapping[str, Any]) -> None:
-        """Keep a checkpoint's latents until :meth:`start`."""
+        """Refuse a checkpoint of other arguments; keep its latents until :meth:`start`."""
+        check_resumed(self.methods, checkpoint.get("callbacks", {}))
         self._loaded = checkpoint
 
     def replace(self, parameters: Mapping[str, nn.Parameter | None], remove: Callable[[str, Tensor], Tensor]) -> None:
@@ -214,7 +219,7 @@ class CompressionRun:
         progress, step = self.progress.fraction(), self._trainer.global_step
         due = []
         for method in self._ordered:
-            strength = method.schedule(progress)
+            strength = max(method.schedule(progress), self._reached.get(method, 0.0))
             on_step = first or step // method.every_n_steps != self._step // method.every_n_steps
             arrived = strength == 1.0 and method.strength < 1.0
             if strength > 0 and (arrived or (on_step and not method.settled)):

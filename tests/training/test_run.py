@@ -253,7 +253,7 @@ def test_a_checkpoint_of_other_targets_is_refused(tmp_path):
         pytest.warns(UserWarning, match="callbacks used to create the checkpoint need to be provided"),
         pytest.raises(ValueError, match=r"need latent weights of the targeted parameters, got 'net\.0\.weight'"),
     ):
-        fit(build(), PruningCallback(0.9, include=("net.9",)), ckpt_path=tmp_path / "step=5.ckpt")
+        fit(build(), Halves(include=("net.9",)), ckpt_path=tmp_path / "step=5.ckpt")
 
 
 def test_a_dense_checkpoint_can_be_compressed_from_where_it_is(tmp_path):

@@ -1,0 +1,166 @@
+"""The interface of a method that compresses weights: its targets, its projection, its state."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from lightning_compress.arguments import check_count, check_patterns, signature_repr
+from lightning_compress.schedules import Schedule, check_schedule
+from lightning_compress.targets import Selection, Target, select
+
+__all__ = ["Method", "map_tensors"]
+
+
+class Method(ABC):
+    """A :class:`~lightning_compress.latent.Projection` of selected weights, which a schedule strengthens.
+
+    The run calls it; see :class:`~.callback.WeightCompression` for its arguments and its place in a Trainer.
+    """
+
+    changeable: ClassVar[frozenset[str]] = frozenset({"schedule", "every_n_steps", "include", "exclude"})
+    """Arguments that a resumed run may change. Patterns are among them, as they are a part of ``state_key``."""
+
+    def __init__(
+        self, *, order: int, schedule: Schedule, every_n_steps: int, include: Sequence[str], exclude: Sequence[str]
+    ) -> None:
+        check_schedule(schedule)
+        check_count(every_n_steps=every_n_steps)
+        check_patterns(include=include, exclude=exclude)
+        self._order = order
+        self.schedule = schedule
+        self.every_n_steps = every_n_steps
+        self.include = tuple(include)
+        self.exclude = tuple(exclude)
+        self.begin(Selection((), {}))
+
+    def __repr__(self) -> str:
+        return signature_repr(self)
+
+    @property
+    def order(self) -> int:
+        """Place in the order of projection; see :mod:`~.order`."""
+        return self._order
+
+    def select(self, module: nn.Module) -> Selection:
+        """Choose the parameters of ``module`` to compress: by default the weights that the patterns leave."""
+        return select(module, self.include, self.exclude)
+
+    def begin(self, selection: Selection) -> None:
+        """Start on the selected targets, without state of an earlier run."""
+        self.targets: Mapping[str, Target] = {target.name: target for target in selection}
+        """Name -> target, of the parameters that this method compresses; empty before ``fit``."""
+        self.strength = 0.0
+        """Fraction of the asked compression that is reached, in [0, 1]: the schedule's value at the last update."""
+        self._awaited: set[str] = set()
+
+    def end(self) -> None:
+        """Detach everything from the model, after success and after an exception alike; nothing by default."""
+        return
+
+    @property
+    def active(self) -> Collection[str]:
+        """Names of the parameters that are projected now; empty before the schedule begins."""
+        return self.targets.keys() if self.strength > 0 else ()
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to update; by default once strength 1 is reached."""
+        return self.strength == 1.0
+
+    @property
+    def masks_in_place(self) -> bool:
+        """Whether parameters are masked without exchange; see :class:`~lightning_compress.latent.Projection`."""
+        return False
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other method may project the targets of this one; methods of another order may by default."""
+        return False
+
+    @abstractmethod
+    def check(self, target: Target) -> None:
+        """Raise ValueError, naming the target and the fix, if this method cannot compress it."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """A few words on the method for the printed plan: ``"90 % sparse by magnitude, global"``."""
+
+    @abstractmethod
+    def update(self, weights: Mapping[str, Tensor]) -> None:
+        """Compute masks, codebooks or grids for the present strength, from weights as earlier projections left them."""
+
+    @abstractmethod
+    def project_(self, weights: Mapping[str, Tensor]) -> None:
+        """Overwrite each weight by its projection, in place."""
+
+    def backward_(self, gradients: Mapping[str, Tensor], latents: Mapping[str, Tensor]) -> None:
+        """Turn gradients at the projected weights into those of the latents, in place; the identity by default."""
+        return
+
+    def forget_(self, memories: Mapping[str, Tensor]) -> None:
+        """Clear momentum of weights that get no gradient any more, after an update; nothing by default."""
+        return
+
+    def observe(self, latents: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
+        """Read latents, and gradients at the projected weights, before an optimizer steps; nothing by default."""
+        return
+
+    @property
+    def outlives_later_projections(self) -> bool:
+        """Whether later projections keep the promise of :meth:`verify`: they keep zeros, but not values or grids."""
+        return False
+
+    def verify(self, weights: Mapping[str, Tensor]) -> None:
+        """Raise RuntimeError, with numbers, if ``weights`` break the promise of this method.
+
+        Called with the weights that this method is active for, at the present strength, as its projection left them;
+        and after each later projection, if the promise outlives those. Every method of this package defines it.
+        """
+        return
+
+    def metrics(self) -> dict[str, float]:
+        """Numbers to log after an update, by name."""
+        return {}
+
+    def report(self) -> dict[str, object]:
+        """Entries of this method in a report after ``fit``, by name."""
+        weights = sum(target.parameter.numel() for target in self.targets.values())
+        return {"method": self.describe(), "weights": weights, "strength": self.strength}
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """State for a checkpoint: kind -> parameter name -> tensor of the shape of the parameter (or its shard)."""
+        return {}
+
+    def load_tensors(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Restore the state that :meth:`tensors` gave."""
+        return
+
+    def replace(self, parameters: Mapping[str, nn.Parameter | None], remove: Callable[[str, Tensor], Tensor]) -> None:
+        """Continue with new parameters, and with state of their shape.
+
+        Args:
+            parameters: name -> new parameter, for those that were replaced; None for one that is gone.
+            remove: name, tensor of the shape of the old parameter -> its part for the new one.
+        """
+        state = self.tensors()
+        now = {name: parameters.get(name, target.parameter) for name, target in self.targets.items()}
+        self.targets = {
+            name: replace(self.targets[name], parameter=parameter)
+            for name, parameter in now.items()
+            if parameter is not None
+        }
+
+        left = {kind: {name: t for name, t in named.items() if name in self.targets} for kind, named in state.items()}
+        self.load_tensors(map_tensors(left, lambda name, t: remove(name, t) if name in parameters else t))
+
+
+def map_tensors(
+    tensors: Mapping[str, Mapping[str, Tensor]], function: Callable[[str, Tensor], Tensor]
+) -> dict[str, dict[str, Tensor]]:
+    """Apply ``function`` to every tensor; kind -> parameter name -> tensor."""
+    return {kind: {name: function(name, tensor) for name, tensor in named.items()} for kind, named in tensors.items()}
