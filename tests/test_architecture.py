@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "lightning_compress"
 STAIRS = [
-    {"arguments", "drafts"},
+    {"arguments", "drafts", "lightnings"},
     {
         "archive",
         "carried",
@@ -77,7 +77,15 @@ def test_a_room_without_a_stair_is_named():
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_lightning_stays_in_the_wiring(path):
     if room(path) != "training" and path.name not in MAY_IMPORT_LIGHTNING:
-        assert not [name for name in imports(path) if name.split(".")[0] in ("lightning", "lightning_fabric")]
+        assert "lightning_compress.lightnings" not in imports(path)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_both_lightnings_are_imported_in_one_place(path):
+    """A class that a file takes from one of them would not know the other's."""
+    roots = {name.split(".")[0] for name in imports(path)}
+    if path.name != "lightnings.py" and room(path) != "cli":
+        assert roots.isdisjoint({"lightning", "lightning_fabric", "pytorch_lightning"})
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

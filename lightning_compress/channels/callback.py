@@ -6,10 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.strategies import ModelParallelStrategy
-from lightning.pytorch.utilities import rank_zero_info
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from lightning_compress.arguments import check_code, check_count, check_criterion, check_decay
@@ -27,6 +23,7 @@ from lightning_compress.channels.removal.shapes import CHANNELS, dense_sizes, ve
 from lightning_compress.channels.removal.surgery import narrow, remove_units_
 from lightning_compress.evidence import evidence_of
 from lightning_compress.example_inputs import device_of, first_examples, on_device
+from lightning_compress.lightnings import LightningModule, ModelParallelStrategy, Trainer, isolate_rng, rank_zero_info
 from lightning_compress.processes import copy_without_weights, gather, is_sharded
 from lightning_compress.schedules import Cubic, Schedule
 from lightning_compress.targets import Selection, Target, select

@@ -14,12 +14,12 @@ import json
 import re
 import sys
 from argparse import ArgumentError
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import is_dataclass
 from importlib import import_module
 from itertools import takewhile
 from types import ModuleType
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import lightning_compress
 
@@ -146,7 +146,7 @@ def _has_type(member: Any, kind: Any) -> bool:
     """Whether a function, or the objects of a class, have the type ``kind``: a base class or a callable alias."""
     if isinstance(kind, type):
         return isinstance(member, type) and kind in member.__mro__
-    if not get_args(kind) or not callable(member) or inspect.isabstract(member):
+    if get_origin(kind) is not Callable or not callable(member) or inspect.isabstract(member):
         return False
     if isinstance(member, type) and "__call__" not in dir(member):
         return False

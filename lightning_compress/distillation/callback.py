@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from torchmetrics import Metric
 
@@ -17,11 +16,12 @@ from lightning_compress.distillation.settings import Settings
 from lightning_compress.distillation.students import Taught, taught
 from lightning_compress.distillation.teachers import Teacher
 from lightning_compress.distillation.terms import Term
+from lightning_compress.lightnings import CallbackBase, LightningModule, Trainer, check_one_package
 
 __all__ = ["DistillationCallback"]
 
 
-class DistillationCallback(Callback):
+class DistillationCallback(CallbackBase):
     """The teacher of :class:`~lightning_compress.distillation.DistillationModule` as a callback.
 
     | when | effect |
@@ -88,6 +88,7 @@ class DistillationCallback(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
+        check_one_package(trainer, pl_module)
         if isinstance(pl_module, Taught):
             raise ValueError(
                 "need one teacher for a module, got two: use DistillationModule or one DistillationCallback"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning.pytorch import LightningModule
 from torch import nn
 from torchmetrics import Metric
 
@@ -16,11 +15,12 @@ from lightning_compress.distillation.settings import Settings
 from lightning_compress.distillation.students import LOG_PREFIX, Taught, taught
 from lightning_compress.distillation.teachers import Teacher
 from lightning_compress.distillation.terms import Term
+from lightning_compress.lightnings import LightningModule, ModuleBase
 
 __all__ = ["DistillationModule"]
 
 
-class DistillationModule(LightningModule):
+class DistillationModule(ModuleBase):
     """A student with a teacher: any LightningModule, with distillation losses added to its training step.
 
     The module shares the student's state instead of wrapping it: parameters, buffers, submodules, hyperparameters,
@@ -120,7 +120,18 @@ def _class_of_view(front: type[DistillationModule], student: LightningModule, ob
         student: the module whose state is shared.
         objective: the losses to add.
     """
-    return type(front.__name__, (front, taught(type(student), objective, student)), {"student": student})
+    return _OfOneLightning(front.__name__, (front, taught(type(student), objective, student)), {"student": student})
+
+
+class _OfOneLightning(type):
+    """Makes classes of one Lightning, that of their last base, from a first base that belongs to both.
+
+    Under ``DistillationModule`` a class would find hooks and logging of the one Lightning in the Trainer of the other.
+    """
+
+    def mro(cls) -> list[type]:
+        own = cls.__bases__[-1].__mro__
+        return [one for one in super().mro() if one in own or one not in ModuleBase.__mro__]
 
 
 def _rebuilt(student: LightningModule, settings: Settings) -> DistillationModule:

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import copyreg
 from collections.abc import Callable, Mapping
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_compress.distillation.objectives import Objective
+from lightning_compress.lightnings import LightningModule, Trainer
 
 __all__ = ["LOG_PREFIX", "Taught", "taught"]
 
 LOG_PREFIX = "distillation"
 
 
-class Taught(LightningModule):
-    """Base of the classes that ``taught`` makes.
+class Taught:
+    """Mark of the classes that ``taught`` makes; the student's class says of which Lightning they are.
 
     Attributes:
         objective: the objective of the class.
@@ -31,14 +31,6 @@ class Taught(LightningModule):
 
     objective: Objective
     untaught: type[LightningModule]
-
-    def _mix(self, loss: Tensor) -> Tensor:
-        """The objective for the network's calls so far; logs its parts."""
-        mixed, parts = self.objective.mix(loss, _progress(self.trainer))
-        if parts:
-            values = {"task": loss, **parts}
-            self.log_dict({f"{LOG_PREFIX}/{name}": value.detach() for name, value in values.items()})
-        return mixed
 
 
 def taught(
@@ -65,12 +57,12 @@ def taught(
             with objective.recording(_batch(args, kwargs)):
                 output = base.training_step(self, *args, **kwargs)
                 if output is not None and self.automatic_optimization:
-                    output = _with_loss(output, self._mix)
+                    output = _with_loss(output, partial(_mix, self, objective))
             objective.check_called()
             return output
 
         def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-            super().manual_backward(self._mix(loss), *args, **kwargs)
+            super().manual_backward(_mix(self, objective, loss), *args, **kwargs)
 
         @wraps(base.validation_step)
         def validation_step(self, *args: Any, **kwargs: Any) -> Any:
@@ -98,6 +90,15 @@ def taught(
     TaughtStudent.objective, TaughtStudent.untaught = objective, cls
     TaughtStudent.__name__ = cls.__name__
     return TaughtStudent
+
+
+def _mix(module: Any, objective: Objective, loss: Tensor) -> Tensor:
+    """The objective for the network's calls so far; logs its parts."""
+    mixed, parts = objective.mix(loss, _progress(module.trainer))
+    if parts:
+        values = {"task": loss, **parts}
+        module.log_dict({f"{LOG_PREFIX}/{name}": value.detach() for name, value in values.items()})
+    return mixed
 
 
 def _batch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lightning_compress.arguments import check_fraction
 from lightning_compress.carried import carry, copies
+from lightning_compress.lightnings import LightningModule, Trainer, rank_zero_info
 from lightning_compress.low_rank.factorization import decompose, project, tail
 from lightning_compress.low_rank.layers import as_matrix, factorized_layers, obstacle
 from lightning_compress.low_rank.ranks import Size, ranks_by_energy, ranks_by_parameters

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_compress.arguments import check_code, check_criterion, check_decay, check_fraction, check_number
 from lightning_compress.evidence import evidence_of
+from lightning_compress.lightnings import rank_zero_warn
 from lightning_compress.processes import gather_numbers, local, shard_group, shard_shape
 from lightning_compress.pruning import criteria
 from lightning_compress.pruning.criteria import Criterion

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_compress.arguments import check_code, check_count, check_decay, check_number
 from lightning_compress.carried import carry
+from lightning_compress.lightnings import LightningModule, Trainer, rank_zero_warn
 from lightning_compress.quantization import observers, scales
 from lightning_compress.quantization.activations.calibration import Calibration
 from lightning_compress.quantization.activations.ranges import RangeOptimizer

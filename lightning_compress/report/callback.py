@@ -9,13 +9,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
-
 from lightning_compress.arguments import signature_repr
 from lightning_compress.deploy import Writer, export
 from lightning_compress.deploy.export import find_writer
 from lightning_compress.example_inputs import ExampleInput, check_example_input
+from lightning_compress.lightnings import (
+    Callback,
+    CallbackBase,
+    LightningModule,
+    Trainer,
+    check_one_package,
+    rank_zero_info,
+)
 from lightning_compress.macs import count_macs
 from lightning_compress.report.comparisons import Comparison
 from lightning_compress.report.folders import run_folder
@@ -26,7 +31,7 @@ from lightning_compress.report.views.outputs import show, write
 __all__ = ["CompressionReport"]
 
 
-class CompressionReport(Callback):
+class CompressionReport(CallbackBase):
     """Measure the model before and after ``fit``, print the difference, and write it to files beside the model.
 
     Zeros, bytes in the file, multiply-accumulates and measured latency are shown apart, because none of them follows
@@ -113,6 +118,7 @@ class CompressionReport(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
+            check_one_package(trainer, pl_module)
             self._reset()
             for writer in self._writers:
                 writer.require()

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
 
+from lightning_compress.lightnings import CallbackBase, LightningModule, Trainer, check_one_package, rank_zero_warn
 from lightning_compress.processes import gather, shard
 from lightning_compress.training.method import Method, map_tensors
 from lightning_compress.training.plans import asked, check_objects
@@ -17,7 +16,7 @@ from lightning_compress.training.run import CompressionRun
 __all__ = ["WeightCompression"]
 
 
-class WeightCompression(Method, Callback):
+class WeightCompression(Method, CallbackBase):
     """A method that compresses weights during ``fit``: the base of every weight callback.
 
     A subclass is a :class:`~lightning_compress.latent.Projection`. It must define :meth:`check`, :meth:`describe`,
@@ -91,6 +90,7 @@ class WeightCompression(Method, Callback):
         if stage != "fit":
             return
         check_objects(trainer.callbacks)  # type: ignore[attr-defined]
+        check_one_package(trainer, pl_module)
         self._loaded = None
         methods = [callback for callback in trainer.callbacks if isinstance(callback, WeightCompression)]  # type: ignore[attr-defined]
         if methods[0] is self:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+from importlib import import_module
+from typing import Any, cast
 
-from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.compile import to_uncompiled
+from lightning_compress.lightnings import LightningModule, package_of
 
 __all__ = ["uncompiled", "uncompiled_copy"]
 
@@ -18,7 +19,10 @@ def uncompiled_copy(module: LightningModule) -> LightningModule:
     trainer = module.trainer
     kept = {id(one): one for one in (trainer, *trainer.callbacks)}  # type: ignore[attr-defined]
     copied = copy.deepcopy(module, kept)
-    return copied if copied._compiler_ctx is None else to_uncompiled(copied)
+    if copied._compiler_ctx is None:
+        return copied
+    compiling: Any = import_module(f"{package_of(module)}.utilities.compile")
+    return cast(LightningModule, compiling.to_uncompiled(copied))
 
 
 def uncompiled(module: LightningModule) -> LightningModule:

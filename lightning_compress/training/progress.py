@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning_compress.lightnings import LightningModule, Trainer
 
 __all__ = ["Progress"]
 

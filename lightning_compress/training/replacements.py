@@ -5,10 +5,15 @@ from __future__ import annotations
 import sys
 
 import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
-from lightning.pytorch.utilities import rank_zero_warn
+
+from lightning_compress.lightnings import (
+    DDPStrategy,
+    LightningModule,
+    ModelParallelStrategy,
+    MultiProcessingLauncher,
+    Strategy,
+    rank_zero_warn,
+)
 
 __all__ = ["follow_replacement", "replaces"]
 
@@ -44,6 +49,6 @@ def follow_replacement(strategy: Strategy, module: LightningModule) -> None:
 def _obstacle(strategy: Strategy) -> str:
     if isinstance(strategy, ModelParallelStrategy):
         return "parameters that ModelParallelStrategy shards cannot change their shapes"
-    if isinstance(strategy.launcher, _MultiProcessingLauncher):
+    if isinstance(strategy.launcher, MultiProcessingLauncher):
         return "strategies that spawn their processes return no smaller model"
     return ""

@@ -6,13 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 from lightning_compress.latent import LatentWeights
+from lightning_compress.lightnings import (
+    DeepSpeedStrategy,
+    FSDPStrategy,
+    LightningModule,
+    Trainer,
+    rank_zero_info,
+    rank_zero_warn,
+)
 from lightning_compress.processes import local
 from lightning_compress.targets import Target
 from lightning_compress.training.interplay.averages import Average, averaging_first

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from contextvars import Context
 
-from lightning.pytorch import LightningModule
+from torch import nn
+
+from lightning_compress.lightnings import LightningModule
 
 __all__ = ["from_checkpoint"]
 
 
-def from_checkpoint(cls: type[LightningModule], path: str) -> LightningModule:
+def from_checkpoint(cls: type[LightningModule], path: str) -> nn.Module:
     """A trained teacher from a Lightning checkpoint, for YAML.
 
     Args:

@@ -11,11 +11,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
 from lightning_compress.latent import LatentWeights
+from lightning_compress.lightnings import Callback, LightningModule, WeightAveraging
 from lightning_compress.targets import Target
 
 __all__ = ["Average", "averaging_first"]

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
+
+from lightning_compress.lightnings import Callback, EarlyStopping, LightningModule, ModelCheckpoint, Trainer
 
 __all__ = ["MonitorGate"]
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from lightning.pytorch.utilities import rank_zero_warn
-
 from lightning_compress.latent import LatentWeights
+from lightning_compress.lightnings import rank_zero_warn
 from lightning_compress.training.plans import listed
 
 __all__ = ["OverwriteWatch"]

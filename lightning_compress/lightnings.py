@@ -1,0 +1,151 @@
+"""Both Lightnings: the classes of ``lightning`` and ``pytorch_lightning``, which are one library under two names.
+
+A class of the one is no class of the other, so code that asks ``isinstance`` has to know both. Every file of this
+package takes the classes of Lightning from here, and works with those that are installed:
+
+- ``Trainer``, ``LightningModule``, ``ModelCheckpoint``, ... are the union of the classes of that name, for annotations
+  and ``isinstance``;
+- ``CallbackBase`` and ``ModuleBase`` derive from the classes of both, for callbacks and modules of this package.
+"""
+
+from __future__ import annotations
+
+import logging
+import operator
+import sys
+from functools import reduce
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import lightning_utilities.core.rank_zero as rank_zero
+from lightning_utilities.core.imports import compare_version
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
+
+__all__ = [
+    "PACKAGES",
+    "Callback",
+    "CallbackBase",
+    "DDPStrategy",
+    "DeepSpeedStrategy",
+    "EarlyStopping",
+    "FSDPStrategy",
+    "LightningModule",
+    "ModelCheckpoint",
+    "ModelParallelStrategy",
+    "ModuleBase",
+    "MultiProcessingLauncher",
+    "Strategy",
+    "Trainer",
+    "WeightAveraging",
+    "check_one_package",
+    "isolate_rng",
+    "of_each",
+    "package_of",
+    "rank_zero_info",
+    "rank_zero_warn",
+]
+
+_NAMES = ("lightning.pytorch", "pytorch_lightning")
+_OLDEST = "2.6.4"
+
+
+def _installed() -> tuple[str, ...]:
+    """Names of the packages that are installed and not too old; all are imported."""
+    first = next((name for name in _NAMES if name in sys.modules), None)
+    found = tuple(name for name in _NAMES if compare_version(name, operator.ge, _OLDEST))
+    if not found:
+        raise ImportError(f"need lightning or pytorch_lightning, {_OLDEST} or later: pip install lightning")
+    # Each package sends the messages of both to its own logger when it is imported. They go to that of the user.
+    rank_zero.log = logging.getLogger(f"{first or found[0]}.utilities.rank_zero")
+    return found
+
+
+PACKAGES = _installed()
+"""``"lightning.pytorch"``, ``"pytorch_lightning"``, or both."""
+
+
+def of_each(path: str) -> tuple[Any, ...]:
+    """The objects at a dotted path in every installed Lightning.
+
+    >>> [found.__name__ for found in of_each("callbacks.Timer")] == ["Timer"] * len(PACKAGES)
+    True
+    """
+    module, _, name = path.rpartition(".")
+    return tuple(getattr(import_module(f"{package}.{module}".rstrip(".")), name) for package in PACKAGES)
+
+
+def _either(path: str) -> Any:
+    """The union of the classes at a dotted path in every installed Lightning."""
+    return reduce(operator.or_, of_each(path))
+
+
+def package_of(thing: object) -> str | None:
+    """Name of the Lightning that the class of an object derives from; None if it is neither, or both.
+
+    >>> import lightning.pytorch
+    >>> package_of(lightning.pytorch.LightningModule())
+    'lightning.pytorch'
+    """
+    found = {name for name, _ in _origins(thing)}
+    return found.pop() if len(found) == 1 else None
+
+
+def check_one_package(trainer: Trainer, module: LightningModule) -> None:
+    """Refuse a Trainer, a module and callbacks that are not all of one Lightning: neither would know the other.
+
+    Raises:
+        TypeError: a callback or the module is of another Lightning than the Trainer.
+        ImportError: the Trainer's Lightning is too old.
+    """
+    ours = package_of(trainer)
+    if ours not in (None, *PACKAGES):
+        raise ImportError(f"need {ours} {_OLDEST} or later, got an older one: upgrade it")
+    for part in (module, *trainer.callbacks):  # type: ignore[attr-defined]
+        theirs = package_of(part)
+        if ours and theirs and theirs != ours:
+            origin = _origins(part)[0][1]
+            raise TypeError(
+                f"need module and callbacks of {ours}, as the Trainer is, got {type(part).__name__} of {theirs}: write "
+                f"from {origin.__module__.replace(theirs, ours, 1)} import {origin.__name__}"
+            )
+
+
+def _origins(thing: object) -> list[tuple[str, type]]:
+    """The classes of Lightning that the class of an object derives from, nearest first, with their packages."""
+    return [
+        (name, cls) for cls in type(thing).__mro__ for name in _NAMES if f"{cls.__module__}.".startswith(f"{name}.")
+    ]
+
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback, LightningModule, Trainer
+    from lightning.pytorch import Callback as CallbackBase
+    from lightning.pytorch import LightningModule as ModuleBase
+    from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, WeightAveraging
+    from lightning.pytorch.strategies import (
+        DDPStrategy,
+        DeepSpeedStrategy,
+        FSDPStrategy,
+        ModelParallelStrategy,
+        Strategy,
+    )
+    from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher as MultiProcessingLauncher
+    from lightning.pytorch.utilities.seed import isolate_rng
+else:
+    Callback, LightningModule, Trainer = map(_either, ("Callback", "LightningModule", "Trainer"))
+    EarlyStopping = _either("callbacks.EarlyStopping")
+    ModelCheckpoint = _either("callbacks.ModelCheckpoint")
+    WeightAveraging = _either("callbacks.WeightAveraging")
+    DDPStrategy = _either("strategies.DDPStrategy")
+    DeepSpeedStrategy = _either("strategies.DeepSpeedStrategy")
+    FSDPStrategy = _either("strategies.FSDPStrategy")
+    ModelParallelStrategy = _either("strategies.ModelParallelStrategy")
+    Strategy = _either("strategies.Strategy")
+    MultiProcessingLauncher = _either("strategies.launchers._MultiProcessingLauncher")
+    isolate_rng, *_ = of_each("utilities.seed.isolate_rng")
+
+    class CallbackBase(*of_each("Callback")):
+        """A callback for the Trainer of either Lightning."""
+
+    class ModuleBase(*of_each("LightningModule")):
+        """A module that both Lightnings take for a class of theirs; see :class:`OfOne` for its instances."""
