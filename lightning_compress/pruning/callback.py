@@ -15,10 +15,10 @@ from lightning_compress.lightnings import rank_zero_warn
 from lightning_compress.processes import gather_numbers, local, shard_group, shard_shape
 from lightning_compress.pruning import criteria
 from lightning_compress.pruning.criteria import Criterion
+from lightning_compress.pruning.floors import kept_units
 from lightning_compress.pruning.layer_inputs import InputSquares, check_inputs
 from lightning_compress.pruning.masks import apply_, mask_of
 from lightning_compress.pruning.patterns import Pattern, Unstructured
-from lightning_compress.pruning.thresholds import find_threshold, keep
 from lightning_compress.schedules import Cubic, Schedule
 from lightning_compress.targets import Selection, Target
 from lightning_compress.training import PRUNE, WeightCompression
@@ -39,6 +39,8 @@ class PruningCallback(WeightCompression):
         pattern: weights that are masked together; see :mod:`~lightning_compress.pruning.patterns`.
         scope: whether the weights of all targets have one threshold (``"global"``) or each target has its own
             (``"layer"``).
+        floor: least fraction of the weights of each target that stays in global scope, in [0, 1). The sparsity over all
+            targets stays exact. A ``sparsity`` above ``1 - floor`` counts instead.
         regrow: train the latents of masked weights too, with the gradient of the pruned model, until the end of the
             run. A weight that has become important again is unmasked (dynamic pruning with feedback). By default masked
             weights do not change.
@@ -79,6 +81,7 @@ class PruningCallback(WeightCompression):
         criterion: Criterion = criteria.magnitude,
         pattern: Pattern = Unstructured(),
         scope: Literal["global", "layer"] = "global",
+        floor: float = 0.01,
         regrow: bool = False,
         decay: float = 0.9,
         gradient_scale: float = 1.0,
@@ -96,7 +99,7 @@ class PruningCallback(WeightCompression):
             raise ValueError(f"need scope 'global' or 'layer', got scope={scope!r}")
         if not isinstance(regrow, bool):
             raise TypeError(f"need regrow as True or False, got {regrow!r}")
-        check_decay(decay=decay)
+        check_decay(floor=floor, decay=decay)
         check_number(gradient_scale=gradient_scale)
         if not 0 < gradient_scale < math.inf:
             raise ValueError(f"need gradient_scale > 0, got gradient_scale={gradient_scale!r}")
@@ -104,6 +107,7 @@ class PruningCallback(WeightCompression):
         self.criterion = criterion
         self.pattern = pattern
         self.scope = scope
+        self.floor = floor
         self.regrow = regrow
         self.decay = decay
         self.gradient_scale = gradient_scale
@@ -146,7 +150,14 @@ class PruningCallback(WeightCompression):
 
     def describe(self) -> str:
         criterion = getattr(self.criterion, "__name__", repr(self.criterion))
-        return f"{self.sparsity:.4g} sparse by {criterion}, {self.pattern}, {self.scope} scope, {self.schedule}"
+        return f"{self.sparsity:.4g} sparse by {criterion}, {self.pattern}, {self._scope()}, {self.schedule}"
+
+    def _scope(self) -> str:
+        if self.scope == "layer" or not self.floor:
+            return f"{self.scope} scope"
+        if self.sparsity > 1 - self.floor:
+            return f"global scope (every target keeps {1 - self.sparsity:.4g}: floor={self.floor:.4g} is out of reach)"
+        return f"global scope (every target keeps {self.floor:.4g} or more)"
 
     def observe(self, latents: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
         if self.settled or evidence_of(self.criterion) == "nothing":
@@ -222,22 +233,25 @@ class PruningCallback(WeightCompression):
     def _update_masks(self, weights: Mapping[str, Tensor]) -> None:
         """Find new masks for weights with a common threshold."""
         group = shard_group([self.targets[name].parameter for name in weights])
-        threshold = find_threshold(lambda: self._units(weights), self.sparsity * self.strength, group)
-        for name, units in zip(weights, keep(self._units(weights), threshold), strict=True):
+        floor = self.floor if self.scope == "global" else 0.0
+        kept = kept_units(
+            lambda names: self._units(names, weights), list(weights), self.sparsity * self.strength, floor, group
+        )
+        for name in weights:
             outputs_first = self.targets[name].outputs_first
-            kept = outputs_first(self.pattern.spread(units, outputs_first(weights[name]).shape))
-            mask = self._masks[name] = mask_of(kept.contiguous(), weights[name])  # the weight's layout, for speed
+            entries = outputs_first(self.pattern.spread(kept.pop(name), outputs_first(weights[name]).shape))
+            mask = self._masks[name] = mask_of(entries.contiguous(), weights[name])  # the weight's layout, for speed
             if mask.numel() and not mask.amin() and name not in self._warned:  # amin is much faster than any
                 self._warned.add(name)
                 rank_zero_warn(
                     f"every weight of {name!r} is masked, so its layer passes no signal: add it to exclude, lower "
-                    "sparsity, or give each layer the same sparsity with scope='layer'"
+                    "sparsity, or keep a fraction of every target with floor=0.01"
                 )
 
-    def _units(self, weights: Mapping[str, Tensor]) -> Iterator[Tensor]:
+    def _units(self, names: Sequence[str], weights: Mapping[str, Tensor]) -> Iterator[Tensor]:
         """Scores of the units of the pattern, one tensor at a time."""
-        for name, weight in weights.items():
-            outputs_first = self.targets[name].outputs_first
+        for name in names:
+            weight, outputs_first = weights[name], self.targets[name].outputs_first
             scores = self._scores(outputs_first(weight), outputs_first(self._evidence.get(name, weight.new_empty(0))))
             if scores.shape != outputs_first(weight).shape:
                 raise ValueError(

@@ -253,12 +253,30 @@ def test_wanda_reads_inputs_that_come_by_name():
     assert int((module.net[11].weight == 0).sum()) == 160
 
 
+@pytest.mark.parametrize(("floor", "kept"), [(0.01, 4), (0.1, 32)])
+def test_a_layer_of_small_weights_keeps_the_floor(floor, kept):
+    module = build()
+    with torch.no_grad():
+        module.net[11].weight.mul_(1e-6)
+    fit(module, PruningCallback(0.9 if floor < 0.1 else 0.85, floor=floor, schedule=Constant()), max_epochs=1)
+    assert int(torch.count_nonzero(module.net[11].weight)) == kept  # of 320
+    assert zeros(module)[0] == round((0.9 if floor < 0.1 else 0.85) * 3592)
+
+
+def test_a_sparsity_beyond_the_floor_holds_and_the_plan_says_so(caplog):
+    module = build()
+    with caplog.at_level(logging.INFO, logger="lightning.pytorch"):
+        fit(module, PruningCallback(0.995, schedule=Constant()), max_epochs=1)
+    assert zeros(module)[0] == round(0.995 * 3592)
+    assert "every target keeps 0.005: floor=0.01 is out of reach" in caplog.text
+
+
 def test_a_dead_layer_is_said():
     module = build()
     with torch.no_grad():
         module.net[11].weight.mul_(1e-6)
     with pytest.warns(UserWarning, match=r"every weight of 'net\.11\.weight' is masked, so its layer passes no signal"):
-        fit(module, PruningCallback(0.9, schedule=Constant()), max_epochs=1)
+        fit(module, PruningCallback(0.9, floor=0.0, schedule=Constant()), max_epochs=1)
 
 
 @pytest.mark.filterwarnings("ignore:PruningCallback. the run ended at 100% of its length")

@@ -1,0 +1,81 @@
+"""Floors: a common threshold that leaves a fraction of every weight, so that no layer is masked whole.
+
+Weights of small scores lose nearly all of their units to a common threshold, and a layer without weights passes no
+signal. A weight that would keep less than the floor therefore gets a threshold of its own, at the floor, and the others
+mask that many units more: the number of masked units stays the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeAlias
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lightning_compress.processes import concatenate
+from lightning_compress.pruning.thresholds import find_threshold, keep
+
+__all__ = ["Units", "kept_units"]
+
+Units: TypeAlias = Callable[[Sequence[str]], Iterable[Tensor]]
+"""Names of weights -> scores of their units, one float32 tensor at a time, in the same order."""
+
+
+def kept_units(
+    units: Units, names: Sequence[str], fraction: float, floor: float, group: dist.ProcessGroup | None = None
+) -> dict[str, Tensor]:
+    """Mask ``round(fraction * N)`` of all ``N`` units, and at most ``(1 - floor) * n`` of the ``n`` units of a weight.
+
+    The masked units are those of the smallest scores, except in weights that are at the floor. A ``fraction`` that no
+    masks reach within the floor is masked in every weight instead.
+
+    Args:
+        units: gives the scores; it is called several times.
+        names: the weights.
+        fraction: fraction of all units that is masked, in [0, 1].
+        floor: least fraction of the units of each weight that is kept, in [0, 1).
+        group: the processes that the weights are sharded over; None if every process has all of them.
+
+    Returns:
+        name -> bool tensor of the shape of its units, True where a unit is kept.
+
+    >>> scores = {"small": torch.tensor([0.1, 0.2]), "large": torch.tensor([1.0, 2.0, 3.0, 4.0])}
+    >>> kept = kept_units(lambda names: (scores[name] for name in names), ["small", "large"], 0.5, floor=0.1)
+    >>> kept["small"].tolist(), kept["large"].tolist()
+    ([False, True], [False, False, True, True])
+    """
+    kept = _keep(units, names, fraction, group)
+    sizes = _totals({name: kept[name].numel() for name in names}, group)
+    left, free = round(fraction * sum(sizes.values())), list(names)
+    most = {name: math.floor((1 - floor) * size) for name, size in sizes.items()}
+    if sum(most.values()) < left:
+        most = {name: math.ceil(fraction * size) for name, size in sizes.items()}
+    while starved := _above(most, sizes, {name: kept[name] for name in free}, group):
+        for name in starved:
+            kept |= _keep(units, [name], most[name] / sizes[name], group)
+        left -= sum(most[name] for name in starved)
+        free = [name for name in free if name not in starved]
+        kept |= _keep(units, free, left / max(1, sum(sizes[name] for name in free)), group)
+    return kept
+
+
+def _keep(units: Units, names: Sequence[str], fraction: float, group: dist.ProcessGroup | None) -> dict[str, Tensor]:
+    threshold = find_threshold(lambda: units(names), fraction, group)
+    return dict(zip(names, keep(units(names), threshold), strict=True))
+
+
+def _above(
+    most: Mapping[str, int], sizes: Mapping[str, int], kept: Mapping[str, Tensor], group: dist.ProcessGroup | None
+) -> list[str]:
+    """Names of the weights that have more masked units than ``most``."""
+    counts = _totals({name: int(units.count_nonzero()) for name, units in kept.items()}, group)
+    return [name for name, count in counts.items() if sizes[name] - count > most[name]]
+
+
+def _totals(numbers: Mapping[str, int], group: dist.ProcessGroup | None) -> dict[str, int]:
+    """Name -> sum of the numbers of all processes."""
+    processes = concatenate(torch.tensor([list(numbers.values())]), group)
+    return dict(zip(numbers, processes.sum(0).tolist(), strict=True))
