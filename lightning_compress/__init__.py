@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         QATCallback,
     )
     from lightning_compress.report import CompressionReport
+    from lightning_compress.schemas import RecordError
     from lightning_compress.sharing import WeightSharingCallback
 
 __version__ = "0.1.0"
@@ -58,6 +59,7 @@ __all__ = [
     "PerTensor",
     "PruningCallback",
     "QATCallback",
+    "RecordError",
     "Unstructured",
     "WeightSharingCallback",
     "export",
@@ -79,6 +81,7 @@ _NAMES_BY_ROOM = {
     "pruning": ("NM", "Block", "PruningCallback", "Unstructured"),
     "quantization": ("BinarizationCallback", "PerChannel", "PerGroup", "PerTensor", "QATCallback"),
     "report": ("CompressionReport",),
+    "schemas": ("RecordError",),
     "sharing": ("WeightSharingCallback",),
 }
 _ROOM_OF = {name: room for room, names in _NAMES_BY_ROOM.items() for name in names}

@@ -12,24 +12,29 @@ and ``<room>/records.py`` holds the structure under that name in capitals, as ``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+
+from lightning_compress.schemas import refuse
 
 __all__ = [
     "ATTACHMENTS",
     "LAYERS",
     "SHAPES",
+    "Shapes",
     "Structure",
     "announce_removal",
     "attach_structure",
-    "carried_keys",
+    "carried_records",
+    "carried_structures",
     "carry",
     "copies",
+    "record_structures",
 ]
 
 LAYERS, SHAPES, ATTACHMENTS = 10, 20, 30
@@ -38,7 +43,15 @@ LAYERS, SHAPES, ATTACHMENTS = 10, 20, 30
 _STRUCTURES, _CARRIED = "compression_structures", "_carried_structures"
 
 
+Shapes: TypeAlias = Mapping[str, list[int]]
+"""Name in the state dict of a file -> shape, of tensors with memory of their own; empty for a file without one."""
+
+
 def _nothing(module: nn.Module, remove: Callable[[str, Tensor], Tensor]) -> None:
+    return
+
+
+def _trust(module: nn.Module, record: dict[str, Any], shapes: Shapes) -> None:
     return
 
 
@@ -52,6 +65,11 @@ class Structure:
         attach: module, record -> None. Attaches the recorded objects to the module, in place of those that it has.
         on_removal: module, remove -> None. Called before channels are removed; ``remove(name, tensor)`` removes them
             from a tensor of the shape of the named parameter. Nothing by default.
+        check: module, record, shapes -> None. Called before ``attach`` with the shapes of the tensors in the same file:
+            raises :class:`~lightning_compress.schemas.RecordError` for a record that ``record`` would not have made of
+            such a module. Everything that a record asks memory for must be in these shapes. Trusts by default.
+        alters: record -> whether the module computes something else than one of its class with the same state dict. By
+            default every record that is not empty does.
         order: place in the order of attachment: ``LAYERS`` are made before ``SHAPES`` change, both before
             ``ATTACHMENTS``.
     """
@@ -61,6 +79,8 @@ class Structure:
     attach: Callable[[nn.Module, dict[str, Any]], None]
     on_removal: Callable[[nn.Module, Callable[[str, Tensor], Tensor]], None] = _nothing
     order: int = ATTACHMENTS
+    check: Callable[[nn.Module, dict[str, Any], Shapes], None] = _trust
+    alters: Callable[[dict[str, Any]], bool] = bool
 
 
 def carry(module: nn.Module, structure: Structure) -> None:
@@ -84,21 +104,59 @@ def carry(module: nn.Module, structure: Structure) -> None:
     vars(module)[_CARRIED].setdefault(structure.key, structure)
 
 
-def attach_structure(module: nn.Module, structure: Structure, checkpoint: dict[str, Any]) -> None:
-    """Attach the record of a structure, if ``checkpoint`` carries one; to be called before the weights are loaded."""
-    record = checkpoint.get(_STRUCTURES, {}).get(structure.key)
-    if record is not None:
-        structure.attach(module, record)
+def attach_structure(module: nn.Module, structure: Structure, checkpoint: Mapping[str, Any]) -> None:
+    """Attach the record of a structure, if ``checkpoint`` carries one; to be called before the weights are loaded.
+
+    Raises:
+        RecordError: the record is not one that the structure would have made of this module.
+    """
+    records = carried_records(checkpoint)
+    if structure.key not in records:
+        return
+    record = records[structure.key]
+    if not isinstance(record, dict):
+        raise refuse(structure.key, "a dictionary", record)
+    structure.check(module, record, _shapes(checkpoint))
+    structure.attach(module, record)
 
 
-def carried_keys(checkpoint: dict[str, Any]) -> list[str]:
-    """The keys of all records in ``checkpoint``."""
-    return list(checkpoint.get(_STRUCTURES, {}))
+def carried_records(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Key -> record, of all records in ``checkpoint``.
+
+    Raises:
+        RecordError: the checkpoint has another value in their place.
+    """
+    records = checkpoint.get(_STRUCTURES, {})
+    if not isinstance(records, dict):
+        raise refuse(_STRUCTURES, "a dictionary", records)
+    return records
+
+
+def record_structures(module: nn.Module, structures: Iterable[Structure]) -> dict[str, Any]:
+    """The part of a checkpoint that carries the records of ``structures``; empty where there is nothing to carry."""
+    records = {structure.key: structure.record(module) for structure in structures}
+    filled = {key: record for key, record in records.items() if record}
+    return {_STRUCTURES: filled} if filled else {}
+
+
+def carried_structures(module: nn.Module) -> list[Structure]:
+    """The structures that checkpoints of ``module`` carry, in the order of attachment."""
+    structures: dict[str, Structure] = vars(module).get(_CARRIED, {})
+    return sorted(structures.values(), key=lambda structure: structure.order)
+
+
+def _shapes(checkpoint: Mapping[str, Any]) -> Shapes:
+    """The shapes in the state dict of a checkpoint, of tensors with memory for all their elements.
+
+    An expanded tensor may have any size in a small file, and a copy of it would take that memory.
+    """
+    tensors = {name: t for name, t in checkpoint.get("state_dict", {}).items() if isinstance(t, Tensor)}
+    return {name: list(t.shape) for name, t in tensors.items() if type(t) is not Tensor or 0 not in t.stride()}
 
 
 def announce_removal(module: nn.Module, remove: Callable[[str, Tensor], Tensor]) -> None:
     """Adapt the structures of ``module`` to a removal of channels that comes next; see :class:`Structure`."""
-    for structure in _in_order(module):
+    for structure in carried_structures(module):
         structure.on_removal(module, remove)
 
 
@@ -111,20 +169,12 @@ def copies(module: nn.Module) -> Iterator[nn.Module]:
             yield average.module if isinstance(average, AveragedModel) else average
 
 
-def _in_order(module: nn.Module) -> list[Structure]:
-    structures: dict[str, Structure] = vars(module).get(_CARRIED, {})
-    return sorted(structures.values(), key=lambda structure: structure.order)
-
-
 def _save(module: nn.Module, own: Callable[[dict[str, Any]], None], checkpoint: dict[str, Any]) -> None:
     own(checkpoint)
-    for structure in _in_order(module):
-        record = structure.record(module)
-        if record:
-            checkpoint.setdefault(_STRUCTURES, {})[structure.key] = record
+    checkpoint.update(record_structures(module, carried_structures(module)))
 
 
 def _load(module: nn.Module, own: Callable[[dict[str, Any]], None], checkpoint: dict[str, Any]) -> None:
-    for structure in _in_order(module):
+    for structure in carried_structures(module):
         attach_structure(module, structure, checkpoint)
     own(checkpoint)

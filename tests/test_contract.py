@@ -26,7 +26,8 @@ from lightning.pytorch.callbacks import (
 from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_compress
-from lightning_compress import PruningCallback, load_compressed
+from lightning_compress import PruningCallback, export, load_compressed
+from lightning_compress.archive import read_archive
 from lightning_compress.schedules import Linear
 from lightning_compress.timing import Latency
 from lightning_compress.training import WeightCompression
@@ -414,3 +415,20 @@ def test_the_toy_learns():
     run = fit(build(), max_epochs=10)
     assert run.callback_metrics["val_acc"] > 0.7
     assert isinstance(run.lightning_module, Digits)
+
+
+# The archive is the model that was validated.
+
+
+@every_case
+def test_the_archive_is_the_module(case, tmp_path):
+    module = build(kind=case.kind)
+    fit(module, *case.callbacks())
+    path = export(module, tmp_path / "m.lcz")
+    found = load_compressed(case.kind, path)
+    assert same(found, module)
+    assert read_archive(path).complete == case.plain  # if not, load_archive warns
+    images = digits()[0][1400:]
+    module.eval(), found.eval()
+    with torch.no_grad():
+        assert torch.equal(found(images), module(images))

@@ -1,11 +1,13 @@
-"""Contents of an archive: form, bytes and entropy bound of each tensor."""
+"""Contents of an archive: form, bytes and entropy bound of each tensor, and the records beside them."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from lightning_compress.archive.coding.records import read_records
 from lightning_compress.archive.files import read_forms, read_index
 
 
@@ -14,7 +16,7 @@ class ArchivedTensor:
     """One tensor of an archive.
 
     Attributes:
-        name: in the state dict.
+        name: in the state dict; empty in the records.
         shape: sizes of its dimensions.
         dtype: dtype of its elements.
         form: "dense", "palette", "sparse" or "grid"; "packed" for a small tensor in a block with others;
@@ -49,12 +51,18 @@ class ArchiveContents:
     """The contents of an archive.
 
     Attributes:
-        tensors: in their order.
+        tensors: those of the state dict, in their order.
         file_bytes: the length of the file.
+        records: the records beside the state dict, with an `ArchivedTensor` in place of each tensor.
+        record_bytes: size in the file of the tensors in the records.
+        complete: whether the state dict alone is the model.
     """
 
     tensors: tuple[ArchivedTensor, ...]
     file_bytes: int
+    records: dict[str, Any] = field(default_factory=dict)
+    record_bytes: float = 0.0
+    complete: bool = True
 
     @property
     def dense_bytes(self) -> int:
@@ -91,20 +99,29 @@ def inspect_archive(path: str | os.PathLike[str], max_bytes: int | None = None) 
         >>> tensor.form, tensor.bytes, round(tensor.entropy_bytes, 1)
         ('grid', 119.0, 105.0)
     """
-    listed: dict[str, ArchivedTensor] = {}
     with Path(path).open("rb") as file:
-        entries, blocks = read_index(file, max_bytes)
-        for block, members, form in read_forms(file, entries, blocks):
-            total, bound = sum(entry.count for entry in members), form.bound() / 8
-            for entry in members:
+        header = read_index(file, max_bytes)
+        listed: dict[int, ArchivedTensor] = {}
+        for block, members, form in read_forms(file, header):
+            total, bound = sum(header.entries[position].count for position in members), form.bound() / 8
+            for position in members:
+                entry = header.entries[position]
                 part = entry.count / total if total else 1 / len(members)
                 name = form.name if len(members) == 1 else "packed"
-                listed[entry.name] = ArchivedTensor(
+                listed[position] = ArchivedTensor(
                     entry.name, entry.shape, block.dtype, name, entry.count, part * block.size, part * bound
                 )
         length = file.seek(0, os.SEEK_END)
-    for entry in entries:
+    for position, entry in enumerate(header.entries):
         if entry.tied_to is not None:
-            dtype = blocks[entry.block].dtype
-            listed[entry.name] = ArchivedTensor(entry.name, entry.shape, dtype, "tied", entry.count, 0, 0)
-    return ArchiveContents(tuple(listed[entry.name] for entry in entries), length)
+            dtype = header.blocks[entry.block].dtype
+            listed[position] = ArchivedTensor(entry.name, entry.shape, dtype, "tied", entry.count, 0, 0)
+    everything = [listed[position] for position in range(len(header.entries))]
+    named, others = everything[: header.named], everything[header.named :]
+    return ArchiveContents(
+        tuple(named),
+        length,
+        read_records(header.records, header.named, others),
+        sum(tensor.bytes for tensor in others),
+        header.complete,
+    )

@@ -1,29 +1,51 @@
 """The archive as a file: a head, the header, blocks of elements, a checksum; see docs/archive.md."""
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lightning_compress.archive.coding.cursors import ArchiveError
-from lightning_compress.archive.coding.headers import DTYPES, Block, Entry, read_header, write_header
+from lightning_compress.archive.coding.headers import DTYPES, Block, Entry, Header, read_header, write_header
+from lightning_compress.archive.coding.records import read_records, write_records
 from lightning_compress.archive.coding.words import bytes_of
 from lightning_compress.archive.forms.dense import Dense
 from lightning_compress.archive.forms.selection import FORMS, Form, encode, read_form
 from lightning_compress.drafts import draft_of
 
 MAGIC = b".lcz"
-VERSION = 1
+VERSION = 2
 HEAD = len(MAGIC) + 1 + 6 + 3  # magic, version, length of the file, length of the header
 CHECKSUM = 8
 SMALL = 1 << 12  # elements up to which tensors that have no better form than dense go into one block
 
 
-def save_archive(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
+class Archived(NamedTuple):
+    """The content of an archive.
+
+    Attributes:
+        tensors: the state dict, on the CPU.
+        records: plain values and tensors beside it; see `save_archive`.
+        complete: whether the state dict alone is the model.
+    """
+
+    tensors: dict[str, Tensor]
+    records: dict[str, Any]
+    complete: bool
+
+
+def save_archive(
+    tensors: Mapping[str, Tensor],
+    path: str | os.PathLike[str],
+    records: Mapping[str, Any] | None = None,
+    *,
+    complete: bool = True,
+) -> None:
     """Write tensors, such as a state dict, losslessly to one file, each as small as its values allow.
 
     The form of a tensor is found by looking at it alone: few distinct values become a palette, multiples of
@@ -33,9 +55,12 @@ def save_archive(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) ->
     Args:
         tensors: dense tensors by name, of any dtype but the deprecated quantized ones, on any device.
         path: the file, by convention `*.lcz`; it appears complete or not at all.
+        records: what a state dict cannot hold: dictionaries, lists, tuples, text, numbers, truth values, None and
+            tensors, by name.
+        complete: whether the tensors alone are the model; if not, `load_archive` warns.
 
     Raises:
-        TypeError: if a value is no tensor, or one without plain memory.
+        TypeError: if a value is no tensor, or one without plain memory, or a record is not plain.
 
     Example:
         >>> import tempfile
@@ -46,19 +71,19 @@ def save_archive(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) ->
         >>> torch.equal(load_archive(path)["weight"], torch.eye(100))
         True
     """
-    pieces = _pieces(tensors)
+    pieces = _pieces(tensors, records, complete)
     with draft_of(path) as draft, draft.open("wb") as file:
         file.writelines(pieces)
 
 
-def archived_bytes(tensors: Mapping[str, Tensor]) -> int:
+def archived_bytes(tensors: Mapping[str, Tensor], records: Mapping[str, Any] | None = None) -> int:
     """The length in bytes of the file that `save_archive` would write.
 
     Example:
         >>> archived_bytes({"weight": torch.zeros(1000, 1000)})
         53
     """
-    return sum(map(len, _pieces(tensors)))
+    return sum(map(len, _pieces(tensors, records)))
 
 
 def load_archive(path: str | os.PathLike[str], max_bytes: int | None = None) -> dict[str, Tensor]:
@@ -66,6 +91,9 @@ def load_archive(path: str | os.PathLike[str], max_bytes: int | None = None) -> 
 
     Nothing in a file is ever run. The checksum is verified before anything is parsed, and every size before
     memory is taken. Beside the result a load needs little more than the largest block of the file.
+
+    A warning says when the tensors alone are not the model that was exported, because channels were removed, layers
+    split or activations quantized: `load_compressed` gives that model.
 
     Args:
         path: a file written by `save_archive`.
@@ -75,22 +103,50 @@ def load_archive(path: str | os.PathLike[str], max_bytes: int | None = None) -> 
     Raises:
         ArchiveError: if the file is foreign, truncated, altered, or from a newer version; it says which.
     """
-    loaded: dict[str, Tensor] = {}
+    archived = read_archive(path, max_bytes)
+    if not archived.complete:
+        name = os.path.basename(path)
+        warnings.warn(
+            f"the state dict in {name} alone is not the model: its records hold removed channels, split layers or "
+            f"activation quantizers; load_compressed(Class, {name!r}) gives the whole model",
+            stacklevel=2,
+        )
+    return archived.tensors
+
+
+def read_archive(path: str | os.PathLike[str], max_bytes: int | None = None) -> Archived:
+    """The tensors and records of an archive.
+
+    Args:
+        path: as in `load_archive`.
+        max_bytes: as in `load_archive`.
+
+    Raises:
+        ArchiveError: as in `load_archive`.
+    """
     with Path(path).open("rb") as file:
-        entries, blocks = read_index(file, max_bytes)
-        for block, members, form in read_forms(file, entries, blocks):
-            sizes = [entry.count * block.dtype.itemsize for entry in members]
-            elements = torch.empty(sum(sizes), dtype=torch.uint8)
-            form.fill(elements.view(block.dtype))
-            for entry, part in zip(members, torch.split(elements, sizes), strict=True):
-                # Tensors that were not tied must not become views of one memory.
-                own = part.clone() if len(members) > 1 else part
-                loaded[entry.name] = own.view(block.dtype).view(entry.shape)
-    owners = (entry if entry.tied_to is None else entries[entry.tied_to] for entry in entries)
-    return {entry.name: loaded[owner.name] for entry, owner in zip(entries, owners, strict=True)}
+        header = read_index(file, max_bytes)
+        tensors = _read_tensors(file, header)
+    named = {entry.name: tensor for entry, tensor in zip(header.entries[: header.named], tensors, strict=False)}
+    return Archived(named, read_records(header.records, header.named, tensors[header.named :]), header.complete)
 
 
-def read_index(file: BinaryIO, max_bytes: int | None = None) -> tuple[list[Entry], list[Block]]:
+def _read_tensors(file: BinaryIO, header: Header) -> list[Tensor]:
+    loaded: dict[int, Tensor] = {}
+    for block, members, form in read_forms(file, header):
+        shapes = [header.entries[position].shape for position in members]
+        sizes = [header.entries[position].count * block.dtype.itemsize for position in members]
+        elements = torch.empty(sum(sizes), dtype=torch.uint8)
+        form.fill(elements.view(block.dtype))
+        for position, shape, part in zip(members, shapes, torch.split(elements, sizes), strict=True):
+            # Tensors that were not tied must not become views of one memory.
+            own = part.clone() if len(members) > 1 else part
+            loaded[position] = own.view(block.dtype).view(shape)
+    owners = (at if entry.tied_to is None else entry.tied_to for at, entry in enumerate(header.entries))
+    return [loaded[owner] for owner in owners]
+
+
+def read_index(file: BinaryIO, max_bytes: int | None = None) -> Header:
     """Verify an archive and read its header; the file is left at the first block.
 
     Raises:
@@ -103,24 +159,25 @@ def read_index(file: BinaryIO, max_bytes: int | None = None) -> tuple[list[Entry
     _check_sum(file, length)
     file.seek(HEAD)
     size = int.from_bytes(head[-3:], "little")
-    entries, blocks = read_header(file.read(size))
-    if HEAD + size + sum(block.size for block in blocks) + CHECKSUM != length:
+    header = read_header(file.read(size), version=head[4])
+    if HEAD + size + sum(block.size for block in header.blocks) + CHECKSUM != length:
         raise ArchiveError("the archive is damaged: its blocks do not fill the file")
     limit = max(1 << 30, 1024 * length) if max_bytes is None else max_bytes
-    need = sum(entry.count * blocks[entry.block].dtype.itemsize for entry in entries if entry.tied_to is None)
+    owners = [entry for entry in header.entries if entry.tied_to is None]
+    need = sum(entry.count * header.blocks[entry.block].dtype.itemsize for entry in owners)
     if need > limit:
         raise ArchiveError(f"need max_bytes of at least {need} to load this archive of {length} bytes, got {limit}")
-    return entries, blocks
+    return header
 
 
-def read_forms(file: BinaryIO, entries: list[Entry], blocks: list[Block]) -> Iterator[tuple[Block, list[Entry], Form]]:
-    """Every block in turn, parsed but not decoded, with the tensors that lie in it."""
-    members: list[list[Entry]] = [[] for _ in blocks]
-    for entry in entries:
+def read_forms(file: BinaryIO, header: Header) -> Iterator[tuple[Block, list[int], Form]]:
+    """Every block in turn, parsed but not decoded, with the positions of the tensors that lie in it."""
+    members: list[list[int]] = [[] for _ in header.blocks]
+    for position, entry in enumerate(header.entries):
         if entry.tied_to is None:
-            members[entry.block].append(entry)
-    for block, inside in zip(blocks, members, strict=True):
-        count = sum(entry.count for entry in inside)
+            members[entry.block].append(position)
+    for block, inside in zip(header.blocks, members, strict=True):
+        count = sum(header.entries[position].count for position in inside)
         yield block, inside, read_form(file.read(block.size), count, block.dtype)
 
 
@@ -151,27 +208,29 @@ def _check_sum(file: BinaryIO, length: int) -> None:
         raise ArchiveError("the archive is altered: its checksum does not match its content")
 
 
-def _pieces(tensors: Mapping[str, Tensor]) -> list[bytes]:
+def _pieces(tensors: Mapping[str, Tensor], records: Mapping[str, Any] | None, complete: bool = True) -> list[bytes]:
     """The file in pieces."""
-    entries, blocks, data = _gather(dict(tensors))
-    header = write_header(entries, blocks)
+    plain, others = write_records(dict(records), len(tensors)) if records else (b"", [])
+    entries, blocks, data = _gather([*tensors.items(), *(("", tensor) for tensor in others)])
+    contents = Header(entries, blocks, len(tensors), plain, complete)
+    header = write_header(contents)
     length = HEAD + len(header) + sum(map(len, data)) + CHECKSUM
-    head = MAGIC + bytes([VERSION]) + length.to_bytes(6, "little") + len(header).to_bytes(3, "little")
+    head = MAGIC + bytes([contents.version]) + length.to_bytes(6, "little") + len(header).to_bytes(3, "little")
     digest = blake2b(digest_size=CHECKSUM)
     for piece in (head, header, *data):
         digest.update(piece)
     return [head, header, *data, digest.digest()]
 
 
-def _gather(tensors: dict[str, Tensor]) -> tuple[list[Entry], list[Block], list[bytes]]:
+def _gather(tensors: list[tuple[str, Tensor]]) -> tuple[list[Entry], list[Block], list[bytes]]:
     """Where every tensor goes, and the blocks as they are stored."""
     entries: list[Entry] = []
     data: list[bytes] = []
     dtypes: list[torch.dtype] = []
     shared: dict[tuple[object, ...], int] = {}
     pools: dict[torch.dtype, tuple[int, list[Tensor]]] = {}
-    for position, (name, tensor) in enumerate(tensors.items()):
-        owner = shared.setdefault(_memory(name, tensor), position)
+    for position, (name, tensor) in enumerate(tensors):
+        owner = shared.setdefault(_memory(name, tensor) or (position,), position)
         if owner != position:
             entries.append(Entry(name, tuple(tensor.shape), entries[owner].block, owner))
             continue
@@ -191,7 +250,7 @@ def _gather(tensors: dict[str, Tensor]) -> tuple[list[Entry], list[Block], list[
 
 
 def _memory(name: str, tensor: Tensor) -> tuple[object, ...]:
-    """A key that only tied tensors have in common."""
+    """A key that only tied tensors have in common; empty for a tensor without elements, which is tied to none."""
     if not isinstance(name, str) or not isinstance(tensor, Tensor):
         raise TypeError(f"need tensors by name, got {type(tensor).__name__} for {name!r}")
     if tensor.layout is not torch.strided or tensor.device.type == "meta" or str(tensor.dtype)[6:] not in DTYPES:
@@ -200,7 +259,7 @@ def _memory(name: str, tensor: Tensor) -> tuple[object, ...]:
             f"got {tensor.layout}, {tensor.device}, {tensor.dtype} for {name!r}"
         )
     if tensor.numel() == 0:
-        return (name,)
+        return ()
     place = tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.shape, tensor.stride()
     return tensor.device, tensor.dtype, tensor.is_conj(), tensor.is_neg(), *place
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import reprlib
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from lightning_compress.archive import ArchiveContents, ArchiveError, inspect_archive
+from lightning_compress.archive import ArchiveContents, ArchivedTensor, ArchiveError, inspect_archive
 
-__all__ = ["contents_table", "main"]
+__all__ = ["contents_table", "main", "printable", "records_table"]
 
 _USAGE = """lightning-compress: compression that happens during training
 
   lightning-compress fit|validate|test|predict --config config.yaml ...   train or evaluate; see fit --help
-  lightning-compress inspect model.lcz                                    show the tensors of an archive
+  lightning-compress inspect model.lcz                                    show the tensors and records of an archive
 """
 
 
@@ -90,13 +93,13 @@ def _refusal(error: BaseException | None) -> str | None:
 
 
 def contents_table(contents: ArchiveContents) -> Table:
-    """The contents of an archive, per tensor and in total."""
+    """The tensors of an archive, one by one and in total."""
     table = Table("tensor", "shape", "dtype", "form", title="Archive", title_justify="left")
     for column in ("bytes", "entropy bound", "bits per weight"):
         table.add_column(column, justify="right")
     for tensor in contents.tensors:
         table.add_row(
-            tensor.name,
+            printable(tensor.name),
             " x ".join(map(str, tensor.shape)) or "scalar",
             str(tensor.dtype).removeprefix("torch."),
             tensor.form,
@@ -104,6 +107,8 @@ def contents_table(contents: ArchiveContents) -> Table:
             f"{tensor.entropy_bytes:,.0f}",
             f"{tensor.bits_per_weight:.2f}",
         )
+    if contents.record_bytes:
+        table.add_row("tensors in the records", "", "", "", f"{contents.record_bytes:,.0f}", "", "")
     count = sum(tensor.count for tensor in contents.tensors if tensor.form != "tied")
     bits = 8 * contents.file_bytes / count if count else 0.0
     table.add_section()
@@ -115,6 +120,34 @@ def contents_table(contents: ArchiveContents) -> Table:
     return table
 
 
+def records_table(contents: ArchiveContents) -> Table:
+    """The records of an archive: single values, and the numbers of entries of larger ones."""
+    whole = "the state dict alone is the model" if contents.complete else "the state dict alone is not the model"
+    table = Table("record", "content", title="Records", title_justify="left", caption=whole, caption_justify="left")
+    for name, content in _described(contents.records):
+        table.add_row(printable(name), printable(content))
+    return table
+
+
+def _described(records: dict[str, Any], depth: int = 3, prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in records.items():
+        if isinstance(value, dict) and value and depth > 1:
+            yield from _described(value, depth - 1, f"{prefix}{key}.")
+        elif isinstance(value, dict | list | tuple):
+            yield f"{prefix}{key}", f"{len(value)} entries"
+        else:
+            yield f"{prefix}{key}", "a tensor" if isinstance(value, ArchivedTensor) else reprlib.repr(value)
+
+
+def printable(name: str) -> Text:
+    r"""Text that a terminal shows as it is: no markup of rich, and no control characters.
+
+    >>> printable("[red]a\x1b[2J[/red]").plain
+    '[red]a\\x1b[2J[/red]'
+    """
+    return Text("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name))
+
+
 def _inspect(words: Sequence[str]) -> None:
     parser = argparse.ArgumentParser("lightning-compress inspect", description="Show the tensors of an archive.")
     parser.add_argument("path", type=Path, help="a file written by export(module, 'model.lcz')")
@@ -124,4 +157,7 @@ def _inspect(words: Sequence[str]) -> None:
     except (ArchiveError, OSError) as error:
         parser.error(str(error))
     # A pipe has no width; names must not be shortened there.
-    Console(width=None if sys.stdout.isatty() else 160).print(contents_table(contents))
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(contents_table(contents))
+    if contents.records:
+        console.print(records_table(contents))

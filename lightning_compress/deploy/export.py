@@ -35,7 +35,7 @@ def export(
     """Write ``module`` to a file, and check that the file computes, or holds, the same as the module.
 
     ==========  ============================================================================================
-    ``.lcz``    the state dict, lossless and as small as its values allow; checked bit for bit
+    ``.lcz``    the state dict and the carried records, lossless and small; checked bit for bit
     ``.onnx``   the computation, opset 21, with a free batch size; checked by running it in ONNX Runtime
     ``.pt2``    the computation as a :class:`torch.export.ExportedProgram`; checked by loading and running it
     ==========  ============================================================================================

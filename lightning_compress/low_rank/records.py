@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightning_compress.carried import LAYERS, Structure, copies
-from lightning_compress.low_rank.layers import factorized_layers, merge_, obstacle, split_
+from lightning_compress.carried import LAYERS, Shapes, Structure, copies
+from lightning_compress.low_rank.layers import Factorized, factorized_layers, merge_, obstacle, split_
+from lightning_compress.schemas import fields_of, list_of, refuse, table_of, whole
 
 __all__ = ["LOW_RANK", "conform_", "record"]
 
@@ -25,23 +26,44 @@ def record(module: nn.Module) -> dict[str, Any]:
 
 
 def conform_(module: nn.Module, record: dict[str, Any]) -> None:
-    """Split those layers of ``module`` that :func:`record` described, and no others; new factors are zero.
-
-    Raises:
-        ValueError: the record is not one of this model.
-    """
+    """Split those layers of ``module`` that :func:`record` described, and no others; new factors are zero."""
     for name, layer in factorized_layers(module).items():
         if record["split"].get(name) != _sizes(layer):
             merge_(layer)
-    layers = {name: layer for name, layer in module.named_modules() if name in record["split"]}
+    for name, (outputs, rank, columns) in record["split"].items():
+        whole_layer = module.get_submodule(name)
+        if not isinstance(whole_layer, Factorized):
+            device = whole_layer.get_parameter("weight").device
+            split_(whole_layer, torch.zeros(outputs, rank, device=device), torch.zeros(rank, columns, device=device))
+
+
+def check(module: nn.Module, record: dict[str, Any], shapes: Shapes) -> None:
+    """Compare a record with the layers of ``module``, and with the shapes in the same file.
+
+    Raises:
+        RecordError: the record is not one of this model.
+    """
+    _SCHEMA(record, "low_rank")
+    layers = dict(module.named_modules())
     for name, sizes in record["split"].items():
-        if name in factorized_layers(module):
-            continue
-        if name not in layers or obstacle(layers[name]) or not _are_sizes(sizes, layers[name]):
-            raise ValueError(f"need a checkpoint of this model, got one with {name!r} split into factors of {sizes!r}")
+        place = f"low_rank.split[{name!r}]"
+        layer = layers.get(name)
+        if layer is None or not (isinstance(layer, Factorized) or not obstacle(layer)):
+            raise refuse(place, "sizes of a linear layer or convolution", sizes)
+        kernel = _kernel(layer)
         outputs, rank, columns = sizes
-        device = layers[name].get_parameter("weight").device
-        split_(layers[name], torch.zeros(outputs, rank, device=device), torch.zeros(rank, columns, device=device))
+        if columns % kernel.numel():
+            raise refuse(place, f"columns for a kernel of {list(kernel)}", sizes)
+        factors = {"first": [rank, columns // kernel.numel(), *kernel], "second": [outputs, rank, *[1] * len(kernel)]}
+        for part, shape in factors.items():
+            weight = f"{name}.{part}.weight".removeprefix(".")
+            if shapes and shapes.get(weight) != shape:
+                raise refuse(place, f"sizes of {weight!r}, which has the shape {shapes.get(weight)}", sizes)
+
+
+def _kernel(layer: nn.Module) -> torch.Size:
+    weight = layer.first.get_parameter("weight") if isinstance(layer, Factorized) else layer.get_parameter("weight")
+    return weight.shape[2:]
 
 
 def _sizes(layer: nn.Module) -> list[int]:
@@ -49,18 +71,12 @@ def _sizes(layer: nn.Module) -> list[int]:
     return [len(second), len(first), first[0].numel()]
 
 
-def _are_sizes(sizes: Any, layer: nn.Module) -> bool:
-    return (
-        isinstance(sizes, list)
-        and len(sizes) == 3
-        and all(type(size) is int and size > 0 for size in sizes)
-        and sizes[2] % layer.get_parameter("weight").shape[2:].numel() == 0
-    )
-
-
 def _attach(module: nn.Module, record: dict[str, Any]) -> None:
     for model in (*copies(module), module):
         conform_(model, record)
 
 
-LOW_RANK = Structure("low_rank", record, _attach, order=LAYERS)
+_SCHEMA = fields_of({"split": table_of(list_of(whole(1, 1 << 40), length=3))})
+LOW_RANK = Structure(
+    "low_rank", record, _attach, order=LAYERS, check=check, alters=lambda record: bool(record["split"])
+)

@@ -6,6 +6,7 @@ recognizes, and is never imported: those of this package, and those that a callb
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_compress.carried import Structure
+from lightning_compress.carried import Shapes, Structure
 from lightning_compress.quantization.activations.quantizers import (
     ActivationQuantizer,
     Place,
@@ -21,8 +22,21 @@ from lightning_compress.quantization.activations.quantizers import (
     detach_quantizers,
     quantizers_of,
 )
-from lightning_compress.quantization.grids import Grid, built_in_grids, precise
+from lightning_compress.quantization.grids import AffineGrid, Grid, built_in_grids, precise
 from lightning_compress.quantization.weights import clear_grids, grids_of, set_grid
+from lightning_compress.schemas import (
+    RecordError,
+    anything,
+    fields_of,
+    list_of,
+    number_tensor,
+    one_of,
+    refuse,
+    table_of,
+    text,
+    truth,
+    whole,
+)
 
 __all__ = ["QUANTIZATION", "detach", "recognize_grids"]
 
@@ -68,7 +82,7 @@ def _record(module: nn.Module) -> dict[str, Any]:
 def _attach(module: nn.Module, record: dict[str, Any]) -> None:
     detach(module)
     for name, entry in record["grids"].items():
-        set_grid(module, name, _restored(module, name, entry["kind"], entry["fields"]))
+        set_grid(module, name, _restored(module, name, entry))
     for entry in record["quantizers"]:
         quantizer = ActivationQuantizer(entry["bits"], entry["low"], entry["high"])
         quantizer.positive, quantizer.enabled = entry["positive"], entry["enabled"]
@@ -76,15 +90,46 @@ def _attach(module: nn.Module, record: dict[str, Any]) -> None:
         attach_quantizer(module, Place(entry["module"], entry["side"]), quantizer)
 
 
-def _restored(module: nn.Module, name: str, kind: str, fields: dict[str, Any]) -> Grid:
+def _restored(module: nn.Module, name: str, entry: dict[str, Any]) -> Grid:
     recognize_grids(module, ())
     recognized: dict[str, type[Grid]] = vars(module)[_RECOGNIZED]
+    kind, place = entry["kind"], f"quantization.grids[{name!r}]"
     if kind not in recognized:
-        raise ValueError(
+        raise RecordError(
             f"need the class of the grid {kind!r} of {name!r}, got only {', '.join(sorted(recognized))}: pass it to "
             f"load_compressed(..., grids=({kind},)), or resume with the scale function that returns such a grid"
         )
-    return recognized[kind].restore(fields)
+    if issubclass(recognized[kind], AffineGrid):
+        _AFFINE(entry["fields"], f"{place}.fields")
+        if not bool((entry["fields"]["scale"] > 0).all()):
+            raise refuse(f"{place}.fields.scale", "numbers above 0", entry["fields"]["scale"])
+    try:
+        return recognized[kind].restore(entry["fields"])
+    except Exception as error:  # a grid of the user's own has fields of its own
+        raise refuse(place, f"fields of a {kind} ({error})", list(entry["fields"])) from error
+
+
+def check(module: nn.Module, record: dict[str, Any], shapes: Shapes) -> None:
+    """Compare a record with the weights and layers of ``module``, and with the shapes in the same file.
+
+    Raises:
+        RecordError: the record is not one of this model.
+    """
+    _SCHEMA(record, "quantization")
+    weights = dict(module.named_parameters(remove_duplicate=False))
+    for name, entry in record["grids"].items():
+        place = f"quantization.grids[{name!r}]"
+        if name not in weights:
+            raise refuse(place, "the grid of a weight of this model", entry["kind"])
+        grid, shape = _restored(module, name, entry), shapes.get(name, list(weights[name].shape))
+        if {len(tensor) if tensor.ndim else 0 for tensor in grid._tensors().values()} - {grid.rows}:
+            raise refuse(place, f"{grid.rows} rows in every tensor", list(entry["fields"]))
+        if not grid.rows or math.prod(shape) % grid.rows:
+            raise refuse(place, f"rows of a weight of shape {shape}", grid.rows)
+    layers = dict(module.named_modules())
+    for index, entry in enumerate(record["quantizers"]):
+        if entry["module"] not in layers:
+            raise refuse(f"quantization.quantizers[{index}].module", "the name of a layer", entry["module"])
 
 
 def _narrow(module: nn.Module, narrow: Callable[[str, Tensor], Tensor]) -> None:
@@ -103,4 +148,23 @@ def _narrow(module: nn.Module, narrow: Callable[[str, Tensor], Tensor]) -> None:
         set_grid(module, name, grid)
 
 
-QUANTIZATION = Structure("quantization", _record, _attach, _narrow)
+_CODES = whole(-(1 << 15), 1 << 15)
+_AFFINE = fields_of(
+    {"scale": number_tensor(2), "zero_point": number_tensor(2), "low": _CODES, "high": _CODES, "transposed": truth}
+)
+_QUANTIZER = fields_of(
+    {
+        "module": text,
+        "side": one_of("input", "output"),
+        "bits": whole(2, 16),
+        "low": number_tensor(0),
+        "high": number_tensor(0),
+        "positive": truth,
+        "enabled": truth,
+    }
+)
+_GRID = fields_of({"kind": text, "fields": table_of(anything)})
+_SCHEMA = fields_of({"grids": table_of(_GRID), "quantizers": list_of(_QUANTIZER)})
+QUANTIZATION = Structure(
+    "quantization", _record, _attach, _narrow, check=check, alters=lambda record: bool(record["quantizers"])
+)

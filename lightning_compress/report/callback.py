@@ -41,7 +41,7 @@ class CompressionReport(CallbackBase):
     ``report.md``      the tables, per layer and in total
     ``report.json``    the same as numbers
     ``report.png``     zeros per layer and sizes, if matplotlib (extra ``plots``) is installed
-    ``model.lcz``      the compressed weights; see :func:`~lightning_compress.archive.load_archive`
+    ``model.lcz``      the compressed model; see :func:`~lightning_compress.loading.load_compressed`
     ``model.onnx``...  the deployable model, for each suffix in ``formats``; see
                        :func:`~lightning_compress.deploy.export`
     =================  ====================================================================================

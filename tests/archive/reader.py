@@ -1,5 +1,6 @@
 """A second reader of the format, written from docs/archive.md in plain Python, without the coder library."""
 
+import json
 import zlib
 from hashlib import blake2b
 from math import prod
@@ -104,23 +105,40 @@ WIDTHS = [4, 8, 2, 2, 1, 1, 2, 4, 8, 1, 2, 4, 8, 2, 4, 8]
 
 def read(data):
     """The tensors of an archive, of the first 16 dtypes: name -> (dtype, shape, bytes)."""
-    assert data[:5] == b".lcz\x01"
+    return read_all(data)[0]
+
+
+def read_all(data):
+    """The tensors; the records, with such a triple in place of each tensor; whether the tensors alone are the model."""
+    assert data[:4] == b".lcz"
+    assert data[4] in (1, 2)
     assert int.from_bytes(data[5:11], "little") == len(data)
     assert blake2b(data[:-8], digest_size=8).digest() == data[-8:]
     start = 14 + int.from_bytes(data[11:14], "little")
     header = Reader(zlib.decompress(data[14:start], -15))
-    blocks, members, owners, result = [], [], {}, {}
-    for _ in range(header.varint()):
-        name, place = header.take(header.varint()).decode(), header.varint()
-        owners[name] = name
+    blocks, members, owners, result = [], [], [], {}
+
+    def entry():
+        place = header.varint()
+        owners.append(owners[place // 2] if place % 2 else len(owners))
         if place % 2:
-            owners[name] = list(owners)[place // 2]
-            continue
+            return
         if place == 0:
             blocks.append((header.take(1)[0], header.varint()))
             members.append([])
         shape = tuple(header.varint() for _ in range(header.varint()))
-        members[place // 2 - 1 if place else -1].append((name, shape))
+        members[place // 2 - 1 if place else -1].append((owners[-1], shape))
+
+    names, records, complete = [], {}, True
+    for _ in range(header.varint()):
+        names.append(header.take(header.varint()).decode())
+        entry()
+    if data[4] == 2:
+        for _ in range(header.varint()):
+            entry()
+        complete = bool(header.varint())
+        records = json.loads(header.take(header.varint()))
+    assert header.at == len(header.data)
     for (number, size), inside in zip(blocks, members, strict=True):
         block, start = Reader(data[start : start + size]), start + size
         dtype, width = DTYPES[number], WIDTHS[number]
@@ -128,8 +146,21 @@ def read(data):
         form = (block.dense, block.palette, block.grid, block.columns)[block.take(1)[0]]
         words = iter(form(sum(prod(shape) for _, shape in inside) * parts, width, "float" in dtype or parts == 2))
         assert block.at == size
-        for name, shape in inside:
+        for position, shape in inside:
             content = b"".join(next(words).to_bytes(width, "little") for _ in range(prod(shape) * parts))
-            result[name] = dtype, shape, content
+            result[position] = dtype, shape, content
     assert start == len(data) - 8
-    return {name: result[owner] for name, owner in owners.items()}
+    tensors = [result[owner] for owner in owners]
+    return dict(zip(names, tensors, strict=False)), revived(records, tensors), complete
+
+
+def revived(value, tensors):
+    if isinstance(value, list):
+        return [revived(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if list(value) == ["#tensor"]:
+        return tensors[value["#tensor"]]
+    if list(value) == ["#tuple"]:
+        return tuple(revived(value["#tuple"], tensors))
+    return {key[key.startswith("##") :]: revived(item, tensors) for key, item in value.items()}

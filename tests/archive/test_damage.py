@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lightning_compress.archive import ArchiveError, load_archive, save_archive
-from lightning_compress.archive.coding.headers import Block, Entry, write_header
+from lightning_compress.archive.coding.headers import Block, Entry, Header, write_header
 
 
 def test_every_truncation_is_refused(model, path):
@@ -84,9 +84,9 @@ def test_a_newer_version_says_so(model, path):
     save_archive(model, path)
     data = path.read_bytes()
 
-    path.write_bytes(data[:4] + b"\x02" + data[5:])
+    path.write_bytes(data[:4] + b"\x03" + data[5:])
 
-    with pytest.raises(ArchiveError, match="written by a newer version: need format 1, got 2"):
+    with pytest.raises(ArchiveError, match="written by a newer version: need format 2, got 3"):
         load_archive(path)
 
 
@@ -112,7 +112,7 @@ def test_the_message_says_what_is_wrong(change, message, model, path):
 
 
 def header(*entries):
-    return write_header(list(entries), [Block(torch.float32, 2)])
+    return write_header(Header(list(entries), [Block(torch.float32, 2)], len(entries)))
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_compress.archive import archived_bytes, load_archive, save_archive
+from lightning_compress.archive import archived_bytes, inspect_archive, load_archive, read_archive, save_archive
 from lightning_compress.archive.coding.headers import DTYPES
 from lightning_compress.archive.files import SMALL
-from tests.archive.reader import read
+from tests.archive.reader import read, read_all
 
 ALL_DTYPES = [getattr(torch, name) for name in DTYPES]
 
@@ -211,3 +211,104 @@ assert not {{name.split(".")[0] for name in sys.modules}} & {{"lightning", "torc
 assert sorted(name for name in sys.modules if name.startswith("lightning_compress.archive")) != []
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def records(weight):
+    return {
+        "quantization": {"scale": torch.tensor([0.5, 0.25]), "tied": weight, "low": -7, "kind": "Affine ü", "on": True},
+        "shapes": {"": [1, 2], "#": {}, "##a": [], "#tensor": None, "a": {"#tuple": 3, "b": 1e-300}},
+        "pair": (1, ("x", torch.tensor(3))),
+        "none": None,
+    }
+
+
+def equal(one, other):
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and one.shape == other.shape and torch.equal(bits(one), bits(other))
+    if isinstance(one, dict):
+        return isinstance(other, dict) and list(one) == list(other) and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return type(one) is type(other) and len(one) == len(other) and all(map(equal, one, other))
+    return type(one) is type(other) and one == other
+
+
+def test_records_come_back(path):
+    weight = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    given = records(weight)
+    save_archive({"w": weight}, path, given)
+    found = read_archive(path)
+    assert equal(found.records, given)
+    assert found.records["quantization"]["tied"] is found.tensors["w"]
+    assert list(found.tensors) == ["w"]
+    assert found.complete
+    assert archived_bytes({"w": weight}, given) == path.stat().st_size
+
+
+def test_a_second_reader_agrees_on_records(model, path):
+    given = records(model["dense.weight"])
+    save_archive(model, path, given, complete=False)
+    tensors, found, complete = read_all(path.read_bytes())
+    assert list(tensors) == list(model)
+    assert not complete
+
+    def plain(value):
+        if isinstance(value, torch.Tensor):
+            return str(value.dtype)[6:], tuple(value.shape), bits(value).numpy().tobytes()
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return type(value)(map(plain, value)) if isinstance(value, list | tuple) else value
+
+    assert found == plain(given)
+
+
+def test_a_state_dict_that_is_not_the_model_says_so(path):
+    save_archive({"w": torch.ones(3)}, path, {"cut": 1}, complete=False)
+    with pytest.warns(
+        UserWarning, match=r"state dict in m.lcz alone is not the model: .* load_compressed\(Class, 'm.lcz'\)"
+    ):
+        assert load_archive(path)["w"].numel() == 3
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_state_dict_that_is_the_model_is_loaded_without_a_word(path):
+    save_archive({"w": torch.ones(3)}, path, {"grids": 1})
+    load_archive(path)
+
+
+def test_an_archive_without_records_is_of_version_1(path):
+    """An earlier reader reads it; and this one the files of that time."""
+    save_archive({"w": torch.ones(3)}, path)
+    assert path.read_bytes()[4] == 1
+    save_archive({"w": torch.ones(3)}, path, {"a": 1})
+    assert path.read_bytes()[4] == 2
+
+
+def test_an_archive_of_the_first_version_is_read(path):
+    """Written by the package before it knew records."""
+    head, header = "2e6c637a0153000000000020", "000063e648d42b4fcd4ccf28616010666262e648827219598b4b520b8a1938b818"
+    blocks = "00020101000000007d0a0174ead305516555fe1300000700000000000000f6f4cf142ccf16f6"
+    path.write_bytes(bytes.fromhex(head + header + blocks))
+    loaded = load_archive(path)
+    assert list(loaded) == ["a.weight", "b.weight", "steps"]
+    assert loaded["a.weight"].tolist() == [[0.5, -0.25, 0.0], [1.5, 2.0, 0.75]]
+    assert loaded["b.weight"] is loaded["a.weight"]
+    assert loaded["steps"].item() == 7
+
+
+@pytest.mark.parametrize("value", [print, {1: 2}, torch.Size([2]), b"bytes", {"a": [object()]}])
+def test_what_is_no_record_is_refused(value, path):
+    with pytest.raises(TypeError, match=r"need plain values and tensors in records, got .* for 'key"):
+        save_archive({}, path, {"key": value})
+    assert not path.exists()
+
+
+def test_records_are_listed(path):
+    weight = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    save_archive({"w": weight}, path, records(weight), complete=False)
+    contents = inspect_archive(path)
+    assert [tensor.name for tensor in contents.tensors] == ["w"]
+    assert contents.records["quantization"]["scale"].shape == (2,)
+    assert contents.records["quantization"]["tied"].form == "tied"
+    assert contents.records["pair"][0] == 1
+    assert contents.record_bytes > 0
+    assert not contents.complete

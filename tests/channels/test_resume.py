@@ -5,10 +5,12 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
+from lightning_compress.carried import attach_structure
 from lightning_compress.channels import ChannelPruningCallback
 from lightning_compress.channels.removal.shapes import CHANNELS, conform_, record
 from lightning_compress.loading import load_compressed
 from lightning_compress.schedules import Linear
+from lightning_compress.schemas import RecordError
 from tests.support.nets import Transformer
 from tests.support.runs import Randomness, Save, kill, resumes, same, trainer, uninterrupted
 from tests.support.toys import Digits, build, fit, held_out
@@ -147,16 +149,17 @@ def test_shapes_conform_twice_and_there_and_back():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"shapes": {"net.0.weight": [4, 1, 3]}}, r"got one with the shape \[4, 1, 3\] for 'net.0.weight'"),
-        ({"shapes": {"net.0.weight": [4, 1, 3, -3]}}, "got one with the shape"),
-        ({"numbers": {"net.0": {"forward": 3}}}, "got one with forward=3 for 'net.0'"),
-        ({"numbers": {"": {"__class__": 3}}}, "got one with __class__=3"),
+        ({"shapes": {"net.0.weight": [4, 1, 3]}}, r"channels.shapes\['net.0.weight'\] as .*, got \[4, 1, 3\]"),
+        ({"shapes": {"net.0.weight": [4, 1, 3, -3]}}, r"channels.shapes\['net.0.weight'\]\[3\] as .*, got -3"),
+        ({"numbers": {"net.0": {"forward": 3}}}, r"channels.numbers\['net.0'\] as numbers of heads .*forward.*"),
+        ({"numbers": {"": {"__class__": 3}}}, r"channels.numbers\[''\] as numbers of heads .*__class__.*"),
     ],
 )
 def test_a_foreign_record_is_refused(change, message):
     module = Digits()
-    with pytest.raises(ValueError, match=f"need a checkpoint of this model, {message}"):
-        conform_(module, record(module) | change)
+    checkpoint = {"compression_structures": {CHANNELS.key: record(module) | change}}
+    with pytest.raises(RecordError, match=f"need {message}: the file is damaged, or not one of this model"):
+        attach_structure(module, CHANNELS, checkpoint)
 
 
 def test_the_structure_is_carried_once():

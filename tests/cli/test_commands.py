@@ -125,11 +125,11 @@ def test_fit_leaves_the_report_the_archive_and_the_config(folder, monkeypatch):
     last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert torch.equal(last["net.0.weight"], weight)
 
-    # The saved config runs again, over the first run, to the same weights; checkpoints are validated and tested.
-    (run / "model.lcz").unlink()
+    # The saved config runs again to the same weights, beside the first report; checkpoints are validated and tested.
     monkeypatch.setattr(sys, "path", list(sys.path))
     command(monkeypatch, f"lightning-compress fit --config {run / 'config.yaml'}")
-    assert torch.equal(load_archive(run / "model.lcz")["net.0.weight"], weight)
+    again = run / "compression_reports" / "version_0" / "model.lcz"
+    assert torch.equal(load_archive(again)["net.0.weight"], weight)
     for verb in ("validate", "test", "predict"):
         command(monkeypatch, f"lightning-compress {verb} --config config.yaml --ckpt_path {run}/checkpoints/last.ckpt")
 

@@ -184,7 +184,7 @@ def test_a_program_that_computes_something_else_is_refused(tmp_path, monkeypatch
 
 
 def test_an_archive_that_holds_something_else_is_refused(tmp_path, monkeypatch):
-    def damage(state, path):
+    def damage(state, path, *_, **__):
         save_archive({name: -tensor for name, tensor in state.items()}, path)
 
     monkeypatch.setattr("lightning_compress.deploy.writers.archive.save_archive", damage)

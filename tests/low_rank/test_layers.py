@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_compress.carried import attach_structure
 from lightning_compress.low_rank import Factorized, split_low_rank
 from lightning_compress.low_rank.factorization import factors
 from lightning_compress.low_rank.layers import as_matrix, merge_, obstacle, split_
-from lightning_compress.low_rank.records import conform_, record
+from lightning_compress.low_rank.records import LOW_RANK, conform_, record
+from lightning_compress.schemas import RecordError
 from tests.support.gpt2 import Conv1D
 
 
@@ -193,5 +195,6 @@ class TestRecords:
     )
     def test_a_foreign_record_is_refused(self, name, sizes):
         net = nn.Sequential(nn.Linear(12, 10), nn.ReLU(), nn.Conv2d(6, 10, 3))
-        with pytest.raises(ValueError, match=f"need a checkpoint of this model, got one with '{name}' split into"):
-            conform_(net, {"split": {name: sizes}})
+        checkpoint = {"compression_structures": {LOW_RANK.key: {"split": {name: sizes}}}}
+        with pytest.raises(RecordError, match=rf"need low_rank\.split\['{name}'\].* as .*, got"):
+            attach_structure(net, LOW_RANK, checkpoint)

@@ -179,7 +179,7 @@ def test_a_development_run_writes_nothing_and_checks_the_formats(named, tmp_path
     fit(build(), reporting, pruning(), default_root_dir=tmp_path, fast_dev_run=1)
     assert list(tmp_path.iterdir()) == []
 
-    def damage(state, path):
+    def damage(state, path, *_, **__):
         save_archive({name: -tensor for name, tensor in state.items()}, path)
 
     monkeypatch.setattr("lightning_compress.deploy.writers.archive.save_archive", damage)

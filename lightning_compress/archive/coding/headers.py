@@ -1,4 +1,4 @@
-"""The header of an archive: which tensors there are, and in which block the elements of each lie."""
+"""The header of an archive: which tensors and records there are, and in which block the elements of each tensor lie."""
 
 import math
 import zlib
@@ -48,7 +48,7 @@ class Entry:
     """A tensor of the archive.
 
     Attributes:
-        name: in the state dict.
+        name: in the state dict; empty for a tensor of the records.
         shape: its sizes.
         block: the position of the block that holds its elements.
         tied_to: the position of the earlier tensor with the same memory, or None.
@@ -65,16 +65,44 @@ class Entry:
         return math.prod(self.shape)
 
 
-def write_header(entries: list[Entry], blocks: list[Block]) -> bytes:
-    """The deflated header; blocks must be in the order in which the entries first name them.
+@dataclass(frozen=True)
+class Header:
+    """The content of an archive.
+
+    Attributes:
+        entries: the tensors, those of the state dict first.
+        blocks: in the order in which the entries first name them.
+        named: the number of tensors in the state dict; the others belong to the records.
+        records: the records as JSON; see :mod:`~.records`. Empty if there are none.
+        complete: whether the state dict alone is the model.
+    """
+
+    entries: list[Entry]
+    blocks: list[Block]
+    named: int
+    records: bytes = b""
+    complete: bool = True
+
+    @property
+    def version(self) -> int:
+        """The version of the format that can hold this: records came with version 2."""
+        return 2 if self.records else 1
+
+
+def write_header(header: Header) -> bytes:
+    """The deflated header.
 
     Raises:
         ValueError: if there is more than an archive may hold.
     """
-    parts, opened = [varint(len(entries))], 0
-    for entry in entries:
-        name = entry.name.encode()
-        parts += [varint(len(name)), name]
+    entries, blocks = header.entries, header.blocks
+    parts, opened = [varint(header.named)], 0
+    for position, entry in enumerate(entries):
+        if position == header.named:
+            parts.append(varint(len(entries) - header.named))
+        if position < header.named:
+            name = entry.name.encode()
+            parts += [varint(len(name)), name]
         if entry.tied_to is not None:
             parts.append(varint(2 * entry.tied_to + 1))
             continue
@@ -85,6 +113,9 @@ def write_header(entries: list[Entry], blocks: list[Block]) -> bytes:
             parts += [varint(0), bytes([DTYPES.index(str(block.dtype)[6:])]), varint(block.size)]
             opened += 1
         parts += [varint(len(entry.shape)), *map(varint, entry.shape)]
+    if header.version > 1:
+        parts += [varint(0)] * (len(entries) == header.named)
+        parts += [varint(header.complete), varint(len(header.records)), header.records]
     plain = b"".join(parts)
     if len(entries) > TENSORS or len(plain) > LONGEST or any(len(entry.shape) > DIMENSIONS for entry in entries):
         raise ValueError(
@@ -95,8 +126,12 @@ def write_header(entries: list[Entry], blocks: list[Block]) -> bytes:
     return deflate.compress(plain) + deflate.flush()
 
 
-def read_header(data: bytes) -> tuple[list[Entry], list[Block]]:
+def read_header(data: bytes, version: int) -> Header:
     """Parse a deflated header.
+
+    Args:
+        data: the header.
+        version: of the format.
 
     Raises:
         ArchiveError: if it is not exactly a header.
@@ -106,30 +141,49 @@ def read_header(data: bytes) -> tuple[list[Entry], list[Block]]:
         cursor = Cursor(inflate.decompress(data, LONGEST))
     except zlib.error as error:
         raise ArchiveError(f"the archive is damaged: its header does not inflate ({error})") from None
-    count = cursor.varint()
+    if not inflate.eof or inflate.unused_data:
+        raise ArchiveError("the archive is damaged: its header is too long")
     entries: list[Entry] = []
     blocks: list[Block] = []
-    if count > TENSORS or not inflate.eof or inflate.unused_data:
-        raise ArchiveError(f"the archive is damaged: its header, of {count} tensors, is too long")
-    for _ in range(count):
-        entries.append(_read_entry(cursor, entries, blocks))
-    if cursor.remaining or len({entry.name for entry in entries}) < count:
-        raise ArchiveError("the archive is damaged: its header has a name twice or bytes left over")
-    return entries, blocks
+    named = _read_count(cursor, entries)
+    for _ in range(named):
+        entries.append(_read_entry(cursor, _read_name(cursor), entries, blocks))
+    if len({entry.name for entry in entries}) < named:
+        raise ArchiveError("the archive is damaged: its header has a name twice")
+    records, complete = b"", 1
+    if version > 1:
+        for _ in range(_read_count(cursor, entries)):
+            entries.append(_read_entry(cursor, "", entries, blocks))
+        complete = cursor.varint()
+        records = cursor.take(cursor.varint())
+    if cursor.remaining or complete > 1:
+        raise ArchiveError("the archive is damaged: its header has bytes left over")
+    return Header(entries, blocks, named, records, bool(complete))
 
 
-def _read_entry(cursor: Cursor, entries: list[Entry], blocks: list[Block]) -> Entry:
-    """The next entry; a block that it opens is appended to the blocks."""
+def _read_count(cursor: Cursor, entries: list[Entry]) -> int:
+    count = cursor.varint()
+    if len(entries) + count > TENSORS:
+        raise ArchiveError(f"the archive is damaged: its header, of {len(entries) + count} tensors, is too long")
+    return count
+
+
+def _read_name(cursor: Cursor) -> str:
     try:
-        name = cursor.take(cursor.varint()).decode()
+        return cursor.take(cursor.varint()).decode()
     except UnicodeDecodeError:
         raise ArchiveError("the archive is damaged: a name is not UTF-8") from None
+
+
+def _read_entry(cursor: Cursor, name: str, entries: list[Entry], blocks: list[Block]) -> Entry:
+    """The next entry; a block that it opens is appended to the blocks."""
     place = cursor.varint()
     index = (place - 1) // 2
     if place % 2:
         if index >= len(entries):
             raise ArchiveError(f"the archive is damaged: {name!r} is tied to a tensor that does not come before it")
-        return Entry(name, entries[index].shape, entries[index].block, index)
+        tied_to = entries[index].tied_to
+        return Entry(name, entries[index].shape, entries[index].block, index if tied_to is None else tied_to)
     if place == 0:
         index = len(blocks)
         blocks.append(Block(_dtype(cursor.take(1)[0], name), cursor.varint()))

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_compress.carried import SHAPES, Structure, copies
+from lightning_compress.carried import SHAPES, Shapes, Structure, copies
 from lightning_compress.channels.heads import head_attributes
 from lightning_compress.channels.removal.hollow import Hollow, hollow_, is_leaf, refill_
 from lightning_compress.channels.removal.surgery import replace_
+from lightning_compress.schemas import Schema, fields_of, list_of, refuse, table_of, whole
 
 __all__ = ["CHANNELS", "conform_", "dense_copy", "dense_sizes", "record", "verify_shapes"]
 
@@ -36,7 +37,7 @@ def record(module: nn.Module) -> dict[str, Any]:
 def _description(module: nn.Module) -> dict[str, Any]:
     numbers = {name: head_attributes(layer) for name, layer in module.named_modules()}
     return {
-        "shapes": {name: list(tensor.shape) for name, tensor in module.state_dict().items()},
+        "shapes": {name: list(tensor.shape) for name, tensor in _tensors(module).items()},
         "numbers": {name: found for name, found in numbers.items() if found},
         "hollow": _hollow(module),
     }
@@ -44,28 +45,66 @@ def _description(module: nn.Module) -> dict[str, Any]:
 
 @torch.no_grad()
 def conform_(module: nn.Module, record: dict[str, Any]) -> None:
-    """Give ``module`` the shapes that :func:`record` described; tensors that change their shape are zero afterwards.
-
-    Raises:
-        ValueError: the record is not one of this model.
-    """
+    """Give ``module`` the shapes that :func:`record` described; tensors that change their shape are zero afterwards."""
     _conform_hollow_(module, record)
     changed: dict[Tensor, Tensor] = {}
-    for name, old in module.state_dict(keep_vars=True).items():
+    for name, old in _tensors(module).items():
         shape = record["shapes"].get(name, list(old.shape))
         if shape != list(old.shape):
-            if len(shape) != old.ndim or not all(type(size) is int and size > 0 for size in shape):
-                raise _foreign(f"the shape {shape} for {name!r} of shape {list(old.shape)}")
             new = torch.zeros(shape, dtype=old.dtype, device=old.device)
             changed[old] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
     replace_(module, changed)
-    layers = dict(module.named_modules())
     for name, numbers in record["numbers"].items():
         for key, value in numbers.items():
-            if name not in layers or key not in head_attributes(layers[name]) or type(value) is not int:
-                raise _foreign(f"{key}={value} for {name!r}")
-            setattr(layers[name], key, value)
+            setattr(module.get_submodule(name), key, value)
     vars(module)[_DENSE] = record["dense"]
+
+
+def check(module: nn.Module, record: dict[str, Any], shapes: Shapes) -> None:
+    """Compare a record with the tensors and layers of ``module``, and with the shapes in the same file.
+
+    Raises:
+        RecordError: the record is not one of this model.
+    """
+    _SCHEMA(record, "channels")
+    for place, described in (("channels", record), ("channels.dense", record["dense"])):
+        if described:
+            _check_layers(place, module, described)
+    dense = record["dense"].get("shapes", {})
+    former = vars(module).get(_DENSE, {}).get("shapes", {})
+    for name, tensor in _tensors(module).items():
+        own, place = list(tensor.shape), f"channels.shapes[{name!r}]"
+        new = record["shapes"].get(name, own)
+        if new != own and (len(new) != len(own) or not all(new) or (shapes and shapes.get(name) != new)):
+            raise refuse(place, f"the shape in the state dict, {shapes.get(name)}", new)
+        if dense.get(name, own) not in (own, new, former.get(name)):
+            raise refuse(
+                f"channels.dense.shapes[{name!r}]", f"the shape {former.get(name, own)} of this model", dense[name]
+            )
+
+
+def _check_layers(place: str, module: nn.Module, described: dict[str, Any]) -> None:
+    layers = dict(module.named_modules())
+    for name, numbers in described["numbers"].items():
+        if name not in layers or not numbers.keys() <= head_attributes(layers[name]).keys():
+            raise refuse(f"{place}.numbers[{name!r}]", "numbers of heads of a layer", numbers)
+    for name, count in described.get("hollow", {}).items():
+        layer: Any = layers.get(name)
+        if layer is None or not is_leaf(layer):
+            raise refuse(f"{place}.hollow[{name!r}]", "the name of a layer", count)
+        most = max((max(tensor.shape, default=0) for tensor in _dense_layer(layer).parameters()), default=0)
+        if count > most:
+            raise refuse(f"{place}.hollow[{name!r}]", f"at most {most} channels", count)
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The state dict without extra state of other kinds."""
+    state = module.state_dict(keep_vars=True)
+    return {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+
+
+def _dense_layer(layer: nn.Module) -> nn.Module:
+    return layer._layer[0] if isinstance(layer, Hollow) else layer
 
 
 def _conform_hollow_(module: nn.Module, record: dict[str, Any]) -> None:
@@ -74,10 +113,6 @@ def _conform_hollow_(module: nn.Module, record: dict[str, Any]) -> None:
     for name in _hollow(module):
         if name not in outputs:
             refill_(module, name)
-    layers = dict(module.named_modules())
-    for name, count in outputs.items():
-        if name not in layers or not is_leaf(layers[name]) or type(count) is not int or count < 0:
-            raise _foreign(f"a removed branch through {name!r}")
     hollow_(module, {name: f"{name}.bias" in record["shapes"] for name in outputs})
     for name, count in outputs.items():
         layer: Any = module.get_submodule(name)
@@ -87,10 +122,6 @@ def _conform_hollow_(module: nn.Module, record: dict[str, Any]) -> None:
 def _hollow(module: nn.Module) -> dict[str, int]:
     """Hollow layer -> number of its output channels."""
     return {name: layer.outputs for name, layer in module.named_modules() if isinstance(layer, Hollow)}
-
-
-def _foreign(found: str) -> ValueError:
-    return ValueError(f"need a checkpoint of this model, got one with {found}")
 
 
 def dense_sizes(module: nn.Module) -> dict[str, list[int]]:
@@ -132,4 +163,22 @@ def _attach(module: nn.Module, record: dict[str, Any]) -> None:
         conform_(model, record)
 
 
-CHANNELS = Structure("channels", record, _attach, order=SHAPES)
+def _alters(record: dict[str, Any]) -> bool:
+    dense = record["dense"]
+    return bool(dense) and any(dense.get(key, {}) != record.get(key, {}) for key in ("shapes", "numbers", "hollow"))
+
+
+_DESCRIPTION: dict[str, Schema] = {
+    "shapes": table_of(list_of(whole(0, 1 << 40))),
+    "numbers": table_of(table_of(whole(1, 1 << 20))),
+}
+_HOLLOW: dict[str, Schema] = {"hollow": table_of(whole(0, 1 << 40))}
+
+
+def _dense(value: Any, place: str) -> None:
+    if value != {}:
+        fields_of(_DESCRIPTION, optional=_HOLLOW)(value, place)
+
+
+_SCHEMA = fields_of({**_DESCRIPTION, "dense": _dense}, optional=_HOLLOW)
+CHANNELS = Structure("channels", record, _attach, order=SHAPES, check=check, alters=_alters)

@@ -1,45 +1,79 @@
-"""Archives: the ``.lcz`` file, which holds the state dict."""
+"""Archives: the ``.lcz`` file, which holds the state dict and the carried records."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_compress.archive import load_archive, save_archive
+from lightning_compress.archive import is_plain, read_archive, save_archive
+from lightning_compress.carried import carried_records, record_structures
 from lightning_compress.deploy.formats import Writer
+from lightning_compress.loading.checkpoints import HPARAMS, HPARAMS_NAME, LEFT_OUT
+from lightning_compress.loading.structures import structures_in
 
-__all__ = ["Archive"]
+__all__ = ["Archive", "records_of"]
 
 
 @dataclass(frozen=True)
 class Archive(Writer):
-    """Writes the state dict, lossless and as small as its values allow; the check compares every bit."""
+    """Writes the state dict and the carried records; the check compares every bit.
+
+    The file is lossless, and as small as the values allow. It holds the hyperparameters that are plain values.
+    """
 
     suffix = ".lcz"
     needs_example = False
 
     def write(self, module: nn.Module, example: None, path: Path) -> None:
-        """Write the state dict.
+        """Write the state dict and the records.
 
         Raises:
-            TypeError: the state dict holds something other than tensors.
+            TypeError: the state dict holds something other than tensors, or a record something that is not plain.
         """
-        save_archive(module.state_dict(), path)
+        records, structures = records_of(module), {one.key: one for one in structures_in(module)}
+        altered = any(structures[key].alters(record) for key, record in carried_records(records).items())
+        save_archive(module.state_dict(), path, records, complete=not altered)
 
     def check(self, module: nn.Module, example: None, path: Path) -> None:
-        """Load the file and compare its bytes with those of the state dict.
+        """Load the file and compare its bytes with those of the state dict and of the records.
 
         Raises:
-            ValueError: a tensor differs.
+            ValueError: a tensor or a record differs.
         """
-        loaded = load_archive(path)
+        loaded = read_archive(path)
         for name, tensor in module.state_dict().items():
             # A comparison of values would find NaN unequal to itself, and -0.0 equal to 0.0.
-            if not torch.equal(_bytes(loaded[name]), _bytes(tensor)):
+            if not torch.equal(_bytes(loaded.tensors[name]), _bytes(tensor)):
                 raise ValueError(f"need {path.name} to hold the state dict bit for bit, got another {name!r}")
+        if not _same(loaded.records, records_of(module)):
+            raise ValueError(f"need {path.name} to hold the records of the module, got others")
+
+
+def records_of(module: nn.Module) -> dict[str, Any]:
+    """The records of ``module`` for an archive: carried ones, and hyperparameters that are plain values."""
+    hparams = dict(getattr(module, "hparams", None) or {})
+    plain = {name: value for name, value in hparams.items() if is_plain(value)}
+    records: dict[str, Any] = {
+        **record_structures(module, structures_in(module)),
+        HPARAMS: plain,
+        HPARAMS_NAME: getattr(module, "_hparams_name", None),
+        LEFT_OUT: [name for name in hparams if name not in plain],
+    }
+    return {key: value for key, value in records.items() if value}
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.shape == other.shape and torch.equal(_bytes(one), _bytes(other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and type(one) is type(other):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return type(one) is type(other) and (one == other or one != one)
 
 
 def _bytes(tensor: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_compress.archive import archived_bytes
+from lightning_compress.deploy.writers.archive import records_of
 from lightning_compress.macs import Macs
 from lightning_compress.processes import gather, local
 from lightning_compress.quantization.grids import AffineGrid, Grid
@@ -60,7 +61,7 @@ class ModelProfile:
     Attributes:
         layers: one profile per parameter tensor.
         state_bytes: size of all tensors of the state dict, buffers included, tied ones once.
-        archive_bytes: size of the whole state dict as one ``.lcz`` file.
+        archive_bytes: size of the ``.lcz`` file, which holds the state dict and the carried records.
         macs: multiply-accumulates of a forward pass, if they were counted.
     """
 
@@ -103,7 +104,7 @@ def profile(module: nn.Module) -> ModelProfile:
     (8, 32, 'weight')
     """
     state = {name: _whole(tensor) for name, tensor in module.state_dict().items()}
-    archived = archived_bytes(state)
+    archived = archived_bytes(state, records_of(module))
     grids = grids_of(module)
     return ModelProfile(
         layers=tuple(_layer(name, _whole(parameter), grids.get(name)) for name, parameter in module.named_parameters()),

@@ -12,14 +12,16 @@ from torch import nn
 from examples.fashion_mnist.models import ResNet
 from examples.loaders import TensorLoader
 from lightning_compress import DistillationCallback, QATCallback, export, load_compressed, remove_zero_channels
+from lightning_compress.carried import attach_structure
 from lightning_compress.channels import ChannelPruningCallback
 from lightning_compress.channels.budget.selection import choose_units, lowest_cost
 from lightning_compress.channels.dependencies.removable import find_removable
 from lightning_compress.channels.groups import hollow_layers, mask_, removed_entries
 from lightning_compress.channels.removal.hollow import Hollow
-from lightning_compress.channels.removal.shapes import conform_, dense_copy, record
+from lightning_compress.channels.removal.shapes import CHANNELS, conform_, dense_copy, record
 from lightning_compress.channels.removal.surgery import narrow_module_, remove_units_
 from lightning_compress.schedules import Linear
+from lightning_compress.schemas import RecordError
 from tests.support import gpt2
 from tests.support.distributed import run_distributed
 from tests.support.methods import Halved
@@ -352,8 +354,9 @@ class TestStructures:
     @pytest.mark.parametrize("name", ["net.stem.weight", "net", "nowhere"])
     def test_a_foreign_record_is_refused(self, name):
         module = built()
-        with pytest.raises(ValueError, match=f"need a checkpoint of this model, got one with a removed branch.*{name}"):
-            conform_(module, record(module) | {"hollow": {name: 3}})
+        checkpoint = {"compression_structures": {CHANNELS.key: record(module) | {"hollow": {name: 3}}}}
+        with pytest.raises(RecordError, match=rf"need channels\.hollow\['{name}'\] as the name of a layer, got 3"):
+            attach_structure(module, CHANNELS, checkpoint)
 
 
 def test_zeros_left_by_a_run_go_with_their_branch():

@@ -1,0 +1,111 @@
+"""Checkpoints that Lightning can read: made of archives, and of checkpoints with objects that are not safe to build."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+
+from lightning_compress.archive import read_archive
+
+__all__ = ["HPARAMS", "HPARAMS_NAME", "LEFT_OUT", "archive_as_checkpoint", "in_memory", "is_archive", "readable"]
+
+HPARAMS, HPARAMS_NAME = "hyper_parameters", "hparams_name"  # as in a checkpoint of Lightning
+LEFT_OUT = "left_out_hyper_parameters"  # names of those that an archive cannot hold
+
+
+class _Unsafe:
+    """Stands for an object of a class that no file may build; it takes every state, and does nothing."""
+
+    def __new__(cls, *_: Any, **__: Any) -> _Unsafe:
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        return
+
+    def __setstate__(self, state: Any) -> None:
+        return
+
+
+def is_archive(path: str | Path) -> bool:
+    """Whether a file is an archive: by its suffix, whatever is in it."""
+    return str(path).endswith(".lcz")
+
+
+def archive_as_checkpoint(path: str | Path, given: Collection[str]) -> dict[str, Any]:
+    """The content of an archive in the form of a checkpoint.
+
+    Args:
+        path: the archive.
+        given: names of arguments that need not be in the file.
+
+    Raises:
+        ValueError: the archive lacks an argument of the module.
+    """
+    archived = read_archive(path)
+    lost = archived.records.get(LEFT_OUT, [])
+    _require(lost, given if archived.records.get(HPARAMS_NAME) not in given else lost)
+    return {"state_dict": archived.tensors, **archived.records}
+
+
+def readable(path: str | Path, given: Collection[str], weights_only: bool) -> str | Path | BytesIO:
+    """A checkpoint that ``load_from_checkpoint`` reads with the same ``weights_only``: the file, or a copy in memory.
+
+    With ``weights_only=True`` the copy lacks objects that are neither tensors nor primitives: callbacks and optimizers
+    may have them, and hyperparameters that are given anew.
+
+    Args:
+        path: a file that the Trainer wrote.
+        given: names of the arguments that are given anew.
+        weights_only: whether the file may build nothing but tensors and primitives.
+
+    Raises:
+        ValueError: a hyperparameter is such an object, and not given.
+    """
+    if not weights_only or not Path(path).is_file():  # Lightning also reads addresses
+        return path
+    try:
+        unsafe = get_unsafe_globals_in_checkpoint(path)
+    except ValueError:  # no file of torch.save: its reader says so
+        return path
+    if not unsafe:
+        return path
+    # A class of its own for each name: torch looks them up by name, and compares classes.
+    with safe_globals([(type("Unsafe", (_Unsafe,), {}), name) for name in unsafe]):
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    hparams = checkpoint.get(HPARAMS)
+    if isinstance(hparams, dict):
+        lost = [name for name, value in hparams.items() if _is_unsafe(value)]
+        _require(lost, given if checkpoint.get(HPARAMS_NAME) not in given else lost)
+        checkpoint[HPARAMS] = {name: value for name, value in hparams.items() if name not in lost}
+    return in_memory({key: value for key, value in checkpoint.items() if not _is_unsafe(value)})
+
+
+def in_memory(checkpoint: Mapping[str, Any]) -> BytesIO:
+    """A checkpoint as a file in memory."""
+    buffer = BytesIO()
+    torch.save(dict(checkpoint), buffer)
+    buffer.seek(0)
+    return buffer
+
+
+def _require(names: Collection[str], given: Collection[str]) -> None:
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise ValueError(
+            f"need {', '.join(missing)} as arguments of load_compressed, got a file that holds no plain values for "
+            f"them: pass load_compressed(..., {missing[0]}=...), or weights_only=False for a checkpoint that you trust"
+        )
+
+
+def _is_unsafe(value: Any) -> bool:
+    """Whether a value is, or holds, an object that was not built."""
+    if isinstance(value, dict):
+        return any(_is_unsafe(part) for pair in value.items() for part in pair)
+    if isinstance(value, list | tuple | set):
+        return any(map(_is_unsafe, value))
+    return isinstance(value, _Unsafe) or (isinstance(value, type) and issubclass(value, _Unsafe))

@@ -1,0 +1,103 @@
+"""Modules: a compressed module from a checkpoint or an archive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from torch import nn
+
+from lightning_compress.carried import Structure, attach_structure, carried_records, carry
+from lightning_compress.loading.checkpoints import archive_as_checkpoint, in_memory, is_archive, readable
+from lightning_compress.loading.structures import find_structure
+from lightning_compress.quantization.grids import Grid
+from lightning_compress.quantization.records import recognize_grids
+
+__all__ = ["load_compressed"]
+
+_Module = TypeVar("_Module", bound=Any)
+
+
+def load_compressed(
+    cls: type[_Module],
+    ckpt_path: str | Path,
+    *,
+    weights_only: bool = True,
+    grids: Sequence[type[Grid]] = (),
+    structures: Sequence[Structure] = (),
+    **init_args: Any,
+) -> _Module:
+    """Load a compressed module with its carried records: removed channels, split layers, quantizers.
+
+    It needs no Trainer and no callback. The file cannot run code. A checkpoint without carried records is loaded as
+    ``cls.load_from_checkpoint`` does.
+
+    Args:
+        cls: class of the LightningModule; of an archive any module.
+        ckpt_path: a checkpoint that the Trainer wrote, or an archive ``.lcz`` that
+            :func:`~lightning_compress.deploy.export` wrote.
+        weights_only: whether the file may build nothing but tensors and primitives. A hyperparameter of another kind, a
+            loss or a partial, is then given in ``init_args``. With False a checkpoint may run any code: trust its
+            author.
+        grids: classes of the grids of your own that the weights were trained on; a file names them and holds no code.
+        structures: structures of methods of other packages, for the records that they wrote.
+        init_args: arguments of ``cls``, which replace the hyperparameters in the file.
+
+    Returns:
+        the module, which computes in evaluation the outputs that were validated.
+
+    Raises:
+        TypeError: ``cls`` is no class, or ``grids`` holds something else than subclasses of ``Grid``.
+        ValueError: the file lacks an argument of ``cls``.
+        RecordError: a record in the file is damaged, not one of this model, or of a method that is neither one of this
+            package nor given.
+        ArchiveError: the archive is damaged.
+    """
+    if not isinstance(cls, type):
+        raise TypeError(f"need the class of the module as cls, got a {type(cls).__name__}")
+    lightning = hasattr(cls, "load_from_checkpoint")
+    if not lightning and not (issubclass(cls, nn.Module) and is_archive(ckpt_path)):
+        raise TypeError(f"need the class of the LightningModule of a checkpoint as cls, got {cls.__name__}")
+    found: list[Structure] = []
+
+    def attach(module: nn.Module, checkpoint: Mapping[str, Any]) -> None:
+        recognize_grids(module, grids)
+        wanted = [find_structure(key, structures) for key in carried_records(checkpoint)]
+        found.extend(sorted(wanted, key=lambda one: one.order))
+        for structure in found:
+            attach_structure(module, structure, checkpoint)
+
+    if lightning:
+        module = _load_lightning(cls, ckpt_path, weights_only, attach, init_args)
+        for structure in found:
+            carry(module, structure)
+    else:
+        checkpoint, module = archive_as_checkpoint(ckpt_path, init_args), cls(**init_args)
+        attach(module, checkpoint)
+        module.load_state_dict(checkpoint["state_dict"])
+    return cast(_Module, module)
+
+
+def _load_lightning(cls: Any, path: str | Path, weights_only: bool, attach: Any, init_args: dict[str, Any]) -> Any:
+    class Loaded(cls):  # type: ignore[misc]
+        def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+            attach(self, checkpoint)
+            super().on_load_checkpoint(checkpoint)
+
+    source: Any
+    if is_archive(path):
+        version = {"pytorch-lightning_version": _version(cls)}
+        source = in_memory(archive_as_checkpoint(path, init_args) | version)
+    else:
+        source = readable(path, init_args, weights_only)
+    module = Loaded.load_from_checkpoint(source, weights_only=weights_only, map_location="cpu", **init_args)
+    module.__class__ = cls
+    return module
+
+
+def _version(cls: type) -> str:
+    """The version of the Lightning that ``cls`` is built on."""
+    base = next(base for base in cls.__mro__ if "load_from_checkpoint" in vars(base))
+    return str(import_module(base.__module__.partition(".")[0]).__version__)

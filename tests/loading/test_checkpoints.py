@@ -1,0 +1,144 @@
+"""Archives and checkpoints are read without building objects; values that a file lacks are not replaced in silence."""
+
+import functools
+import pickle
+
+import lightning as L
+import pytest
+import torch
+from torch import nn
+
+from lightning_compress import ArchiveError, ChannelPruningCallback, QATCallback, export, load_archive, load_compressed
+from tests.support.runs import same, trainer
+from tests.support.toys import Batches, Digits, build, digits, fit
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Attribute 'loss' is an instance of `nn.Module`", "ignore:You defined a `validation_step` but have no"
+)
+IMAGES = digits()[0][1400:1500]
+
+
+class Held(Digits):
+    """Digits with hyperparameters: plain ones, a loss, and a factory of its optimizer."""
+
+    def __init__(self, width: tuple[int, ...] = (3,), loss: nn.Module | None = None, factory=torch.optim.SGD) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.head = nn.Linear(10, width[0])
+        self.loss = loss or nn.CrossEntropyLoss()
+
+    def forward(self, images):
+        return self.head(super().forward(images))
+
+    def training_step(self, batch, batch_idx):
+        return self.loss(self(batch[0]), batch[1] % self.head.out_features)
+
+    def configure_optimizers(self):
+        return self.hparams.factory(self.parameters())
+
+
+class RanError(Exception):
+    pass
+
+
+class Bomb:
+    """A hyperparameter that runs code where it is unpickled."""
+
+    def __reduce__(self):
+        return _burst, ()
+
+
+def _burst():
+    raise RanError
+
+
+FACTORY = functools.partial(torch.optim.Adam, lr=1e-3)
+
+
+def smooth():
+    return nn.CrossEntropyLoss(label_smoothing=0.1)
+
+
+@pytest.fixture
+def held(tmp_path):
+    L.seed_everything(0, verbose=False)
+    module = Held((4, 5), smooth(), FACTORY)
+    run = trainer(ChannelPruningCallback(macs=0.5, round_to=4, example_input=IMAGES[:2]), QATCallback(), max_epochs=2)
+    run.fit(module, Batches())
+    run.save_checkpoint(tmp_path / "m.ckpt")
+    export(module, tmp_path / "m.lcz")
+    return module.eval(), tmp_path
+
+
+@pytest.mark.parametrize("name", ["m.ckpt", "m.lcz"])
+def test_what_a_file_cannot_hold_is_given_anew(held, name):
+    module, folder = held
+    loaded = load_compressed(Held, folder / name, loss=smooth(), factory=FACTORY).eval()
+    assert same(loaded, module)
+    assert torch.equal(loaded(IMAGES), module(IMAGES))
+    assert loaded.hparams.width == (4, 5)
+    assert loaded.loss.label_smoothing == 0.1
+    assert type(loaded) is Held
+
+
+@pytest.mark.parametrize("name", ["m.ckpt", "m.lcz"])
+def test_what_a_file_cannot_hold_is_named(held, name):
+    """The class has defaults for both, which would be another module."""
+    with pytest.raises(ValueError, match=r"need factory as arguments of load_compressed, .*\(\.\.\., factory=\.\.\.\)"):
+        load_compressed(Held, held[1] / name, loss=smooth())
+
+
+def test_a_trusted_checkpoint_builds_its_objects(held):
+    module, folder = held
+    loaded = load_compressed(Held, folder / "m.ckpt", weights_only=False).eval()
+    assert torch.equal(loaded(IMAGES), module(IMAGES))
+    assert loaded.loss.label_smoothing == 0.1
+
+
+def test_arguments_replace_what_the_file_holds(held, tmp_path):
+    for name in ("m.ckpt", "m.lcz"):
+        loaded = load_compressed(Held, held[1] / name, loss=None, factory=torch.optim.SGD)
+        assert loaded.hparams.factory is torch.optim.SGD
+        assert loaded.loss.label_smoothing == 0
+
+
+@pytest.mark.parametrize("place", [("hyper_parameters", "loss"), ("callbacks",), ("mine",), ("hyper_parameters",)])
+def test_a_file_runs_nothing(held, place):
+    path = held[1] / "m.ckpt"
+    saved = torch.load(path, weights_only=False)
+    inside = saved
+    for key in place[:-1]:
+        inside = inside[key]
+    inside[place[-1]] = [{"deep": (Bomb(),)}]
+    torch.save(saved, path)
+    with pytest.raises(RanError):
+        torch.load(path, weights_only=False)
+    load_compressed(Held, path, loss=smooth(), factory=FACTORY, width=(4, 5))
+
+
+def test_a_pickle_that_is_called_an_archive_is_refused(tmp_path):
+    (tmp_path / "m.lcz").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(ArchiveError, match="this is not an archive"):
+        load_compressed(Digits, tmp_path / "m.lcz")
+
+
+def test_a_part_of_a_module_comes_back(tmp_path):
+    """The network inside a LightningModule carries nothing itself; its quantizers are found on its layers."""
+    module = build()
+    fit(module, QATCallback(4, activation_bits=4), max_epochs=1)
+    net = export(module.net, tmp_path / "net.lcz")
+    loaded = load_compressed(Plain, net).eval()
+    module.eval()
+    assert torch.equal(loaded(IMAGES), module(IMAGES))
+    with pytest.warns(UserWarning, match="the state dict in net.lcz alone is not the model"):
+        load_archive(net)
+
+
+class Plain(nn.Sequential):
+    def __init__(self):
+        super().__init__(*build().net)
+
+
+def test_a_checkpoint_of_a_plain_module_is_refused(held):
+    with pytest.raises(TypeError, match="need the class of the LightningModule of a checkpoint as cls, got Plain"):
+        load_compressed(Plain, held[1] / "m.ckpt")
