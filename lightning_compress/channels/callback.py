@@ -153,7 +153,7 @@ class ChannelPruningCallback(WeightCompression):
         if self._budget.is_met:
             self._budget = replace(self._budget, groups=())
         else:
-            self._budget.check_reach(found.left_alone)
+            self._budget.check_reach(found.left_alone, self.remove_blocks)
         return Selection(masked_targets(module, self._budget.groups), dict(found.left_alone))
 
     def _example(self, module: nn.Module) -> Any:

@@ -17,7 +17,7 @@ from lightning_compress.low_rank.records import LOW_RANK
 from lightning_compress.low_rank.splitting import precision_of, split_layers_
 from lightning_compress.processes import gather, shard
 from lightning_compress.schedules import Cubic, Schedule
-from lightning_compress.targets import Selection, Target, select
+from lightning_compress.targets import Selection, Target, listed, select
 from lightning_compress.training import WeightCompression
 from lightning_compress.training.replacements import replaces
 from lightning_compress.training.run import CompressionRun
@@ -122,7 +122,7 @@ class LowRankCallback(WeightCompression):
         rank_zero_info(
             f"{type(self).__name__}: split in two, {self.metrics()['parameters']:.4g} of the parameters are left: "
             + (", ".join(f"{name} (rank {rank})" for name, rank in ranks.items()) or "none")
-            + (f"; whole, because two layers have no fewer parameters: {', '.join(whole)}" if whole else "")
+            + (f"; whole, because two layers have no fewer parameters: {listed(whole)}" if whole else "")
         )
 
     def select(self, module: nn.Module) -> Selection:

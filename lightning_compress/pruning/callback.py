@@ -20,7 +20,7 @@ from lightning_compress.pruning.layer_inputs import InputSquares, check_inputs
 from lightning_compress.pruning.masks import apply_, mask_of
 from lightning_compress.pruning.patterns import Pattern, Unstructured
 from lightning_compress.schedules import Cubic, Schedule
-from lightning_compress.targets import Selection, Target
+from lightning_compress.targets import Selection, Target, listed
 from lightning_compress.training import PRUNE, WeightCompression
 
 __all__ = ["PruningCallback"]
@@ -199,11 +199,11 @@ class PruningCallback(WeightCompression):
             asked = self.sparsity * self.strength
             if alive or abs(masked - asked * total) > unit:
                 raise RuntimeError(
-                    f"need {asked:.4%} of the {total} weights of {', '.join(names)} to be zero, got {masked - alive}: "
+                    f"need {asked:.4%} of the {total} weights of {listed(names)} to be zero, got {masked - alive}: "
                     f"{masked} are masked, of which {alive} are not zero"
                 )
             if broken:
-                raise RuntimeError(f"need zeros in {self.pattern} in {', '.join(names)}, got {broken} broken groups")
+                raise RuntimeError(f"need zeros in {self.pattern} in {listed(names)}, got {broken} broken groups")
 
     def metrics(self) -> dict[str, float]:
         return {"sparsity": self.sparsity * self.strength}

@@ -22,6 +22,7 @@ from lightning_compress.quantization.records import QUANTIZATION, detach, recogn
 from lightning_compress.quantization.scales import Scale, check_scale
 from lightning_compress.quantization.weights import WeightGrids
 from lightning_compress.schedules import Schedule, Step
+from lightning_compress.targets import listed
 
 __all__ = ["BinarizationCallback", "QATCallback"]
 
@@ -196,7 +197,7 @@ class QATCallback(_Quantization):
             self._calibration.place()
             if self._calibration.missed:
                 rank_zero_warn(
-                    f"no quantizer reaches the inputs of {', '.join(self._calibration.missed)}: these layers did not "
+                    f"no quantizer reaches the inputs of {listed(self._calibration.missed)}: these layers did not "
                     "run in the first batch, or were not called as modules; they compute with quantized weights in "
                     "float"
                 )

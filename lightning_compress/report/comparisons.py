@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning_compress.report.measures.deployments import Deployment
 from lightning_compress.report.measures.profiles import LayerProfile, ModelProfile
+from lightning_compress.targets import listed
 from lightning_compress.timing import Latency
 
 __all__ = ["Comparison", "remarks"]
@@ -74,7 +75,7 @@ def remarks(comparison: Comparison) -> list[str]:
         if slow:
             said.append(f"{found.file} is no faster than the dense model in {found.runtime} on {' and '.join(slow)}.")
         if found.integer and found.floating:
-            said.append(f"{found.runtime} computes these layers of {found.file} in float: {', '.join(found.floating)}.")
+            said.append(f"{found.runtime} computes these layers of {found.file} in float: {listed(found.floating)}.")
     if comparison.metrics_before:
         said.append(
             "The metrics before are from the last validation before compression began, after "

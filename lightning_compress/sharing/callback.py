@@ -17,7 +17,7 @@ from lightning_compress.sharing.exact_sums import cluster_sums
 from lightning_compress.sharing.gradients import Gradient
 from lightning_compress.sharing.initial_centers import Init, linear
 from lightning_compress.sharing.kmeans import assign, fit
-from lightning_compress.targets import Selection, Target
+from lightning_compress.targets import Selection, Target, listed
 from lightning_compress.training import SHARE, WeightCompression
 
 __all__ = ["WeightSharingCallback"]
@@ -147,7 +147,7 @@ class WeightSharingCallback(WeightCompression):
         for names in self._codebooks(weights):
             values = len(torch.unique(torch.cat([weights[name].flatten() for name in names])))
             if values > self.entries:
-                raise RuntimeError(f"need at most {self.entries} distinct values in {', '.join(names)}, got {values}")
+                raise RuntimeError(f"need at most {self.entries} distinct values in {listed(names)}, got {values}")
 
     def metrics(self) -> dict[str, float]:
         return {"clusters": float(self.entries)}

@@ -9,8 +9,9 @@ from torch.optim import Optimizer
 
 from lightning_compress.lightnings import CallbackBase, LightningModule, Trainer, check_one_package, rank_zero_warn
 from lightning_compress.processes import gather, shard
+from lightning_compress.targets import listed
 from lightning_compress.training.method import Method, map_tensors
-from lightning_compress.training.plans import asked, check_objects
+from lightning_compress.training.plans import asked, check_callbacks
 from lightning_compress.training.run import CompressionRun
 
 __all__ = ["WeightCompression"]
@@ -47,10 +48,13 @@ class WeightCompression(Method, CallbackBase):
 
     _run: CompressionRun | None = None
     _loaded: Mapping[str, Any] | None = None
+    _set_up = False
 
     @property
     def state_key(self) -> str:
-        return self._generate_state_key(include=self.include, exclude=self.exclude)
+        key = self._generate_state_key(include=self.include, exclude=self.exclude)
+        # A Trainer that is created refuses equal keys; check_conflicts does, by the names of the weights, in fit.
+        return key if self._set_up else f"{key} {id(self)}"
 
     def state_dict(self) -> dict[str, Any]:
         tensors = map_tensors(self.tensors(), lambda name, tensor: gather(tensor, self.targets[name].parameter))
@@ -77,7 +81,7 @@ class WeightCompression(Method, CallbackBase):
         if not silently and not self._awaited.issuperset(names):
             self._awaited.update(names)
             rank_zero_warn(
-                f"{type(self).__name__} waits: its criterion reads {evidence}, and none has reached {', '.join(names)} "
+                f"{type(self).__name__} waits: its criterion reads {evidence}, and none has reached {listed(names)} "
                 "so far; add what is not trained to exclude, or choose criteria.magnitude"
             )
 
@@ -87,9 +91,10 @@ class WeightCompression(Method, CallbackBase):
         return self._run if self._run is not None and self._run.methods[0] is self else None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._set_up = True
         if stage != "fit":
             return
-        check_objects(trainer.callbacks)  # type: ignore[attr-defined]
+        check_callbacks(trainer.callbacks)  # type: ignore[attr-defined]
         check_one_package(trainer, pl_module)
         self._loaded = None
         methods = [callback for callback in trainer.callbacks if isinstance(callback, WeightCompression)]  # type: ignore[attr-defined]

@@ -6,24 +6,31 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightning_compress.arguments import argument_texts
-from lightning_compress.targets import Selection
+from lightning_compress.lightnings import of_each
+from lightning_compress.targets import Selection, listed, listed_by_reason
 
 if TYPE_CHECKING:
     from lightning_compress.training.callback import WeightCompression
 
-__all__ = ["asked", "check_conflicts", "check_objects", "check_orders", "check_resumed", "listed", "plan_text"]
+__all__ = ["asked", "check_callbacks", "check_conflicts", "check_orders", "check_resumed", "plan_text"]
 
 
-def check_objects(callbacks: Sequence[object]) -> None:
-    """Refuse a class in the Trainer's list of callbacks.
+def check_callbacks(callbacks: Sequence[object]) -> None:
+    """Refuse a class in the Trainer's list of callbacks, and Lightning's ModelPruning beside a method.
 
     Raises:
         TypeError: a callback is a class.
+        ValueError: a callback is a ModelPruning. It moves weights to other names, which no method compresses.
     """
     for callback in callbacks:
         if isinstance(callback, type):
             name = callback.__name__
             raise TypeError(f"need callbacks as objects, got the class {name} in the Trainer's list: write {name}(...)")
+        if isinstance(callback, of_each("callbacks.ModelPruning")):
+            raise ValueError(
+                "need PruningCallback to prune beside other methods of this package, got Lightning's ModelPruning in "
+                "the Trainer's list: write PruningCallback(sparsity) in its place"
+            )
 
 
 def check_orders(methods: Sequence[WeightCompression]) -> None:
@@ -109,22 +116,9 @@ def check_resumed(methods: Sequence[WeightCompression], states: Mapping[str, Map
 def plan_text(method: WeightCompression, selection: Selection) -> str:
     """The targets of a method, and the parameters that it leaves alone with the reason for each."""
     weights = sum(target.parameter.numel() for target in selection)
-    reasons: dict[str, list[str]] = {}
-    for name, reason in selection.skipped.items():
-        reasons.setdefault(reason, []).append(name)
     lines = [
         f"{type(method).__name__}: {method.describe()}",
         f"  {weights:,} weights in {len(selection)} tensors: {listed([target.name for target in selection])}",
-        *(f"  left alone, {reason}: {listed(names)}" for reason, names in reasons.items()),
+        *(f"  left alone, {line}" for line in listed_by_reason(selection.skipped)),
     ]
     return "\n".join(lines)
-
-
-def listed(names: Sequence[str], most: int = 8) -> str:
-    """The first names, and the number of further ones.
-
-    >>> listed(["a", "b", "c"], most=2)
-    'a, b and 1 more'
-    """
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest

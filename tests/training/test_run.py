@@ -5,7 +5,7 @@ from itertools import pairwise
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import BaseFinetuning, StochasticWeightAveraging
+from lightning.pytorch.callbacks import BaseFinetuning, ModelPruning, StochasticWeightAveraging
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 from torch.nn import functional as F
@@ -16,7 +16,7 @@ from lightning_compress.pruning import criteria
 from lightning_compress.quantization.weights import grids_of
 from lightning_compress.schedules import Constant, Linear
 from lightning_compress.training import QUANTIZE
-from lightning_compress.training.plans import check_objects
+from lightning_compress.training.plans import check_callbacks
 from tests.support.distributed import run_distributed
 from tests.support.methods import Halves
 from tests.support.runs import Save, trainer
@@ -111,7 +111,22 @@ def test_an_order_is_an_integer(order):
 
 def test_a_callback_class_is_refused():
     with pytest.raises(TypeError, match=r"got the class Spy in the Trainer's list: write Spy\(\.\.\.\)"):
-        check_objects([Halves(), Spy])
+        check_callbacks([Halves(), Spy])
+
+
+@pytest.mark.parametrize("method", [PruningCallback, QATCallback], ids=lambda method: method.__name__)
+def test_the_pruning_of_lightning_beside_a_method_is_refused(method):
+    theirs = ModelPruning("l1_unstructured", amount=0.5)
+    with pytest.raises(ValueError, match=r"got Lightning's ModelPruning .*: write PruningCallback\(sparsity\) in its"):
+        fit(build(), theirs, method())
+
+
+@pytest.mark.parametrize("method", [PruningCallback, QATCallback], ids=lambda method: method.__name__)
+def test_two_callbacks_with_the_same_patterns_are_refused_with_a_way_out(method):
+    with pytest.raises(
+        ValueError, match=r"both on 'net\.0\.weight'.*: make their include and exclude patterns disjoint"
+    ):
+        fit(build(), method(), method())
 
 
 def test_nothing_happens_before_a_schedule_begins():

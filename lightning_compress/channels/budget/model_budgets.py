@@ -18,6 +18,7 @@ from lightning_compress.channels.budget.selection import (
 )
 from lightning_compress.channels.groups import Group
 from lightning_compress.channels.masks import Masks
+from lightning_compress.targets import listed_by_reason
 
 __all__ = ["ModelBudget"]
 
@@ -68,16 +69,18 @@ class ModelBudget:
         prices, limit = self.costs.prices[self.unit_of_cost], fraction * self.costs.total(self.unit_of_cost)
         return choose_units(self.groups, scores, self.costs.sizes, prices, limit, self.round_to)
 
-    def check_reach(self, left_alone: Mapping[str, str]) -> None:
+    def check_reach(self, left_alone: Mapping[str, str], remove_blocks: bool) -> None:
         """Refuse a budget that the groups cannot meet.
 
         Args:
             left_alone: layer name -> reason why its channels stay, for the message.
+            remove_blocks: whether residual branches may go already, for the message.
 
         Raises:
             ValueError: the budget is out of reach.
         """
         name, given = self.unit_of_cost, self.fraction
+        blocks = "" if remove_blocks else ", or set remove_blocks=True"
         if self.budget.name == "channels":
             name, most = "channels", largest_kept_fraction(self.groups, self._dense_units, self.round_to)
             reached = given <= most
@@ -86,9 +89,9 @@ class ModelBudget:
             prices, dense = self.costs.prices[name], self.costs.total(name)
             least = lowest_cost(self.groups, self.costs.sizes, prices, self.round_to) / dense
             reached = least <= given
-            need, fix = f"{name} >= {least:.3f}", f"raise {name} to remove less, or lower round_to"
+            need, fix = f"{name} >= {least:.3f}", f"raise {name} to remove less, lower round_to{blocks}"
         if not reached:
-            layers = "; ".join(f"{layer} ({reason})" for layer, reason in left_alone.items()) or "nothing"
+            layers = "; ".join(listed_by_reason(left_alone)) or "nothing"
             raise ValueError(
                 f"need {need} for this model with round_to={self.round_to}, got {name}={given}: {fix}; "
                 f"left alone: {layers}"

@@ -22,6 +22,7 @@ from lightning_compress.deploy.traces import trace
 from lightning_compress.example_inputs import ExampleInput
 from lightning_compress.lowering.modules import is_quantized
 from lightning_compress.quantization.activations.quantizers import quantizers_of
+from lightning_compress.targets import listed
 
 __all__ = ["Onnx"]
 
@@ -93,7 +94,7 @@ class Onnx(ComputationWriter):
         if floating:
             warnings.warn(
                 f"ONNX Runtime computes {len(floating)} layers of {path.name} in float, though activations are "
-                f"quantized: {', '.join(floating)}; it needs quantizers at their input and output, which "
+                f"quantized: {listed(floating)}; it needs quantizers at their input and output, which "
                 "round_branches=True adds at residual branches",
                 stacklevel=3,
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lightning_compress.latent import LatentWeights
 from lightning_compress.lightnings import rank_zero_warn
-from lightning_compress.training.plans import listed
+from lightning_compress.targets import listed
 
 __all__ = ["OverwriteWatch"]
 

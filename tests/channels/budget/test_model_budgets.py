@@ -62,9 +62,9 @@ def test_unit_of_cost():
     [
         (
             {"macs": 0.3},
-            r"need macs >= 0\.512 for .* with round_to=4, got macs=0\.3: raise macs to remove less, or lower round_to",
+            r"need macs >= 0\.512 for .* with round_to=4, got macs=0\.3: raise macs to remove less, lower round_to",
         ),
-        ({"parameters": 0.3}, r"need parameters >= 0\.600 .* got parameters=0\.3: .*; left alone: head \(an output\)"),
+        ({"parameters": 0.3}, r"need parameters >= 0\.600 .* got parameters=0\.3: .*; left alone: an output: head"),
         (
             {"channels": 0.9},
             r"need channels <= 0\.750 for .* with round_to=4, got channels=0\.9: lower channels to remove more, or",
@@ -73,5 +73,12 @@ def test_unit_of_cost():
 )
 def test_budgets_out_of_reach(budget, message):
     with pytest.raises(ValueError, match=message):
-        model_budget(*budget.values(), round_to=4, **budget).check_reach({"head": "an output"})
-    model_budget(0.6, round_to=4, parameters=0.6).check_reach({})
+        model_budget(*budget.values(), round_to=4, **budget).check_reach({"head": "an output"}, remove_blocks=True)
+    model_budget(0.6, round_to=4, parameters=0.6).check_reach({}, remove_blocks=False)
+
+
+@pytest.mark.parametrize("remove_blocks", [True, False])
+def test_a_hint_proposes_to_remove_blocks_unless_it_is_done(remove_blocks):
+    with pytest.raises(ValueError, match="need macs") as refused:
+        model_budget(0.3, round_to=4, macs=0.3).check_reach({}, remove_blocks=remove_blocks)
+    assert ("remove_blocks=True" in str(refused.value)) != remove_blocks
