@@ -229,6 +229,37 @@ def test_normalization_is_not_folded_where_something_else_reads_what_it_takes(ot
         torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
 
 
+class Activated(nn.BatchNorm2d):
+    """Normalizes, and applies an activation: the layer that many image models are built of."""
+
+    def forward(self, x):
+        return nn.functional.silu(super().forward(x))
+
+
+class Shifted(nn.BatchNorm2d):
+    """Normalizes something else than its input."""
+
+    def forward(self, x):
+        return super().forward(2 * x + 1)
+
+
+@pytest.mark.filterwarnings("ignore:ONNX Runtime computes 1 layers of m.onnx in float")  # no quantizer in Activated
+@pytest.mark.parametrize("kind", [Activated, Shifted])
+def test_a_normalization_that_does_more_is_not_folded(kind, tmp_path):
+    net = nn.Sequential(
+        nn.Conv2d(1, 8, 3, bias=False), kind(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)
+    )
+    module = Classifier(net)
+    fit(module, QATCallback())
+    x = images()
+    for suffix in (".onnx", ".pt2"):
+        export(module.eval(), tmp_path / f"m{suffix}", x[:2])
+    with torch.no_grad():
+        close(lower(module, (x[:2],))(x), module(x))
+        (logits,) = OnnxRuntime().load(tmp_path / "m.onnx")([x])
+        close(logits, module(x))
+
+
 class Tied(nn.Module):
     """Two linear layers that are one, and a head that is the embedding."""
 

@@ -14,9 +14,13 @@ from lightning_compress.targets import is_transposed
 
 __all__ = ["norms_after", "quantizers_before"]
 
+_NORMALIZATIONS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+
 
 def norms_after(module: nn.Module, flow: Dataflow) -> dict[str, str]:
     """Layer -> the batch normalization that is the only reader of its output.
+
+    A subclass with a ``forward`` of its own may also apply an activation: it is none.
 
     Args:
         module: the model.
@@ -30,7 +34,7 @@ def norms_after(module: nn.Module, flow: Dataflow) -> dict[str, str]:
         for call in calls
         if call.input in layers and call.module not in flow.reused
         if flow.only_consumer(call.input) is not None and call.input not in flow.trace.escaped
-        if isinstance(module.get_submodule(call.module), _BatchNorm)
+        if type(module.get_submodule(call.module)).forward in _NORMALIZATIONS
     }
 
 
