@@ -24,6 +24,7 @@ __all__ = [
     "gather",
     "gather_numbers",
     "is_sharded",
+    "largest",
     "local",
     "local_positions",
     "mean",
@@ -159,6 +160,19 @@ def mean(tensors: Sequence[Tensor]) -> list[Tensor]:
     dist.all_reduce(flat)
     parts = torch.split_with_sizes(flat / dist.get_world_size(), [tensor.numel() for tensor in tensors])
     return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+def largest(tensor: Tensor) -> Tensor:
+    """The largest of each element over all processes; a collective. A single process gets its tensor back.
+
+    >>> largest(torch.tensor([1.0, 2.0]))
+    tensor([1., 2.])
+    """
+    if not _distributed():
+        return tensor
+    tensor = tensor.clone()
+    dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    return tensor
 
 
 def from_rank_zero(value: _Value) -> _Value:

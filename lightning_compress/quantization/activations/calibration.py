@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_compress.processes import mean
+from lightning_compress.processes import largest, mean
 from lightning_compress.quantization.activations.biases import round_bias_
 from lightning_compress.quantization.activations.compilation import EAGER, RECOMPUTING
 from lightning_compress.quantization.activations.quantizers import (
@@ -19,7 +19,7 @@ from lightning_compress.quantization.activations.quantizers import (
     attach_quantizer,
     quantizers_of,
 )
-from lightning_compress.quantization.activations.ranges import RangeOptimizer
+from lightning_compress.quantization.activations.ranges import RangeOptimizer, followed
 from lightning_compress.quantization.dataflow.flow import Dataflow
 from lightning_compress.quantization.dataflow.neighbors import norms_after, quantizers_before
 from lightning_compress.quantization.dataflow.placement import place_quantizers
@@ -76,9 +76,10 @@ class Calibration:
         self._training, self._watching = ExitStack(), ExitStack()
 
     def state_dict(self) -> dict[str, Any]:
-        """Places of the quantizers, neighbors of the targets, and the state of the optimizer."""
+        """Places and windows of the quantizers, neighbors of the targets, and the state of the optimizer."""
         return {
             "places": [[place.module, place.side] for place in self.quantizers],
+            "windows": [torch.stack(quantizer.window) for quantizer in self.quantizers.values()],
             "sums": [[name, place.module, place.side, norm] for name, (place, norm) in self._sums.items()],
             "optimizer": None if self._optimizer is None else self._optimizer.state_dict(),
         }
@@ -89,8 +90,8 @@ class Calibration:
         self.quantizers = {place: attached[place] for place in (Place(*names) for names in state["places"])}
         self._sums = {name: (Place(module, side), norm) for name, module, side, norm in state["sums"]}
         self.placed = bool(self.quantizers)
-        for quantizer in self.quantizers.values():
-            quantizer.observer, quantizer.decay = self._observer, self._decay
+        for quantizer, window in zip(self.quantizers.values(), state["windows"], strict=True):
+            quantizer.observer, quantizer.window = self._observer, window.to(quantizer.low).unbind()
         if self._optimizer is not None and state["optimizer"] is not None:
             self._optimizer.load_state_dict(state["optimizer"])
 
@@ -124,9 +125,9 @@ class Calibration:
         placement = place_quantizers(flow, self._targets, round_branches=self._round_branches)
         taken = quantizers_of(self._module)  # by another callback
         free = {place: trace.notes[value] for place, value in placement.places.items() if place not in taken}
-        ranges = mean([torch.stack([torch.stack(bounds) for bounds in free.values()])])[0] if free else ()
+        ranges = _united(torch.stack([torch.stack(bounds) for bounds in free.values()])) if free else ()
         for place, (low, high) in zip(free, ranges, strict=True):
-            self.quantizers[place] = ActivationQuantizer(self._bits, low, high, self._observer, self._decay)
+            self.quantizers[place] = ActivationQuantizer(self._bits, low, high, self._observer)
             attach_quantizer(self._module, place, self.quantizers[place])
         norms = norms_after(self._module, flow)
         before = quantizers_before(self._module, flow, quantizers_of(self._module))
@@ -148,9 +149,9 @@ class Calibration:
         self._learning = self._optimizer is not None and enabled and observing
         for quantizer in self.quantizers.values():
             # A range without width, as after a batch normalization that begins at 0, has no gradient: observe it.
-            learning = self._learning and bool(quantizer.high > quantizer.low)
-            quantizer.enabled, quantizer.observing = enabled, observing and not learning
-            quantizer.learn(learning)
+            quantizer.learn(self._learning and bool(quantizer.high > quantizer.low))
+            # The lowest value of a positive range is observed until one is negative, and learned from then on.
+            quantizer.enabled, quantizer.observing = enabled, observing and not quantizer.low.requires_grad
 
     def freeze_norms(self) -> None:
         """Freeze the statistics of batch normalization, until :meth:`close`."""
@@ -172,15 +173,23 @@ class Calibration:
             return
         bounds = [(quantizer.low, quantizer.high) for quantizer in quantizers]
         ranges = torch.stack([torch.stack(pair) for pair in bounds])
-        gradients = torch.stack([torch.stack([_gradient(bound) for bound in pair]) for pair in bounds])
-        ranges, gradients = mean([ranges, gradients])
+        observed, windows = followed(
+            ranges, _united(torch.stack([torch.stack(quantizer.window) for quantizer in quantizers])), self._decay
+        )
         if self._learning and self._optimizer is not None:
-            ranges = self._optimizer.moved(ranges, gradients)
-        for quantizer, (low, high) in zip(quantizers, ranges, strict=True):
+            gradients = torch.stack([torch.stack([_gradient(bound) for bound in pair]) for pair in bounds])
+            learned = torch.tensor([[bound.requires_grad for bound in pair] for pair in bounds], device=ranges.device)
+            moved = self._optimizer.moved(ranges, mean([gradients])[0])
+            observed = torch.where(learned, moved, observed)
+        positive = (observed[:, 0] >= 0).tolist()
+        for quantizer, (low, high), window, is_positive in zip(quantizers, observed, windows, positive, strict=True):
             quantizer.low.copy_(low)
             quantizer.high.copy_(high)
             quantizer.low.grad = quantizer.high.grad = None
+            quantizer.positive &= is_positive
             quantizer.rescale()
+            for state, value in zip(quantizer.window, window, strict=True):
+                state.copy_(value)
 
     def round_biases(self, model: nn.Module) -> None:
         """Round the biases of the targets to the unit of their integer sums, by the present grids and ranges.
@@ -203,3 +212,9 @@ class Calibration:
 
 def _gradient(bound: Tensor) -> Tensor:
     return torch.zeros_like(bound) if bound.grad is None else bound.grad
+
+
+def _united(ranges: Tensor) -> Tensor:
+    """The union over all processes of ranges ``(R, 2)``, or of windows ``(R, 3)``; a collective."""
+    signs = ranges.new_tensor([-1.0, 1.0, 1.0][: ranges.shape[1]])
+    return largest(ranges * signs) * signs

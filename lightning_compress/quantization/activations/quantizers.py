@@ -40,14 +40,15 @@ class ActivationQuantizer:
     Args:
         bits: 4 to 8.
         low: lowest value to represent, a scalar tensor; 0 if it is above 0.
-        high: highest value to represent, a scalar tensor.
-        observer: the range of one batch; see :mod:`~lightning_compress.quantization.observers`.
-        decay: of the running range: ``range = decay * range + (1 - decay) * observed``.
+        high: highest value to represent, a scalar tensor; 0 if it is below 0.
+        observer: the range of one tensor; see :mod:`~lightning_compress.quantization.observers`.
 
     Attributes:
         enabled: whether it rounds at all.
-        observing: whether it updates its range while the module trains.
-        positive: whether the range starts at 0 for good.
+        observing: whether it observes what it rounds.
+        window: lowest and highest value that it has observed since its owner moved the range, 0 among them, and their
+            number: three scalars, see :func:`~.ranges.followed`.
+        positive: whether the range starts at 0, since nothing below was observed.
         scale: step between two values, a float32 scalar.
         zero_point: code of the value zero, an integer in a float32 scalar.
 
@@ -56,15 +57,14 @@ class ActivationQuantizer:
     [0.0, 0.5, 7.5]
     """
 
-    def __init__(self, bits: int, low: Tensor, high: Tensor, observer: Observer = minmax, decay: float = 0.9) -> None:
+    def __init__(self, bits: int, low: Tensor, high: Tensor, observer: Observer = minmax) -> None:
         self.bits = bits
         self.observer = observer
-        self.decay = decay
         self.enabled = True
         self.observing = False
-        # The operation before it (a ReLU) decides the sign for good, which saves two passes over memory.
-        self.positive = bool(0 <= low < high)
-        self.low, self.high = low.detach().float().clone(), high.detach().float().clone()
+        self.positive = bool(0 <= low < high)  # saves two passes over memory in each forward pass
+        self.low, self.high = low.detach().float().clamp(max=0), high.detach().float().clamp(min=0)
+        self.window = tuple(torch.zeros_like(self.low) for _ in range(3))
         self.scale, self.zero_point = torch.ones_like(self.low), torch.zeros_like(self.low)
         self.rescale()
 
@@ -90,16 +90,18 @@ class ActivationQuantizer:
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
-        """Move the running range towards that of ``x``."""
-        low, high = self.observer(x.detach().float(), self.bits)
-        self.low.lerp_(low, 1 - self.decay)
-        self.high.lerp_(high, 1 - self.decay)
-        self.rescale()
+        """Widen the window by the range of ``x``; the range itself moves when the batch is over."""
+        if x.numel():
+            low, high = self.observer(x.detach().float(), self.bits)
+            lowest, highest, values = self.window
+            lowest.copy_(torch.minimum(lowest, low))
+            highest.copy_(torch.maximum(highest, high))
+            values.add_(x.numel())
 
     @torch.no_grad()
     def rescale(self) -> None:
         """Compute scale and zero point from ``low`` and ``high``."""
-        low = torch.zeros_like(self.low) if self.positive else self.low.clamp(max=0)
+        low = self.low.clamp(max=0)
         scale = ((self.high.clamp(min=0) - low) / self.levels).clamp_(min=torch.finfo(torch.float32).eps)
         self.scale.copy_(scale)
         self.zero_point.copy_((-low / scale).round_().clamp_(0, self.levels))
@@ -109,19 +111,20 @@ class ActivationQuantizer:
         for name in ("low", "high", "scale", "zero_point"):
             state = getattr(self, name)
             setattr(self, name, state.detach().to(device).requires_grad_(state.requires_grad))
+        self.window = tuple(state.to(device) for state in self.window)
 
     def on_input(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """The forward pre-hook."""
-        return (self._passed(module, args[0]), *args[1:])
+        return (self._passed(args[0]), *args[1:])
 
     def on_output(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         """The forward hook."""
-        return self._passed(module, output)
+        return self._passed(output)
 
-    def _passed(self, module: nn.Module, x: Tensor) -> Tensor:
+    def _passed(self, x: Tensor) -> Tensor:
         if x.device != self.scale.device:
             self.to(x.device)
-        if self.observing and module.training:
+        if self.observing:
             self.observe(x)
         return self.quantize(x) if self.enabled else x
 

@@ -1,4 +1,4 @@
-"""Ranges of activations: an optimizer that moves them along their gradients."""
+"""Ranges of activations: how they follow what is observed, and an optimizer that moves them along their gradients."""
 
 from __future__ import annotations
 
@@ -7,9 +7,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["RangeOptimizer"]
+__all__ = ["MOST_VALUES", "RangeOptimizer", "followed"]
+
+MOST_VALUES = 1024
+"""Number of values that a window collects. Of so many normal values about one in a thousand lies outside of the range
+of as many others; of two values, every third."""
 
 _DECAYS = 0.9, 0.99  # of the two moments; short, since a range converges within some hundred steps
+
+
+def followed(ranges: Tensor, windows: Tensor, decay: float) -> tuple[Tensor, Tensor]:
+    r"""Ranges after one observation, and the windows to go on with.
+
+    A full window, of ``MOST_VALUES`` or more, moves the range: ``range = decay * range + (1 - decay) * window``, and a
+    new window begins. The extremes of fewer values say little: until the window is full, the range holds it, and does
+    not shrink. One batch of a network of usual size fills a window.
+
+    Args:
+        ranges: ``(R, 2)``, lowest and highest values.
+        windows: ``(R, 3)``, lowest and highest values that were observed, and their number.
+        decay: of the running mean, in [0, 1).
+
+    >>> ranges, full, few = torch.tensor([[-1.0, 1.0]]), torch.tensor([[0.0, 3.0, 5000]]), torch.tensor([[0.0, 3.0, 2]])
+    >>> followed(ranges, full, 0.5)
+    (tensor([[-0.5000,  2.0000]]), tensor([[0., 0., 0.]]))
+    >>> followed(ranges, few, 0.5)
+    (tensor([[-1.,  3.]]), tensor([[0., 3., 2.]]))
+    """
+    low, high = ranges.unbind(1)
+    lowest, highest, values = windows.unbind(1)
+    held = torch.stack([torch.minimum(low, lowest), torch.maximum(high, highest)], 1)
+    full = (values >= MOST_VALUES).unsqueeze(1)
+    return torch.where(full, ranges.lerp(windows[:, :2], 1 - decay), held), windows.masked_fill(full, 0)
 
 
 class RangeOptimizer:
