@@ -15,7 +15,16 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from lightning_compress.arguments import check_patterns
 
-__all__ = ["Selection", "Target", "is_linear", "is_transposed", "listed", "listed_by_reason", "select"]
+__all__ = [
+    "Selection",
+    "Target",
+    "is_layer",
+    "is_linear",
+    "is_transposed",
+    "listed",
+    "listed_by_reason",
+    "select",
+]
 
 _NORMALIZATION = (
     nn.modules.batchnorm._NormBase,
@@ -113,6 +122,15 @@ def is_linear(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Linear) or is_transposed(layer)
 
 
+def is_layer(module: nn.Module) -> bool:
+    """Whether ``module`` is a layer of torch with weights, or of a subclass of one, and no module of one's own.
+
+    >>> is_layer(nn.LSTM(2, 2)), is_layer(nn.Sequential())
+    (True, False)
+    """
+    return isinstance(module, _LAYERS) or is_transposed(module)
+
+
 def select(module: nn.Module, include: Sequence[str] = ("*",), exclude: Sequence[str] = ()) -> Selection:
     """Choose the parameters of ``module`` that a weight method compresses.
 
@@ -197,7 +215,7 @@ def _reason_to_skip(target: Target, include: Sequence[str], exclude: Sequence[st
     if _is_parametrized(target):
         return "the weight is computed from it anew in every pass: remove the parametrization first"
     named = _matches(target, [pattern for pattern in include if pattern != "*"])
-    if not isinstance(target.module, _LAYERS) and not is_transposed(target.module) and not named:
+    if not is_layer(target.module) and not named:
         return "of a module of your own: name it in include"
     return ""
 

@@ -60,18 +60,26 @@ class QuantizedLayer(nn.Module):
 
 def quantize_layer_(layer: nn.Module, grid: AffineGrid) -> QuantizedLayer:
     """Turn a linear layer or convolution, whose weight is on ``grid``, into a :class:`QuantizedLayer`; returns it."""
-    integers = Integers(layer.get_parameter("weight").detach(), _detached(layer._parameters["bias"]), grid)
-    del layer._parameters["weight"], layer._parameters["bias"]
+    integers = Integers(layer.get_parameter("weight").detach(), _detached(layer._parameters.pop("bias", None)), grid)
+    del layer._parameters["weight"]
     layer.integers = integers
     layer.__class__ = mixed(QuantizedLayer, type(layer))
     return cast(QuantizedLayer, layer)
 
 
-def quantize_parameter_(module: nn.Module, key: str, grid: AffineGrid) -> None:
-    """Let ``module`` compute its parameter ``key``, which is on ``grid``, from integers at every access."""
+def quantize_parameter_(module: nn.Module, key: str, grid: AffineGrid, *, explicit: bool) -> None:
+    """Let ``module`` compute its parameter ``key``, which is on ``grid``, from integers at every access.
+
+    Args:
+        module: of any class.
+        key: of the parameter.
+        grid: of the parameter.
+        explicit: by the operation that compilers turn into integer kernels; torch's inductor mistakes a transposed
+            convolution for another one then.
+    """
     holder = f"{key}_integers"
     integers = Integers(module.get_parameter(key).detach(), None, grid)
-    integers.explicit = False  # torch's inductor mistakes a transposed convolution for another one
+    integers.explicit = explicit
     del module._parameters[key]
     module.add_module(holder, integers)
     computed = property(lambda module: module.get_submodule(holder).weight)

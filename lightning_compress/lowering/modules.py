@@ -29,6 +29,7 @@ from lightning_compress.quantization.activations.quantizers import (
 from lightning_compress.quantization.dataflow.flow import Dataflow
 from lightning_compress.quantization.dataflow.kinds import has_integer_kernel
 from lightning_compress.quantization.dataflow.neighbors import norms_after, quantizers_before
+from lightning_compress.quantization.dataflow.readers import sole_readers, weight_readers
 from lightning_compress.quantization.dataflow.traces import Trace
 from lightning_compress.quantization.grids import AffineGrid, precise
 from lightning_compress.quantization.weights import grids_of
@@ -53,10 +54,10 @@ def lower(
 ) -> nn.Module:
     """A copy of ``module`` in evaluation mode with int8 weights and explicit quantize and dequantize operations.
 
-    Linear layers and convolutions that were trained on a grid become a :class:`~.layers.QuantizedLayer`, embeddings a
-    :class:`~.embeddings.QuantizedEmbedding`. Attention, transposed convolutions and others compute in float from
-    weights that are stored as integers. Recurrent layers and embedding bags keep float weights, whose values are on the
-    grid. ``module`` does not change.
+    Linear layers and convolutions that were trained on a grid become a :class:`~.layers.QuantizedLayer`, whatever their
+    class, and embeddings a :class:`~.embeddings.QuantizedEmbedding`. Attention, transposed convolutions and others
+    compute in float from weights that are stored as integers. Recurrent layers and embedding bags keep float weights,
+    whose values are on the grid. ``module`` does not change.
 
     Args:
         module: trained with :class:`~lightning_compress.quantization.QATCallback`, or loaded with
@@ -80,6 +81,7 @@ def lower(
         lowered(*args, **(kwargs or {}))
     flow = Dataflow(trace)
     norms, places = norms_after(lowered, flow), quantizers_before(lowered, flow, quantizers)
+    alone, read = sole_readers(flow).keys(), {name for name in trace.weights if weight_readers(flow, name, ())}
     for name, grid in grids_of(lowered).items():
         path, _, key = name.rpartition(".")
         layer = lowered.get_submodule(path)
@@ -88,7 +90,7 @@ def lower(
                 f"need weights on the grids that they were trained on, got {name!r} off its grid: it was changed after "
                 "training, or the schedule had not ended"
             )
-        if key == "weight" and has_integer_kernel(layer):
+        if key == "weight" and (has_integer_kernel(layer) or path in alone):
             quantized = quantize_layer_(layer, grid)
             if path in norms:
                 _fold(lowered, quantized, norms[path])
@@ -97,7 +99,7 @@ def lower(
         elif key == "weight" and isinstance(layer, nn.Embedding):
             quantize_embedding_(layer, grid)
         elif not isinstance(layer, _FLOAT):
-            quantize_parameter_(layer, key, grid)
+            quantize_parameter_(layer, key, grid, explicit=key == "weight" and path in read)
     for place, quantizer in quantizers.items():
         if quantizer.enabled:
             _attach(lowered, place, QuantizeDequantize(quantizer))

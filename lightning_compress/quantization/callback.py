@@ -14,7 +14,7 @@ from lightning_compress.lightnings import LightningModule, Trainer, rank_zero_wa
 from lightning_compress.quantization import observers, scales
 from lightning_compress.quantization.activations.calibration import Calibration
 from lightning_compress.quantization.activations.ranges import RangeOptimizer
-from lightning_compress.quantization.dataflow.kinds import integer_layers
+from lightning_compress.quantization.dataflow.readers import possible_layers
 from lightning_compress.quantization.granularities import Granularity, PerChannel
 from lightning_compress.quantization.grids import BinaryGrid, Grid
 from lightning_compress.quantization.observers import Observer
@@ -73,8 +73,8 @@ class QATCallback(_Quantization):
         exclude: patterns of parameters to leave alone.
 
     Raises:
-        ValueError: an argument is out of its range; in ``fit``, a weight does not fit the granularity, two callbacks
-            quantize one weight, or a layer is used more than once in a forward pass.
+        ValueError: an argument is out of its range; in ``fit``, a weight does not fit the granularity, or two callbacks
+            quantize one weight.
         TypeError: an argument is of another kind, or ``scale`` does not return a grid.
         RuntimeError: at the end of ``fit``, a weight is off its grid.
 
@@ -165,7 +165,7 @@ class QATCallback(_Quantization):
         super().on_train_start(trainer, pl_module)
         self._calibration = None
         if self.activation_bits is not None:
-            layers = integer_layers(pl_module, [target.parameter for target in self.targets.values()])
+            layers = possible_layers(pl_module, [target.parameter for target in self.targets.values()])
             optimizer = RangeOptimizer(self.range_lr) if self.range_lr > 0 else None
             self._calibration = Calibration(
                 pl_module, layers, self.activation_bits, self.observer, self.decay, self.round_branches, optimizer
@@ -198,9 +198,9 @@ class QATCallback(_Quantization):
             self._calibration.place()
             if self._calibration.missed:
                 rank_zero_warn(
-                    f"no quantizer reaches the inputs of {listed(self._calibration.missed)}: these layers did not "
-                    "run in the first batch, or were not called as modules; they compute with quantized weights in "
-                    "float"
+                    f"no quantizer reaches the inputs of {listed(self._calibration.missed)}: these layers did not run "
+                    "in the first batch, were not called as modules, or compute with another tensor than their weight "
+                    "in F.linear or a convolution; they compute with quantized weights in float"
                 )
         elif self._observing:
             self._calibration.update(stepped=trainer.global_step != self._step)

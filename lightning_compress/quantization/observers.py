@@ -1,8 +1,8 @@
 """Observers: the range of one batch of activations.
 
 All share one signature, ``Observer = Callable[[Tensor, int], tuple[Tensor, Tensor]]``: activations, bits -> lowest and
-highest value, two scalars. The range of a quantizer follows both as a running mean. An observer of your own is a function
-of this signature; bind options with :func:`functools.partial`.
+highest value, two scalars. The range of a quantizer follows both as a running mean. An observer of your own is a
+function of this signature; bind options with :func:`functools.partial`.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def round_bias_(layer: nn.Module, grid: AffineGrid, input_scale: Tensor, norm: n
     >>> layer.bias.item()
     1.0
     """
-    weight, own = layer.get_parameter("weight"), layer._parameters["bias"]
+    weight, own = layer.get_parameter("weight"), layer._parameters.get("bias")
     of_channels = channel_grid(grid, len(grid.outputs_first(weight)))
     if of_channels is None:
         return

@@ -106,26 +106,21 @@ class Calibration:
         self._trace = self._watching.enter_context(Trace(self._module, self._range))
 
     def place(self) -> None:
-        """The forward pass is over: place the quantizers, with the ranges that it had.
-
-        Raises:
-            ValueError: a target was used more than once in one forward pass.
-        """
+        """The forward pass is over: place the quantizers, with the ranges that it had."""
         trace, self._trace = self._trace, None
         self._watching.close()
         if trace is None:
             return
         flow = Dataflow(trace)
-        reused = sorted(flow.reused.intersection(self._targets))
-        if reused:
-            raise ValueError(
-                f"need layers that are used once in a forward pass to quantize activations, got {', '.join(reused)} "
-                "used more often: add them to exclude, or set activation_bits=None"
-            )
         placement = place_quantizers(flow, self._targets, round_branches=self._round_branches)
         taken = quantizers_of(self._module)  # by another callback
-        free = {place: trace.notes[value] for place, value in placement.places.items() if place not in taken}
-        ranges = _united(torch.stack([torch.stack(bounds) for bounds in free.values()])) if free else ()
+        free = {
+            place: torch.stack([torch.stack(trace.notes[value]) for value in values])
+            for place, values in placement.places.items()
+            if place not in taken
+        }
+        unions = [torch.stack([bounds[:, 0].amin(), bounds[:, 1].amax()]) for bounds in free.values()]
+        ranges = _united(torch.stack(unions)) if free else ()
         for place, (low, high) in zip(free, ranges, strict=True):
             self.quantizers[place] = ActivationQuantizer(self._bits, low, high, self._observer)
             attach_quantizer(self._module, place, self.quantizers[place])

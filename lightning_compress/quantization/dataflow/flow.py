@@ -23,7 +23,7 @@ class Dataflow:
 
     Attributes:
         trace: the same.
-        reused: names of the modules that this forward pass calls more than once.
+        reused: names of the modules that one forward pass calls more than once.
     """
 
     def __init__(self, trace: Trace) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import nn
 from lightning_compress.quantization.dataflow.traces import Operation
 from lightning_compress.targets import is_linear
 
-__all__ = ["CONVOLUTIONS", "LAYER_OPERATIONS", "has_integer_kernel", "input_first", "integer_layers", "is_plain"]
+__all__ = ["CONVOLUTIONS", "LAYER_OPERATIONS", "has_integer_kernel", "input_first", "is_plain"]
 
 CONVOLUTIONS = {"conv1d", "conv2d", "conv3d"}
 
@@ -24,18 +23,6 @@ _FORWARDS = (nn.Linear.forward, nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.
 def has_integer_kernel(layer: nn.Module) -> bool:
     """Whether integer kernels exist for layers of this kind."""
     return is_linear(layer) or isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-
-
-def integer_layers(model: nn.Module, parameters: Iterable[nn.Parameter]) -> list[str]:
-    """Names of the layers in ``model`` that have integer kernels and one of the parameters, tied or not.
-
-    >>> net = nn.Sequential(nn.Linear(2, 2), nn.Embedding(2, 2), nn.Linear(2, 2))
-    >>> integer_layers(net, [net[0].weight, net[1].weight])
-    ['0']
-    """
-    wanted = {id(parameter) for parameter in parameters}
-    layers = [(name, module) for name, module in model.named_modules() if has_integer_kernel(module)]
-    return [name for name, layer in layers if any(id(p) in wanted for p in layer.parameters(recurse=False))]
 
 
 def is_plain(forward: Any, *, transposed: bool = False) -> bool:

@@ -9,8 +9,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_compress.quantization.activations.quantizers import Place
 from lightning_compress.quantization.dataflow.flow import Dataflow
-from lightning_compress.quantization.dataflow.kinds import LAYER_OPERATIONS, input_first, is_plain
-from lightning_compress.targets import is_transposed
+from lightning_compress.quantization.dataflow.kinds import has_integer_kernel
+from lightning_compress.quantization.dataflow.readers import sole_readers
 
 __all__ = ["norms_after", "quantizers_before"]
 
@@ -27,8 +27,13 @@ def norms_after(module: nn.Module, flow: Dataflow) -> dict[str, str]:
         flow: of its forward pass.
     """
     calls = flow.trace.calls
-    plain = _plain_layers(module, flow) - flow.reused
-    layers = {call.output: call.module for call in calls if call.module in plain}
+    # A layer of one's own without a bias cannot take that of a folded normalization.
+    biased = {
+        name
+        for name, operation in sole_readers(flow).items()
+        if has_integer_kernel(module.get_submodule(name)) or len(operation.inputs) == 3
+    }
+    layers = {call.output: call.module for call in calls if call.module in biased - flow.reused}
     return {
         layers[call.input]: call.module
         for call in calls
@@ -56,20 +61,5 @@ def quantizers_before(module: nn.Module, flow: Dataflow, places: Collection[Plac
             if flow.source(call.input) == value and call.module.startswith(f"{place.module}." if place.module else ""):
                 before[call.module] = place
     before.update({place.module: place for place in places if place.side == "input"})
-    return {layer: before[layer] for layer in _plain_layers(module, flow) & before.keys()}
-
-
-def _plain_layers(module: nn.Module, flow: Dataflow) -> set[str]:
-    """Layers that do nothing but their operation, on their input, with their weight and bias.
-
-    A layer with a ``forward`` of its own may also scale, pad or normalize. Then no normalization can be folded into its
-    weight and bias, and an integer sum cannot replace its output.
-    """
-    calls = {call.module: call for call in flow.trace.calls}
-    return {
-        operation.module
-        for operation in map(input_first, flow.trace.operations)
-        if operation.name in LAYER_OPERATIONS and operation.module in calls
-        if is_plain(type(layer := module.get_submodule(operation.module)).forward, transposed=is_transposed(layer))
-        if flow.source(operation.inputs[0]) == flow.source(calls[operation.module].input)
-    }
+    of_all_uses = {layer for layer, place in before.items() if layer not in flow.reused or place.module == layer}
+    return {layer: before[layer] for layer in sole_readers(flow).keys() & of_all_uses}

@@ -72,9 +72,11 @@ class Trace(TorchFunctionMode):
         note: computes a note on every activation when it appears, before it may be changed in place.
 
     Attributes:
+        module: the same.
         operations: in the order of their execution.
         calls: in the order of their ends: an inner call comes before the one around it.
         weights: module -> values that its ``weight`` had. FSDP2 lends a module another tensor while it runs.
+        biases: module -> values that its ``bias`` had.
         escaped: values with a reader that is none of the ``operations``: values in a container that is returned, and
             inputs of a function that returns several tensors.
         notes: value -> its note.
@@ -88,10 +90,11 @@ class Trace(TorchFunctionMode):
 
     def __init__(self, module: nn.Module, note: Callable[[Tensor], Any] | None = None) -> None:
         super().__init__()
-        self._module = module
+        self.module = module
         self.operations: list[Operation] = []
         self.calls: list[Call] = []
         self.weights: dict[str, set[int]] = defaultdict(set)
+        self.biases: dict[str, set[int]] = defaultdict(set)
         self.escaped: set[int] = set()
         self.notes: dict[int, Any] = {}
         self._names = {id(submodule): name for name, submodule in module.named_modules()}
@@ -106,7 +109,7 @@ class Trace(TorchFunctionMode):
         # Global hooks, not hooks of these modules: a copy made meanwhile (a teacher, an average) inherits none.
         self._handles.append(register_module_forward_pre_hook(self._begin))
         self._handles.append(register_module_forward_hook(self._end, always_call=True))
-        self._see_weights(self._module)
+        self._see_parameters(self.module)
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -175,15 +178,16 @@ class Trace(TorchFunctionMode):
 
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
         if id(module) in self._names and self._open:
-            self._see_weights(module)  # these hooks run before the module's own, which take lent weights back
+            self._see_parameters(module)  # these hooks run before the module's own, which take lent weights back
             call = self._open.pop()
             result = self.value(output) if isinstance(output, Tensor) else -1
             self.calls.append(Call(call.module, call.input, result, call.outermost))
             if not self._open and result == -1:
                 self.escaped.update(self.value(leaf) for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
 
-    def _see_weights(self, module: nn.Module) -> None:
+    def _see_parameters(self, module: nn.Module) -> None:
         for part in module.modules():
-            weight = part._parameters.get("weight")
-            if weight is not None and id(part) in self._names:
-                self.weights[self._names[id(part)]].add(self.value(weight))
+            for key, values in (("weight", self.weights), ("bias", self.biases)):
+                parameter = part._parameters.get(key)
+                if parameter is not None and id(part) in self._names:
+                    values[self._names[id(part)]].add(self.value(parameter))

@@ -10,6 +10,7 @@ from torch import nn
 from examples.loaders import TensorLoader
 from lightning_compress import PruningCallback
 from lightning_compress.deploy import export
+from lightning_compress.deploy.runtimes import OnnxRuntime
 from lightning_compress.loading import load_compressed
 from lightning_compress.lowering.modules import lower
 from lightning_compress.quantization import QATCallback, observers
@@ -135,14 +136,91 @@ def test_casts_hide_no_producer_and_functions_no_layer():
     assert places(Loose(), 4) == {("first", "input"), ("relu", "output")}
 
 
-def test_a_layer_used_twice_is_found():
-    layer = nn.Linear(4, 4)
-    net = nn.Sequential(layer, nn.ReLU(), layer)
-    with Trace(net) as trace:
-        net(torch.randn(2, 4))
-    assert Dataflow(trace).reused == {"0"}
-    with pytest.raises(ValueError, match=r"used once in a forward pass .* got net.1 used more often"):
-        fit(Classifier(nn.Sequential(nn.Flatten(), (fc := nn.Linear(64, 64)), fc, nn.Linear(64, 10))), QATCallback())
+class Repeating(nn.Module):
+    """A block that is used three times on ever larger values, between two layers that are used once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(64, 16), nn.Linear(16, 10)
+        self.block = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x.flatten(1))
+        for _ in range(3):
+            x = 12 * self.block(x)
+        return self.last(x)
+
+
+def test_a_layer_used_several_times_is_quantized_on_the_union_of_its_ranges(tmp_path):
+    assert places(Repeating(), 64) == {
+        ("first", "input"),
+        ("block.0", "input"),
+        ("block.2", "input"),
+        ("last", "input"),
+    }
+    module, seen = Classifier(Repeating(), lr=0.001), []
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer, module, *args) -> None:
+            seen.clear()
+
+    module.net.block[0].register_forward_pre_hook(lambda m, args: seen.append(args[0].detach()))
+    watch, states = Watch(), []
+
+    class Record(Callback):
+        def on_train_batch_end(self, trainer, module, *args) -> None:
+            quantizer = quantizers_of(module)[Place("net.block.0", "input")]
+            lowest, highest = (min(x.min() for x in seen), max(x.max() for x in seen))
+            states.append((quantizer.low.item(), quantizer.high.item(), float(lowest), float(highest)))
+
+    qat = QATCallback(decay=0.0, every_n_steps=1, freeze_ranges_at=1.0, schedule=Step(at=0.5))
+    trainer(watch, qat, Record()).fit(module, loader(4, 32), loader(2))
+    low, high, lowest, highest = states[-1]  # 3 x 512 values fill a window
+    assert (low, high) == (lowest, highest)
+    assert all(x.numel() for x in seen)
+    assert highest > 2 * float(seen[0].max())
+    x = torch.cat([x for x, _ in loader(2)])
+    path = export(module.eval(), tmp_path / "m.onnx", x[:2])
+    operators = OnnxRuntime().operators(path)
+    assert (operators.layers, operators.floating) == (8, ())
+    (logits,) = OnnxRuntime().load(path)([x])
+    with torch.no_grad():
+        torch.testing.assert_close(logits, module(x), rtol=0.02, atol=0.02 * float(module(x).abs().max()))
+
+
+class Pair(Classifier):
+    """Two passes of one network in a training step."""
+
+    def training_step(self, batch, batch_idx):
+        return super().training_step(batch, batch_idx) + F.mse_loss(self(3 * batch[0]), self(batch[0]))
+
+
+def test_the_passes_of_one_training_step_have_one_range():
+    module = Pair(lr=1e-6)
+    fit(module, QATCallback())
+    images = torch.cat([x for x, _ in loader()])
+    quantizer = quantizers_of(module)[Place("net.1", "input")]
+    assert quantizer.high > 2 * images.max()  # the first pass alone ends at the largest value of a batch
+
+
+class Inside(nn.Module):
+    """A layer of which one use reads the weight without a call: no hook can reach its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.last = nn.Linear(64, 64), nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.fc(x.flatten(1)))
+        x = torch.relu(self.fc(x))
+        return self.last(torch.relu(F.linear(x - 1, self.fc.weight)))
+
+
+def test_a_use_that_no_hook_reaches_leaves_the_layer_in_float_and_names_it():
+    module = Classifier(Inside())
+    with pytest.warns(UserWarning, match=r"no quantizer reaches the inputs of net\.fc: "):
+        fit(module, QATCallback())
+    assert {place.module for place in quantizers_of(module)} == {"net.last"}
 
 
 def test_after_fit_the_model_computes_on_the_grid():
@@ -267,6 +345,84 @@ class Watched(Callback):
     def on_train_batch_end(self, trainer, module, *args) -> None:
         quantizer = next(iter(quantizers_of(module).values()))
         self.ranges.append((quantizer.low.item(), quantizer.high.item()))
+
+
+class OwnLinear(nn.Module):
+    """A linear layer that is none of torch's, as those of graph networks are."""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs).uniform_(-0.2, 0.2))
+        self.register_parameter("bias", nn.Parameter(torch.zeros(outputs)) if bias else None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+class OwnActivated(OwnLinear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(super().forward(x))
+
+
+class OwnBare(nn.Module):
+    """It reads no bias."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs).uniform_(-0.2, 0.2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.weight)
+
+
+class OwnConv(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(8, 1, 3, 3).uniform_(-0.5, 0.5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(x, self.weight, stride=2)
+
+
+class OwnProduct(OwnLinear):
+    """No layer operation reads its weight."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.weight.t() + self.bias
+
+
+@pytest.mark.parametrize(
+    ("net", "layers"),
+    [
+        (lambda: [nn.Flatten(), OwnLinear(64, 32), nn.ReLU(), OwnLinear(32, 10)], 2),
+        (lambda: [nn.Flatten(), OwnActivated(64, 32), OwnLinear(32, 10, bias=False)], 2),
+        (lambda: [nn.Flatten(), OwnLinear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), OwnLinear(32, 10)], 2),
+        (lambda: [nn.Flatten(), OwnBare(64, 32), nn.BatchNorm1d(32), nn.ReLU(), OwnBare(32, 10)], 2),
+        (lambda: [OwnConv(), nn.ReLU(), nn.Flatten(), OwnLinear(72, 10)], 2),
+    ],
+)
+def test_a_layer_is_recognized_by_the_operation_that_reads_its_weight(net, layers, tmp_path):
+    module = Classifier(nn.Sequential(*net()))
+    fit(module, QATCallback(include=("net.*",)))
+    assert len(quantizers_of(module)) == layers
+    x = torch.cat([x for x, _ in loader()])
+    lowered, exact = lower(module, (x[:2],)), lower(module, (x[:2],), exact=True)
+    assert not any(key.endswith(".weight") and p.ndim > 1 for key, p in lowered.named_parameters())
+    with torch.no_grad():
+        want = module.eval()(x)
+        step = 0.02 * float(want.max() - want.min())
+        torch.testing.assert_close(lowered(x), want, rtol=0, atol=step)
+        torch.testing.assert_close(exact(x), want, rtol=0, atol=step)
+    path = export(module, tmp_path / "m.onnx", x[:2])
+    operators = OnnxRuntime().operators(path)
+    assert (operators.layers, operators.floating) == (layers, ())
+
+
+def test_what_no_layer_operation_reads_stays_float_and_is_named():
+    module = Classifier(nn.Sequential(nn.Flatten(), OwnProduct(64, 32), nn.ReLU(), nn.Linear(32, 10)))
+    with pytest.warns(UserWarning, match=r"no quantizer reaches the inputs of net\.1: "):
+        fit(module, QATCallback(include=("net.*",)))
+    assert {place.module for place in quantizers_of(module)} == {"net.2"}
 
 
 def scaled(factors: list[float], size: int = 16) -> TensorLoader:
