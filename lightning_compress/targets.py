@@ -20,6 +20,7 @@ __all__ = [
     "Target",
     "is_layer",
     "is_linear",
+    "is_named",
     "is_transposed",
     "listed",
     "listed_by_reason",
@@ -101,6 +102,15 @@ class Selection:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def without(self, reasons: Mapping[str, str]) -> Selection:
+        """The same, but for targets that are left alone after all.
+
+        Args:
+            reasons: name of the target -> the reason.
+        """
+        left = tuple(target for target in self.targets if target.name not in reasons)
+        return Selection(left, {**self.skipped, **reasons})
 
 
 def is_transposed(layer: nn.Module) -> bool:
@@ -201,6 +211,16 @@ def _matches(target: Target, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 
+def is_named(target: Target, include: Sequence[str]) -> bool:
+    """Whether a pattern other than ``"*"`` matches the target.
+
+    >>> (target,) = select(nn.Linear(3, 2))
+    >>> is_named(target, ("*",)), is_named(target, ("*", "w*"))
+    (False, True)
+    """
+    return _matches(target, [pattern for pattern in include if pattern != "*"])
+
+
 def _reason_to_skip(target: Target, include: Sequence[str], exclude: Sequence[str]) -> str:
     if _matches(target, exclude):
         return "excluded"
@@ -214,8 +234,7 @@ def _reason_to_skip(target: Target, include: Sequence[str], exclude: Sequence[st
         return "not floating point"
     if _is_parametrized(target):
         return "the weight is computed from it anew in every pass: remove the parametrization first"
-    named = _matches(target, [pattern for pattern in include if pattern != "*"])
-    if not is_layer(target.module) and not named:
+    if not is_layer(target.module) and not is_named(target, include):
         return "of a module of your own: name it in include"
     return ""
 

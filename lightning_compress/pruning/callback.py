@@ -55,8 +55,8 @@ class PruningCallback(WeightCompression):
         exclude: patterns of the parameters to leave alone.
 
     Raises:
-        ValueError: an argument is out of its range; in ``fit``, a target does not fit the pattern, two callbacks
-            prune one weight, the length of the run is unknown, or the optimizer is LBFGS.
+        ValueError: an argument is out of its range; in ``fit``, a target that ``include`` names does not fit the
+            pattern, two callbacks prune one weight, the length of the run is unknown, or the optimizer is LBFGS.
         TypeError: an argument is of another kind: a number as text, a class instead of an object, a criterion of
             another method, one string instead of a sequence of patterns.
 
@@ -138,6 +138,13 @@ class PruningCallback(WeightCompression):
         if self._inputs is not None:
             self._inputs.close()
         self._inputs = None
+
+    def misfit(self, target: Target) -> str:
+        try:
+            self.pattern.check(target.name, target.shape)
+        except ValueError:
+            return f"its shape does not fit {self.pattern}"
+        return ""
 
     def check(self, target: Target) -> None:
         self.pattern.check(target.name, target.shape)

@@ -76,7 +76,8 @@ class NM(Pattern):
 
     Args:
         n: weights that are kept in each group.
-        m: weights in each group; must divide the number of inputs of every target.
+        m: weights in each group. A weight with a number of inputs that it does not divide is left alone, as in the
+            first layer of a network for images; one that ``include`` names is refused.
 
     Raises:
         ValueError: not ``0 < n < m``.
@@ -137,8 +138,9 @@ class Block(Pattern):
     "Block-Sparse Recurrent Neural Networks", https://arxiv.org/abs/1711.02782 (2017).
 
     Args:
-        rows: outputs in a block; must divide the outputs of every target.
-        columns: inputs in a block; must divide the inputs of every target.
+        rows: outputs in a block.
+        columns: inputs in a block. A weight that blocks do not fill is left alone; one that ``include`` names is
+            refused.
 
     Raises:
         ValueError: ``rows`` or ``columns`` is below 1.

@@ -72,7 +72,8 @@ class PerGroup(Granularity):
     """One scale per ``size`` consecutive inputs of an output, the layout of four-bit kernels for linear layers.
 
     Args:
-        size: weights in a group; must divide the number of inputs of every target.
+        size: weights in a group. A weight with a number of inputs that it does not divide is left alone; one that
+            ``include`` names is refused.
 
     Raises:
         ValueError: ``size`` is below 1.

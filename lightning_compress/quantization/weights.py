@@ -111,6 +111,13 @@ class WeightGrids(WeightCompression):
             if noted is not None and self.strength > 0:
                 self._grids[name] = self._here(target, noted)
 
+    def misfit(self, target: Target) -> str:
+        try:
+            self.granularity.check(target.name, target.shape)
+        except ValueError:
+            return f"its shape does not fit {self.granularity}"
+        return ""
+
     def check(self, target: Target) -> None:
         self.granularity.check(target.name, target.shape)
         if target.transposed:  # FSDP2 shards it along its inputs

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_compress.arguments import check_count, check_patterns, signature_repr
 from lightning_compress.schedules import Schedule, check_schedule
-from lightning_compress.targets import Selection, Target, select
+from lightning_compress.targets import Selection, Target, is_named, select
 
 __all__ = ["Method", "map_tensors"]
 
@@ -47,8 +47,18 @@ class Method(ABC):
         return self._order
 
     def select(self, module: nn.Module) -> Selection:
-        """Choose the parameters of ``module`` to compress: by default the weights that the patterns leave."""
-        return select(module, self.include, self.exclude)
+        """Choose the parameters of ``module`` to compress: by default the weights that the patterns leave and that fit.
+
+        If none of them fits, all are chosen, and :meth:`check` says what is wrong.
+        """
+        selection = select(module, self.include, self.exclude)
+        reasons = {target.name: self.misfit(target) for target in selection if not is_named(target, self.include)}
+        fitting = selection.without({name: reason for name, reason in reasons.items() if reason})
+        return fitting if fitting.targets else selection
+
+    def misfit(self, target: Target) -> str:
+        """Why this method leaves ``target`` alone unless a pattern names it, for the printed plan; empty by default."""
+        return ""
 
     def begin(self, selection: Selection) -> None:
         """Start on the selected targets, without state of an earlier run."""

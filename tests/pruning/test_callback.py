@@ -169,9 +169,16 @@ def test_patterns_are_sequences(argument):
             [PruningCallback(include=("encoder.*",))],
             r"got 'encoder\.\*'; there are: net\.0\.weight",
         ),
-        ([PruningCallback(pattern=NM(2, 4))], r"need a number of inputs that 4 divides .* 'net\.0\.weight' of shape"),
         (
-            [PruningCallback(pattern=Block(5, 5))],
+            [PruningCallback(pattern=NM(2, 4), include=("*", "net.0"))],
+            r"need a number of inputs that 4 divides .* 'net\.0\.weight' of shape",
+        ),
+        (
+            [PruningCallback(pattern=NM(2, 7))],  # no weight fits
+            r"need a number of inputs that 7 divides .* 'net\.0\.weight' of shape",
+        ),
+        (
+            [PruningCallback(pattern=Block(5, 5), include=("net.*",))],
             r"blocks of 5 x 5 fill .* 'net\.0\.weight' as 8 x 9",
         ),
         (
@@ -183,6 +190,23 @@ def test_patterns_are_sequences(argument):
 def test_what_cannot_work_is_refused_before_training(callbacks, match):
     with pytest.raises(ValueError, match=match):
         fit(build(), *callbacks)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "left_alone"),
+    [(NM(2, 4), {"net.0.weight"}), (Block(4, 4), {"net.0.weight", "net.11.weight"})],
+    ids=str,
+)
+def test_a_weight_that_the_pattern_does_not_fit_is_left_alone_and_said_so(pattern, left_alone):
+    """The first layer of a network for images has one or three inputs."""
+    module = build()
+    callback = PruningCallback(0.5, pattern=pattern, scope="layer")
+    skipped = callback.select(module).skipped
+    assert {name for name, reason in skipped.items() if reason == f"its shape does not fit {pattern}"} == left_alone
+    fit(module, callback)
+    for name, parameter in module.named_parameters():
+        zeros = int((parameter == 0).sum())
+        assert zeros == (parameter.numel() // 2 if parameter.ndim > 1 and name not in left_alone else 0), name
 
 
 class Straight(Digits):

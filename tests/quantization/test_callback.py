@@ -169,6 +169,16 @@ def test_bad_arguments_are_refused(settings, error, message):
         QATCallback(**settings)
 
 
+def test_a_weight_that_groups_do_not_fill_is_left_alone_and_said_so():
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3))
+    granularity = PerGroup(8)
+    selection = QATCallback(4, activation_bits=None, granularity=granularity).select(net)
+    assert [target.name for target in selection] == ["1.weight"]
+    assert selection.skipped["0.weight"] == "its shape does not fit PerGroup(size=8)"
+    named = QATCallback(4, activation_bits=None, granularity=granularity, include=("0", "1"))
+    assert [target.name for target in named.select(net)] == ["0.weight", "1.weight"]  # check refuses the first
+
+
 def test_groups_that_a_cut_leaves_incomplete_are_refused_before_there_are_grids():
     net = nn.Sequential(nn.Conv1d(4, 2, 3))
     callback = QATCallback(4, activation_bits=None, granularity=PerGroup(4))
