@@ -11,9 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from lightning_compress.arguments import check_patterns
+from lightning_compress.probes import keeps_zeros
 
 __all__ = [
     "Selection",
@@ -146,8 +149,9 @@ def select(module: nn.Module, include: Sequence[str] = ("*",), exclude: Sequence
 
     Candidates are weights with two or more dimensions of linear, convolution, recurrent, attention and embedding
     layers. Biases and normalization are always left alone, and so are the tensors that a weight is computed from
-    (parametrizations, weight norm). A parameter of a module of your own is a candidate when a pattern other than
-    ``"*"`` matches it; its first dimension counts as the outputs.
+    (parametrizations, weight and spectral norm, masks of ``torch.nn.utils.prune``, weight standardization). A parameter
+    of a module of your own is a candidate when a pattern other than ``"*"`` matches it; its first dimension counts as
+    the outputs.
 
     Args:
         module: the model.
@@ -230,10 +234,14 @@ def _reason_to_skip(target: Target, include: Sequence[str], exclude: Sequence[st
         return "normalization"
     if target.parameter.ndim < 2:
         return "bias or vector"
+    if target.parameter.numel() == 0:
+        return "it has no elements"
     if not target.parameter.is_floating_point():
         return "not floating point"
     if _is_parametrized(target):
         return "the weight is computed from it anew in every pass: remove the parametrization first"
+    if target.name.endswith("weight") and not keeps_zeros(target.module):
+        return "its layer computes with another weight, made from it, without its zeros, as weight standardization does"
     if not is_layer(target.module) and not is_named(target, include):
         return "of a module of your own: name it in include"
     return ""
@@ -242,10 +250,15 @@ def _reason_to_skip(target: Target, include: Sequence[str], exclude: Sequence[st
 def _is_parametrized(target: Target) -> bool:
     """Whether the layer computes with another tensor, made from this one, which does not keep its zeros and grids."""
     key = target.name.rpartition(".")[2]
-    norms = [hook.name for hook in target.module._forward_pre_hooks.values() if isinstance(hook, WeightNorm)]
-    return isinstance(target.module, ParametrizationList) or key in {
-        f"{name}_{part}" for name in norms for part in "gv"
-    }
+    made_from = set()
+    for hook in target.module._forward_pre_hooks.values():
+        if isinstance(hook, WeightNorm):
+            made_from |= {f"{hook.name}_g", f"{hook.name}_v"}
+        elif isinstance(hook, SpectralNorm):
+            made_from.add(f"{hook.name}_orig")
+        elif isinstance(hook, BasePruningMethod):
+            made_from.add(f"{hook._tensor_name}_orig")
+    return isinstance(target.module, ParametrizationList) or key in made_from
 
 
 def listed(names: Iterable[str], most: int = 8) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "lightning_compress"
 STAIRS = [
-    {"arguments", "drafts", "lightnings", "schemas"},
+    {"arguments", "drafts", "lightnings", "probes", "schemas"},
     {
         "archive",
         "carried",

@@ -105,7 +105,15 @@ def test_integer_weights_are_left_alone():
 @pytest.mark.filterwarnings("ignore:.torch.nn.utils.weight_norm. is deprecated")
 @pytest.mark.parametrize("include", [("*",), ("*", "0.*")])
 @pytest.mark.parametrize(
-    "normed", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm]
+    "normed",
+    [
+        nn.utils.weight_norm,
+        nn.utils.spectral_norm,
+        lambda layer: nn.utils.prune.l1_unstructured(layer, "weight", 0.5),
+        nn.utils.parametrizations.weight_norm,
+        nn.utils.parametrizations.spectral_norm,
+    ],
+    ids=["weight_norm", "spectral_norm", "mask", "parametrized weight_norm", "parametrized spectral_norm"],
 )
 def test_what_a_weight_is_computed_from_is_left_alone(normed, include):
     """Zeros and grids of it would not be those of the weight."""
@@ -114,6 +122,61 @@ def test_what_a_weight_is_computed_from_is_left_alone(normed, include):
     reasons = [reason for name, reason in selection.skipped.items() if "bias" not in name]
     assert reasons
     assert all("remove the parametrization first" in reason for reason in reasons)
+
+
+class Standardized(nn.Conv2d):
+    """Weight standardization, as in networks with group normalization."""
+
+    def forward(self, x):
+        weight = self.weight
+        mean, std = weight.mean((1, 2, 3), keepdim=True), weight.std((1, 2, 3), keepdim=True)
+        return nn.functional.conv2d(x, (weight - mean) / (std + 1e-5), self.bias, self.stride, self.padding)
+
+
+class StandardizedInside(nn.Conv2d):
+    def _conv_forward(self, x, weight, bias):
+        return super()._conv_forward(x, weight - weight.mean(), bias)
+
+
+class Equalized(nn.Linear):
+    """A weight times a constant has the same zeros."""
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.weight * 0.1, self.bias)
+
+
+class Padding(nn.Conv2d):
+    def forward(self, x):
+        return super().forward(nn.functional.pad(x, (1, 1, 1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (Standardized(4, 3, 3, stride=2, dilation=2), False),
+        (StandardizedInside(4, 3, 3), False),
+        (Equalized(4, 3), True),
+        (Padding(4, 3, 3), True),
+        (nn.Conv2d(4, 3, 3), True),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_a_layer_whose_kernel_has_other_zeros_is_left_alone(layer, expected):
+    net = nn.Sequential(layer, nn.Linear(3, 2))
+    state, random = {k: v.clone() for k, v in layer.state_dict().items()}, torch.get_rng_state()
+    selection = select(net, ("*", "0"))
+    assert ("0.weight" in {target.name for target in selection}) == expected
+    assert expected or "weight standardization" in selection.skipped["0.weight"]
+    assert all(torch.equal(value, state[name]) for name, value in layer.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_a_weight_without_elements_is_left_alone():
+    """A layer for extra features, of which this data set has none."""
+    selection = select(nn.Sequential(nn.Linear(0, 2), nn.Linear(2, 2)), ("*", "0"))
+    assert [target.name for target in selection] == ["1.weight"]
+    assert selection.skipped["0.weight"] == "it has no elements"
 
 
 class Pair(nn.Module):

@@ -72,8 +72,8 @@ def find_removable(module: nn.Module, example: Any, remove_blocks: bool = False)
         ValueError: the model cannot be run on the example, returns no tensors to trace, or the weight of a layer is no
             parameter.
     """
+    _check_weights(module)  # before the copy, which torch refuses for weights that are no parameters
     model = _random_copy(module)
-    _check_weights(model)
     try:
         prices = mac_prices(dense_copy(model), example)
     except Exception as error:
@@ -99,7 +99,8 @@ def _check_weights(model: nn.Module) -> None:
         if has_channels(layer) and not isinstance(layer.weight, nn.Parameter):
             raise ValueError(
                 f"need linear layers and convolutions whose weight is a parameter, got {name!r}, which computes its "
-                "weight, as weight_norm does: call torch.nn.utils.parametrize.remove_parametrizations first"
+                "weight, as weight_norm, spectral_norm and masks of torch.nn.utils.prune do: call "
+                "parametrize.remove_parametrizations, remove_weight_norm, remove_spectral_norm or prune.remove first"
             )
 
 

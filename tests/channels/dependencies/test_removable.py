@@ -212,9 +212,22 @@ def test_channels_that_training_alone_reads_are_left_alone():
     assert plan.left_alone["first"].startswith("the model does not train without them: RuntimeError: mat1 and mat2 sha")
 
 
-def test_a_computed_weight_is_refused():
+@pytest.mark.filterwarnings("ignore:.torch.nn.utils.weight_norm. is deprecated")
+@pytest.mark.parametrize(
+    "computed",
+    [
+        nn.utils.parametrizations.weight_norm,
+        nn.utils.weight_norm,
+        nn.utils.spectral_norm,
+        lambda layer: nn.utils.prune.l1_unstructured(layer, "weight", 0.5),
+    ],
+    ids=["parametrized weight_norm", "weight_norm", "spectral_norm", "mask"],
+)
+def test_a_computed_weight_is_refused(computed):
+    """By its name; a copy of the model would raise another error."""
     model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Flatten(), nn.Linear(288, 10))
-    torch.nn.utils.parametrizations.weight_norm(model[2])
+    computed(model[2])
+    model(IMAGES)  # the weight has a graph from now on
     with pytest.raises(ValueError, match="need linear layers and convolutions whose weight is a parameter, got '2'"):
         find_removable(model, IMAGES)
 
