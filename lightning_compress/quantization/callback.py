@@ -57,8 +57,8 @@ class QATCallback(_Quantization):
         granularity: which weights share a scale; see :mod:`~lightning_compress.quantization.granularities`.
         scale: fits a grid to the weights; see :mod:`~lightning_compress.quantization.scales`.
         observer: the range of one batch of activations; see :mod:`~lightning_compress.quantization.observers`.
-        decay: of the running ranges, in [0, 1): ``range = decay * range + (1 - decay) * observed``. What is observed is
-            at least 1,024 values, those of several batches if one has fewer.
+        decay: of the running ranges, in [0, 1): ``range = decay * range + (1 - decay) * observed``. An
+            observation holds at least 1,024 values, those of several batches if one has fewer.
         range_lr: learning rate of the ranges of activations. At 0 they are running means of the observed ranges. Above
             0 they are running means until the schedule begins, and are then trained: one step in ``every_n_steps``
             moves a range by its gradient, by at most about this fraction of its width.
