@@ -79,14 +79,13 @@ def _either(path: str) -> Any:
     return reduce(operator.or_, of_each(path))
 
 
-def package_of(thing: object) -> str | None:
-    """Name of the Lightning that the class of an object derives from; None if it is neither, or both.
+def package_of(cls: type) -> str | None:
+    """Name of the Lightning that a class derives from; None if it is neither, or both.
 
-    >>> import lightning.pytorch
-    >>> package_of(lightning.pytorch.LightningModule())
-    'lightning.pytorch'
+    >>> [package_of(timer) for timer in of_each("callbacks.Timer")] == list(PACKAGES)
+    True
     """
-    found = {name for name, _ in _origins(thing)}
+    found = {name for name, _ in _origins(cls)}
     return found.pop() if len(found) == 1 else None
 
 
@@ -97,24 +96,22 @@ def check_one_package(trainer: Trainer, module: LightningModule) -> None:
         TypeError: a callback or the module is of another Lightning than the Trainer.
         ImportError: the Trainer's Lightning is too old.
     """
-    ours = package_of(trainer)
+    ours = package_of(type(trainer))
     if ours not in (None, *PACKAGES):
         raise ImportError(f"need {ours} {_OLDEST} or later, got an older one: upgrade it")
     for part in (module, *trainer.callbacks):  # type: ignore[attr-defined]
-        theirs = package_of(part)
+        theirs = package_of(type(part))
         if ours and theirs and theirs != ours:
-            origin = _origins(part)[0][1]
+            origin = _origins(type(part))[0][1]
             raise TypeError(
                 f"need module and callbacks of {ours}, as the Trainer is, got {type(part).__name__} of {theirs}: write "
                 f"from {origin.__module__.replace(theirs, ours, 1)} import {origin.__name__}"
             )
 
 
-def _origins(thing: object) -> list[tuple[str, type]]:
-    """The classes of Lightning that the class of an object derives from, nearest first, with their packages."""
-    return [
-        (name, cls) for cls in type(thing).__mro__ for name in _NAMES if f"{cls.__module__}.".startswith(f"{name}.")
-    ]
+def _origins(cls: type) -> list[tuple[str, type]]:
+    """The classes of Lightning that a class derives from, nearest first, with their packages."""
+    return [(name, one) for one in cls.__mro__ for name in _NAMES if f"{one.__module__}.".startswith(f"{name}.")]
 
 
 if TYPE_CHECKING:

@@ -32,6 +32,8 @@ MAY_IMPORT_LIGHTNING = {
     "callback.py",
     "module.py",
     "training.py",
+    "commands.py",
+    "vocabulary.py",
     "students.py",
     "checkpoints.py",
     "__init__.py",

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import lightning as L
 import pytest
+import pytorch_lightning
 import torch
 from lightning.pytorch.callbacks import (
     EarlyStopping,
@@ -37,6 +38,7 @@ from tests.support.runs import Randomness, kill, resumes, same, trainer, uninter
 from tests.support.shards import differing as differing_arrays
 from tests.support.shards import fsdp2, gathered, sharded
 from tests.support.toys import Batches, Digits, Manual, build, digits, fit, held_out
+from tests.support.twins import twin
 
 ROOT = Path(__file__).parents[1]
 PARTS = "net.0", "net.3", "net.9", "net.11", "net"
@@ -359,6 +361,29 @@ def test_averaged_checkpoints_are_compressed_and_resume(case, first, tmp_path):
     assert same(resumed, module)
     (metrics,) = run.validate(module, held_out(), verbose=False)
     assert metrics["val_loss"] == pytest.approx(logged, rel=1e-6)
+
+
+# The same holds for pytorch_lightning.
+
+
+@resumes
+@every_case
+def test_every_promise_holds_in_the_other_lightning(case, tmp_path):
+    kind, others = twin(case.kind), pytorch_lightning.callbacks
+
+    def run(*more, ckpt_path=None):
+        module, averaging = build(kind=kind), others.EMAWeightAveraging(decay=0.9)
+        callbacks = [*case.callbacks(), averaging, twin(Randomness)(), *more]
+        fit(module, *callbacks, ckpt_path=ckpt_path, kind=pytorch_lightning.Trainer)
+        return module
+
+    # The loss falls: the best of all models would be the dense one.
+    best = others.ModelCheckpoint(tmp_path / "best", monitor="train_loss", mode="max")
+    every = others.ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, every_n_epochs=1)
+    module = run(best, every)
+    case.promise(module)
+    case.promise(loaded(kind, best.best_model_path))
+    assert same(run(ckpt_path=tmp_path / "step=24.ckpt"), module)
 
 
 # Several processes.

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from examples.digits import DigitsClassifier
-from lightning_compress.cli.training import CompressionCLI
+from lightning_compress.cli.lightning import CompressionCLI
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -46,8 +46,14 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _run(words: Sequence[str] | None) -> None:
     # This import takes seconds, and `inspect` does not need it.
-    from lightning_compress.cli.training import CompressionCLI, RunConfig
+    from lightning_compress.cli.training import RunConfig
     from lightning_compress.cli.vocabulary import suggestion
+    from lightning_compress.lightnings import PACKAGES
+
+    if "lightning.pytorch" in PACKAGES:
+        from lightning_compress.cli.lightning import CompressionCLI
+    else:
+        from lightning_compress.cli.pytorch_lightning import CompressionCLI  # type: ignore[assignment]
 
     try:
         # Lightning warns if it gets words although the process has some too.

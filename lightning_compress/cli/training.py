@@ -1,40 +1,60 @@
-"""LightningCLI with the names of this package at hand, also for a student that holds its teacher."""
+"""LightningCLI with the names of this package at hand, also for a student that holds its teacher.
+
+The class of each Lightning is in a file of its own: :mod:`~.cli.lightning` and :mod:`~.cli.pytorch_lightning`.
+"""
 
 from __future__ import annotations
 
 import sys
 from argparse import ArgumentError
+from collections.abc import Callable
 from pathlib import Path
 from pydoc import locate
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import yaml
 from jsonargparse import get_loader, set_loader
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback, _InstantiatorFn
-from lightning.pytorch.utilities import rank_zero_info
 
 import lightning_compress
 from lightning_compress.cli.vocabulary import expanded, expanded_words
+from lightning_compress.lightnings import LightningModule, Trainer, of_each, rank_zero_info
 
-__all__ = ["CompressionCLI", "RunConfig"]
+if TYPE_CHECKING:
+    from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+    from lightning.pytorch.cli import LightningCLI as _OfEither
+else:
+    _OfEither = object
 
-_HEADER = b"# lightning.pytorch=="  # first bytes of a config that LightningCLI saved
+    class SaveConfigCallback(*of_each("cli.SaveConfigCallback")):
+        """SaveConfigCallback for the Trainer of either Lightning."""
+
+
+__all__ = ["Compression", "RunConfig"]
+
+_HEADERS = b"# lightning.pytorch==", b"# pytorch_lightning=="  # first bytes of a config that LightningCLI saved
 _MODE = "lightning_compress"  # of reading a config
 _PLAIN = (bool, int, float, str, type(None))
 
 
-class CompressionCLI(LightningCLI):
-    """LightningCLI in which bare names of this package resolve and each module keeps its own hyperparameters.
+class Compression(_OfEither):
+    """CompressionCLI without the LightningCLI, of either package, that it extends.
 
-    A config may write ``class_path: PruningCallback`` and ``criterion: taylor``, without dotted paths; see
+    Bare names of this package resolve, and each module keeps its own hyperparameters. A config may write
+    ``class_path: PruningCallback`` and ``criterion: taylor``, without dotted paths; see
     :mod:`~lightning_compress.cli.vocabulary`.
 
     Lightning passes the hyperparameters of ``model`` to every LightningModule that is built for it, so a student in a
     ``DistillationModule``, or a teacher, would save them as its own. Here only ``model`` itself gets them. Arguments
     are those of LightningCLI.
+
+    Attributes:
+        given: Lightning's instantiator, which passes the hyperparameters on.
+        modules: Lightning's base of modules.
     """
+
+    given: Any
+    modules: Any
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         set_loader(_MODE, _load, (yaml.YAMLError,))
@@ -50,7 +70,7 @@ class CompressionCLI(LightningCLI):
 
     def _add_instantiators(self) -> None:
         super()._add_instantiators()
-        self.parser.add_instantiator(_Model(self, "model"), LightningModule, subclasses=True)
+        self.parser.add_instantiator(_Model(self, self.given(self, "model")), self.modules, subclasses=True)
 
     def _parse_ckpt_path(self) -> None:
         # The hyperparameters of a student say nothing about the module around it, which the config describes.
@@ -76,18 +96,22 @@ def _checkpoint(path: str) -> dict[str, Any]:
         raise ValueError(f"need a checkpoint of the Trainer as ckpt_path, got {path!r}: {error}") from error
 
 
-class _Model(_InstantiatorFn):
+class _Model:
+    def __init__(self, cli: Compression, give: Callable[..., Any]) -> None:
+        self._cli = cli
+        self._give = give
+
     def __call__(self, class_type: Any, *args: Any, applied_instantiation_links: dict[str, Any], **kwargs: Any) -> Any:
-        self.cli._dump_config()
+        self._cli._dump_config()
         if not self._is_configured(class_type, kwargs):
             return class_type(*args, **kwargs)
-        return super().__call__(class_type, *args, applied_instantiation_links=applied_instantiation_links, **kwargs)
+        return self._give(class_type, *args, applied_instantiation_links=applied_instantiation_links, **kwargs)
 
     def _is_configured(self, class_type: Any, arguments: dict[str, Any]) -> bool:
         """Whether it is ``model`` itself: same class, same plain arguments."""
-        config = self.cli.config_dump[self.key]
+        config = self._cli.config_dump["model"]
         if "class_path" not in config:
-            return class_type is self.cli._model_class
+            return class_type is self._cli._model_class
         asked = config.get("init_args", {})
         pairs = [(asked[name], arguments[name]) for name in asked.keys() & arguments.keys()]
         return locate(config["class_path"]) is class_type and all(
@@ -117,4 +141,4 @@ class RunConfig(SaveConfigCallback):
             return False
         if any(path.samefile(str(source)) for source in self.config.get("config") or () if source):
             return True
-        return not path.read_bytes().startswith(_HEADER)
+        return not path.read_bytes().startswith(_HEADERS)

@@ -18,10 +18,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import is_dataclass
 from importlib import import_module
 from itertools import takewhile
+from pydoc import locate
 from types import ModuleType
 from typing import Any, get_args, get_origin
 
 import lightning_compress
+from lightning_compress.lightnings import PACKAGES, package_of
 
 __all__ = ["expanded", "expanded_words", "suggestion"]
 
@@ -83,8 +85,22 @@ def suggestion(message: str) -> str:
     if option:
         owner = _located(option[1])
         return _hint(option[2], inspect.signature(owner).parameters if owner else ())
+    other = re.search(r"Import path ([\w.]+) does not correspond to a subclass of", message)
+    if other:
+        return _other_lightning(locate(other[1]))
     name = re.search(r"Expected a dot import path string: (\w+)", message)
     return _hint(name[1], lightning_compress.__all__) if name else ""
+
+
+def _other_lightning(cls: Any) -> str:
+    """A hint at the package of a class that the command does not take, if it is the other Lightning."""
+    package = package_of(cls) if isinstance(cls, type) else None
+    if package in (None, PACKAGES[0]):
+        return ""
+    return (
+        f"; {cls.__name__} is of {package}: take it, or its base class, from {PACKAGES[0]}, or train with "
+        f"CompressionCLI of lightning_compress.cli.{package}"
+    )
 
 
 def _hint(name: str, names: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ def uncompiled_copy(module: LightningModule) -> LightningModule:
     copied = copy.deepcopy(module, kept)
     if copied._compiler_ctx is None:
         return copied
-    compiling: Any = import_module(f"{package_of(module)}.utilities.compile")
+    compiling: Any = import_module(f"{package_of(type(module))}.utilities.compile")
     return cast(LightningModule, compiling.to_uncompiled(copied))
 
 

@@ -2,13 +2,16 @@
 
 import lightning as L
 import pytest
+import pytorch_lightning
 import torch
 import yaml
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_compress.cli.training import CompressionCLI
+from lightning_compress.cli import lightning as ours
+from lightning_compress.cli import pytorch_lightning as theirs
+from lightning_compress.cli.commands import main
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Lightning's use of jsonargparse
@@ -16,41 +19,49 @@ pytestmark = [
 ]
 
 
-class Net(L.LightningModule):
-    """Builds itself from what it saved, as many do."""
+def classes(package):
+    class Net(package.LightningModule):
+        """Builds itself from what it saved, as many do."""
 
-    def __init__(self, width: int = 8, lr: float = 0.1) -> None:
-        super().__init__()
-        self.save_hyperparameters()
-        self.net = nn.Sequential(nn.Linear(8, self.hparams["width"]), nn.ReLU(), nn.Linear(self.hparams["width"], 3))
+        def __init__(self, width: int = 8, lr: float = 0.1) -> None:
+            super().__init__()
+            self.save_hyperparameters()
+            self.net = nn.Sequential(
+                nn.Linear(8, self.hparams["width"]), nn.ReLU(), nn.Linear(self.hparams["width"], 3)
+            )
 
-    def forward(self, x):
-        return self.net(x)
+        def forward(self, x):
+            return self.net(x)
 
-    def training_step(self, batch, batch_idx):
-        return F.cross_entropy(self(batch[0]), batch[1])
+        def training_step(self, batch, batch_idx):
+            return F.cross_entropy(self(batch[0]), batch[1])
 
-    def validation_step(self, batch, batch_idx):
-        self.log("val_loss", F.cross_entropy(self(batch[0]), batch[1]))
+        def validation_step(self, batch, batch_idx):
+            self.log("val_loss", F.cross_entropy(self(batch[0]), batch[1]))
 
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=self.hparams["lr"])
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=self.hparams["lr"])
 
+    class Data(package.LightningDataModule):
+        def train_dataloader(self):
+            generator = torch.Generator().manual_seed(0)
+            x = torch.randn(32, 8, generator=generator)
+            return DataLoader(TensorDataset(x, (x[:, :3]).argmax(1)), batch_size=8)
 
-class Data(L.LightningDataModule):
-    def train_dataloader(self):
-        generator = torch.Generator().manual_seed(0)
-        x = torch.randn(32, 8, generator=generator)
-        return DataLoader(TensorDataset(x, (x[:, :3]).argmax(1)), batch_size=8)
+        val_dataloader = train_dataloader
 
-    val_dataloader = train_dataloader
-
-
-def net(**init_args):
-    return {"class_path": f"{__name__}.Net", "init_args": init_args}
+    return Net, Data
 
 
-def run(folder, verb, model, *words, callbacks=()):
+Net, Data = classes(L)
+OtherNet, OtherData = classes(pytorch_lightning)
+
+
+def net(name="Net", **init_args):
+    return {"class_path": f"{__name__}.{name}", "init_args": init_args}
+
+
+def run(folder, verb, model, *words, callbacks=(), cli=ours, data=Data, package="lightning.pytorch"):
     config = {
         "seed_everything": 0,
         "model": model,
@@ -67,15 +78,15 @@ def run(folder, verb, model, *words, callbacks=()):
             "callbacks": [
                 *callbacks,
                 {
-                    "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+                    "class_path": f"{package}.callbacks.ModelCheckpoint",
                     "init_args": {"dirpath": str(folder), "filename": "last", "enable_version_counter": False},
                 },
             ],
         },
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    return CompressionCLI(
-        datamodule_class=Data, args=[verb, "--config", str(folder / "config.yaml"), *words], save_config_callback=None
+    return cli.CompressionCLI(
+        datamodule_class=data, args=[verb, "--config", str(folder / "config.yaml"), *words], save_config_callback=None
     )
 
 
@@ -84,19 +95,39 @@ def _program(monkeypatch):
     monkeypatch.setattr("sys.argv", ["program"])
 
 
-def test_a_student_and_its_teacher(tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "package"),
+    [
+        (Net, {}),
+        (OtherNet, {"cli": theirs, "data": OtherData, "package": "pytorch_lightning"}),
+    ],
+    ids=["lightning", "pytorch_lightning"],
+)
+def test_a_student_and_its_teacher(kind, package, tmp_path):
+    name = "Net" if kind is Net else "OtherNet"
     model = {
         "class_path": "lightning_compress.DistillationModule",
-        "init_args": {"student": net(width=4, lr=0.2), "teacher": net(width=16)},
+        "init_args": {"student": net(name, width=4, lr=0.2), "teacher": net(name, width=16)},
     }
-    cli = run(tmp_path, "fit", model)
+    pruning = {"class_path": "PruningCallback", "init_args": {"sparsity": 0.5, "schedule": "Constant"}}
+    cli = run(tmp_path, "fit", model, callbacks=[pruning], **package)
     assert dict(cli.model.student.hparams) == {"width": 4, "lr": 0.2}
     assert cli.model.objective.settings.network_of_teacher().net[0].out_features == 16
     saved = str(tmp_path / "last.ckpt")
-    loaded = Net.load_from_checkpoint(saved)
+    loaded = kind.load_from_checkpoint(saved)
     assert loaded.net[0].out_features == 4
-    again = run(tmp_path, "validate", model, "--ckpt_path", saved)
+    assert sum((layer.weight == 0).sum() for layer in (loaded.net[0], loaded.net[2])) == (8 * 4 + 4 * 3) // 2
+    again = run(tmp_path, "validate", model, "--ckpt_path", saved, callbacks=[pruning], **package)
     assert torch.equal(again.model.net[0].weight, loaded.net[0].weight)
+
+
+def test_a_module_of_the_other_package_is_refused_with_both_ways_out(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"model": net("OtherNet")}))
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(tmp_path / "config.yaml")])
+    said = capsys.readouterr().err
+    assert "OtherNet is of pytorch_lightning: take it, or its base class, from lightning.pytorch, or train" in said
+    assert "with CompressionCLI of lightning_compress.cli.pytorch_lightning" in said
 
 
 def test_a_teacher_of_the_same_class_as_the_model(tmp_path):

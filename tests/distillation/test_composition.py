@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 
 from lightning_compress import PruningCallback
-from lightning_compress.cli.training import CompressionCLI
+from lightning_compress.cli.lightning import CompressionCLI
 from lightning_compress.distillation import DistillationCallback, DistillationModule
 from tests.support.students import Net, Student, loader, trainer
 

@@ -14,6 +14,7 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint as TwinCheckpoint
 from torch import Tensor, nn
 
 __all__ = ["Kill", "Randomness", "Save", "differing", "kill", "resumes", "same", "state", "trainer", "uninterrupted"]
@@ -22,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 resumes = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 
 
-def trainer(*callbacks: L.Callback, **options: Any) -> L.Trainer:
+def trainer(*callbacks: L.Callback, kind: type[L.Trainer] = L.Trainer, **options: Any) -> L.Trainer:
     """A Trainer that prints nothing and writes nothing; checkpoints are written if one of the callbacks writes them."""
     defaults = {
         "accelerator": "cpu",
@@ -31,11 +32,11 @@ def trainer(*callbacks: L.Callback, **options: Any) -> L.Trainer:
         "logger": False,
         "enable_progress_bar": False,
         "enable_model_summary": False,
-        "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
+        "enable_checkpointing": any(isinstance(callback, Checkpoint | TwinCheckpoint) for callback in callbacks),
         "num_sanity_val_steps": 0,
         "use_distributed_sampler": False,
     }
-    return L.Trainer(callbacks=list(callbacks), **(defaults | options))
+    return kind(callbacks=list(callbacks), **(defaults | options))
 
 
 class Save(Checkpoint):
