@@ -157,6 +157,7 @@ trainer.fit(module, DataLoader(torch.randn(8, 8), 2))
 trainer.save_checkpoint(sys.argv[3] + "/end.ckpt")
 loaded = lightning_compress.load_compressed(Net, sys.argv[3] + "/end.ckpt")
 assert (loaded.layer.weight == 0).sum() == 48
+importlib.import_module("lightning_compress.cli." + sys.argv[2].partition(".")[0])
 assert sys.modules[sys.argv[1].partition(".")[0]] is None
 """
 

@@ -188,9 +188,8 @@ def test_callbacks_from_the_command_line(folder, monkeypatch):
     built = {}
     monkeypatch.setattr("lightning.pytorch.Trainer.fit", lambda trainer, model, **_: built.update(trainer=trainer))
     line = "--trainer.callbacks=PruningCallback --trainer.callbacks.sparsity=0.8 --trainer.callbacks.scope=layer"
-    command(
-        monkeypatch, f"lightning-compress fit --model project.Net --data project.Data --trainer.logger false {line}"
-    )
+    options = f"--seed_everything 0 --model project.Net --data project.Data --trainer.logger false {line}"
+    command(monkeypatch, f"lightning-compress fit {options}")
     (pruning,) = [callback for callback in built["trainer"].callbacks if isinstance(callback, PruningCallback)]
     assert (pruning.sparsity, pruning.scope) == (0.8, "layer")
 

@@ -126,7 +126,7 @@ def test_a_module_of_the_other_package_is_refused_with_both_ways_out(tmp_path, c
     with pytest.raises(SystemExit):
         main(["fit", "--config", str(tmp_path / "config.yaml")])
     said = capsys.readouterr().err
-    assert "OtherNet is of pytorch_lightning: take it, or its base class, from lightning.pytorch, or train" in said
+    assert "Net is of pytorch_lightning: take it, or its base class, from lightning.pytorch, or train" in said
     assert "with CompressionCLI of lightning_compress.cli.pytorch_lightning" in said
 
 
