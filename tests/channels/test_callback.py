@@ -2,6 +2,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
 from lightning.pytorch.tuner import Tuner
+from torch import nn
 from torch.nn import functional as F
 
 from lightning_compress.channels import ChannelPruningCallback, criteria
@@ -26,6 +27,25 @@ def test_the_report_after_removal():
     assert told["strength"] == 1.0
     assert 0 < told["macs"] <= 0.5
     assert "weights" not in told  # none are left to mask, which is not what was compressed
+
+
+class Product(nn.Module):
+    """A layer that is none of torch's."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) / inputs**0.5)
+
+    def forward(self, x):
+        return F.linear(x, self.weight)
+
+
+def test_a_model_without_channels_that_can_go_is_refused_by_the_names_of_its_layers():
+    module = Module(net=nn.Sequential(nn.Flatten(), Product(64, 8), nn.ReLU(), Product(8, 3)))
+    with pytest.raises(ValueError, match=r"need macs >= 1\.000 .*it is a Product.* torch\.nn: net\.1, net\.3"):
+        trainer(callback(macs=0.5, include=("net.*",))).fit(module, data())
+    with pytest.raises(ValueError, match=r"need latency >= "):
+        trainer(callback(latency=0.01, include=("net.*",))).fit(module, data())
 
 
 class TestArguments:

@@ -269,3 +269,14 @@ class Sized(nn.Module):
 def test_a_forward_that_is_bound_to_one_batch_size_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"a forward that takes any batch size, .* take the size as x\.shape\[0\]"):
         export(Sized(), tmp_path / "m.pt2", torch.zeros(2, 3))
+
+
+def test_an_operation_that_onnx_runtime_lacks_is_refused_and_leaves_no_file(tmp_path):
+    """It has no convolution in float64."""
+    net = nn.Sequential(nn.Conv1d(1, 2, 3), nn.ReLU()).double()
+    with pytest.raises(
+        ValueError, match=r"need operations that ONNX Runtime computes .*Conv.*export module\.float\(\)"
+    ):
+        export(net, tmp_path / "m.onnx", torch.randn(2, 1, 8).double())
+    assert list(tmp_path.iterdir()) == []
+    assert export(net.float(), tmp_path / "m.onnx", torch.randn(2, 1, 8)).exists()

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from lightning_compress.channels.groups import RemovedEntries
-from lightning_compress.channels.layers import has_channels
 from lightning_compress.macs import count_macs
 
 __all__ = ["Costs", "mac_prices", "narrowed_sizes", "sizes_of", "total_cost"]
@@ -39,7 +38,9 @@ class Costs:
             entries: entries that do not count, because they are masked.
             removed: names of parameters that do not count at all.
         """
-        return total_cost(narrowed_sizes(self.sizes, entries or {}, removed), self.prices[name]) / self.total(name)
+        total = self.total(name)
+        left = total_cost(narrowed_sizes(self.sizes, entries or {}, removed), self.prices[name])
+        return left / total if total else 1.0  # where nothing has a price, nothing can be saved
 
     def total(self, name: str) -> float:
         """Cost of the dense model."""
@@ -88,7 +89,8 @@ def sizes_of(module: nn.Module) -> dict[str, list[int]]:
 def mac_prices(model: nn.Module, example: Any) -> dict[str, float]:
     """MACs of one element of each weight per example: the number of positions at which the weight is applied.
 
-    Only linear layers and convolutions have a price; products of activations, as in attention, do not.
+    Linear layers and convolutions have a price, and so have modules of your own whose ``weight`` takes part in
+    products. Products of activations alone, as in attention, have none.
 
     Args:
         model: the model, not sharded.
@@ -102,8 +104,8 @@ def mac_prices(model: nn.Module, example: Any) -> dict[str, float]:
     names = {parameter: name for name, parameter in model.named_parameters()}
     prices: dict[str, float] = {}
     for layer_name, layer in model.named_modules(remove_duplicate=False):  # the counter may use any of a layer's names
-        if layer_name in counted and has_channels(layer):
-            weight = layer.get_parameter("weight")
+        weight = layer._parameters.get("weight")
+        if layer_name in counted and weight is not None and weight.ndim > 1:
             price = counted[layer_name] / weight.numel() / batch
             prices[names[weight]] = prices.get(names[weight], 0.0) + price
     return prices

@@ -61,7 +61,7 @@ def macs_within_latency(
     now = costs.fraction("macs")
     if latency(now) <= limit:
         return now
-    least = lowest_cost(groups, costs.sizes, prices, round_to) / dense
+    least = lowest_cost(groups, costs.sizes, prices, round_to) / dense if dense else 1.0
     fastest = latency(least)
     if fastest > limit:
         raise ValueError(

@@ -87,7 +87,7 @@ class ModelBudget:
             need, fix = f"channels <= {most:.3f}", "lower channels to remove more, or lower round_to"
         else:
             prices, dense = self.costs.prices[name], self.costs.total(name)
-            least = lowest_cost(self.groups, self.costs.sizes, prices, self.round_to) / dense
+            least = lowest_cost(self.groups, self.costs.sizes, prices, self.round_to) / dense if dense else 1.0
             reached = least <= given
             need, fix = f"{name} >= {least:.3f}", f"raise {name} to remove less, lower round_to{blocks}"
         if not reached:

@@ -155,12 +155,22 @@ class _Walk:
             if not new:
                 continue
             self._record(node, handler, new)
-            for dependency in node.dependencies:
-                if dependency.is_triggered_by(handler):
-                    mapped = new
-                    for mapping in dependency.index_mapping:
-                        mapped = mapped if mapping is None else mapping(mapped)
-                    stack.append((dependency.target, dependency.handler, mapped))
+            stack.extend(
+                (dependency.target, dependency.handler, self._mapped(dependency, new))
+                for dependency in node.dependencies
+                if dependency.is_triggered_by(handler)
+            )
+
+    def _mapped(self, dependency: Any, channels: list[Any]) -> list[Any]:
+        """The channels of the node that a dependency leads to."""
+        try:
+            for mapping in dependency.index_mapping:
+                channels = channels if mapping is None else mapping(channels)
+        except Exception as error:  # torch-pruning follows a part of all operations: splits and views in some shapes
+            target = dependency.target
+            name = self._names.get(id(target.module), target.name)
+            raise _RefusedError(f"its channels could not be followed to {name}") from error
+        return channels
 
     def _unmet(self, node: Any, handler: Any, channels: Iterable[Any]) -> list[Any]:
         """The channels of a node that are met for the first time; root channels that meet in another are coupled."""

@@ -79,9 +79,21 @@ class Onnx(ComputationWriter):
         program.save(path)
 
     def run(self, example: ExampleInput, path: Path) -> list[Tensor]:
-        """Run the file in ONNX Runtime."""
+        """Run the file in ONNX Runtime.
+
+        Raises:
+            ValueError: ONNX Runtime has no kernel for one of the operations.
+        """
+        from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as MissingKernelError
+
         leaves = [leaf.cpu() for leaf in pytree.tree_leaves(example) if isinstance(leaf, Tensor)]
-        return OnnxRuntime().load(path)(leaves)
+        try:
+            return OnnxRuntime().load(path)(leaves)
+        except MissingKernelError as error:
+            raise ValueError(
+                f"need operations that ONNX Runtime computes to write {path.name}, got {error}; export module.float() "
+                "if the module is in float64, for which it lacks convolutions, or write .pt2"
+            ) from error
 
     def check(self, module: nn.Module, example: ExampleInput, path: Path) -> None:
         """Compare the outputs, and warn of layers that stay float.

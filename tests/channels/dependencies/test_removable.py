@@ -186,8 +186,23 @@ class Transposed(nn.Module):
 
 
 def test_layers_of_an_unknown_kind_are_named():
-    plan = find_removable(nn.Sequential(nn.Linear(4, 6), Transposed(), nn.Linear(6, 3)), torch.randn(2, 4))
+    net = nn.Sequential(nn.Linear(4, 6), Transposed(), nn.Linear(6, 3))
+    plan = find_removable(net, torch.randn(2, 4))
     assert plan.left_alone["1"] == "it is a Transposed: no convolution or linear layer of torch.nn"
+    # A budget of MACs counts them all the same.
+    assert total_cost(sizes_of(net), plan.prices) == 4 * 6 + 6 * 6 + 6 * 3
+
+
+def test_channels_that_torch_pruning_fails_to_follow_are_left_alone(monkeypatch):
+    """It raises for splits and views of some shapes, as in state-space models."""
+
+    def fails(channels, by, end):
+        raise IndexError("list index out of range")
+
+    monkeypatch.setattr("lightning_compress.channels.dependencies.graph._shifted", fails)
+    plan = find_removable(Gated(-1), IMAGES)
+    assert plan.groups == ()
+    assert plan.left_alone["gate"].startswith("its channels could not be followed to ")
 
 
 class Auxiliary(nn.Module):
