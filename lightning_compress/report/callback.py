@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lightning_compress.arguments import signature_repr
+from lightning_compress.arguments import check_number, signature_repr
 from lightning_compress.deploy import Writer, export
 from lightning_compress.deploy.export import find_writer
 from lightning_compress.example_inputs import ExampleInput, check_example_input
 from lightning_compress.lightnings import (
     Callback,
     CallbackBase,
+    EarlyStopping,
     LightningModule,
+    ModelCheckpoint,
     Trainer,
     check_one_package,
     rank_zero_info,
@@ -24,6 +26,7 @@ from lightning_compress.lightnings import (
 from lightning_compress.macs import count_macs
 from lightning_compress.report.comparisons import Comparison
 from lightning_compress.report.folders import run_folder
+from lightning_compress.report.incoming import FullSanityCheck, was_trained
 from lightning_compress.report.measures.bench import Bench
 from lightning_compress.report.measures.profiles import ModelProfile, profile
 from lightning_compress.report.views.outputs import show, write
@@ -35,7 +38,12 @@ class CompressionReport(CallbackBase):
     """Measure the model before and after ``fit``, print the difference, and write it to files beside the model.
 
     Zeros, bytes in the file, multiply-accumulates and measured latency are shown apart, because none of them follows
-    from another. The last validation metrics before compression began stand beside the last ones of the run.
+    from another. Losses stand first: a metric that became worse, a layer without weights, a file that failed its check.
+
+    The metrics of the last validation stand beside those of ``baseline``. Without one, a model that was trained before
+    is validated as it comes in, by a sanity check on all batches: that is a model whose batch normalizations have seen
+    batches, or one that a method compresses from the first step on. A model that is trained from random weights has no
+    metrics before.
 
     =================  ====================================================================================
     ``report.md``      the tables, per layer and in total
@@ -58,6 +66,7 @@ class CompressionReport(CallbackBase):
         dirpath: folder of the files, in which they replace those of earlier runs; by default a folder of its own for
             every run: that of the Trainer's first logger, or ``compression_reports/version_0``, ``version_1``... in
             ``default_root_dir``.
+        baseline: metrics of the dense model to compare with, by the names that validation logs: ``{"val_acc": 0.93}``.
         formats: suffixes of the model files to write: ``".lcz"``, ``".onnx"``, ``".pt2"``; or writers with options.
         example_input: input of ``forward``: a tensor, a tuple of positional or a mapping of keyword arguments; by
             default the module's ``example_input_array``, else the first sample of the first training batch.
@@ -80,6 +89,7 @@ class CompressionReport(CallbackBase):
         self,
         dirpath: str | Path | None = None,
         *,
+        baseline: Mapping[str, float] | None = None,
         formats: Sequence[str | Writer] = (".lcz",),
         example_input: ExampleInput | None = None,
     ) -> None:
@@ -87,7 +97,9 @@ class CompressionReport(CallbackBase):
             raise TypeError(f"need formats as a list, got {formats!r}: write [{formats!r}]")
         if example_input is not None:
             check_example_input(example_input)
+        check_number(**{f"baseline[{name!r}]": value for name, value in (baseline or {}).items()})
         self.dirpath = dirpath
+        self.baseline = baseline
         self.formats = formats
         self.example_input = example_input
         self._writers = [_writer(given) for given in formats]
@@ -100,21 +112,19 @@ class CompressionReport(CallbackBase):
         self._before: ModelProfile | None = None
         self._metrics_before: dict[str, float] = {}
         self._metrics: dict[str, float] = {}
-        self._dense_steps = 0
+        self._sanity: FullSanityCheck | None = None
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "before": asdict(self._before) if self._before else None,
             "metrics_before": self._metrics_before,
             "metrics": self._metrics,
-            "dense_steps": self._dense_steps,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._before = ModelProfile.from_dict(state_dict["before"]) if state_dict["before"] else None
         self._metrics_before = state_dict["metrics_before"]
         self._metrics = state_dict["metrics"]
-        self._dense_steps = state_dict["dense_steps"]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -128,6 +138,9 @@ class CompressionReport(CallbackBase):
             self._directory = run_folder(trainer, self.dirpath)
         self._bench = bench = Bench(pl_module, self.example_input)
         self._waiting = trainer.is_global_zero and not bench.sharded  # for the first batch
+        incoming = self.baseline is None and not trainer.fast_dev_run and was_trained(pl_module, trainer.callbacks)  # type: ignore[attr-defined]
+        if incoming:
+            self._sanity = FullSanityCheck(trainer)
         # The model of a resumed run is not the dense one any more.
         if self._before is not None or not (trainer.is_global_zero or bench.sharded):
             return
@@ -150,7 +163,7 @@ class CompressionReport(CallbackBase):
         self._earlier = dict(trainer.callback_metrics)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking or trainer.state.fn != "fit":
+        if trainer.state.fn != "fit" or (trainer.sanity_checking and self._sanity is None):
             return
         # Metrics that training logged are still there; validation has not replaced their tensors.
         fresh = {
@@ -158,11 +171,21 @@ class CompressionReport(CallbackBase):
             for name, value in trainer.callback_metrics.items()
             if value is not self._earlier.get(name) and value.numel() == 1
         }
-        self._metrics = fresh
-        if all(getattr(callback, "strength", 0.0) == 0.0 for callback in trainer.callbacks):  # type: ignore[attr-defined]
-            self._metrics_before, self._dense_steps = fresh, trainer.global_step
+        if trainer.sanity_checking:
+            self._metrics_before = fresh
+        else:
+            self._metrics = fresh
+
+    def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._close_sanity_check()
+
+    def _close_sanity_check(self) -> None:
+        if self._sanity is not None:
+            self._sanity.close()
+            self._sanity = None
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._close_sanity_check()  # without validation there is none
         if stage != "fit" or self._before is None:
             return
         after = profile(pl_module)
@@ -183,11 +206,11 @@ class CompressionReport(CallbackBase):
         after = replace(after, macs=self._bench.macs(module))
         latencies = self._bench.latencies(module)
         paths = [folder / f"model{writer.suffix}" for writer in self._writers]
-        failed = self._export(module, paths)
+        failures = self._export(module, paths)
         deployments = [
             deployment
             for writer, path in zip(self._writers, paths, strict=True)
-            if writer.runtimes and failed is None
+            if writer.runtimes and not failures
             for deployment in self._bench.deployments(module, path, writer)
         ]
         comparison = Comparison(
@@ -195,38 +218,46 @@ class CompressionReport(CallbackBase):
             after=after,
             latencies=latencies,
             uncosted=self._bench.reason,
-            metrics_before=self._metrics_before,
+            metrics_before=self.baseline or self._metrics_before,
             metrics_after=self._metrics,
-            dense_steps=self._dense_steps,
+            compared_with="the baseline" if self.baseline else "the model as it came into fit",
+            modes=_modes(trainer.callbacks),  # type: ignore[attr-defined]
             steps=trainer.global_step,
             methods=_methods(trainer.callbacks),  # type: ignore[attr-defined]
             deployments=tuple(deployments),
+            failures={name: str(error) for name, error in failures.items()},
         )
         del self._bench
         written = write(comparison, folder)
         show(comparison)
-        if failed is not None:
-            raise failed
+        for failure in failures.values():
+            raise failure
         if "report.png" not in written:
             rank_zero_info("report.png is left out: pip install 'lightning-compress[plots]' to have it drawn")
         models = [path.name for path in paths]
         rank_zero_info(f"{', '.join(written + models)} are in {folder}")
 
-    def _export(self, module: LightningModule, paths: Sequence[Path]) -> Exception | None:
-        """Write the model files; returns the first error, which is raised after the report is written."""
-        failures: list[Exception] = []
+    def _export(self, module: LightningModule, paths: Sequence[Path]) -> dict[str, Exception]:
+        """Write the model files; file name -> error. The first error is raised after the report is written."""
+        failures: dict[str, Exception] = {}
         for writer, path in zip(self._writers, paths, strict=True):
-            with _kept(failures):
+            with _kept(failures, path.name):
                 export(module, path, self._bench.example, writer=writer)
-        return failures[0] if failures else None
+        return failures
 
 
 @contextmanager
-def _kept(failures: list[Exception]) -> Iterator[None]:
+def _kept(failures: dict[str, Exception], name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        failures.append(error)
+        failures[name] = error
+
+
+def _modes(callbacks: list[Callback]) -> dict[str, str]:
+    """Metric -> ``"min"`` or ``"max"``, as the monitors of a Trainer say."""
+    monitors = [callback for callback in callbacks if isinstance(callback, ModelCheckpoint | EarlyStopping)]
+    return {monitor.monitor: monitor.mode for monitor in monitors if monitor.monitor is not None}
 
 
 def _writer(given: str | Writer) -> Writer:

@@ -25,10 +25,12 @@ class Comparison:
         after: profile of the compressed model.
         latencies: before and after, measured in turns.
         uncosted: the reason why multiply-accumulates or latencies are missing.
-        metrics_before: metrics of the last validation before compression began.
+        metrics_before: metrics of the model that the compressed one is compared with; empty if they are not known.
         metrics_after: metrics of the last validation.
-        dense_steps: optimizer steps before the validation of ``metrics_before``.
+        compared_with: that model, in words.
+        modes: metric name -> ``"min"`` or ``"max"``, as the monitors of the Trainer say.
         steps: optimizer steps of the run.
+        failures: file name -> error, of the model files that could not be written or failed their check.
         methods: callback name -> its report.
         deployments: the exported files in the runtimes.
     """
@@ -39,8 +41,10 @@ class Comparison:
     uncosted: str = "needs example_input"
     metrics_before: Mapping[str, float] = field(default_factory=dict)
     metrics_after: Mapping[str, float] = field(default_factory=dict)
-    dense_steps: int = 0
+    compared_with: str = ""
+    modes: Mapping[str, str] = field(default_factory=dict)
     steps: int = 0
+    failures: Mapping[str, str] = field(default_factory=dict)
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     deployments: tuple[Deployment, ...] = ()
 
@@ -77,12 +81,12 @@ def remarks(comparison: Comparison) -> list[str]:
         if found.integer and found.floating:
             said.append(f"{found.runtime} computes these layers of {found.file} in float: {listed(found.floating)}.")
     if comparison.metrics_before:
-        said.append(
-            "The metrics before are from the last validation before compression began, after "
-            f"{comparison.dense_steps} of {comparison.steps} steps, not those of a dense model trained to the end."
-        )
+        said.append(f"The metrics before are those of {comparison.compared_with}.")
     elif comparison.metrics_after:
-        said.append("The metrics before are missing: no validation ran before compression began.")
+        said.append(
+            "The metrics before are missing: the model was not trained before fit. Pass those of a dense model, as "
+            "CompressionReport(baseline={'val_acc': 0.9})."
+        )
     return said
 
 

@@ -37,6 +37,14 @@ def instant(monkeypatch):
     monkeypatch.setattr("lightning_compress.report.measures.bench.measure_latencies", measure)
 
 
+class Plain(Digits):
+    """Without batch normalization."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.net[1], self.net[4] = nn.Identity(), nn.Identity()
+
+
 def report(path):
     return json.loads((path / "report.json").read_text())
 
@@ -67,26 +75,83 @@ def test_it_reports_what_is_left_after_all_callbacks_have_settled(first, averagi
     assert "cannot make this runtime faster" in (tmp_path / "report.md").read_text()
 
 
-def test_metrics_are_the_last_dense_and_the_last_of_the_run(tmp_path):
-    seen = []
+def validated(module):
+    return trainer().validate(module, held_out(), verbose=False)[0]
 
-    class Look(L.Callback):
-        def on_validation_end(self, trainer, pl_module):
-            seen.append({name: trainer.callback_metrics[name].item() for name in ("val_loss", "val_acc")})
 
-    fit(build(), CompressionReport(tmp_path), pruning(), Look(), num_sanity_val_steps=1)
+@pytest.mark.parametrize("sanity", [0, 1])
+def test_metrics_before_are_those_of_a_trained_model_as_it_comes_in(sanity, tmp_path):
+    module = build()
+    fit(module, max_epochs=1)
+    dense = validated(module)
+    run = fit(module, CompressionReport(tmp_path), pruning(), num_sanity_val_steps=sanity)
     values = report(tmp_path)
-    assert len(seen) == 4  # the first is the sanity check
-    assert values["metrics_before"] == seen[1]
-    assert values["metrics_after"] == seen[-1]
-    assert (values["dense_steps"], values["steps"]) == (12, 36)
+    assert values["metrics_before"] == dense
+    assert values["metrics_after"] == validated(module)
+    assert run.num_sanity_val_steps == sanity
+    assert "the model as it came into fit" in (tmp_path / "report.md").read_text()
 
 
-def test_no_dense_metrics_where_compression_began_at_once(tmp_path):
-    fit(build(), pruning(schedule=Constant()), CompressionReport(tmp_path))
+def test_a_model_without_normalization_that_is_compressed_at_once_was_trained_before(tmp_path):
+    module = build(kind=Plain)
+    dense = validated(module)
+    fit(module, pruning(schedule=Constant()), CompressionReport(tmp_path))
+    assert report(tmp_path)["metrics_before"] == dense
+
+
+def test_a_model_that_is_trained_from_random_weights_has_no_metrics_before(tmp_path):
+    """Those of a validation between are of a model that is trained by half."""
+    fit(build(), pruning(), CompressionReport(tmp_path))
     values = report(tmp_path)
     assert values["metrics_before"] == {}
     assert values["totals"]["before"]["sparsity"] < 0.1 < 0.8 < values["totals"]["after"]["sparsity"]
+    assert "CompressionReport(baseline={'val_acc': 0.9})" in (tmp_path / "report.md").read_text()
+
+
+def test_a_baseline_stands_before_and_a_loss_against_it_stands_first(tmp_path):
+    fit(build(), pruning(), CompressionReport(tmp_path, baseline={"val_acc": 0.999, "val_loss": 9.0}))
+    values = report(tmp_path)
+    after = values["metrics_after"]["val_acc"]
+    assert values["metrics_before"] == {"val_acc": 0.999, "val_loss": 9.0}
+    assert values["headlines"][0] == f"LOSS: val_acc fell from 0.9990 to {after:.4f}."
+    first = (tmp_path / "report.md").read_text().split("\n\n")[1]
+    assert first.startswith("- LOSS: val_acc fell")
+    assert "val_loss" not in first
+
+
+def test_a_baseline_is_a_number_for_every_name():
+    with pytest.raises(TypeError, match=r"need baseline\['val_acc'\] as a number, got '0.9'"):
+        CompressionReport(baseline={"val_acc": "0.9"})
+
+
+def test_a_dead_layer_stands_first(tmp_path):
+    module = build()
+    with torch.no_grad():
+        module.net[11].weight.mul_(1e-6)
+    with pytest.warns(UserWarning, match="passes no signal"):
+        fit(module, PruningCallback(0.9, floor=0.0, schedule=Constant()), CompressionReport(tmp_path), max_epochs=1)
+    assert report(tmp_path)["headlines"][0] == (
+        "LOSS: every weight of net.11.weight is zero, so nothing of the input passes there."
+    )
+
+
+@pytest.mark.filterwarnings("ignore:PruningCallback. the run ended")
+def test_a_run_that_ended_too_early_is_said_first(tmp_path):
+    stop = L.Callback()
+    stop.on_train_epoch_end = lambda trainer, pl_module: setattr(trainer, "should_stop", trainer.current_epoch == 1)
+    fit(build(), pruning(), CompressionReport(tmp_path), stop)
+    assert report(tmp_path)["headlines"][0].startswith("LOSS: the run ended before the schedule of PruningCallback, at")
+
+
+def test_a_file_that_failed_its_check_is_said_first(tmp_path, monkeypatch):
+    def check(self, module, example, path):
+        raise ValueError("need outputs within 1e-4, got 0.3")
+
+    monkeypatch.setattr("lightning_compress.deploy.writers.programs.Program.check", check)
+    with pytest.raises(ValueError, match="within 1e-4"):
+        fit(build(), CompressionReport(tmp_path, formats=[".lcz", ".pt2"]), max_epochs=1)
+    assert report(tmp_path)["headlines"][0] == "LOSS: model.pt2 was not written: need outputs within 1e-4, got 0.3"
+    assert not (tmp_path / "model.pt2").exists()
 
 
 def test_training_is_bit_identical_with_and_without_it(tmp_path):
@@ -104,7 +169,7 @@ def test_a_resumed_run_remembers_the_dense_model(tmp_path):
     resumed = CompressionReport(tmp_path / "resumed")
     fit(build(), resumed, pruning(), Randomness(), ckpt_path=tmp_path / "step=30.ckpt")
     whole, resumed = report(tmp_path / "whole"), report(tmp_path / "resumed")
-    for key in ("before", "after", "metrics_before", "metrics_after", "dense_steps", "steps"):
+    for key in ("before", "after", "metrics_before", "metrics_after", "steps"):
         assert resumed[key] == whole[key], key
     assert resumed["latencies"] is None  # the dense model is gone
     assert "not measured: resumed run" in (tmp_path / "resumed" / "report.md").read_text()

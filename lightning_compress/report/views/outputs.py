@@ -10,6 +10,7 @@ from rich.measure import Measurement
 
 from lightning_compress.drafts import draft_of
 from lightning_compress.report.comparisons import Comparison, remarks
+from lightning_compress.report.headlines import headlines
 from lightning_compress.report.views.plots import draw
 from lightning_compress.report.views.tables import as_dict, markdown, rich_table, tables
 
@@ -42,10 +43,11 @@ def show(comparison: Comparison) -> None:
     if not console.is_terminal:
         print(markdown(comparison))
         return
+    console.print(*headlines(comparison), sep="\n", highlight=False, markup=False)
     for table in tables(comparison):
         drawn = rich_table(table)
         # A terminal wraps lines that are too long; rich would shorten the numbers.
         least = Measurement.get(console, console.options.update(width=_ANY), drawn).minimum
         Console(width=max(console.width, least)).print(drawn)
         if table.title == "Model":
-            console.print(*(f"- {remark}" for remark in remarks(comparison)), sep="\n", highlight=False)
+            console.print(*(f"- {remark}" for remark in remarks(comparison)), sep="\n", highlight=False, markup=False)

@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table as RichTable
 
 from lightning_compress.report.comparisons import Comparison, remarks
+from lightning_compress.report.headlines import headlines
 from lightning_compress.report.measures.profiles import LayerProfile
 from lightning_compress.report.views.stages import stages
 from lightning_compress.timing import Latency
@@ -52,7 +53,7 @@ def rich_table(table: Table) -> RichTable:
 
 def markdown(comparison: Comparison) -> str:
     """The whole report as a Markdown page."""
-    parts = ["# Compression report"]
+    parts = ["# Compression report", "\n".join(f"- {line}" for line in headlines(comparison))]
     for table in tables(comparison):
         rule = ["---", *["---" if table.title == "Methods" else "---:"] * (len(table.heads) - 1)]
         lines = [_line(table.heads), _line(rule), *map(_line, table.rows)]
@@ -70,6 +71,7 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
     }
     became = {stage.name: stage.bytes for stage in stages(comparison.before, comparison.after)}
     whole = {**asdict(comparison), "totals": totals, "stages": became, "remarks": remarks(comparison)}
+    whole["headlines"] = headlines(comparison)
     return {name: _finite(value) for name, value in whole.items()}
 
 

@@ -96,15 +96,19 @@ def test_missing_costs_say_what_they_need():
     assert whole["MACs"] == whole["latency"] == ("needs example_input", "needs example_input", "")
 
 
-def test_metrics_before_say_when_they_were_taken():
+def test_metrics_before_say_which_model_they_are_of():
     comparison = Comparison(
-        DENSE, PRUNED, metrics_before={"acc": 0.5}, metrics_after={"acc": 0.75, "loss": 1.0}, dense_steps=12, steps=96
+        DENSE,
+        PRUNED,
+        metrics_before={"acc": 0.5},
+        metrics_after={"acc": 0.75, "loss": 1.0},
+        compared_with="the baseline",
     )
     whole = rows(comparison)
     assert whole["acc"] == ("0.5000", "0.7500", "")
     assert whole["loss"] == ("", "1.0000", "")
-    assert "after 12 of 96 steps, not those of a dense model trained to the end" in remarks(comparison)[-1]
-    assert "no validation ran before compression began" in remarks(replace(comparison, metrics_before={}))[-1]
+    assert remarks(comparison)[-1] == "The metrics before are those of the baseline."
+    assert "CompressionReport(baseline=" in remarks(replace(comparison, metrics_before={}))[-1]
 
 
 def test_markdown_has_every_row_and_escapes_bars():

@@ -1,0 +1,60 @@
+import pytest
+
+from lightning_compress.report.comparisons import Comparison
+from lightning_compress.report.headlines import headlines, is_worse
+from lightning_compress.report.measures.profiles import LayerProfile, ModelProfile
+
+
+def layer(name, nonzeros, shape=(4, 5)):
+    return LayerProfile(name, shape, nonzeros=nonzeros, distinct=3, state_bytes=80, archive_bytes=20)
+
+
+DENSE = ModelProfile((layer("a", 20), layer("b", 20), layer("bias", 5, (5,))), state_bytes=180, archive_bytes=60)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after", "worse"),
+    [
+        ("val_acc", 0.9, 0.8, True),
+        ("val_acc", 0.8, 0.9, False),
+        ("val/loss", 0.3, 0.4, True),
+        ("Test RMSE", 2.0, 1.0, False),
+        ("map_50", 0.5, 0.4, True),
+        ("val_acc", 0.90001, 0.90000, False),  # the same at four digits
+        ("throughput", 10.0, 5.0, False),  # no word says which is better
+        ("loss_accuracy", 10.0, 5.0, False),
+    ],
+)
+def test_the_direction_of_a_metric(name, before, after, worse):
+    assert is_worse(name, before, after, {}) == worse
+
+
+def test_a_monitor_knows_the_direction_better_than_the_name():
+    assert is_worse("throughput", 10.0, 5.0, {"throughput": "max"})
+    assert not is_worse("val_loss", 0.3, 0.4, {"val_loss": "max"})
+
+
+def test_losses_stand_before_the_size():
+    after = ModelProfile((layer("a", 0), layer("b", 2), layer("bias", 0, (5,))), state_bytes=180, archive_bytes=30)
+    found = headlines(
+        Comparison(
+            DENSE,
+            after,
+            metrics_before={"val_acc": 0.9},
+            metrics_after={"val_acc": 0.1},
+            methods={"PruningCallback": {"strength": 0.5}, "Other": {"name": "x"}},
+            failures={"model.onnx": "need 1, got 2"},
+        )
+    )
+    assert found == [
+        "LOSS: model.onnx was not written: need 1, got 2",
+        "LOSS: every weight of a is zero, so nothing of the input passes there.",
+        "LOSS: the run ended before the schedule of PruningCallback, at strength 0.50 of 1.",
+        "LOSS: val_acc fell from 0.9000 to 0.1000.",
+        "30 bytes in the archive instead of 60, 45 parameters instead of 45, 95.6% of them zeros.",
+    ]
+
+
+def test_a_layer_that_was_zero_before_is_no_loss():
+    dense = ModelProfile((layer("a", 0),), state_bytes=80, archive_bytes=20)
+    assert len(headlines(Comparison(dense, dense))) == 1
