@@ -28,6 +28,7 @@ __all__ = [
     "local",
     "local_positions",
     "mean",
+    "on_any_process",
     "shard",
     "shard_group",
     "shard_shape",
@@ -173,6 +174,21 @@ def largest(tensor: Tensor) -> Tensor:
     tensor = tensor.clone()
     dist.all_reduce(tensor, dist.ReduceOp.MAX)
     return tensor
+
+
+def on_any_process(flags: Sequence[Tensor]) -> list[bool]:
+    """Whether each flag is set on at least one process; a collective.
+
+    Args:
+        flags: scalars of booleans, as many on every process.
+
+    >>> on_any_process([torch.tensor(True), torch.tensor(False)])
+    [True, False]
+    """
+    if not flags:
+        return []
+    (shares,) = mean([torch.stack([flag.to(flags[0].device) for flag in flags]).float()])
+    return [share > 0 for share in shares.tolist()]
 
 
 def from_rank_zero(value: _Value) -> _Value:

@@ -19,6 +19,7 @@ from lightning_compress.arguments import check_patterns
 from lightning_compress.probes import keeps_zeros
 
 __all__ = [
+    "FROZEN",
     "Selection",
     "Target",
     "is_layer",
@@ -29,6 +30,9 @@ __all__ = [
     "listed_by_reason",
     "select",
 ]
+
+FROZEN = "frozen: name it in include to compress it"
+"""The reason to leave a parameter alone that no gradient reaches."""
 
 _NORMALIZATION = (
     nn.modules.batchnorm._NormBase,
@@ -149,9 +153,9 @@ def select(module: nn.Module, include: Sequence[str] = ("*",), exclude: Sequence
 
     Candidates are weights with two or more dimensions of linear, convolution, recurrent, attention and embedding
     layers. Biases and normalization are always left alone, and so are the tensors that a weight is computed from
-    (parametrizations, weight and spectral norm, masks of ``torch.nn.utils.prune``, weight standardization). A parameter
-    of a module of your own is a candidate when a pattern other than ``"*"`` matches it; its first dimension counts as
-    the outputs.
+    (parametrizations, weight and spectral norm, masks of ``torch.nn.utils.prune``, weight standardization). A frozen
+    parameter (``requires_grad=False``) and a parameter of a module of your own are candidates when a pattern other than
+    ``"*"`` matches them; the first dimension of the latter counts as the outputs.
 
     Args:
         module: the model.
@@ -242,9 +246,13 @@ def _reason_to_skip(target: Target, include: Sequence[str], exclude: Sequence[st
         return "the weight is computed from it anew in every pass: remove the parametrization first"
     if target.name.endswith("weight") and not keeps_zeros(target.module):
         return "its layer computes with another weight, made from it, without its zeros, as weight standardization does"
-    if not is_layer(target.module) and not is_named(target, include):
-        return "of a module of your own: name it in include"
-    return ""
+    return "" if is_named(target, include) else _reason_to_be_named(target)
+
+
+def _reason_to_be_named(target: Target) -> str:
+    if not target.parameter.requires_grad:
+        return FROZEN
+    return "" if is_layer(target.module) else "of a module of your own: name it in include"
 
 
 def _is_parametrized(target: Target) -> bool:

@@ -124,8 +124,6 @@ class ChannelPruningCallback(WeightCompression):
         self.decay = decay
         self.example_input = example_input
 
-    # The choice of targets, when ``fit`` starts.
-
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         carry(pl_module, CHANNELS)
@@ -170,6 +168,8 @@ class ChannelPruningCallback(WeightCompression):
             return float(self._loaded["fraction"])
         with isolate_rng():
             return macs_within_latency(module, example, groups, costs, self.budget.amount, self.round_to)
+
+    takes_up = False  # the groups of channels are those of the first trace
 
     def begin(self, selection: Selection) -> None:
         super().begin(selection)

@@ -157,6 +157,8 @@ class LowRankCallback(WeightCompression):
     def alone(self) -> bool:
         return True
 
+    takes_up = False  # the ranks share one budget
+
     @property
     def settled(self) -> bool:
         return False  # weights that are not split go on to learn in all directions, and U follows them

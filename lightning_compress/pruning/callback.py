@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_compress.arguments import check_code, check_criterion, check_decay, check_fraction, check_number
+from lightning_compress.arguments import check_code, check_criterion, check_decay, check_number
 from lightning_compress.evidence import evidence_of
 from lightning_compress.lightnings import rank_zero_warn
 from lightning_compress.processes import gather_numbers, local, shard_group, shard_shape
@@ -18,7 +18,7 @@ from lightning_compress.pruning.criteria import Criterion
 from lightning_compress.pruning.floors import kept_units
 from lightning_compress.pruning.layer_inputs import InputSquares, check_inputs
 from lightning_compress.pruning.masks import apply_, mask_of
-from lightning_compress.pruning.patterns import Pattern, Unstructured
+from lightning_compress.pruning.patterns import Pattern, Unstructured, sparsity_of
 from lightning_compress.schedules import Cubic, Schedule
 from lightning_compress.targets import Selection, Target, listed
 from lightning_compress.training import PRUNE, WeightCompression
@@ -103,7 +103,7 @@ class PruningCallback(WeightCompression):
         check_number(gradient_scale=gradient_scale)
         if not 0 < gradient_scale < math.inf:
             raise ValueError(f"need gradient_scale > 0, got gradient_scale={gradient_scale!r}")
-        self.sparsity = _sparsity(sparsity, pattern)
+        self.sparsity = sparsity_of(sparsity, pattern)
         self.criterion = criterion
         self.pattern = pattern
         self.scope = scope
@@ -114,7 +114,12 @@ class PruningCallback(WeightCompression):
 
     @property
     def settled(self) -> bool:
-        return super().settled and not self.regrow
+        return super().settled and not self.regrow and not self.postponed
+
+    @property
+    def postponed(self) -> bool:
+        # Weights that have joined wait for the evidence of their scores.
+        return bool(self._masks) and self._masks.keys() != self.targets.keys()
 
     @property
     def outlives_later_projections(self) -> bool:
@@ -179,6 +184,8 @@ class PruningCallback(WeightCompression):
     def update(self, weights: Mapping[str, Tensor]) -> None:
         if evidence_of(self.criterion) != "nothing" and not self._evidence.keys() >= weights.keys():
             unknown = [name for name in weights if name not in self._evidence]
+            if self._masks:
+                return
             self.wait_for(evidence_of(self.criterion), unknown, silently=not self._evidence)
             return
         for names in self._competitors(weights):
@@ -278,23 +285,12 @@ class PruningCallback(WeightCompression):
 
     def _counts(self, name: str, weight: Tensor) -> tuple[int, int, int, int]:
         """Number of entries, of masked entries, of those that are not zero, and of groups that break the pattern."""
-        kept = self._masks[name] != 0
+        kept = self._masks.get(name, torch.ones_like(weight)) != 0
         masked = ~kept
         broken = self.pattern.broken(self.targets[name].outputs_first(kept), self.strength)
         return kept.numel(), int(masked.sum()), int(weight[masked].count_nonzero()), broken
 
     def _unit(self, name: str) -> int:
         """Number of weights in a unit of the pattern."""
-        scores = self.targets[name].outputs_first(self._masks[name]).float()
+        scores = self.targets[name].outputs_first(local(self.targets[name].parameter)).float()
         return scores.numel() // max(1, self.pattern.units(scores).numel())
-
-
-def _sparsity(sparsity: float | None, pattern: Pattern) -> float:
-    if sparsity is None:
-        return 0.9 if pattern.sparsity is None else pattern.sparsity
-    check_fraction(sparsity=sparsity)
-    if pattern.sparsity is not None and sparsity != pattern.sparsity:
-        raise ValueError(
-            f"need sparsity={pattern.sparsity:g} for pattern={pattern}, got sparsity={sparsity!r}: leave sparsity out"
-        )
-    return sparsity

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_compress.arguments import check_count
+from lightning_compress.arguments import check_count, check_fraction
 
-__all__ = ["NM", "Block", "Pattern", "Unstructured"]
+__all__ = ["NM", "Block", "Pattern", "Unstructured", "sparsity_of"]
 
 
 class Pattern(ABC):
@@ -175,3 +175,19 @@ class Block(Pattern):
         """Count the blocks of which some weights are kept and others masked."""
         counts = self.units(kept.int())
         return int(((counts != 0) & (counts != self.rows * self.columns)).sum())
+
+
+def sparsity_of(sparsity: float | None, pattern: Pattern) -> float:
+    """The sparsity that is asked for: by default that of the pattern, else 0.9.
+
+    Raises:
+        ValueError: the pattern has another sparsity, or ``sparsity`` is out of its range.
+    """
+    if sparsity is None:
+        return 0.9 if pattern.sparsity is None else pattern.sparsity
+    check_fraction(sparsity=sparsity)
+    if pattern.sparsity is not None and sparsity != pattern.sparsity:
+        raise ValueError(
+            f"need sparsity={pattern.sparsity:g} for pattern={pattern}, got sparsity={sparsity!r}: leave sparsity out"
+        )
+    return sparsity

@@ -151,6 +151,10 @@ class QATCallback(_Quantization):
     def fit_grid(self, rows: Tensor) -> Grid:
         return self.scale(rows, self.weight_bits)
 
+    @property
+    def takes_up(self) -> bool:
+        return self.activation_bits is None  # the first batch has placed the quantizers of activations
+
     def end(self) -> None:
         if self._calibration is not None:
             self._calibration.close()

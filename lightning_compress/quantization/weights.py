@@ -124,10 +124,6 @@ class WeightGrids(WeightCompression):
             self.granularity.check(target.name, target.outputs_first(local(target.parameter)).shape)
         if getattr(target.module, "sparse", False):
             raise ValueError(f"need dense gradients, got {target.name!r} of an embedding with sparse=True: exclude it")
-        if getattr(target.module, "max_norm", None) is not None:
-            raise ValueError(
-                f"need weights that nothing else changes, got {target.name!r} of an embedding with max_norm: exclude it"
-            )
 
     def update(self, weights: Mapping[str, Tensor]) -> None:
         for name, weight in weights.items():

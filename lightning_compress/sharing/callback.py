@@ -126,7 +126,8 @@ class WeightSharingCallback(WeightCompression):
 
     def update(self, weights: Mapping[str, Tensor]) -> None:
         for names in self._codebooks(weights):
-            self._codes |= self._repaired(names, weights)[0] if self._final else self._fitted(names, weights)
+            known = self._final and self._codes.keys() >= set(names)
+            self._codes |= self._repaired(names, weights)[0] if known else self._fitted(names, weights)
         self._final = self.strength == 1.0
 
     def project_(self, weights: Mapping[str, Tensor]) -> None:

@@ -27,7 +27,7 @@ class WeightCompression(Method, CallbackBase):
     ========================  ==================================================================================
     ``on_fit_start``          select the targets, refuse conflicts, print the plan
     ``on_train_start``        restore the state of a checkpoint, project the weights
-    ``on_train_batch_start``  first batch of an epoch: project weights that another callback wrote
+    ``on_train_batch_start``  take up new layers; project weights that another callback wrote, once an epoch
     ``on_before_optimizer_step``  the parameters of the optimizer hold their latents until the step is done
     ``on_train_batch_end``    update masks, codebooks and grids that are due
     ``on_fit_end``            project a last time, verify, drop the latents
@@ -58,11 +58,11 @@ class WeightCompression(Method, CallbackBase):
 
     def state_dict(self) -> dict[str, Any]:
         tensors = map_tensors(self.tensors(), lambda name, tensor: gather(tensor, self.targets[name].parameter))
-        return {"strength": self.strength, "tensors": tensors, "arguments": asked(self)}
+        return {"strength": self.strength, "tensors": tensors, "arguments": asked(self), "joined": list(self.joined)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # Some strategies load before the model is built, some after: the state waits for on_train_start.
-        self._loaded = state_dict
+        self._loaded, self.joined = state_dict, tuple(state_dict.get("joined", ()))
 
     def restore(self) -> None:
         """Load the state of the checkpoint, if there is one."""
@@ -96,7 +96,7 @@ class WeightCompression(Method, CallbackBase):
             return
         check_callbacks(trainer.callbacks)  # type: ignore[attr-defined]
         check_one_package(trainer, pl_module)
-        self._loaded = None
+        self._loaded, self.joined = None, ()
         methods = [callback for callback in trainer.callbacks if isinstance(callback, WeightCompression)]  # type: ignore[attr-defined]
         if methods[0] is self:
             run = CompressionRun(methods, trainer, pl_module)
@@ -117,16 +117,14 @@ class WeightCompression(Method, CallbackBase):
             self._run.start()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if batch_idx == 0 and self._driven:
-            self._driven.adopt()
+        if self._driven:
+            self._driven.look(new_epoch=batch_idx == 0)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         if self._driven:
             self._driven.before_step(optimizer)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, *_: Any) -> None:
         if self._driven:
             self._driven.after_batch()
 
@@ -134,13 +132,13 @@ class WeightCompression(Method, CallbackBase):
         if self._driven:
             self._driven.save(checkpoint)
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_batch_start(self, *_: Any) -> None:
         if self._driven:
-            self._driven.average.show()
+            self._driven.show()
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_batch_end(self, *_: Any) -> None:
         if self._driven:
-            self._driven.average.hide()
+            self._driven.hide()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._driven:

@@ -25,6 +25,9 @@ class Method(ABC):
     changeable: ClassVar[frozenset[str]] = frozenset({"schedule", "every_n_steps", "include", "exclude"})
     """Arguments that a resumed run may change. Patterns are among them, as they are a part of ``state_key``."""
 
+    joined: tuple[str, ...] = ()
+    """Names of targets that were frozen when ``fit`` began, and are trained now."""
+
     def __init__(
         self, *, order: int, schedule: Schedule, every_n_steps: int, include: Sequence[str], exclude: Sequence[str]
     ) -> None:
@@ -51,7 +54,7 @@ class Method(ABC):
 
         If none of them fits, all are chosen, and :meth:`check` says what is wrong.
         """
-        selection = select(module, self.include, self.exclude)
+        selection = select(module, (*self.include, *self.joined), self.exclude)
         reasons = {target.name: self.misfit(target) for target in selection if not is_named(target, self.include)}
         fitting = selection.without({name: reason for name, reason in reasons.items() if reason})
         return fitting if fitting.targets else selection
@@ -81,6 +84,16 @@ class Method(ABC):
     def settled(self) -> bool:
         """Whether nothing is left to update; by default once strength 1 is reached."""
         return self.strength == 1.0
+
+    @property
+    def postponed(self) -> bool:
+        """Whether the last update could not take up all targets yet: the next step calls for another."""
+        return False
+
+    @property
+    def takes_up(self) -> bool:
+        """Whether weights may join, or be replaced by others, in the middle of a run; they may by default."""
+        return True
 
     @property
     def masks_in_place(self) -> bool:

@@ -6,13 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightning_compress.arguments import argument_texts
-from lightning_compress.lightnings import of_each
+from lightning_compress.lightnings import of_each, rank_zero_warn
 from lightning_compress.targets import Selection, listed, listed_by_reason
 
 if TYPE_CHECKING:
     from lightning_compress.training.callback import WeightCompression
 
-__all__ = ["asked", "check_callbacks", "check_conflicts", "check_orders", "check_resumed", "plan_text"]
+__all__ = [
+    "asked",
+    "check_callbacks",
+    "check_conflicts",
+    "check_max_norm",
+    "check_orders",
+    "check_resumed",
+    "check_take_up",
+    "plan_text",
+]
 
 
 def check_callbacks(callbacks: Sequence[object]) -> None:
@@ -111,6 +120,45 @@ def check_resumed(methods: Sequence[WeightCompression], states: Mapping[str, Map
                 f"where it has {' and '.join(others)}: resume with those patterns, or load the weights alone, with "
                 "load_compressed, and fit without ckpt_path"
             )
+
+
+def check_max_norm(method: WeightCompression, selection: Selection) -> None:
+    """Refuse an embedding that rescales its rows in every pass, unless the method promises zeros alone.
+
+    Raises:
+        ValueError: a target is the weight of an ``nn.Embedding(max_norm=...)``.
+    """
+    for target in selection if not method.outlives_later_projections else ():
+        if getattr(target.module, "max_norm", None) is not None:
+            raise ValueError(
+                f"need weights that nothing else changes, got {target.name!r} of an embedding with max_norm, which "
+                f"rescales its rows in every pass: name it in exclude of {type(method).__name__}, or set max_norm=None"
+            )
+
+
+def check_take_up(method: WeightCompression, joining: Sequence[str], replaced: Sequence[str]) -> bool:
+    """Whether a method goes on with other targets, in the middle of a run; warn of weights that it leaves alone.
+
+    Args:
+        method: the method.
+        joining: names of weights that were frozen when ``fit`` began, and are trained now.
+        replaced: names of targets that are other parameters now.
+
+    Raises:
+        ValueError: a target was replaced, and the method cannot go on with another.
+    """
+    kind = type(method).__name__
+    if replaced and not method.takes_up:
+        raise ValueError(
+            f"need the layers that {kind} compresses until fit ends, got others in place of {listed(replaced)}: "
+            "replace them before fit, in configure_model, or name them in exclude"
+        )
+    if joining and not method.takes_up:
+        rank_zero_warn(
+            f"{kind} leaves {listed(joining)} alone, which were frozen when fit began and are trained now: name them "
+            "in include to compress them from the start"
+        )
+    return method.takes_up and bool(joining or replaced)
 
 
 def plan_text(method: WeightCompression, selection: Selection) -> str:

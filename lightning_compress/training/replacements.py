@@ -1,8 +1,10 @@
-"""Replacements: parameters that give way to parameters of another shape during ``fit``."""
+"""Replacements: parameters that give way to others during ``fit``, and parameters that join the targets."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,8 +16,12 @@ from lightning_compress.lightnings import (
     Strategy,
     rank_zero_warn,
 )
+from lightning_compress.targets import Selection
 
-__all__ = ["follow_replacement", "replaces"]
+if TYPE_CHECKING:
+    from lightning_compress.training.callback import WeightCompression
+
+__all__ = ["follow_replacement", "replaces", "retarget"]
 
 
 def replaces(strategy: Strategy, method: object, otherwise: str, function: str) -> bool:
@@ -44,6 +50,37 @@ def follow_replacement(strategy: Strategy, module: LightningModule) -> None:
         strategy.configure_ddp()
     if "torch._dynamo" in sys.modules:
         torch.compiler.reset()  # each new shape would count as one recompilation, and these are limited
+
+
+def retarget(method: WeightCompression, module: LightningModule, joining: Sequence[str]) -> Selection:
+    """Let a method select its targets anew. It keeps its strength, and its state of the parameters that are the same.
+
+    Args:
+        method: its next call must be an update, if it is active.
+        module: the module, in which parameters may have been replaced.
+        joining: names of frozen parameters that are trained from now on.
+
+    Returns:
+        the new targets, at which the method has begun.
+
+    Raises:
+        ValueError: a target is gone.
+    """
+    method.joined = (*method.joined, *joining)
+    old, strength, state = method.targets, method.strength, method.tensors()
+    selection = method.select(module)
+    if gone := old.keys() - {target.name for target in selection}:
+        raise ValueError(
+            f"need the weights that {type(method).__name__} compresses until fit ends, got a module without "
+            f"{', '.join(sorted(gone))}: name them in exclude"
+        )
+    same = {
+        target.name for target in selection if target.name in old and old[target.name].parameter is target.parameter
+    }
+    method.begin(selection)
+    method.strength = strength
+    method.load_tensors({kind: {n: t for n, t in named.items() if n in same} for kind, named in state.items()})
+    return selection
 
 
 def _obstacle(strategy: Strategy) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import LBFGS, Optimizer
+from torch.optim import Optimizer
 
 from lightning_compress.latent import LatentWeights
 from lightning_compress.lightnings import (
@@ -19,20 +19,32 @@ from lightning_compress.lightnings import (
     rank_zero_warn,
 )
 from lightning_compress.processes import local
-from lightning_compress.targets import Target
+from lightning_compress.targets import FROZEN, Target
 from lightning_compress.training.interplay.averages import Average, averaging_first
+from lightning_compress.training.interplay.followers import Followers
+from lightning_compress.training.interplay.layers import LayerWatch
+from lightning_compress.training.interplay.logs import MetricLog
 from lightning_compress.training.interplay.monitors import MonitorGate
+from lightning_compress.training.interplay.optimizers import SteppedOptimizers
 from lightning_compress.training.interplay.overwrites import OverwriteWatch
-from lightning_compress.training.plans import check_conflicts, check_orders, check_resumed, plan_text
+from lightning_compress.training.interplay.swaps import Swaps
+from lightning_compress.training.plans import (
+    check_conflicts,
+    check_max_norm,
+    check_orders,
+    check_resumed,
+    check_take_up,
+    plan_text,
+)
 from lightning_compress.training.progress import Progress
-from lightning_compress.training.replacements import follow_replacement
+from lightning_compress.training.replacements import follow_replacement, retarget
 
 if TYPE_CHECKING:
     from lightning_compress.training.callback import WeightCompression
 
 __all__ = ["CompressionRun"]
 
-_LATENTS, _PROGRESS = "latent_weights", "compression_progress"
+_LATENTS, _OPENED, _PROGRESS = "latent_weights", "opened_weights", "compression_progress"
 
 
 class CompressionRun:
@@ -55,14 +67,16 @@ class CompressionRun:
         self._latents = LatentWeights({}, ())
         self.average = Average((), module, {}, self._latents)
         trainer.callbacks = averaging_first(trainer.callbacks)  # type: ignore[attr-defined]
-        self._followed: set[Optimizer] = set()
-        self._announced: dict[Optimizer, list[str]] = {}  # about to be stepped by the Trainer -> its targets
+        self._optimizers = SteppedOptimizers(trainer, module, self._latents)
         self._release: list[Callable[[], None]] = []
         self._reached: dict[WeightCompression, float] = {}  # strengths of a shorter run that is continued
-        self._unlogged: list[WeightCompression] = []
+        self._log = MetricLog(module, methods)
         self._overwrites = OverwriteWatch()
+        self._layers = LayerWatch(module)
+        self._skipped: dict[WeightCompression, Mapping[str, str]] = {}
+        self._swaps = Swaps(self._latents)
+        self._followers = Followers(self._latents)
         self._step = 0  # of the last update
-        self._epoch = -1  # of the last metrics that were logged
 
     @property
     def reached(self) -> bool:
@@ -86,21 +100,26 @@ class CompressionRun:
             selection = method.select(self._module)
             for target in selection:
                 method.check(target)
+            check_max_norm(method, selection)
             method.begin(selection)
+            self._skipped[method] = selection.skipped
             rank_zero_info(plan_text(method, selection))
         check_conflicts(self.methods)
-        self._parameters = {name: target.parameter for name, target in self._targets.items()}
-        self._latents = LatentWeights(self._parameters, self._ordered)
+        self._latents = LatentWeights({name: target.parameter for name, target in self._targets.items()}, self._ordered)
+        self._optimizers = SteppedOptimizers(self._trainer, self._module, self._latents)
+        self._swaps, self._followers = Swaps(self._latents), Followers(self._latents)
+        self._attend()
+        vars(strategy)["lightning_module_state_dict"] = self._swaps.compressed(strategy.lightning_module_state_dict)
+        self._release.append(lambda: vars(strategy).pop("lightning_module_state_dict", None))
         callbacks = self._trainer.callbacks  # type: ignore[attr-defined]
-        self.average = Average(callbacks, self._module, self._targets, self._latents)
         self._gate = MonitorGate(callbacks, closed=lambda: not self.reached)
-        self._release.append(self._gate.release)
+        self._release += [self._gate.release, self._optimizers.release]
 
     def start(self) -> None:
         """Hook the optimizers; load the latents of a checkpoint, or project. The Trainer has restored its state."""
         self.progress.start()
         for optimizer in self._trainer.optimizers:
-            self._follow(optimizer)
+            self._optimizers.follow(optimizer)
         if not self.reached:
             self._gate.forget()
         self._step = self._trainer.global_step
@@ -108,7 +127,7 @@ class CompressionRun:
             self._reached = {method: method.strength for method in self.methods}
         # A checkpoint of step 0, such as a tuner's, has no latents yet: schedules that start immediately apply now.
         if self._loaded.get(_LATENTS) or (_LATENTS in self._loaded and self._step > 0):
-            self._latents.load(self._loaded[_LATENTS])
+            self._latents.load(self._loaded[_LATENTS], self._loaded.get(_OPENED, ()))
             self.average.load(self._loaded)
         else:
             self._update(first=True)
@@ -116,11 +135,9 @@ class CompressionRun:
 
     def before_step(self, optimizer: Optimizer) -> None:
         """Restore latents before an optimizer steps, and let the methods observe and transform its gradients."""
-        self._follow(optimizer)
-        names = self._announced[optimizer] = self._stepped_by(optimizer)
-        scaler = getattr(self._trainer.precision_plugin, "scaler", None)
-        if scaler is None and not self._latents.restored.isdisjoint(names):
-            raise _several_gradients(optimizer)
+        names = self._optimizers.announce(optimizer)
+        self._followers.step(names)
+        self._followers.look()
         self._overwrites.look("step", self._trainer.current_epoch, self._latents)
         self._latents.restore(names)
         stepped = {name: self._parameters[name] for name in names}
@@ -135,21 +152,32 @@ class CompressionRun:
         """Project the weights whose optimizer did not step, update the methods that are due, and log their metrics."""
         if self._latents.restored:  # a GradScaler skipped the step, and its hook with it
             self._latents.compress(self._latents.restored)
+        self._followers.look()
         self._overwrites.look("batch", self._trainer.current_epoch, self._latents)
         if self._trainer.global_step != self._step:
             self._update()
             self._step = self._trainer.global_step
-        if self._trainer.current_epoch != self._epoch:  # Lightning forgets logged values with each epoch
-            self._epoch = self._trainer.current_epoch
-            self._unlogged = list(self.methods)
-        for method in self._unlogged:
-            for name, value in method.metrics().items():
-                self._module.log(_log_key(name, method), value)
-        self._unlogged = []
+        self._followers.note()
+        self._log.write(self._trainer.current_epoch)
+
+    def show(self) -> None:
+        """Let the model hold compressed weights while it is validated, whatever other code has put into it."""
+        if fits := self._trainer.state.fn == "fit":
+            self._take_up()
+            self._followers.look()
+        if fits or self.average.model is not None:  # an average also takes the place of the model after fit
+            self._swaps.show()
+
+    def hide(self) -> None:
+        """After the last batch of a validation, hand back the weights that :meth:`show` replaced."""
+        if self._trainer._evaluation_loop.batch_progress.is_last_batch:
+            self._swaps.hide()
 
     def save(self, checkpoint: dict[str, Any]) -> None:
         """Put the latents into a checkpoint; a collective where parameters are sharded."""
+        self._followers.look()
         checkpoint[_LATENTS] = self._latents.save()
+        checkpoint[_OPENED] = sorted(self._latents.opened)
         checkpoint[_PROGRESS] = self.progress.fraction()
         self.average.save(checkpoint)
 
@@ -168,17 +196,25 @@ class CompressionRun:
         self._latents.unmask()
         for method in self.methods:
             method.replace(parameters, remove)
-        self._parameters = {name: target.parameter for name, target in self._targets.items()}
         self._latents.replace(parameters, remove)
-        self.average = Average(self._trainer.callbacks, self._module, self._targets, self._latents)  # type: ignore[attr-defined]
+        self._attend()
         follow_replacement(self._trainer.strategy, self._module)
 
-    def adopt(self) -> None:
-        """Project values that another callback (SWA, say) wrote into the parameters at the start of an epoch."""
-        self._latents.adopt()
+    def look(self, *, new_epoch: bool) -> None:
+        """Before a batch, take up layers that were replaced and weights that begin to be trained.
+
+        In a new epoch, project values that another callback (SWA, say) wrote into the parameters.
+        """
+        self._take_up()
+        if new_epoch:
+            self._followers.look()
+            self._latents.adopt()
+            self._followers.note()
 
     def settle(self) -> None:
         """Project a last time, verify, drop the latents: the parameters now hold the compressed model."""
+        self._take_up()
+        self._latents.close()
         self._latents.adopt()
         self._verify()
         self._latents.drop()
@@ -192,65 +228,66 @@ class CompressionRun:
     def stop(self) -> None:
         """Compress all weights and release the Trainer, after success and after an exception alike."""
         self._latents.compress(self._latents.restored)
+        self._latents.close()
         for method in self.methods:
             method.end()
         while self._release:
             self._release.pop()()
 
-    def _follow(self, optimizer: Optimizer) -> None:
-        """Compress the weights of an optimizer after each of its steps; it may also join in the middle of a run."""
-        if isinstance(optimizer, LBFGS):
-            raise _several_gradients(optimizer)
-        if optimizer not in self._followed:
-            self._followed.add(optimizer)
-            self._release.append(optimizer.register_step_post_hook(self._after_step).remove)
+    def _take_up(self) -> None:
+        """Let the methods go on with layers that were replaced since the last batch, and with weights that thawed."""
+        if not self._layers.changed:
+            return
+        self._latents.unmask()
+        thawed, changed = self._layers.thawed, []
+        present = dict(self._module.named_parameters(remove_duplicate=False))
+        self._layers = LayerWatch(self._module)
+        for method in self.methods:
+            joining = [name for name in thawed if self._skipped[method].get(name) == FROZEN]
+            replaced = [name for name, target in method.targets.items() if present.get(name) is not target.parameter]
+            if check_take_up(method, joining, replaced):
+                selection = retarget(method, self._module, joining)
+                self._skipped[method] = selection.skipped
+                rank_zero_info(plan_text(method, selection))
+                changed.append(method)
+        if changed:
+            check_conflicts(self.methods)
+            targets = {name: target.parameter for name, target in self._targets.items()}
+            self._latents.take_up({name: p for name, p in targets.items() if p is not self._parameters.get(name)})
+            self._attend()
+            self._project_anew([method for method in self._ordered if method in changed and method.strength > 0])
+            self._gate.forget()
 
-    def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
-        names = self._announced.pop(optimizer, None)
-        if names is None and not self._module.automatic_optimization:
-            raise ValueError(
-                "need optimizer steps that go through Lightning, got step() of the plain "
-                f"{type(optimizer).__name__}: in manual optimization call step() of self.optimizers(), without "
-                "use_pl_optimizer=False"
-            )
-        self._latents.compress(self._stepped_by(optimizer) if names is None else names)
-
-    def _stepped_by(self, optimizer: Optimizer) -> list[str]:
-        """Names of the targets that an optimizer steps now: frozen parameters may join it later (finetuning)."""
-        names = {id(parameter): name for name, parameter in self._parameters.items()}
-        return [names[id(p)] for group in optimizer.param_groups for p in group["params"] if id(p) in names]
+    def _attend(self) -> None:
+        """Watch the present targets, and all other code that writes into them."""
+        targets = self._targets
+        self._layers = LayerWatch(self._module)
+        self._parameters = {name: target.parameter for name, target in targets.items()}
+        self.average = Average(self._trainer.callbacks, self._module, targets, self._latents)  # type: ignore[attr-defined]
+        self._swaps.targets = targets
+        self._followers.attend(self._parameters)
+        self._optimizers.parameters = self._parameters
 
     def _update(self, first: bool = False) -> None:
         progress, step = self.progress.fraction(), self._trainer.global_step
         due = []
         for method in self._ordered:
             strength = max(method.schedule(progress), self._reached.get(method, 0.0))
-            on_step = first or step // method.every_n_steps != self._step // method.every_n_steps
+            on_step = first or method.postponed or step // method.every_n_steps != self._step // method.every_n_steps
             arrived = strength == 1.0 and method.strength < 1.0
             if strength > 0 and (arrived or (on_step and not method.settled)):
                 method.strength = strength
                 due.append(method)
+        self._project_anew(due)
+
+    def _project_anew(self, due: Sequence[WeightCompression]) -> None:
+        """Update the methods that are due, and project all weights."""
         if due:
             self._latents.update(due)
-            self._forget(due)
-            self._unlogged = due
+            self._optimizers.forget(due)
+            self._log.due(due)
             if torch.is_anomaly_enabled():  # Trainer(detect_anomaly=True)
                 self._verify()
-
-    @torch.no_grad()
-    def _forget(self, methods: Sequence[WeightCompression]) -> None:
-        """Clear momentum without gradients: it would fade into subnormal numbers, which make a CPU's step slow."""
-        for optimizer in self._trainer.optimizers:
-            for name in self._stepped_by(optimizer):
-                parameter = self._parameters[name]
-                memories = [
-                    local(memory)
-                    for memory in optimizer.state.get(parameter, {}).values()
-                    if isinstance(memory, Tensor) and memory.shape == parameter.shape
-                ]
-                for method in methods:
-                    for memory in memories if name in method.active else ():
-                        method.forget_({name: memory})
 
     @torch.no_grad()
     def _verify(self) -> None:
@@ -261,15 +298,3 @@ class CompressionRun:
             for method in done:
                 if method is projection or method.outlives_later_projections:
                     method.verify({name: weight for name, weight in weights.items() if name in method.active})
-
-
-def _several_gradients(optimizer: Optimizer) -> ValueError:
-    return ValueError(
-        f"need an optimizer that takes one gradient per step, got {type(optimizer).__name__}: it evaluates the loss "
-        "several times per step, between which the weights cannot be projected"
-    )
-
-
-def _log_key(name: str, method: WeightCompression) -> str:
-    """``compression/sparsity``; followed by the patterns where a callback does not compress the whole model."""
-    return "/".join(["compression", name, *([] if method.include == ("*",) else [",".join(method.include)])])

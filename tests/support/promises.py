@@ -79,6 +79,15 @@ def values(most: int) -> Promise:
     return check
 
 
+def at_most(count: int) -> Promise:
+    """Every output channel holds at most so many distinct values."""
+
+    def check(module: nn.Module) -> None:
+        assert all(len(row.unique()) <= count for weight in weights(module).values() for row in weight.flatten(1))
+
+    return check
+
+
 def on_grids(module: nn.Module) -> bool:
     """Whether the module has grids, and every weight with a grid is on it."""
     grids = grids_of(module)

@@ -193,7 +193,14 @@ def test_tied_weights_are_projected_once():
     assert torch.equal(state["tied.weight"], state["net.9.weight"])
 
 
-def test_frozen_weights_are_pruned_too():
+def test_frozen_weights_are_left_alone_and_pruned_by_name():
+    module = build()
+    module.net[9].requires_grad_(False)
+    before = module.net[9].weight.clone()
+    callback = PruningCallback(0.9, schedule=Linear(0.0, 0.5))
+    fit(module, callback)
+    assert torch.equal(module.net[9].weight, before)
+    assert callback.report()["weights"] == 3592 - 64 * 32
     module = build()
     module.net[9].weight.requires_grad_(False)
     before = module.net[9].weight.clone()
@@ -229,8 +236,8 @@ class Rebuild(L.Callback):
             trainer.strategy.setup_optimizers(trainer)
 
 
-@pytest.mark.parametrize(("kind", "change"), [(Head, Unfreeze()), (Digits, Rebuild())], ids=["finetuning", "rebuilt"])
-def test_what_joins_an_optimizer_late_is_compressed_too(kind, change):
+@pytest.mark.parametrize(("kind", "change", "first"), [(Head, Unfreeze(), False), (Digits, Rebuild(), True)])
+def test_what_joins_an_optimizer_late_is_compressed_too(kind, change, first):
     spy, seen = Spy("net.3.weight"), []
 
     class Look(L.Callback):
@@ -238,8 +245,8 @@ def test_what_joins_an_optimizer_late_is_compressed_too(kind, change):
             seen.append(all(on_halves(p.detach()) for p in pl_module.parameters() if p.ndim > 1))
 
     fit(build(kind=kind), Halves(), change, spy, Look())
-    assert seen == [True] * 3
-    assert all(on_halves(weight) for weight in spy.forward)
+    assert seen == [first, True, True]  # frozen weights are left alone
+    assert all(on_halves(weight) for weight in spy.forward[12:])
     # The optimizer steps latents, not what is rounded: only the very first is both.
     assert not any(torch.equal(weight, spy.step[0]) or on_halves(weight) for weight in spy.step[13:])
 
@@ -396,6 +403,37 @@ def test_what_swa_averages_is_on_the_grid_when_statistics_are_taken_of_it():
     fit(build(), averaging, QATCallback(8, activation_bits=None, every_n_steps=3), Look())
     assert seen
     assert all(seen)
+
+
+class Words(Digits):
+    """Looks pixels up in an embedding that rescales its rows in every pass."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.words = nn.Embedding(17, 16, max_norm=1.0)
+
+    def forward(self, images):
+        return super().forward(self.words((images * 16).long().squeeze(1)).mean(3).unsqueeze(1))
+
+
+@pytest.mark.parametrize("method", [QATCallback(), WeightSharingCallback(8), Halves()])
+def test_an_embedding_that_rescales_its_rows_is_refused(method):
+    message = rf"got 'words\.weight' of an embedding with max_norm.* name it in exclude of {type(method).__name__}"
+    with pytest.raises(ValueError, match=message):
+        fit(build(kind=Words), method)
+
+
+@pytest.mark.parametrize("regrow", [False, True])
+def test_an_embedding_that_rescales_its_rows_is_pruned(regrow):
+    module, seen = build(kind=Words), []
+
+    class Look(L.Callback):
+        def on_validation_batch_end(self, trainer, pl_module, *_):
+            seen.append(int((pl_module.words.weight == 0).sum()))
+
+    fit(module, PruningCallback(0.5, schedule=Linear(0.0, 0.2), scope="layer", regrow=regrow), Look())
+    assert seen == [17 * 8] * 3
+    assert module.words.weight.norm(dim=1).max() <= 1 + 1e-5
 
 
 class Alone(Halves):

@@ -1,1 +1,1 @@
-"""Other callbacks and code in the same Trainer: weight averaging, monitors, and writes into compressed weights."""
+"""Everything else in the same Trainer: optimizers, monitors, logs, averages, and code that writes into weights."""

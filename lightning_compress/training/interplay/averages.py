@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lightning_compress.latent import LatentWeights
 from lightning_compress.lightnings import Callback, LightningModule, WeightAveraging
@@ -48,23 +47,6 @@ class Average:
         self._module = module
         self._targets = targets
         self._latents = latents
-        self._average: dict[str, Tensor] = {}
-
-    @torch.no_grad()
-    def show(self) -> None:
-        """Project the average, which the model now holds."""
-        if self.model is not None:
-            shown = {name: target.parameter.detach() for name, target in self._targets.items()}
-            self._average = {name: weight.clone() for name, weight in shown.items()}
-            self._latents.project(shown)
-
-    @torch.no_grad()
-    def hide(self) -> None:
-        """Return the unprojected average to the averaged model."""
-        if self.model is not None:
-            for name, weight in self._average.items():
-                self.model.get_parameter(name).copy_(weight)
-            self._average = {}
 
     def save(self, checkpoint: dict[str, Any]) -> None:
         """Project the average, which is the model of the checkpoint, and save the unprojected average beside it."""
@@ -84,6 +66,6 @@ class Average:
 
     @property
     def model(self) -> torch.nn.Module | None:
-        """The averaged model, if there is one; between :meth:`show` and :meth:`hide` it holds the trained weights."""
+        """The averaged model, if there is one; in validation it holds the trained weights."""
         model = None if self._averaging is None else self._averaging._average_model
         return None if model is None else model.module

@@ -20,7 +20,6 @@ from lightning_compress.quantization.dataflow.flow import Dataflow
 from lightning_compress.quantization.dataflow.placement import place_quantizers
 from lightning_compress.quantization.dataflow.traces import Trace
 from lightning_compress.schedules import Step
-from lightning_compress.targets import select
 from tests.support.classifiers import Classifier, Conv, ResNet, fit, loader, mlp, trainer
 from tests.support.distributed import run_distributed
 from tests.support.runs import resumes, uninterrupted
@@ -528,12 +527,6 @@ def test_a_run_of_tiny_batches_resumes_in_the_middle_of_a_window(tmp_path):
         return module
 
     uninterrupted(run, tmp_path, (1, 4, 9))
-
-
-def test_an_embedding_that_renormalizes_its_rows_is_refused():
-    target = select(nn.Sequential(nn.Embedding(4, 2, max_norm=1.0))).targets[0]
-    with pytest.raises(ValueError, match="got '0.weight' of an embedding with max_norm: exclude it"):
-        QATCallback().check(target)
 
 
 def _ranges(range_lr: float) -> list[float]:

@@ -1,61 +1,27 @@
-"""Latent weights: the full-precision copies of projected weights.
-
-Between optimizer steps a parameter ``p`` holds the projected weight ``P(latent)``; while its optimizer steps it holds
-the latent, which the gradient taken at ``P(latent)`` updates (straight-through). ``training/run.py`` exchanges them::
-
-    restore    p = latent                      just before the optimizer step
-    compress   latent = p ; p = P(latent)      just after it
-
-A mask that also masks the gradient needs no exchange: masked entries do not learn, all others equal their latents.
-
-Papers: Courbariaux et al., "BinaryConnect: Training Deep Neural Networks with binary weights during propagations",
-https://arxiv.org/abs/1511.00363 (2015); Bai et al., "ProxQuant: Quantized Neural Networks via Proximal Operators",
-https://arxiv.org/abs/1810.00861 (2018); Lin et al., "Dynamic Model Pruning with Feedback",
-https://arxiv.org/abs/2006.07253 (2020).
-"""
+"""The latents of some parameters, and their exchange with the parameters."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from lightning_compress.latent.differences import check_same, rewritten
+from lightning_compress.latent.masked import MaskedWeights
+from lightning_compress.latent.projections import Projection
 from lightning_compress.processes import gather, local, shard
 
-__all__ = ["LatentWeights", "Projection"]
-
-
-class Projection(Protocol):
-    """A map ``P`` of latents to compressed weights, with its state and the way of the gradient back through it."""
-
-    @property
-    def active(self) -> Collection[str]:
-        """Names of the parameters that are projected now; empty before the method begins."""
-
-    @property
-    def masks_in_place(self) -> bool:
-        """Whether ``P`` only masks, masked entries get no gradient, and nothing reads their latents between updates."""
-
-    def update(self, weights: Mapping[str, Tensor]) -> None:
-        """Compute the state of ``P`` (masks, codebooks) from the weights as earlier projections left them."""
-
-    def project_(self, weights: Mapping[str, Tensor]) -> None:
-        """Overwrite each weight, which holds its latent, by its projection."""
-
-    def backward_(self, gradients: Mapping[str, Tensor], latents: Mapping[str, Tensor]) -> None:
-        """Turn gradients at the projected weights into gradients of the latents, in place.
-
-        ``latents`` lacks the parameters whose projections all mask in place.
-        """
+__all__ = ["LatentWeights"]
 
 
 class LatentWeights:
     """The latents of some parameters, exchanged with the parameters in place.
 
     A parameter that no projection is active for is its own latent: it costs no memory and no time. A parameter whose
-    projections all mask in place is not exchanged. Sharded parameters (``DTensor``) are handled shard by shard.
+    projections all mask in place is not exchanged. A parameter that other code writes into, such as a target network,
+    is opened: it holds its latent, and is projected where it is seen (:meth:`compressed`). Sharded parameters
+    (``DTensor``) are handled shard by shard.
 
     Args:
         parameters: name -> parameter.
@@ -78,32 +44,41 @@ class LatentWeights:
         self._parameters = dict(parameters)
         self._projections = tuple(projections)
         self._exchanged: dict[str, Tensor] = {}  # name -> latent
-        self._masked = _MaskedWeights(self._projections)
+        self._masked = MaskedWeights(self._projections)
         self._restored: set[str] = set()
+        self._open: set[str] = set()
 
     @property
     def latents(self) -> Mapping[str, Tensor]:
         """Name -> latent (this rank's shard of it) of those parameters that have one; read only."""
-        return {**self._exchanged, **self._masked.latents(self._weight)}
+        opened = {name: self._weight(name).clone() for name in self._active(self._parameters) if name in self._open}
+        return {**self._exchanged, **self._masked.latents(self._weight), **opened}
 
     @property
     def restored(self) -> frozenset[str]:
         """Names of the parameters that their optimizer is about to step, or steps at this moment."""
         return frozenset(self._restored)
 
+    @property
+    def opened(self) -> frozenset[str]:
+        """Names of the parameters that hold their latents, since other code writes into them."""
+        return frozenset(self._open)
+
     @torch.no_grad()
     def restore(self, names: Iterable[str]) -> None:
         """``p = latent`` for those of the named parameters that have a latent."""
-        known = [name for name in names if name in self._exchanged or name in self._masked.hidden]
-        moved = [name for name in known if name in self._exchanged]
+        names = list(names)
+        has_latent = self._exchanged.keys() | self._masked.hidden.keys() | set(self._active(self._open))
+        moved = [name for name in names if name in self._exchanged]
         if moved:
             torch._foreach_copy_([self._weight(name) for name in moved], [self._exchanged[name] for name in moved])
-        self._restored.update(known)
+        self._restored.update(has_latent.intersection(names))
+        self._open.difference_update(names)
 
     @torch.no_grad()
     def compress(self, names: Iterable[str]) -> None:
         """``latent = p ; p = P(latent)`` for those of the named parameters that a projection is active for."""
-        active = self._active(names)
+        active = [name for name in self._active(names) if name not in self._open]
         self._store([name for name in active if name not in self._masked.hidden])
         self._project(active)
 
@@ -112,8 +87,9 @@ class LatentWeights:
         """Update the due projections, each from the weights as those before it left them; project all weights anew."""
         self.unmask()
         names = self._active(self._parameters)
-        self.restore([name for name in names if name not in self._restored])
-        self._store([name for name in names if name not in self._exchanged])
+        closed = [name for name in names if name not in self._open]
+        self.restore([name for name in closed if name not in self._restored])
+        self._store([name for name in closed if name not in self._exchanged])
         self._project(names, due)
         self._forget_idle()
 
@@ -131,6 +107,26 @@ class LatentWeights:
             if mine := _of(projection, weights):
                 projection.project_(mine)
 
+    @torch.no_grad()
+    def compressed(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The compressed weights that stand for ``weights``, wherever those are validated or saved; a collective.
+
+        Args:
+            weights: name of each parameter -> tensor (this rank's shard of it) that is now in its place. Other code
+                may have put an average there.
+
+        Returns:
+            name -> projected latent where the tensor holds that already, up to rounding errors; else the projected
+            tensor. Only of parameters that a projection is active for.
+        """
+        latents = {**{name: weights[name] for name in self._active(weights)}, **self.latents}
+        compressed = {name: latent.clone() for name, latent in latents.items()}
+        self.project(compressed)
+        if changed := rewritten(compressed, weights):
+            compressed = {name: (weights if name in changed else latents)[name].clone() for name in latents}
+            self.project(compressed)
+        return compressed
+
     def stages(self) -> Iterator[tuple[Projection, Mapping[str, Tensor]]]:
         """Project copies of the latents: yield each projection in turn, with all weights as it leaves them.
 
@@ -142,29 +138,28 @@ class LatentWeights:
             if mine := _of(projection, weights):
                 projection.project_(mine)
                 yield projection, weights
-        for name, count in self._differences(weights).items():
-            raise RuntimeError(
-                f"need {name!r} to hold its compressed weights, got others in {count} of {weights[name].numel()} "
-                "places: something wrote into the parameter after the optimizer had stepped"
-            )
+        closed = [name for name in weights if name not in self._open]
+        check_same({name: weights[name] for name in closed}, self._held(closed))
 
     @torch.no_grad()
     def overwritten(self) -> list[str]:
-        """Names of the parameters that do not hold their projected latents, since other code wrote into them."""
+        """Names of the parameters that do not hold their projected latents, since other code wrote; a collective."""
         weights = {name: latent.clone() for name, latent in self.latents.items()}
         self.project(weights)
-        return list(self._differences(weights))
+        return [name for name in rewritten(weights, self._held(weights)) if name not in self._open]
 
     @torch.no_grad()
     def adopt(self) -> None:
-        """Take values that other code (weight averaging, say) wrote into the parameters as latents; project them."""
+        """Take values that other code (weight averaging, say) wrote into the parameters as latents; project them.
+
+        A collective. A value that differs by rounding errors alone is not taken.
+        """
         before = {name: latent.clone() for name, latent in {**self._exchanged, **self._masked.hidden}.items()}
         given = {name: self._weight(name).clone() for name in before}
         self.unmask()
         self.restore(given)
         self._project(list(given))
-        changed = [name for name in given if not torch.equal(self._weight(name), given[name])]
-        if changed:
+        if changed := rewritten(self._held(given), given):
             self.unmask()
             self.restore(given)
             for name in changed:
@@ -172,8 +167,24 @@ class LatentWeights:
                 self._weight(name).copy_(torch.where(given[name] == 0, before[name], given[name]))
             self.compress(given)
 
-    def load(self, latents: Mapping[str, Tensor]) -> None:
-        """Take unsharded ``latents`` of a checkpoint, where a projection is active; the parameters stay as they are.
+    @torch.no_grad()
+    def open(self, names: Iterable[str]) -> None:
+        """Let the named parameters hold their present values as latents until an optimizer steps them."""
+        for name in names:
+            self._exchanged.pop(name, None)
+            self._masked.hidden.pop(name, None)
+            self._open.add(name)
+
+    def close(self) -> None:
+        """Project the parameters that were opened."""
+        opened, self._open = self._open, set()
+        self.compress(opened)
+
+    @torch.no_grad()
+    def load(self, latents: Mapping[str, Tensor], opened: Collection[str] = ()) -> None:
+        """Take unsharded ``latents`` of a checkpoint, where a projection is active.
+
+        The parameters stay as they are, except for those that were ``opened``.
 
         Raises:
             ValueError: a latent belongs to no parameter here, or has another shape.
@@ -186,8 +197,12 @@ class LatentWeights:
                     "resume with the include and exclude patterns that the checkpoint was written with"
                 )
             self._exchanged[name] = shard(latent.to(parameter.device, parameter.dtype), parameter).clone()
+        for name in self._exchanged.keys() & set(opened):
+            self._weight(name).copy_(self._exchanged[name])
+        self.open(opened)
         # A checkpoint that was written after fit holds no latents: there the weights are their own latents.
-        self._store([name for name in self._active(self._parameters) if name not in self._exchanged])
+        known = self._exchanged.keys() | self._open
+        self._store([name for name in self._active(self._parameters) if name not in known])
         self._forget_idle()
         self._mask(list(self._exchanged))
 
@@ -216,13 +231,22 @@ class LatentWeights:
             name: remove(name, self._exchanged[name]) if name in parameters else self._exchanged[name]
             for name in self._active(self._exchanged)
         }
+        self._open &= self._parameters.keys()
         self._mask(list(self._exchanged))
+
+    def take_up(self, parameters: Mapping[str, Tensor]) -> None:
+        """Add parameters, which hold their latents now, after :meth:`unmask`; they may replace those of their names."""
+        self._parameters.update(parameters)
+        for name in parameters:
+            self._exchanged.pop(name, None)
+            self._open.discard(name)
 
     def drop(self) -> None:
         """Forget the latents; the parameters keep their values."""
         self._exchanged.clear()
         self._masked.hidden.clear()
         self._restored.clear()
+        self._open.clear()
 
     def _active(self, names: Iterable[str]) -> list[str]:
         return [name for name in names if any(name in projection.active for projection in self._projections)]
@@ -241,7 +265,7 @@ class LatentWeights:
 
     def _project(self, names: Sequence[str], due: Collection[Projection] = ()) -> None:
         """``p = P(p)``, after an update of the projections that are due."""
-        weights = {name: self._weight(name) for name in names}
+        weights = {name: self._weight(name).clone() if name in self._open else self._weight(name) for name in names}
         for projection in self._projections:
             mine = _of(projection, weights)
             if mine and projection in due:
@@ -257,42 +281,11 @@ class LatentWeights:
             if name in self._exchanged and self._masked.covers(name):
                 self._masked.hidden[name] = self._exchanged.pop(name)
 
-    def _differences(self, weights: Mapping[str, Tensor]) -> dict[str, int]:
-        """Parameter name -> number of elements that differ from ``weights``, where there are any."""
-        differ = {name: (weight != self._weight(name)) & ~weight.isnan() for name, weight in weights.items()}
-        return {name: int(places.count_nonzero()) for name, places in differ.items() if places.any()}
+    def _held(self, names: Iterable[str]) -> dict[str, Tensor]:
+        return {name: self._weight(name) for name in names}
 
     def _weight(self, name: str) -> Tensor:
         return local(self._parameters[name].detach())
-
-
-class _MaskedWeights:
-    """Latents of the parameters that are masked in place: ``latent = where(mask, p, hidden)``.
-
-    Args:
-        projections: all projections.
-    """
-
-    def __init__(self, projections: Sequence[Projection]) -> None:
-        self._projections = projections
-        self.hidden: dict[str, Tensor] = {}
-        """Name -> tensor of the weight's shape that holds the latents of masked entries; other entries are unused."""
-
-    def covers(self, name: str) -> bool:
-        """Whether a parameter is projected, and all of its projections mask in place."""
-        masks = [projection.masks_in_place for projection in self._projections if name in projection.active]
-        return bool(masks) and all(masks)
-
-    def latents(self, weight: Callable[[str], Tensor]) -> dict[str, Tensor]:
-        """Name -> latent of every parameter that is masked in place; ``weight`` gives the parameter of a name."""
-        return {name: torch.where(self._mask(name), weight(name), hidden) for name, hidden in self.hidden.items()}
-
-    def _mask(self, name: str) -> Tensor:
-        ones = torch.ones_like(self.hidden[name])
-        for projection in self._projections:
-            if name in projection.active and projection.masks_in_place:
-                projection.project_({name: ones})
-        return ones != 0
 
 
 def _of(projection: Projection, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

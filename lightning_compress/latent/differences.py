@@ -1,0 +1,53 @@
+"""Differences: other code has written into weights, or has only left rounding errors in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from lightning_compress.processes import on_any_process
+
+__all__ = ["check_same", "rewritten"]
+
+
+def rewritten(compressed: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+    """Names of the weights that differ from the compressed ones by more than rounding errors; a collective.
+
+    A swap by arithmetic and back, ``p + d - d``, leaves a few units in the last place of the largest weight.
+
+    Args:
+        compressed: name -> tensor.
+        weights: name -> tensor of the same shape, for each of these names.
+
+    Returns:
+        names of the weights that differ on any process.
+
+    >>> rewritten({"a": torch.ones(2), "b": torch.ones(2)}, {"a": torch.ones(2) + 1e-7, "b": torch.ones(2) + 1e-3})
+    ['b']
+    """
+    differ = on_any_process([_beyond_rounding(one, weights[name]) for name, one in compressed.items()])
+    return [name for name, differs in zip(compressed, differ, strict=True) if differs]
+
+
+def check_same(weights: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> None:
+    """Require that parameters hold their compressed weights.
+
+    Raises:
+        RuntimeError: one of them holds something else.
+    """
+    for name, weight in weights.items():
+        differs = (weight != held[name]) & ~weight.isnan()
+        if differs.any():
+            raise RuntimeError(
+                f"need {name!r} to hold its compressed weights, got others in {int(differs.count_nonzero())} of "
+                f"{differs.numel()} places: something wrote into the parameter after the optimizer had stepped"
+            )
+
+
+def _beyond_rounding(compressed: Tensor, weight: Tensor) -> Tensor:
+    if not weight.numel():
+        return torch.zeros((), dtype=torch.bool, device=weight.device)
+    rounding = 8 * torch.finfo(weight.dtype).eps * compressed.abs().amax()
+    return (~((weight - compressed).abs() <= rounding) & ~compressed.isnan()).any()

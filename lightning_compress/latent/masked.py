@@ -1,0 +1,41 @@
+"""Masked weights: parameters that hold their own latents wherever no mask hides them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_compress.latent.projections import Projection
+
+__all__ = ["MaskedWeights"]
+
+
+class MaskedWeights:
+    """Latents of the parameters that are masked in place: ``latent = where(mask, p, hidden)``.
+
+    Args:
+        projections: all projections.
+    """
+
+    def __init__(self, projections: Sequence[Projection]) -> None:
+        self._projections = projections
+        self.hidden: dict[str, Tensor] = {}
+        """Name -> tensor of the weight's shape that holds the latents of masked entries; other entries are unused."""
+
+    def covers(self, name: str) -> bool:
+        """Whether a parameter is projected, and all of its projections mask in place."""
+        masks = [projection.masks_in_place for projection in self._projections if name in projection.active]
+        return bool(masks) and all(masks)
+
+    def latents(self, weight: Callable[[str], Tensor]) -> dict[str, Tensor]:
+        """Name -> latent of every parameter that is masked in place; ``weight`` gives the parameter of a name."""
+        return {name: torch.where(self._mask(name), weight(name), hidden) for name, hidden in self.hidden.items()}
+
+    def _mask(self, name: str) -> Tensor:
+        ones = torch.ones_like(self.hidden[name])
+        for projection in self._projections:
+            if name in projection.active and projection.masks_in_place:
+                projection.project_({name: ones})
+        return ones != 0

@@ -1,0 +1,108 @@
+"""Optimizers: which targets each optimizer of the Trainer steps, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.optim import LBFGS, Optimizer
+
+from lightning_compress.latent import LatentWeights
+from lightning_compress.lightnings import LightningModule, Trainer
+from lightning_compress.processes import local
+
+if TYPE_CHECKING:
+    from lightning_compress.training.callback import WeightCompression
+
+__all__ = ["SteppedOptimizers"]
+
+
+class SteppedOptimizers:
+    """Compresses the weights of an optimizer after each of its steps.
+
+    Args:
+        trainer: the Trainer.
+        module: the LightningModule in it.
+        latents: the latents of the targets.
+
+    Attributes:
+        parameters: name -> parameter, of all targets.
+    """
+
+    def __init__(self, trainer: Trainer, module: LightningModule, latents: LatentWeights) -> None:
+        self.parameters: Mapping[str, Tensor] = {}
+        self._trainer = trainer
+        self._module = module
+        self._latents = latents
+        self._announced: dict[Optimizer, list[str]] = {}  # about to be stepped by the Trainer -> its targets
+        self._followed: dict[Optimizer, Callable[[], None]] = {}  # optimizer -> removes its hook
+
+    def follow(self, optimizer: Optimizer) -> None:
+        """Compress the weights of an optimizer after its steps; it may also join in the middle of a run.
+
+        Raises:
+            ValueError: the optimizer takes several gradients per step.
+        """
+        if isinstance(optimizer, LBFGS):
+            raise _several_gradients(optimizer)
+        if optimizer not in self._followed:
+            self._followed[optimizer] = optimizer.register_step_post_hook(self._after_step).remove
+
+    def announce(self, optimizer: Optimizer) -> list[str]:
+        """Note that an optimizer steps next; returns the names of the targets that it steps.
+
+        Raises:
+            ValueError: the optimizer takes several gradients per step.
+        """
+        self.follow(optimizer)
+        # An optimizer passes over parameters without a gradient, which other code may keep.
+        names = [name for name in self._targets_of(optimizer) if self.parameters[name].grad is not None]
+        self._announced[optimizer] = names
+        scaler = getattr(self._trainer.precision_plugin, "scaler", None)
+        if scaler is None and not self._latents.restored.isdisjoint(names):
+            raise _several_gradients(optimizer)
+        return names
+
+    @torch.no_grad()
+    def forget(self, methods: Sequence[WeightCompression]) -> None:
+        """Clear momentum without gradients: it would fade into subnormal numbers, which make a CPU's step slow."""
+        for optimizer in self._trainer.optimizers:
+            for name in self._targets_of(optimizer):
+                parameter = self.parameters[name]
+                memories = [
+                    local(memory)
+                    for memory in optimizer.state.get(parameter, {}).values()
+                    if isinstance(memory, Tensor) and memory.shape == parameter.shape
+                ]
+                for method in methods:
+                    for memory in memories if name in method.active else ():
+                        method.forget_({name: memory})
+
+    def release(self) -> None:
+        """Remove all hooks from the optimizers."""
+        while self._followed:
+            self._followed.popitem()[1]()
+
+    def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
+        names = self._announced.pop(optimizer, None)
+        if names is None and not self._module.automatic_optimization:
+            raise ValueError(
+                "need optimizer steps that go through Lightning, got step() of the plain "
+                f"{type(optimizer).__name__}: in manual optimization call step() of self.optimizers(), without "
+                "use_pl_optimizer=False"
+            )
+        self._latents.compress(self._targets_of(optimizer) if names is None else names)
+
+    def _targets_of(self, optimizer: Optimizer) -> list[str]:
+        """Names of the targets that an optimizer holds now: frozen parameters may join it later (finetuning)."""
+        names = {id(parameter): name for name, parameter in self.parameters.items()}
+        return [names[id(p)] for group in optimizer.param_groups for p in group["params"] if id(p) in names]
+
+
+def _several_gradients(optimizer: Optimizer) -> ValueError:
+    return ValueError(
+        f"need an optimizer that takes one gradient per step, got {type(optimizer).__name__}: it evaluates the loss "
+        "several times per step, between which the weights cannot be projected"
+    )
