@@ -91,7 +91,8 @@ class Calibration:
         self._sums = {name: (Place(module, side), norm) for name, module, side, norm in state["sums"]}
         self.placed = bool(self.quantizers)
         for quantizer, window in zip(self.quantizers.values(), state["windows"], strict=True):
-            quantizer.observer, quantizer.window = self._observer, window.to(quantizer.low).unbind()
+            quantizer.observer, quantizer.decay = self._observer, self._decay
+            quantizer.window = window.to(quantizer.low).unbind()
         if self._optimizer is not None and state["optimizer"] is not None:
             self._optimizer.load_state_dict(state["optimizer"])
 
@@ -122,7 +123,7 @@ class Calibration:
         unions = [torch.stack([bounds[:, 0].amin(), bounds[:, 1].amax()]) for bounds in free.values()]
         ranges = _united(torch.stack(unions)) if free else ()
         for place, (low, high) in zip(free, ranges, strict=True):
-            self.quantizers[place] = ActivationQuantizer(self._bits, low, high, self._observer)
+            self.quantizers[place] = ActivationQuantizer(self._bits, low, high, self._observer, self._decay)
             attach_quantizer(self._module, place, self.quantizers[place])
         norms = norms_after(self._module, flow)
         before = quantizers_before(self._module, flow, quantizers_of(self._module))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_compress.quantization.activations.compilation import guard_hooks
+from lightning_compress.quantization.activations.ranges import followed
 from lightning_compress.quantization.activations.rounding import RoundStraightThrough, RoundWithRange
 from lightning_compress.quantization.observers import Observer, minmax
 
@@ -42,6 +43,7 @@ class ActivationQuantizer:
         low: lowest value to represent, a scalar tensor; 0 if it is above 0.
         high: highest value to represent, a scalar tensor; 0 if it is below 0.
         observer: the range of one tensor; see :mod:`~lightning_compress.quantization.observers`.
+        decay: of the running range; see :func:`~.ranges.followed`.
 
     Attributes:
         enabled: whether it rounds at all.
@@ -57,9 +59,10 @@ class ActivationQuantizer:
     [0.0, 0.5, 7.5]
     """
 
-    def __init__(self, bits: int, low: Tensor, high: Tensor, observer: Observer = minmax) -> None:
+    def __init__(self, bits: int, low: Tensor, high: Tensor, observer: Observer = minmax, decay: float = 0.9) -> None:
         self.bits = bits
         self.observer = observer
+        self.decay = decay
         self.enabled = True
         self.observing = False
         self.positive = bool(0 <= low < high)  # saves two passes over memory in each forward pass
@@ -90,19 +93,27 @@ class ActivationQuantizer:
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
-        """Widen the window by the range of ``x``; the range itself moves when the batch is over."""
+        """Widen the window by the range of ``x``, and round with the range that follows it.
+
+        The range itself moves when the batch is over: other processes and other uses of the layer observe too.
+        """
         if x.numel():
             low, high = self.observer(x.detach().float(), self.bits)
             lowest, highest, values = self.window
             lowest.copy_(torch.minimum(lowest, low))
             highest.copy_(torch.maximum(highest, high))
             values.add_(x.numel())
+            if not self.high.requires_grad:
+                ranges, _ = followed(
+                    torch.stack([self.low, self.high])[None], torch.stack(self.window)[None], self.decay
+                )
+                self.rescale(*ranges[0])
 
     @torch.no_grad()
-    def rescale(self) -> None:
-        """Compute scale and zero point from ``low`` and ``high``."""
-        low = self.low.clamp(max=0)
-        scale = ((self.high.clamp(min=0) - low) / self.levels).clamp_(min=torch.finfo(torch.float32).eps)
+    def rescale(self, low: Tensor | None = None, high: Tensor | None = None) -> None:
+        """Compute scale and zero point from a range, by default its own."""
+        low, high = (self.low if low is None else low).clamp(max=0), self.high if high is None else high
+        scale = ((high.clamp(min=0) - low) / self.levels).clamp_(min=torch.finfo(torch.float32).eps)
         self.scale.copy_(scale)
         self.zero_point.copy_((-low / scale).round_().clamp_(0, self.levels))
 
