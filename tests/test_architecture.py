@@ -19,7 +19,7 @@ STAIRS = [
         "targets",
         "tying",
     },
-    {"macs", "timing"},
+    {"launchers", "macs", "timing"},
     {"latent"},
     {"training"},
     {"pruning", "channels", "quantization", "sharing", "low_rank", "distillation"},
@@ -30,6 +30,7 @@ STAIRS = [
 ]
 MAY_IMPORT_LIGHTNING = {
     "callback.py",
+    "launchers.py",
     "module.py",
     "training.py",
     "commands.py",

@@ -34,7 +34,7 @@ from lightning_compress.timing import Latency
 from lightning_compress.training import WeightCompression
 from tests.support.cases import CASES, cases
 from tests.support.distributed import run_distributed
-from tests.support.runs import Randomness, kill, resumes, same, trainer, uninterrupted
+from tests.support.runs import Randomness, Save, kill, resumes, same, trainer, uninterrupted
 from tests.support.shards import differing as differing_arrays
 from tests.support.shards import fsdp2, gathered, sharded
 from tests.support.toys import Batches, Digits, Manual, build, digits, fit, held_out
@@ -415,6 +415,17 @@ def test_shards_are_compressed_as_the_whole(case, tmp_path):
     first, second = run_distributed(_ranks, case, tmp_path)
     assert differing_arrays(first, second) == []
     case.promise(loaded(case.kind, tmp_path / "end.ckpt"))
+
+
+@pytest.mark.filterwarnings("ignore:.*strategies that spawn their processes return no smaller model")
+@cases(lambda case: not case.plain)
+def test_processes_bring_the_module_home(case, tmp_path):
+    """A state dict returns by itself; the module in the main process is that of the last checkpoint."""
+    module = build(kind=case.kind)
+    fit(module, *case.callbacks(), Save(tmp_path, [36]), strategy="ddp_fork", devices=2)
+    assert same(module, loaded(case.kind, tmp_path / "step=36.ckpt"))
+    export(module, tmp_path / "m.lcz")
+    assert same(module, load_compressed(case.kind, tmp_path / "m.lcz"))
 
 
 # Callbacks are plain values.

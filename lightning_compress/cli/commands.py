@@ -128,8 +128,8 @@ def contents_table(contents: ArchiveContents) -> Table:
 
 def records_table(contents: ArchiveContents) -> Table:
     """The records of an archive: single values, and the numbers of entries of larger ones."""
-    whole = "the state dict alone is the model" if contents.complete else "the state dict alone is not the model"
-    table = Table("record", "content", title="Records", title_justify="left", caption=whole, caption_justify="left")
+    table = Table("record", "content", title="Records", title_justify="left")
+    table.add_row("the state dict alone", "is the model" if contents.complete else "is not the model")
     for name, content in _described(contents.records):
         table.add_row(printable(name), printable(content))
     return table

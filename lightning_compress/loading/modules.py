@@ -14,6 +14,7 @@ from lightning_compress.loading.checkpoints import archive_as_checkpoint, in_mem
 from lightning_compress.loading.structures import find_structure
 from lightning_compress.quantization.grids import Grid
 from lightning_compress.quantization.records import recognize_grids
+from lightning_compress.schemas import RecordError
 
 __all__ = ["load_compressed"]
 
@@ -69,14 +70,22 @@ def load_compressed(
         for structure in found:
             attach_structure(module, structure, checkpoint)
 
-    if lightning:
-        module = _load_lightning(cls, ckpt_path, weights_only, attach, init_args)
-        for structure in found:
-            carry(module, structure)
-    else:
-        checkpoint, module = archive_as_checkpoint(ckpt_path, init_args), cls(**init_args)
-        attach(module, checkpoint)
-        module.load_state_dict(checkpoint["state_dict"])
+    try:
+        if lightning:
+            module = _load_lightning(cls, ckpt_path, weights_only, attach, init_args)
+        else:
+            checkpoint, module = archive_as_checkpoint(ckpt_path, init_args), cls(**init_args)
+            attach(module, checkpoint)
+            module.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:  # of load_state_dict
+        if not found:
+            raise
+        names = ", ".join(structure.key for structure in found)
+        raise RecordError(
+            f"need records that make the module of the state dict, got others of {names}: {error}"
+        ) from error
+    for structure in found if lightning else ():
+        carry(module, structure)
     return cast(_Module, module)
 
 

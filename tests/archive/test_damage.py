@@ -6,7 +6,8 @@ from hashlib import blake2b
 import pytest
 import torch
 
-from lightning_compress.archive import ArchiveError, load_archive, save_archive
+from lightning_compress.archive import ArchiveError, load_archive, read_archive, save_archive
+from lightning_compress.archive.coding.cursors import golomb, varint
 from lightning_compress.archive.coding.headers import Block, Entry, Header, write_header
 
 
@@ -33,7 +34,7 @@ def test_mutations_are_refused(model, path):
 
 def test_forged_archives_load_or_are_refused(model, path):
     """With the checksum made right again, every parser meets bad input: it refuses, or finds some tensors."""
-    save_archive(model, path)
+    save_archive(model, path, {"grids": {"w": {"scale": model["dense.bias"], "low": -7}}, "shapes": [1, (2, 3)]})
     data = path.read_bytes()
     chance = random.Random(0)
     refused = 0
@@ -42,7 +43,7 @@ def test_forged_archives_load_or_are_refused(model, path):
     for _ in range(500):
         path.write_bytes(sealed(data[:14] + mutated(data[14:-8], chance)))
         try:
-            load_archive(path, max_bytes=1 << 20)
+            read_archive(path, max_bytes=1 << 20)
         except ArchiveError:
             refused += 1
     peak = tracemalloc.get_traced_memory()[1]
@@ -109,6 +110,43 @@ def test_the_message_says_what_is_wrong(change, message, model, path):
 
     with pytest.raises(ArchiveError, match=message):
         load_archive(path)
+
+
+def table(symbols):
+    """A dense block of one float32 whose lowest stream has a table of so many equal probabilities."""
+    return b"\0\1" + varint(symbols) + varint(0) + golomb([1] + [0] * (symbols - 1)) + varint(1) + b"\1" + bytes(3)
+
+
+@pytest.mark.parametrize("symbols", [129, 256, 257, 8192])
+def test_a_table_for_one_element_is_short(symbols, path):
+    """A long one takes 17 ms, and a file of a megabyte holds a thousand."""
+    data = table(symbols)
+    entry = write_header(Header([Entry("a", (1,), 0)], [Block(torch.float32, len(data))], 1))
+    path.write_bytes(forged(entry, data))
+    with pytest.raises(ArchiveError, match=rf"damaged: {symbols} symbols from 0 on"):
+        load_archive(path)
+
+
+def test_a_stream_of_bytes_has_no_larger_symbols(path):
+    data = b"\0\1" + varint(300) + varint(0) + golomb([1] + [0] * 299) + varint(1) + b"\1" + bytes(3 * 1000)
+    entry = write_header(Header([Entry("a", (1000,), 0)], [Block(torch.float32, len(data))], 1))
+    path.write_bytes(forged(entry, data))
+    with pytest.raises(ArchiveError, match="damaged: 300 symbols from 0 on"):
+        load_archive(path)
+
+
+def test_a_chain_of_ties_is_followed(path):
+    """A tensor may be tied to one that is tied itself; 100,000 of them are one tensor."""
+    save_archive({"a": torch.ones(1)}, path)
+    data = path.read_bytes()
+    first = Entry("a", (1,), 0)
+    chain = [first, *(Entry(f"{number}", (1,), 0, number) for number in range(100_000))]
+    size = int.from_bytes(data[11:14], "little")
+    block = data[14 + size : -8]
+    path.write_bytes(forged(write_header(Header(chain, [Block(torch.float32, len(block))], len(chain))), block))
+    loaded = load_archive(path)
+    assert len(loaded) == 100_001
+    assert loaded["99999"] is loaded["a"]
 
 
 def header(*entries):

@@ -323,3 +323,15 @@ def test_help_names_every_command(monkeypatch, capsys):
     command(monkeypatch, "lightning-compress --help")
     out = capsys.readouterr().out
     assert all(verb in out for verb in ("fit", "validate", "test", "predict", "inspect"))
+
+
+def test_inspect_prints_names_as_text(tmp_path, capsys):
+    names = "net[/bold].weight", "[red]hidden[/red]", "a\x1b]0;owned\x07\x1b[2Jb", "line\nbreak", "\u202egnp", "über"
+    save_archive({name: torch.zeros(3) for name in names}, tmp_path / "m.lcz", {"\x1b[1m[/x]": "[red]\x9bk", "bits": 8})
+    main(["inspect", str(tmp_path / "m.lcz")])
+    shown = capsys.readouterr().out
+    for plain in ("net[/bold].weight", "[red]hidden[/red]", r"a\x1b]0;owned\x07\x1b[2Jb", r"line\nbreak", "über"):
+        assert plain in shown
+    for plain in (r"\u202egnp", r"\x1b[1m[/x]", r"[red]\x9bk", "bits", "8", "the state dict alone", "is the model"):
+        assert plain in shown
+    assert all(letter.isprintable() or letter == "\n" for letter in shown)

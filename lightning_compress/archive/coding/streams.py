@@ -22,6 +22,7 @@ from lightning_compress.archive.coding.cursors import ArchiveError, Cursor, golo
 
 CHUNK = 1 << 20  # symbols decoded at a time: bounds the memory that decoding needs beside its result
 ALPHABET = 1 << 13  # the most different symbols a stream may hold
+LONGEST = 64  # symbols in a table for each symbol in the stream, at most: each takes a bit, and a word at most 64
 WORTHWHILE = 0.98  # planes are coded if that takes less than this part: not those of a mantissa
 UNIT = 1 << 24  # probabilities are integers that sum to this: the precision of the coder
 
@@ -108,10 +109,11 @@ class Coded:
         return cls(symbols.size, low, roots, _encode(symbols, low, roots))
 
     @classmethod
-    def read(cls, cursor: Cursor, count: int) -> "Coded":
-        """Parse the stream of `count` symbols; nothing is decoded."""
+    def read(cls, cursor: Cursor, count: int, alphabet: int = ALPHABET) -> "Coded":
+        """Parse the stream of `count` symbols below `alphabet`; nothing is decoded."""
         size, low = cursor.varint(), cursor.varint()
-        if not 0 < size <= ALPHABET - low:
+        # A longer table takes more bytes than plain words, so the writer has none; to parse it would take its time.
+        if not 0 < size <= min(alphabet - low, LONGEST * (count + 1)):
             raise ArchiveError(f"the archive is damaged: {size} symbols from {low} on")
         roots = list(accumulate(cursor.golomb(size)))
         if min(roots) < 0 or max(roots) == 0:

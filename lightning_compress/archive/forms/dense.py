@@ -38,7 +38,7 @@ class Dense:
         if coded >> layout.width:
             raise ArchiveError(f"the archive is damaged: {layout.width} bytes per word, but streams {coded:b}")
         planes = (
-            Coded.read(cursor, count) if coded >> index & 1 else Plain(cursor.take(count))
+            Coded.read(cursor, count, alphabet=256) if coded >> index & 1 else Plain(cursor.take(count))
             for index in range(layout.width)
         )
         return cls(tuple(planes), layout.rotated)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from rich import box
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from lightning_compress.report.comparisons import Comparison, remarks
 from lightning_compress.report.headlines import headlines
@@ -47,7 +48,7 @@ def rich_table(table: Table) -> RichTable:
         longest = max((len(word) for cell in (head, *cells) for word in cell.split()), default=0)
         drawn.add_column(head, justify=justify, min_width=longest)  # rich would shorten numbers
     for row in table.rows:
-        drawn.add_row(*row)
+        drawn.add_row(*map(Text, row))  # names of layers are no markup
     return drawn
 
 

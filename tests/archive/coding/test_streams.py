@@ -21,7 +21,7 @@ def decode(stream, count):
 
 
 @pytest.mark.parametrize("alphabet", [1, 2, 3, 15, 255, 4097])
-@pytest.mark.parametrize("count", [1, 2, 1000, 100_000])
+@pytest.mark.parametrize("count", [1, 100, 1000, 100_000])
 @pytest.mark.parametrize("peak", [0, 9, 999])
 def test_symbols_come_back(alphabet, count, peak):
     symbols = draws(alphabet, count, peak)
