@@ -90,6 +90,12 @@ class Data(L.LightningDataModule):
 '''
 
 
+@pytest.fixture(autouse=True)
+def seed(monkeypatch):
+    """Lightning warns where it has to choose a seed, unless an earlier test has chosen one."""
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A user's project: a module, a config, and the shell in its folder."""
