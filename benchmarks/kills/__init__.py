@@ -1,0 +1,1 @@
+"""Runs and exports that are killed at random instants; ``python -m benchmarks.kills``."""

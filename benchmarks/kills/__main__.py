@@ -1,0 +1,52 @@
+"""Kills runs and exports at random instants: ``python -m benchmarks.kills [kills] [exports]``.
+
+First table: runs of every case of the contract, and of Lightning alone, are killed and resumed; the resumed model must
+be the uninterrupted one, bit for bit. Second table: exports and reports are killed while they replace earlier files;
+every path must hold a whole file. By default 415 runs and 100 exports of every kind are killed.
+"""
+
+from __future__ import annotations
+
+import sys
+from random import Random
+from typing import Any
+
+import torch
+
+from benchmarks.kills import exports, runs
+from benchmarks.tables import quiet, show
+from tests.support.cases import CASES, Case
+from tests.support.promises import nothing
+
+ALONE = "Lightning alone"
+SEED = 0
+
+
+def main(kills: int = 415, exported: int = 100) -> None:
+    """Print two tables. The kills are spread over the cases; Lightning alone is killed as often as one of them."""
+    quiet()
+    torch.set_num_threads(1)  # threads do not survive a fork
+    share, rest = divmod(kills, len(CASES))
+    plain = _noted(ALONE, runs.killed(Case(list, nothing), share, Random(SEED)))
+    tallies = {
+        name: _noted(name, runs.killed(case, share + (number < rest), Random(SEED + number)))
+        for number, (name, case) in enumerate(CASES.items())
+    }
+    _show("Killed runs", {ALONE: plain, **tallies, "all cases": sum(tallies.values(), runs.Tally())})
+    _show(
+        "Killed exports", {k.title: _noted(k.title, exports.killed(k, exported, Random(SEED))) for k in exports.KINDS}
+    )
+
+
+def _noted(name: str, tally: Any) -> Any:
+    print(name, *tally.cells().values(), file=sys.stderr)
+    return tally
+
+
+def _show(title: str, tallies: dict[str, Any]) -> None:
+    header = next(iter(tallies.values())).cells().keys()
+    show(title, ["", *header], [[name, *map(str, tally.cells().values())] for name, tally in tallies.items()])
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
