@@ -1,0 +1,1 @@
+"""Modules of other people's packages, each with each method."""
