@@ -226,7 +226,7 @@ def _sentence_transformers() -> Subject:
 
 
 def _kornia() -> Subject:
-    from kornia.models import VisionTransformer  # type: ignore[attr-defined]
+    from kornia.models.vit import VisionTransformer
 
     sizes = {"image_size": 16, "patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 4}
     return _subject(lambda: VisionTransformer(**sizes), _normal(3, 16, 16))
