@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,7 @@ def _tensors(output: Any) -> Iterator[torch.Tensor]:
     if isinstance(output, torch.Tensor):
         yield from [output] if output.is_floating_point() else []
     elif is_dataclass(output):
-        yield from _tensors(vars(output))
+        yield from _tensors([getattr(output, entry.name) for entry in fields(output)])
     elif isinstance(output, Mapping):
         yield from _tensors(list(output.values()))
     elif isinstance(output, tuple | list):
