@@ -1,7 +1,9 @@
 """One way to run a module on an example: whoever takes one reads it alike."""
 
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_compress import export, freeze
 from lightning_compress.channels.dependencies.removable import find_removable
-from lightning_compress.example_inputs import as_arguments, call, first_examples, first_samples, input_from
+from lightning_compress.example_inputs import as_arguments, call, example_in, first_examples, first_samples, tensors_in
 from lightning_compress.macs import count_macs
 from lightning_compress.timing import measure_latencies
 
@@ -56,38 +58,146 @@ def test_another_kind_is_refused(example):
 
 class Named(nn.Module):
     def forward(self, ids, mask=None):
-        return ids
+        return ids + (0 if mask is None else mask)
 
 
 class Loose(nn.Module):
     def forward(self, **batch):
-        return batch
+        return batch["ids"] + batch["labels"]
+
+
+class Whole(nn.Module):
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        return batch["ids"] + batch["mask"]
+
+
+class Stacked(nn.Module):
+    def forward(self, images: list[Tensor]) -> Tensor:
+        return torch.stack(images).sum(0)
+
+
+class Fields(nn.Module):
+    def forward(self, sample: "Sample") -> Tensor:
+        return sample.ids + sample.mask
+
+
+@dataclass
+class Sample:
+    ids: Any
+    mask: Any
+
+
+class Pair(NamedTuple):
+    ids: Tensor
+    mask: Tensor
+
+
+A, B, C = torch.arange(12.0).view(3, 4).unbind()
 
 
 @pytest.mark.parametrize(
     ("module", "batch", "want"),
     [
-        (nn.Identity(), 1, 1),
-        (nn.Identity(), [1, 2], 1),
-        (Two(), [[1, 2], 3], [1, 2]),
-        (nn.Identity(), [[1, 2], 3], 1),
-        (Named(), {"ids": 1, "labels": 2, "mask": 3}, {"ids": 1, "mask": 3}),
-        (Named(), ({"ids": 1, "labels": 2}, 5), {"ids": 1}),
-        (Loose(), {"ids": 1, "labels": 2}, {"ids": 1, "labels": 2}),
-        (nn.Identity(), {"a": [1, 2], "b": [3, 4]}, 1),
-        (nn.Identity(), [], []),
+        (nn.Identity(), A, A),
+        (nn.Identity(), [A, B], A),
+        (Two(), [torch.stack([A]), torch.stack([B]), C], (torch.stack([A]), torch.stack([B]))),
+        (Two(), [[torch.stack([A]), torch.stack([B])], C], (torch.stack([A]), torch.stack([B]))),
+        (Stacked(), [[A, B], C], ([A, B],)),
+        (nn.Linear(4, 2), [[A, B], C], A),
+        (Named(), {"ids": A, "labels": B, "mask": C}, {"ids": A, "mask": C}),
+        (Named(), ({"ids": A, "labels": B}, 5), {"ids": A}),
+        (Named(), Sample(A, B), {"ids": A, "mask": B}),
+        (Named(), [Pair(A, B), C], {"ids": A, "mask": B}),
+        (Loose(), {"ids": A, "labels": B}, {"ids": A, "labels": B}),
+        (Whole(), {"ids": A, "mask": B}, ({"ids": A, "mask": B},)),
+        (Whole(), [{"ids": A, "mask": B}, C], ({"ids": A, "mask": B},)),
+        (Fields(), Sample(A, B), (Sample(A, B),)),
+        (nn.Linear(4, 2), {"label": C.long(), "image": A}, A),
+        (nn.Linear(4, 2), {"first": [A, B], "second": [B, C]}, A),
     ],
 )
 def test_the_input_in_a_batch(module, batch, want):
-    assert input_from(batch, module) == want
+    got = example_in(batch, module)
+    assert type(got) is type(want)
+    torch.testing.assert_close(tensors_in(got), tensors_in(want), rtol=0, atol=0)
+    call(module, got)
+
+
+def test_the_module_is_left_as_it_was():
+    module = nn.Sequential(nn.BatchNorm1d(4), nn.Dropout())
+    state = torch.get_rng_state()
+    example_in([torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), A], module)
+    assert (module[0].num_batches_tracked.item(), module[1].training) == (0, True)
+    torch.testing.assert_close(torch.get_rng_state(), state)
+
+
+def test_a_batch_without_an_input_is_refused():
+    with pytest.raises(ValueError, match=r"need a batch that holds .* Linear.forward, got \[\(2, 3\), \(2,\)\].*"):
+        example_in([torch.zeros(2, 3), torch.zeros(2)], nn.Linear(4, 2))
+    with pytest.raises(ValueError, match=r"got \[\(4,\)\] \(forward takes other arguments\)"):
+        example_in([A], Two())
 
 
 def test_the_first_samples():
     found = first_samples({"x": torch.arange(6).view(3, 2), "scale": torch.tensor(2.0), "name": "a"}, 2)
     assert (found["x"].tolist(), found["scale"].item(), found["name"]) == ([[0, 1], [2, 3]], 2.0, "a")
+    nested = first_samples(Sample(A, Pair(A, B)), 2)
+    assert (nested.ids.tolist(), nested.mask.mask.tolist(), type(nested.mask)) == ([0, 1], [4, 5], Pair)
 
 
 def test_the_first_examples_of_a_loader():
     data = torch.utils.data.TensorDataset(torch.arange(10.0).view(5, 2), torch.zeros(5))
     loader = torch.utils.data.DataLoader(data, batch_size=4, shuffle=True)
-    assert first_examples([loader], nn.Linear(2, 1)).tolist() == [[0.0, 1.0], [2.0, 3.0]]
+    assert first_examples([loader])[0].tolist() == [[0.0, 1.0], [2.0, 3.0]]
+
+
+def test_a_stream_is_not_read():
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            raise AssertionError
+
+    assert first_examples(torch.utils.data.DataLoader(Stream(), 8)) is None
+
+
+@dataclass
+class Output:
+    logits: Tensor
+    state: Any = None
+
+
+def test_the_tensors_of_an_output():
+    got = tensors_in([Output(A, {"cell": [B, 3]}), OrderedDict(loss=C)])
+    torch.testing.assert_close(got, [A, B, C])
+
+
+class Classified(nn.Module):
+    """Takes one mapping and returns a dataclass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, batch: dict[str, Tensor]) -> Output:
+        return Output(self.second(torch.relu(self.first(batch["x"]))))
+
+
+def test_a_dataclass_of_a_mapping_is_followed_and_exported(tmp_path):
+    module = Classified()
+    example = example_in([{"x": torch.randn(3, 4)}, torch.zeros(3)], module)
+    assert [group.units for group in find_removable(module, example).groups] == [8]
+    export(module, tmp_path / "m.onnx", example)
+    program = torch.export.load(export(module, tmp_path / "m.pt2", example)).module()
+    torch.testing.assert_close(program({"x": torch.ones(5, 4)})["logits"], module({"x": torch.ones(5, 4)}).logits)
+
+
+def test_an_example_that_forward_does_not_take_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"need an example input that Linear.forward .* got \(2, 3\), which raises"):
+        export(nn.Linear(4, 2), tmp_path / "m.pt2", torch.zeros(2, 3))
+    with pytest.raises(ValueError, match=r"or example_input=\(x,\) for a forward that takes the whole mapping x"):
+        export(Classified(), tmp_path / "m.pt2", {"x": torch.zeros(2, 4)})
+
+
+def test_the_example_input_array_of_a_module_is_the_default(tmp_path):
+    module = nn.Linear(4, 2)
+    module.example_input_array = torch.zeros(2, 4)
+    assert export(module, tmp_path / "m.pt2").is_file()

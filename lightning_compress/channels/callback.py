@@ -22,7 +22,7 @@ from lightning_compress.channels.masks import Masks, masked_targets, masks_of
 from lightning_compress.channels.removal.shapes import CHANNELS, dense_sizes, verify_shapes
 from lightning_compress.channels.removal.surgery import narrow, remove_units_
 from lightning_compress.evidence import evidence_of
-from lightning_compress.example_inputs import device_of, first_examples, on_device
+from lightning_compress.example_inputs import device_of, example_in, first_batch, on_device
 from lightning_compress.lightnings import LightningModule, ModelParallelStrategy, Trainer, isolate_rng, rank_zero_info
 from lightning_compress.processes import copy_without_weights, gather, is_sharded
 from lightning_compress.schedules import Cubic, Schedule
@@ -137,10 +137,10 @@ class ChannelPruningCallback(WeightCompression):
         super().on_fit_start(trainer, pl_module)
 
     def select(self, module: nn.Module) -> Selection:
-        example = self._example(module)
         runnable = uncompiled(module) if isinstance(module, LightningModule) else module
         traceable = copy_without_weights(module) if is_sharded(module) else runnable
         with isolate_rng():
+            example = self._example(module, traceable)
             found = find_removable(traceable, example, self.remove_blocks)
         found = found.without(select(module, self.include, self.exclude).skipped)
         sizes = sizes_of(module)
@@ -154,11 +154,10 @@ class ChannelPruningCallback(WeightCompression):
             self._budget.check_reach(found.left_alone, self.remove_blocks)
         return Selection(masked_targets(module, self._budget.groups), dict(found.left_alone))
 
-    def _example(self, module: nn.Module) -> Any:
+    def _example(self, module: nn.Module, traceable: nn.Module) -> Any:
         example = getattr(module, "example_input_array", None) if self.example_input is None else self.example_input
         if example is None and isinstance(module, LightningModule):
-            example = first_examples(module.trainer.fit_loop._data_source.dataloader(), module)
-            example = module.trainer.precision_plugin.convert_input(example)
+            return example_in(first_batch(module.trainer), traceable)
         return on_device(example, device_of(module))
 
     def _fraction_to_keep(self, module: nn.Module, example: Any, groups: Sequence[Group], costs: Costs) -> float:

@@ -6,12 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
-from lightning_compress.example_inputs import ExampleInput, call
+from lightning_compress.example_inputs import ExampleInput, call, tensors_in
 from lightning_compress.quantization.activations.quantizers import quantizers_of
 
-__all__ = ["check_equal", "check_near", "difference", "largest", "tensors_in"]
+__all__ = ["check_equal", "check_near", "cpu_tensors", "difference", "largest"]
 
 
 def check_equal(name: str, module: nn.Module, example: ExampleInput, got: list[Tensor]) -> None:
@@ -28,7 +27,7 @@ def check_equal(name: str, module: nn.Module, example: ExampleInput, got: list[T
     Raises:
         ValueError: an output differs more, or has another shape.
     """
-    expected = tensors_in(call(module, example))
+    expected = cpu_tensors(call(module, example))
     _check_shapes(name, expected, got)
     for want, have in zip(expected, got, strict=True):
         if not want.numel():
@@ -51,7 +50,7 @@ def check_near(name: str, module: nn.Module, example: ExampleInput, got: list[Te
     Raises:
         ValueError: an output differs more, or has another shape.
     """
-    expected, exact = tensors_in(call(module, example)), tensors_in(_with_exact_activations(module, example))
+    expected, exact = cpu_tensors(call(module, example)), cpu_tensors(_with_exact_activations(module, example))
     _check_shapes(name, expected, got)
     for want, have, free in zip(expected, got, exact, strict=True):
         if not want.numel():
@@ -65,9 +64,9 @@ def check_near(name: str, module: nn.Module, example: ExampleInput, got: list[Te
             )
 
 
-def tensors_in(output: Any) -> list[Tensor]:
+def cpu_tensors(output: Any) -> list[Tensor]:
     """The tensors in the output of a module, in order, on the CPU."""
-    return [leaf.detach().cpu() for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+    return [tensor.detach().cpu() for tensor in tensors_in(output)]
 
 
 def difference(a: Tensor, b: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from lightning_compress.drafts import draft_of
 from lightning_compress.example_inputs import (
     ExampleInput,
     check_example_input,
+    check_runs,
     device_of,
     evaluating,
     on_device,
@@ -55,14 +56,16 @@ def export(
         module: a trained module; of a LightningModule, ``forward`` is exported.
         path: the file.
         example_input: input of ``forward``: a tensor, a tuple of arguments or a mapping of keyword arguments, with the
-            batch as first dimension of every tensor; not needed for ``.lcz``.
+            batch as first dimension of every tensor; by default ``module.example_input_array``, and not needed for
+            ``.lcz``.
         writer: a writer with options, or one of your own; by default the one for the suffix of ``path``.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: the suffix is unknown, ``example_input`` is needed and missing, or the file fails its check.
+        ValueError: the suffix is unknown, ``example_input`` is needed and missing, ``forward`` does not run on it, or
+            the file fails its check.
         TypeError: ``module``, ``example_input`` or ``writer`` is of another kind, or the state dict holds something
             other than tensors.
         ImportError: a package that the format needs is not installed.
@@ -74,12 +77,16 @@ def export(
     module, path = unwrapped(module), Path(path)
     writer = find_writer(path.suffix) if writer is None else _checked(writer, path)
     writer.require()
+    if example_input is None and writer.needs_example:
+        example_input = getattr(module, "example_input_array", None)
     if example_input is not None:
         check_example_input(example_input)
     elif writer.needs_example:
         raise ValueError(f"need example_input to write {path.suffix}, got None: pass export(..., example_input=x)")
     with draft_of(path) as draft, evaluating(module):
         example = on_device(example_input, device_of(module)) if writer.needs_example else None
+        if example is not None:
+            check_runs(module, example)
         writer.write(writer.prepare(module, example), example, draft)
         writer.check(module, example, draft)
     return path

@@ -13,7 +13,7 @@ import torch._inductor
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from lightning_compress.deploy.checks import check_equal, check_near, tensors_in
+from lightning_compress.deploy.checks import check_equal, check_near, cpu_tensors
 from lightning_compress.example_inputs import ExampleInput, as_arguments, device_of, evaluating, on_device, unwrapped
 from lightning_compress.lowering.modules import is_quantized, lower
 
@@ -60,7 +60,7 @@ def freeze(module: nn.Module, example_input: ExampleInput) -> Callable[..., Any]
                 programs[key] = _compiled(frozen, args, kwargs)
             return programs[key](*args, **kwargs)
 
-        check("the compiled module", module, example, tensors_in(run(*args, **kwargs)))
+        check("the compiled module", module, example, cpu_tensors(run(*args, **kwargs)))
     return run
 
 

@@ -13,7 +13,7 @@ from torch._dynamo.exc import UserError, UserErrorType
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
-from lightning_compress.example_inputs import ExampleInput, as_arguments
+from lightning_compress.example_inputs import ExampleInput, as_arguments, entries_of
 
 __all__ = ["trace"]
 
@@ -31,7 +31,7 @@ def trace(module: nn.Module, example: ExampleInput) -> ExportedProgram:
     batch = Dim("batch", min=1)
     # torch.export takes a batch of one for a constant of the model.
     args, kwargs = as_arguments(pytree.tree_map(_doubled, example))
-    module = _spelled_out(module, kwargs)
+    module = _of_plain_outputs(_spelled_out(module, kwargs), args, kwargs)
     named = inspect.signature(module.forward).bind(*args, **kwargs).arguments
     shapes = pytree.tree_map(lambda x: {0: batch} if isinstance(x, Tensor) and x.ndim else None, named)
     try:
@@ -64,6 +64,25 @@ def _spelled_out(module: nn.Module, kwargs: dict[str, Any]) -> nn.Module:
     spelled_out.__signature__ = signature.replace(parameters=[*named.values(), *caught])  # type: ignore[attr-defined]
     other = copy.copy(module)  # shares submodules and parameters
     other.forward = spelled_out
+    return other
+
+
+def _of_plain_outputs(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> nn.Module:
+    """``module`` with a mapping as output in place of a dataclass, which torch.export and other processes do not know.
+
+    A ``.pt2`` file of a class that was registered could be loaded only where that class is registered too.
+    """
+    forward, output = module.forward, module(*args, **kwargs)
+    if type(output) in pytree.SUPPORTED_NODES or not entries_of(output):
+        return module
+
+    @wraps(forward)
+    def plain(*args: Any, **kwargs: Any) -> Any:
+        return {name: value for name, value in entries_of(forward(*args, **kwargs)).items() if value is not None}
+
+    plain.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
+    other = copy.copy(module)  # shares submodules and parameters
+    other.forward = plain
     return other
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from lightning_compress.arguments import check_number, signature_repr
 from lightning_compress.deploy import Writer, export
 from lightning_compress.deploy.export import find_writer
-from lightning_compress.example_inputs import ExampleInput, check_example_input
+from lightning_compress.example_inputs import ExampleInput, check_example_input, check_runs, device_of, on_device
 from lightning_compress.lightnings import (
     Callback,
     CallbackBase,
@@ -72,7 +72,8 @@ class CompressionReport(CallbackBase):
             default the module's ``example_input_array``, else the first sample of the first training batch.
 
     Raises:
-        ValueError: an unknown format; after ``fit`` and after the report was written, a model that cannot be exported.
+        ValueError: an unknown format; before the first step, an example input that ``forward`` does not take, or none
+            for a format that needs one; after the report was written, a model that cannot be exported.
         TypeError: ``formats`` is one string, or ``example_input`` is of another kind.
         ImportError: when ``fit`` begins, a format whose packages are not installed.
         OSError: when ``fit`` begins, a folder that cannot be made.
@@ -149,6 +150,7 @@ class CompressionReport(CallbackBase):
             return
         bench.keep(pl_module)
         if bench.example is not None:
+            check_runs(pl_module, on_device(bench.example, device_of(pl_module)))
             self._before = replace(self._before, macs=count_macs(pl_module, bench.example))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -156,8 +158,15 @@ class CompressionReport(CallbackBase):
             return
         self._waiting = False
         self._bench.take(batch, pl_module)
+        self._check_example()
         if self._before and self._before.macs is None:
             self._before = replace(self._before, macs=self._bench.macs(pl_module))
+
+    def _check_example(self) -> None:
+        """Refuse, before the first step, a format that needs an example where there is none."""
+        needy = [writer.suffix for writer in self._writers if writer.needs_example]
+        if needy and self._bench.example is None:
+            raise ValueError(f"need example_input to write {', '.join(needy)}, got none: {self._bench.reason}")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._earlier = dict(trainer.callback_metrics)

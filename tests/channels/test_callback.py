@@ -1,3 +1,5 @@
+from dataclasses import dataclass
+
 import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
@@ -230,6 +232,76 @@ def test_named_inputs():
 
     samples = [{"pixels": x, "label": y} for x, y in data().dataset]
     trainer(callback(), max_steps=4).fit(Named(), torch.utils.data.DataLoader(samples, 8))
+
+
+class Labelled(Module):
+    """Batches are mappings; ``forward`` takes all of their entries."""
+
+    def forward(self, **batch):
+        return self.net(batch["pixels"])
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(**batch), batch["label"])
+
+
+class OneMapping(Labelled):
+    """``forward`` takes one mapping and returns a dataclass."""
+
+    def forward(self, batch):
+        return Scores(self.net(batch["pixels"]))
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch).scores, batch["label"])
+
+
+class Halves(Labelled):
+    """``forward`` takes three tensors of a sequence, the last of which are numbers to add to the scores."""
+
+    def forward(self, upper, lower, bias):
+        return self.net(torch.cat([upper, lower], 2)) + bias[:, None]
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(*batch[:3]), batch[3])
+
+
+@dataclass
+class Scores:
+    scores: torch.Tensor
+
+
+@pytest.mark.parametrize("kind", [Labelled, OneMapping, Halves])
+def test_the_inputs_of_forward_are_found_in_a_batch(kind):
+    samples = [{"pixels": x, "label": y} for x, y in data().dataset]
+    if kind is Halves:
+        samples = [(x[:, :4], x[:, 4:], x.mean(), y) for x, y in data().dataset]
+    pruning = callback(macs=0.5)
+    trainer(pruning, max_steps=4).fit(kind(), torch.utils.data.DataLoader(samples, 8))
+    assert pruning.metrics()["macs"] <= 0.5
+
+
+def test_a_random_augmentation_of_the_first_examples_does_not_change_the_run():
+    class Noisy(torch.utils.data.Dataset):
+        def __len__(self):
+            return 64
+
+        def __getitem__(self, index):
+            x, y = data().dataset[index]
+            return x + torch.rand(()), y
+
+    class Watch(Module):
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            return batch[0].view(-1, 1, 8, 8), batch[1]
+
+        def training_step(self, batch, batch_idx):
+            seen.append(batch[0].sum().item())
+            return super().training_step(batch, batch_idx)
+
+    seen = []
+    for callbacks in ([], [callback()]):
+        module = Watch()
+        torch.manual_seed(0)
+        trainer(*callbacks, max_steps=3, max_epochs=-1).fit(module, torch.utils.data.DataLoader(Noisy(), 8))
+    assert seen[:3] == seen[3:]
 
 
 def test_a_schedule_that_starts_at_once():

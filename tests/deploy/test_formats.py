@@ -17,7 +17,7 @@ from tests.support.classifiers import Classifier, fit
 FILE = """
 from dataclasses import dataclass
 
-from lightning_compress.deploy.checks import tensors_in
+from lightning_compress.deploy.checks import cpu_tensors
 from lightning_compress.deploy.formats import ComputationWriter
 from lightning_compress.example_inputs import call
 
@@ -35,7 +35,7 @@ class Script(ComputationWriter):
         torch.jit.trace(module, example).save(str(path))
 
     def run(self, example, path):
-        return tensors_in(call(torch.jit.load(str(path)), example))
+        return cpu_tensors(call(torch.jit.load(str(path)), example))
 """
 IMAGES = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 

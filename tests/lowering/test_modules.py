@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import seed_everything
 from torch import nn
 
-from lightning_compress.deploy.checks import tensors_in
+from lightning_compress.deploy.checks import cpu_tensors
 from lightning_compress.deploy.export import export
 from lightning_compress.deploy.runtimes import OnnxRuntime
 from lightning_compress.lowering.embeddings import QuantizedEmbedding
@@ -225,7 +225,7 @@ def test_normalization_is_not_folded_where_something_else_reads_what_it_takes(ot
     x = images()
     got, want = lower(module, (x[:2],))(x), module.eval()(x)
     close(got["logits"], want["logits"])
-    for one, two in zip(tensors_in(got["rest"]), tensors_in(want["rest"]), strict=True):
+    for one, two in zip(cpu_tensors(got["rest"]), cpu_tensors(want["rest"]), strict=True):
         torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
 
 

@@ -329,7 +329,14 @@ class Keywords(Digits):
 def test_without_an_example_the_rest_is_reported(tmp_path):
     fit(build(kind=Keywords), CompressionReport(tmp_path), max_epochs=1)
     assert report(tmp_path)["after"]["macs"] is None
-    assert "needs example_input: TypeError" in (tmp_path / "report.md").read_text()
+    assert "need a batch that holds the input of Keywords.forward" in (tmp_path / "report.md").read_text()
+
+
+def test_a_format_that_lacks_its_example_is_refused_before_the_first_step(tmp_path):
+    module, dense = build(kind=Keywords), build()
+    with pytest.raises(ValueError, match=r"need example_input to write .pt2, got none: .*Keywords.forward"):
+        fit(module, CompressionReport(tmp_path, formats=[".pt2"]), max_epochs=1)
+    torch.testing.assert_close(module.net[9].weight, dense.net[9].weight, rtol=0, atol=0)
 
 
 def test_a_module_that_cannot_be_copied_is_not_timed(tmp_path):
@@ -342,7 +349,7 @@ def test_a_module_that_cannot_be_copied_is_not_timed(tmp_path):
 
 
 def test_a_wrong_example_is_refused_before_training(tmp_path):
-    with pytest.raises(RuntimeError, match="expected input"):
+    with pytest.raises(ValueError, match=r"need an example input that Digits.forward takes, got \(1, 3, 8, 8\), which"):
         fit(build(), CompressionReport(tmp_path, example_input=torch.zeros(1, 3, 8, 8)))
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch import nn
 
 from lightning_compress.channels.groups import RemovedEntries
+from lightning_compress.example_inputs import tensors_in
 from lightning_compress.macs import count_macs
 
 __all__ = ["Costs", "mac_prices", "narrowed_sizes", "sizes_of", "total_cost"]
@@ -100,7 +100,7 @@ def mac_prices(model: nn.Module, example: Any) -> dict[str, float]:
     {'0.weight': 8.0}
     """
     counted = count_macs(model, example).layers
-    batch = next((len(leaf) for leaf in tree_leaves(example) if isinstance(leaf, Tensor) and leaf.ndim), 1)
+    batch = next((len(tensor) for tensor in tensors_in(example) if tensor.ndim), 1)
     names = {parameter: name for name, parameter in model.named_parameters()}
     prices: dict[str, float] = {}
     for layer_name, layer in model.named_modules(remove_duplicate=False):  # the counter may use any of a layer's names

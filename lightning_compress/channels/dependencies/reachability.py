@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from lightning_compress.channels.removal.hollow import Hollow, is_leaf
+from lightning_compress.example_inputs import tensors_in
 
 __all__ = ["LayerGraph", "build_layer_graph"]
 
@@ -106,7 +106,7 @@ def build_layer_graph(model: nn.Module, run: Callable[[nn.Module], list[Tensor]]
 
 
 def _differentiable(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and leaf.requires_grad]
+    return [tensor for tensor in tensors_in(tree) if tensor.requires_grad]
 
 
 def _sources(tensors: Iterable[Tensor], produced: Mapping[Any, str], owners: Mapping[int, str]) -> set[str]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from lightning_compress.channels.budget.costs import mac_prices
 from lightning_compress.channels.dependencies.residual_branches import add_residual_branches
@@ -19,7 +18,7 @@ from lightning_compress.channels.groups import Group, mask_, removed_entries
 from lightning_compress.channels.layers import has_channels
 from lightning_compress.channels.removal.shapes import dense_copy
 from lightning_compress.channels.removal.surgery import narrow_module_
-from lightning_compress.example_inputs import float_outputs
+from lightning_compress.example_inputs import check_runs, float_outputs
 
 __all__ = ["Removable", "find_removable"]
 
@@ -74,18 +73,13 @@ def find_removable(module: nn.Module, example: Any, remove_blocks: bool = False)
     """
     _check_weights(module)  # before the copy, which torch refuses for weights that are no parameters
     model = _random_copy(module)
-    try:
-        prices = mac_prices(dense_copy(model), example)
-    except Exception as error:
-        raise ValueError(
-            f"need an example input that {type(module).__name__}.forward takes, got {_shapes(example)}, which "
-            f"raises {type(error).__name__}: {error}; set module.example_input_array or give example_input"
-        ) from error
+    check_runs(model, example)
+    prices = mac_prices(dense_copy(model), example)
     run = partial(_differentiable_outputs, example=example)
     if not run(copy.deepcopy(model)):  # on a copy: a model that stores its outputs could not be copied afterwards
         raise ValueError(
             f"need tensors that depend on the weights in what {type(module).__name__}.forward returns, got none: "
-            "return a tensor, or several in a tuple or mapping; a dataclass by torch.export.register_dataclass"
+            "return a tensor, or several in a tuple, a mapping or a dataclass"
         )
     groups, left_alone = find_groups(copy.deepcopy(model), run)
     good, failed = _try_groups(model, example, groups)
@@ -187,7 +181,3 @@ def _error_in_training(model: nn.Module, example: Any) -> str:
     except Exception as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0]}"
     return ""
-
-
-def _shapes(example: Any) -> str:
-    return ", ".join(str(tuple(leaf.shape)) for leaf in tree_leaves(example) if isinstance(leaf, Tensor)) or "no tensor"

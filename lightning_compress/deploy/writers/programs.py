@@ -10,7 +10,7 @@ import torch
 import torch._inductor
 from torch import Tensor, nn
 
-from lightning_compress.deploy.checks import tensors_in
+from lightning_compress.deploy.checks import cpu_tensors
 from lightning_compress.deploy.formats import ComputationWriter
 from lightning_compress.deploy.traces import trace
 from lightning_compress.example_inputs import ExampleInput, as_arguments
@@ -55,4 +55,4 @@ class Program(ComputationWriter):
         program: Any = (
             torch._inductor.aoti_load_package(str(path)) if self.compiled else torch.export.load(path).module()
         )
-        return tensors_in(program(*args, **kwargs))
+        return cpu_tensors(program(*args, **kwargs))

@@ -18,6 +18,8 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from lightning_compress.example_inputs import tensors_in
+
 __all__ = ["Call", "Operation", "Trace"]
 
 _CASTS = {"to", "type", "type_as", "float", "double", "half", "bfloat16"}
@@ -183,7 +185,7 @@ class Trace(TorchFunctionMode):
             result = self.value(output) if isinstance(output, Tensor) else -1
             self.calls.append(Call(call.module, call.input, result, call.outermost))
             if not self._open and result == -1:
-                self.escaped.update(self.value(leaf) for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
+                self.escaped.update(self.value(tensor) for tensor in tensors_in(output))
 
     def _see_parameters(self, module: nn.Module) -> None:
         for part in module.modules():

@@ -7,12 +7,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_flatten
 
 from lightning_compress.deploy import Writer
-from lightning_compress.example_inputs import ExampleInput, device_of, first_samples, input_from, on_device
+from lightning_compress.example_inputs import (
+    ExampleInput,
+    device_of,
+    example_in,
+    first_samples,
+    line_of,
+    on_device,
+    readings,
+    shapes_of,
+    tensors_in,
+)
 from lightning_compress.macs import Macs, count_macs
 from lightning_compress.report.measures.deployments import Deployment, measure_deployments
 from lightning_compress.timing import Latency, measure_latencies
@@ -20,7 +31,7 @@ from lightning_compress.training.copies import uncompiled, uncompiled_copy
 
 __all__ = ["Bench"]
 
-_Cost = TypeVar("_Cost")
+_Result = TypeVar("_Result")
 
 _SAMPLES = 64  # number of samples on which outputs are compared
 
@@ -48,27 +59,33 @@ class Bench:
         try:
             self._dense = uncompiled_copy(module).cpu()
         except Exception as error:  # an attribute that is a lock, a generator, or a tensor that has a gradient function
-            self._no_dense = f"not measured: no copy of the module: {_line(error)}"
+            self._no_dense = f"not measured: no copy of the module: {line_of(error)}"
 
     def take(self, batch: Any, module: nn.Module) -> None:
         """Take the example from a training batch, if there is none, and samples if they are of the same kind."""
-        given = input_from(batch, module)
-        if self.example is None and _has_batch(given):
-            self.example = tree_map(_cloned, first_samples(given, 1))
-        if self.example is not None and _kinds(given) == _kinds(self.example):
-            self._samples = on_device(first_samples(given, _SAMPLES), torch.device("cpu"))
+        if self.example is None:
+            try:
+                self.example = _example_of(batch, module)
+            except ValueError as error:  # no run is lost for a figure
+                self.reason = str(error)
+        if self.example is not None:
+            same = [given for given in readings(batch, module) if _kinds(given) == _kinds(self.example)]
+            if same:
+                self._samples = on_device(first_samples(same[0], _SAMPLES), torch.device("cpu"))
 
     def macs(self, module: nn.Module) -> Macs | None:
         """Multiply-accumulates of a forward pass on the example, if it runs."""
-        return None if self.sharded else self._tried(lambda example: count_macs(module, example))
+        return None if self.sharded or self.example is None else self._tried(lambda: count_macs(module, self.example))
 
     def latencies(self, module: Any) -> tuple[Latency, Latency] | None:
         """Latencies of the dense and of the compressed model, on the device of the run; both are on the CPU before."""
         if self._dense is None:
             self.reason = self._no_dense
             return None
+        if self.example is None:
+            return None
         models = [self._dense.to(self._device), uncompiled(module).to(self._device)]
-        measured = self._tried(lambda example: measure_latencies(models, example))
+        measured = self._tried(lambda: measure_latencies(models, self.example))
         module.cpu()
         self._dense.cpu()
         return (measured[0], measured[1]) if measured else None
@@ -80,27 +97,27 @@ class Bench:
         example, samples = (on_device(given, torch.device("cpu")) for given in (self.example, self._samples))
         return measure_deployments(self._dense, module.cpu(), path, example, samples, writer)
 
-    def _tried(self, cost: Callable[[ExampleInput], _Cost]) -> _Cost | None:
-        if self.example is None:
-            return None
+    def _tried(self, attempt: Callable[[], _Result]) -> _Result | None:
         try:
-            return cost(self.example)
+            return attempt()
         except Exception as error:  # no run is lost for a figure
-            self.reason = f"needs example_input: {_line(error)}"
+            self.reason = f"needs example_input: {line_of(error)}"
             return None
 
 
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".split("\n")[0]
-
-
-def _cloned(leaf: Any) -> Any:
-    return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
-
-
-def _has_batch(example: Any) -> bool:
-    tensors = [leaf for leaf in tree_flatten(example)[0] if isinstance(leaf, Tensor)]
-    return bool(tensors) and all(tensor.ndim for tensor in tensors)
+def _example_of(batch: Any, module: nn.Module) -> ExampleInput:
+    """The first sample of a batch, as input of ``module``."""
+    example: ExampleInput = first_samples(example_in(batch, module), 1)
+    tensors = tensors_in(example)
+    if not tensors or not all(tensor.ndim for tensor in tensors):
+        raise ValueError(
+            f"need a training batch of tensors, whose first dimension is the batch, got {shapes_of(example)}: pass "
+            "example_input"
+        )
+    cloned: ExampleInput = apply_to_collection(
+        example, Tensor, lambda tensor: tensor.detach().clone(), allow_frozen=True
+    )
+    return cloned
 
 
 def _kinds(example: Any) -> Any:

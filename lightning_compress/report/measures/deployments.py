@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from lightning_compress.deploy import Writer, export
-from lightning_compress.deploy.checks import difference, largest, tensors_in
+from lightning_compress.deploy.checks import cpu_tensors, difference, largest
 from lightning_compress.deploy.runtimes import Run, Runtime, installed
 from lightning_compress.example_inputs import ExampleInput, call, evaluating
 from lightning_compress.metrics import Agreement
@@ -115,7 +115,7 @@ def _latencies(runs: tuple[Run, Run], inputs: list[Tensor]) -> tuple[Latency, La
 
 def _outputs(module: nn.Module, samples: ExampleInput) -> list[Tensor]:
     with evaluating(module):
-        return tensors_in(call(module, samples))
+        return cpu_tensors(call(module, samples))
 
 
 def _tensors(example: ExampleInput) -> list[Tensor]:
