@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import chain
+from operator import is_
+
 from torch import nn
 
 from lightning_compress.processes import is_sharded
@@ -21,16 +24,15 @@ class LayerWatch:
     def __init__(self, module: nn.Module) -> None:
         parts = () if is_sharded(module) else module.modules()
         self._holders = [held for part in parts for held in (part._modules, part._parameters)]
-        self._held = [tuple(held.values()) for held in self._holders]
+        self._sizes = list(map(len, self._holders))
+        self._held = list(chain.from_iterable(map(dict.values, self._holders)))
         self._frozen = {name: p for name, p in module.named_parameters() if not p.requires_grad}
 
     @property
     def changed(self) -> bool:
         """Whether anything is different now. Costs 0.1 ms for 500 submodules."""
-        return bool(self.thawed) or any(
-            len(now) != len(then) or any(one is not other for one, other in zip(now.values(), then, strict=True))
-            for now, then in zip(self._holders, self._held, strict=True)
-        )
+        sizes, now = map(len, self._holders), chain.from_iterable(map(dict.values, self._holders))
+        return bool(self.thawed) or list(sizes) != self._sizes or not all(map(is_, now, self._held))
 
     @property
     def thawed(self) -> list[str]:
