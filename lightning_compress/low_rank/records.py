@@ -76,7 +76,9 @@ def _attach(module: nn.Module, record: dict[str, Any]) -> None:
         conform_(model, record)
 
 
+def _alters(record: dict[str, Any]) -> bool:
+    return bool(record["split"])
+
+
 _SCHEMA = fields_of({"split": table_of(list_of(whole(1, 1 << 40), length=3))})
-LOW_RANK = Structure(
-    "low_rank", record, _attach, order=LAYERS, check=check, alters=lambda record: bool(record["split"])
-)
+LOW_RANK = Structure("low_rank", record, _attach, order=LAYERS, check=check, alters=_alters)

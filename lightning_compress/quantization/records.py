@@ -148,6 +148,10 @@ def _narrow(module: nn.Module, narrow: Callable[[str, Tensor], Tensor]) -> None:
         set_grid(module, name, grid)
 
 
+def _alters(record: dict[str, Any]) -> bool:
+    return bool(record["quantizers"])
+
+
 _CODES = whole(-(1 << 15), 1 << 15)
 _AFFINE = fields_of(
     {"scale": number_tensor(2), "zero_point": number_tensor(2), "low": _CODES, "high": _CODES, "transposed": truth}
@@ -165,6 +169,4 @@ _QUANTIZER = fields_of(
 )
 _GRID = fields_of({"kind": text, "fields": table_of(anything)})
 _SCHEMA = fields_of({"grids": table_of(_GRID), "quantizers": list_of(_QUANTIZER)})
-QUANTIZATION = Structure(
-    "quantization", _record, _attach, _narrow, check=check, alters=lambda record: bool(record["quantizers"])
-)
+QUANTIZATION = Structure("quantization", _record, _attach, _narrow, check=check, alters=_alters)

@@ -50,6 +50,10 @@ class WeightCompression(Method, CallbackBase):
     _loaded: Mapping[str, Any] | None = None
     _set_up = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A run belongs to its Trainer and holds hooks, which neither pickle nor copy.
+        return {**vars(self), "_run": None, "_loaded": None}
+
     @property
     def state_key(self) -> str:
         key = self._generate_state_key(include=self.include, exclude=self.exclude)

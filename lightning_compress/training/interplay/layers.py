@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import chain
 from operator import is_
+from typing import Any
 
 from torch import nn
 
@@ -23,7 +24,7 @@ class LayerWatch:
 
     def __init__(self, module: nn.Module) -> None:
         parts = () if is_sharded(module) else module.modules()
-        self._holders = [held for part in parts for held in (part._modules, part._parameters)]
+        self._holders: list[dict[str, Any]] = [held for part in parts for held in (part._modules, part._parameters)]
         self._sizes = list(map(len, self._holders))
         self._held = list(chain.from_iterable(map(dict.values, self._holders)))
         self._frozen = {name: p for name, p in module.named_parameters() if not p.requires_grad}
