@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -95,22 +95,38 @@ class _LayerHook:
 
 
 def output_tensor(output: Any) -> Tensor:
-    """The tensor in a layer's output: itself, entry ``"logits"`` of a mapping, the first of a tuple.
+    """The tensor in a layer's output.
+
+    It is the output itself or the first of a tuple; of a mapping or a dataclass, the entry ``"logits"``, or the only
+    tensor beside a ``"loss"``.
 
     Raises:
-        TypeError: there is none.
+        TypeError: there is none, or there are several.
 
     >>> output_tensor((torch.ones(1), "state"))
     tensor([1.])
+    >>> output_tensor({"prediction": torch.ones(1), "state": None})
+    tensor([1.])
     """
     found = output
-    if isinstance(output, Mapping):
-        found = output.get("logits")
-    elif isinstance(output, tuple | list) and output:
+    if isinstance(output, tuple | list) and output:
         found = output[0]
+    elif entries := _entries(output):
+        tensors = [value for name, value in entries.items() if isinstance(value, Tensor) and name != "loss"]
+        found = entries.get("logits", tensors[0] if len(tensors) == 1 else None)
     if isinstance(found, Tensor):
         return found
     raise TypeError(
-        "need a layer whose output is a tensor, a mapping with a tensor 'logits' or a tuple that begins with a tensor, "
-        f"got {type(output).__name__}"
+        "need a layer whose output is a tensor, a tuple that begins with a tensor, or a mapping or dataclass with a "
+        f"tensor 'logits' or one tensor, got {type(output).__name__}: name another layer, or give network= the name "
+        "of a submodule with such an output"
     )
+
+
+def _entries(output: Any) -> dict[str, Any]:
+    """Name -> value of a mapping or a dataclass; empty for all else."""
+    if isinstance(output, Mapping):
+        return dict(output)
+    if is_dataclass(output) and not isinstance(output, type):
+        return {entry.name: getattr(output, entry.name) for entry in fields(output)}
+    return {}

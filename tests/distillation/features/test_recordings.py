@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -35,11 +36,20 @@ def test_a_hooked_network_can_be_copied_and_pickled() -> None:
         assert one(torch.ones(1, 2)).shape == (1, 3)
 
 
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The output of a forecaster that keeps a state."""
+
+    prediction: torch.Tensor
+    state: torch.Tensor | None = None
+
+
 def test_the_tensor_of_an_output() -> None:
     x = torch.ones(1)
     assert all(output_tensor(output) is x for output in (x, (x, None), [x], {"logits": x, "loss": None}))
-    for output in ({"loss": x}, (), "x"):
-        with pytest.raises(TypeError, match="need a layer whose output is a tensor"):
+    assert output_tensor(Forecast(x)) is output_tensor({"prediction": x, "loss": torch.zeros(()), "state": None}) is x
+    for output in ({"loss": x}, (), "x", {"mean": x, "scale": x}, Forecast(x, state=x), Forecast):
+        with pytest.raises(TypeError, match="need a layer whose output is a tensor.* give network= the name"):
             output_tensor(output)
 
 
