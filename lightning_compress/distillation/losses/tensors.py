@@ -37,7 +37,10 @@ def rows_of_logits(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """
     check_same_shape(student, teacher)
     if student.ndim == 0 or student.shape[-1] < 2:
-        raise ValueError(f"need logits of at least 2 classes, got shape {tuple(student.shape)}")
+        raise ValueError(
+            f"need logits of at least 2 classes, got shape {tuple(student.shape)}: for the outputs of a regression, "
+            "pass losses=[losses.mse]"
+        )
     student, teacher = in_float32(student, teacher)
     return student.reshape(-1, student.shape[-1]), teacher.reshape(-1, teacher.shape[-1])
 
