@@ -20,6 +20,7 @@ from lightning_compress import (
     QATCallback,
     WeightSharingCallback,
 )
+from lightning_compress.distillation.losses import mse
 from lightning_compress.example_inputs import call, evaluating
 from lightning_compress.schedules import Linear
 from lightning_compress.training import WeightCompression
@@ -153,7 +154,8 @@ METHODS = {
         plain=False,
     ),
     "distillation": Method(
-        lambda module, example, include: [DistillationCallback(copy.deepcopy(module), alpha=0.5)], _taught
+        lambda module, example, include: [DistillationCallback(copy.deepcopy(module), losses=[mse], alpha=0.5)],
+        _taught,
     ),
     "all weight methods": Method(
         lambda module, example, include: [

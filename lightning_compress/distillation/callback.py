@@ -40,7 +40,7 @@ class DistillationCallback(CallbackBase):
     Args:
         teacher: a module that takes the inputs of the student's network; or ``EMA()``, or a ``Cache``.
         losses: losses of the outputs, or a :class:`~lightning_compress.distillation.Term` for each comparison; None for
-            soft targets of the outputs.
+            soft targets of the outputs, if the batch holds integer labels for them.
         alpha: weight of the teacher's losses, in [0, 1].
         task_weight: weight of the student's own loss, at least 0; None for ``1 - alpha``.
         network: name of the student's submodule whose calls are taught; None for the student's own ``forward``.

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_compress.distillation.features import OUTPUT, NetworkCall, Recorder, Regressor, match
-from lightning_compress.distillation.settings import Settings
+from lightning_compress.distillation.settings import DEFAULT, Settings
 from lightning_compress.distillation.teachers import Convert, Teacher
 from lightning_compress.distillation.terms import Term, log_name
+from lightning_compress.example_inputs import tensors_in
 
 __all__ = ["Objective"]
 
@@ -84,6 +85,8 @@ class Objective:
         self._calls.clear()
         if not calls:
             return task, {}
+        if not self.was_called and any(term is DEFAULT for term in self.settings.losses):
+            _check_classes(calls[0], self._batch)
         self.was_called = True
         answers = [self.teacher.answer(call, self._teacher_layers()) for call in calls]
         taught = torch.zeros((), device=task.device)
@@ -179,6 +182,27 @@ def _called(term: Term, pair: tuple[str, str], student: Tensor, teacher: Tensor,
         hint = "; a regressor in the term maps features of different shapes" if is_feature else ""
         where = f"student {pair[0] or 'output'!r}, teacher {pair[1] or 'output'!r}"
         raise ValueError(f"{term.name} of {where}: {error}{hint}") from error
+
+
+def _check_classes(call: NetworkCall, batch: Any) -> None:
+    """Refuse the default loss, of class scores, where the batch does not show that the outputs are class scores.
+
+    It does by integer labels, one for each row ``[..., classes]``, without floating targets of the outputs' shape.
+    """
+    output, inputs = call.outputs[OUTPUT], tensors_in((call.args, dict(call.kwargs)))
+    rows, classes = output.shape[:-1], output.shape[-1] if output.ndim else 0
+    labelled = regressed = False
+    for tensor in tensors_in(batch):
+        if tensor.is_floating_point():
+            regressed |= tensor.shape == output.shape and not any(tensor is given for given in inputs)
+        elif tensor.shape in (rows, (*rows, 1)) and tensor.dtype != torch.bool and tensor.numel():
+            labelled |= int(tensor.max()) < classes
+    if classes < 2 or regressed or not labelled:
+        raise ValueError(
+            f"need losses= for outputs of shape {tuple(output.shape)}, got none, and the batch does not hold one "
+            "integer label for each row of scores: write losses=[losses.SoftTargets()] for class scores, or "
+            "losses=[losses.mse] for numbers"
+        )
 
 
 def _known(student: nn.Module, network: str | None) -> str:

@@ -14,7 +14,10 @@ from lightning_compress.distillation.losses import SoftTargets
 from lightning_compress.distillation.teachers import Live, Teacher
 from lightning_compress.distillation.terms import Term
 
-__all__ = ["Settings"]
+__all__ = ["DEFAULT", "Settings"]
+
+DEFAULT = Term(SoftTargets())
+"""The term of a student without losses: for class scores. It is known by identity."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Settings:
 
     Args:
         teacher: a module that takes the inputs of the student's network, or a ``Teacher`` such as ``EMA()``.
-        losses: terms, or losses of the outputs; None for soft targets of the outputs.
+        losses: terms, or losses of the outputs; None for soft targets of the outputs, if the batch holds
+            integer labels for them.
         alpha: weight of the teacher's losses, in [0, 1].
         task_weight: weight of the student's own loss, at least 0; None for ``1 - alpha``.
         network: name of the student's submodule whose calls are taught; None for the student's own ``forward``.
@@ -59,7 +63,7 @@ class Settings:
             raise TypeError(f"need network as the name of a submodule, got {self.network!r}")
         checked = {
             "teacher": _teacher(self.teacher),
-            "losses": _terms((SoftTargets(),) if self.losses is None else self.losses),
+            "losses": _terms((DEFAULT,) if self.losses is None else self.losses),
             "metrics": _metrics(self.metrics),
             "initialize": _layers(self.initialize),
         }

@@ -14,7 +14,9 @@ from typing import Any
 from torch import Tensor
 
 from lightning_compress.distillation.objectives import Objective
-from lightning_compress.lightnings import LightningModule, Trainer
+from lightning_compress.distillation.terms import always
+from lightning_compress.lightnings import LightningModule
+from lightning_compress.training.progress import Progress
 
 __all__ = ["LOG_PREFIX", "Taught", "taught"]
 
@@ -94,7 +96,7 @@ def taught(
 
 def _mix(module: Any, objective: Objective, loss: Tensor) -> Tensor:
     """The objective for the network's calls so far; logs its parts."""
-    mixed, parts = objective.mix(loss, _progress(module.trainer))
+    mixed, parts = objective.mix(loss, _progress(module, objective))
     if parts:
         values = {"task": loss, **parts}
         module.log_dict({f"{LOG_PREFIX}/{name}": value.detach() for name, value in values.items()})
@@ -113,5 +115,10 @@ def _with_loss(output: Any, mix: Callable[[Tensor], Tensor]) -> Any:
     return mix(output)
 
 
-def _progress(trainer: Trainer) -> float:
-    return min(1.0, trainer.global_step / max(1.0, trainer.estimated_stepping_batches))
+def _progress(module: Any, objective: Objective) -> float:
+    """Fraction of the run that is done; 1 where no schedule asks for it, as the run may have no length then."""
+    if all(term.schedule is always for term in objective.settings.losses):
+        return 1.0
+    progress = Progress(module.trainer, module)
+    progress.start()
+    return progress.fraction()

@@ -34,7 +34,7 @@ class Progress:
         if not 0 < length < math.inf:
             raise ValueError(
                 "need a run of known length to follow a schedule, got an infinite one: set max_steps, or max_epochs "
-                "and a data loader with a length, in the Trainer"
+                "and limit_train_batches, a number of batches, in the Trainer, or give it a data loader with a length"
             )
         self._length = float(length)
 

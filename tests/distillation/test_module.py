@@ -253,3 +253,18 @@ def test_schedule_weighs_by_progress() -> None:
     module = DistillationModule(student, teacher(), losses=[Term(losses.mse, schedule=schedule)])
     trainer().fit(module, loader(), loader())
     assert seen == [0.0, 0.25, 0.5, 0.75]
+
+
+class Stream(torch.utils.data.IterableDataset[Any]):
+    """The samples one after the other, without a length."""
+
+    def __iter__(self) -> Any:
+        return iter(loader().dataset)
+
+
+def test_a_schedule_needs_the_length_of_a_stream() -> None:
+    stream = torch.utils.data.DataLoader(Stream(), 8)
+    scheduled = DistillationModule(seeded(), teacher(), losses=[Term(losses.mse, schedule=lambda progress: progress)])
+    with pytest.raises(ValueError, match="need a run of known length .* limit_train_batches"):
+        trainer().fit(scheduled, stream, loader())
+    trainer().fit(DistillationModule(seeded(), teacher(), losses=[losses.mse]), stream, loader())

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningModule
 from torch import nn
 
 from lightning_compress.distillation import EMA, DistillationCallback, DistillationModule, Term, losses
@@ -150,3 +150,56 @@ def test_a_student_with_a_student_is_refused() -> None:
     outer.student = nn.Linear(1, 1)
     with pytest.raises(ValueError, match="without an attribute named 'student'"):
         DistillationModule(outer, teacher())
+
+
+class Regression(LightningModule):
+    """Two numbers for each sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x)
+
+    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+        return self(batch[0]).sum()
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+X, LABELS = torch.arange(24.0).view(8, 3), torch.tensor([0, 1] * 4)
+
+
+@pytest.mark.parametrize(
+    ("targets", "certain"),
+    [
+        ((LABELS,), True),
+        ((LABELS[:, None],), True),
+        ((torch.rand(8, 2),), False),
+        ((torch.rand(8),), False),
+        ((LABELS, torch.rand(8, 2)), False),
+        ((LABELS * 7,), False),
+        ((), False),
+    ],
+)
+def test_soft_targets_are_the_default_for_class_scores_alone(targets: Any, certain: bool) -> None:
+    def fit(**options: Any) -> torch.Tensor:
+        student = Regression()
+        student.net.load_state_dict({"weight": torch.eye(2, 3), "bias": torch.zeros(2)})
+        loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, *targets), 8)
+        try:
+            trainer(max_steps=1).fit(DistillationModule(student, Regression(), **options), loader)
+        finally:
+            weights.append(student.net.weight.detach())
+        return weights[-1]
+
+    weights: list[torch.Tensor] = []
+    fit(losses=[losses.mse])
+    if certain:
+        fit()
+        return
+    with pytest.raises(ValueError, match=r"need losses= for outputs of shape \(8, 2\), .*losses=\[losses.mse\]"):
+        fit()
+    assert torch.equal(weights[-1], torch.eye(2, 3))  # no step was taken

@@ -12,7 +12,7 @@ from lightning_compress.schedules import Constant, Cubic, Linear
 from tests.support.distributed import run_distributed
 from tests.support.runs import trainer
 from tests.support.shards import fsdp2, sharded
-from tests.support.toys import Batches, Digits, build, fit, held_out
+from tests.support.toys import Batches, Digits, build, digits, fit, held_out
 
 SOON = Linear(0.0, 0.5)
 
@@ -396,3 +396,25 @@ def _fit_in_shards():
 
 def test_blocks_that_do_not_fill_a_shard_are_refused_on_every_rank():
     run_distributed(_fit_in_shards)
+
+
+class Stream(torch.utils.data.IterableDataset):
+    """Digits one after the other, without a length."""
+
+    def __iter__(self):
+        return zip(*digits(), strict=True)
+
+
+@pytest.mark.parametrize("length", [{"max_epochs": 2, "limit_train_batches": 3}, {"max_epochs": -1, "max_steps": 6}])
+def test_a_stream_has_the_length_that_the_trainer_gives_it(length):
+    pruning, loader = PruningCallback(0.5), torch.utils.data.DataLoader(Stream(), 8)
+    run = trainer(pruning, **length)
+    run.fit(build(), loader, held_out())
+    assert (run.global_step, pruning.strength) == (6, 1.0)
+
+
+def test_a_stream_without_a_length_is_refused():
+    module, dense = build(), build()
+    with pytest.raises(ValueError, match=r"need a run of known length .* limit_train_batches"):
+        trainer(PruningCallback(0.5), max_epochs=2).fit(module, torch.utils.data.DataLoader(Stream(), 8), held_out())
+    assert torch.equal(module.net[0].weight, dense.net[0].weight)
