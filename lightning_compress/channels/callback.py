@@ -19,6 +19,7 @@ from lightning_compress.channels.criteria import Criterion, members
 from lightning_compress.channels.dependencies.removable import find_removable
 from lightning_compress.channels.groups import Group, removed_entries
 from lightning_compress.channels.masks import Masks, masked_targets, masks_of
+from lightning_compress.channels.removal.followers import Followers
 from lightning_compress.channels.removal.shapes import CHANNELS, dense_sizes, verify_shapes
 from lightning_compress.channels.removal.surgery import narrow, remove_units_
 from lightning_compress.evidence import evidence_of
@@ -135,6 +136,7 @@ class ChannelPruningCallback(WeightCompression):
             trainer.strategy, self, "channels stay as zeros", "remove_zero_channels"
         )
         super().on_fit_start(trainer, pl_module)
+        self._followers = Followers(pl_module, self.targets)
 
     def select(self, module: nn.Module) -> Selection:
         runnable = uncompiled(module) if isinstance(module, LightningModule) else module
@@ -258,10 +260,13 @@ class ChannelPruningCallback(WeightCompression):
 
     # Removal, when the schedule has ended.
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        if self._removes_in_fit and self.targets:
+            self._followers.check()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
+        super().on_train_batch_end(trainer, pl_module, *rest)
         if self._run and self._removes_in_fit and self._budget.groups and self.strength == 1.0:
             self._remove_masked(self._run, trainer, pl_module)
 
