@@ -145,5 +145,5 @@ def test_what_is_no_module_is_not_exported(tmp_path):
         export(state, tmp_path / "m.lcz")
     with pytest.raises(TypeError, match="need module as a torch.nn.Module, got str"):
         freeze("last.ckpt", torch.zeros(1))
-    with pytest.raises(TypeError, match="need the class of the LightningModule as cls, got a Digits"):
+    with pytest.raises(TypeError, match="need the class of the module as cls, got a Digits"):
         load_compressed(build(), tmp_path / "last.ckpt")
