@@ -19,7 +19,7 @@ from lightning_compress.channels.criteria import Criterion, members
 from lightning_compress.channels.dependencies.removable import find_removable
 from lightning_compress.channels.groups import Group, removed_entries
 from lightning_compress.channels.masks import Masks, masked_targets, masks_of
-from lightning_compress.channels.removal.followers import Followers
+from lightning_compress.channels.removal.momentum_networks import MomentumNetworks
 from lightning_compress.channels.removal.shapes import CHANNELS, dense_sizes, verify_shapes
 from lightning_compress.channels.removal.surgery import narrow, remove_units_
 from lightning_compress.evidence import evidence_of
@@ -136,7 +136,7 @@ class ChannelPruningCallback(WeightCompression):
             trainer.strategy, self, "channels stay as zeros", "remove_zero_channels"
         )
         super().on_fit_start(trainer, pl_module)
-        self._followers = Followers(pl_module, self.targets)
+        self._momentum_networks = MomentumNetworks(pl_module, self.targets)
 
     def select(self, module: nn.Module) -> Selection:
         runnable = uncompiled(module) if isinstance(module, LightningModule) else module
@@ -263,7 +263,7 @@ class ChannelPruningCallback(WeightCompression):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         if self._removes_in_fit and self.targets:
-            self._followers.check()
+            self._momentum_networks.check()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
         super().on_train_batch_end(trainer, pl_module, *rest)

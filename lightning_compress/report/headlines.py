@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 
 from lightning_compress.report.comparisons import Comparison
+from lightning_compress.report.measures.profiles import LayerProfile
 from lightning_compress.targets import listed
 
-__all__ = ["headlines"]
+__all__ = ["headlines", "is_worse"]
 
 # Usual words in the names of metrics.
 _LOWER = re.compile(r"\b(cer|error|err|fid|loss|mae|mape|mse|nll|perplexity|ppl|rmse|smape|wer)\b")
@@ -33,15 +34,15 @@ def _dead(comparison: Comparison) -> list[str]:
     dead = [
         after.name
         for before, after in comparison.layers
-        if after and len(after.shape) > 1 and after.parameters and not after.nonzeros and not _was_dead(before)
+        if after and _is_dead(after) and not (before and _is_dead(before))
     ]
     if not dead:
         return []
     return [f"LOSS: every weight of {listed(dead)} is zero, so nothing of the input passes there."]
 
 
-def _was_dead(before: object) -> bool:
-    return before is not None and not getattr(before, "nonzeros", 1)
+def _is_dead(layer: LayerProfile) -> bool:
+    return len(layer.shape) > 1 and layer.parameters > 0 and layer.nonzeros == 0
 
 
 def _unfinished(comparison: Comparison) -> list[str]:

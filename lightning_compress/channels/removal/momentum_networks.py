@@ -1,6 +1,6 @@
-"""Followers: frozen copies of a trained network inside the same module, such as momentum and target networks.
+"""Momentum networks: frozen copies of a trained network inside the same module, as target networks are too.
 
-The code of the user writes a follower from the network that it copies, parameter by parameter. Once channels are
+The code of the user writes such a copy from the network that it copies, parameter by parameter. Once channels are
 removed from the network, the shapes of the two differ.
 """
 
@@ -11,10 +11,10 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Followers"]
+__all__ = ["MomentumNetworks"]
 
 
-class Followers:
+class MomentumNetworks:
     """The frozen copies in ``module`` of networks that lose channels.
 
     Args:
@@ -22,10 +22,10 @@ class Followers:
         names: names of the parameters that lose channels.
 
     >>> module = nn.ModuleDict({"net": nn.Linear(3, 2), "target": nn.Linear(3, 2).requires_grad_(False)})
-    >>> followers = Followers(module, ["net.weight"])
-    >>> followers.check()
+    >>> networks = MomentumNetworks(module, ["net.weight"])
+    >>> networks.check()
     >>> _ = module["target"].weight.mul_(0.9)
-    >>> followers.check()
+    >>> networks.check()
     Traceback (most recent call last):
     ValueError: need remove=False to prune the channels of 'net', got 'target', a copy that other code writes ...
     """
@@ -33,13 +33,13 @@ class Followers:
     def __init__(self, module: nn.Module, names: Collection[str]) -> None:
         shapes = {name: _shapes(part) for name, part in module.named_modules() if name}
         frozen = [name for name, part in module.named_modules() if name and shapes[name] and _is_frozen(part)]
-        self._module = module
         self._of: dict[str, str] = {}  # copy -> the network that it copies
         for copied in shapes:
             if any(name.startswith(f"{copied}.") for name in names):
                 same = [name for name in frozen if name not in self._of and shapes[name] == shapes[copied]]
                 self._of |= dict.fromkeys(same, copied)
-        self._noted = {copy: _smallest(module.get_submodule(copy)).clone() for copy in self._of}
+        self._weights = {copy: _smallest(module.get_submodule(copy)) for copy in self._of}
+        self._noted = {copy: weight.clone() for copy, weight in self._weights.items()}
 
     def check(self) -> None:
         """Refuse to go on if a copy has been written.
@@ -48,7 +48,7 @@ class Followers:
             ValueError: a copy has other values than at construction.
         """
         for copy, noted in self._noted.items():
-            if not torch.equal(_smallest(self._module.get_submodule(copy)), noted):
+            if not torch.equal(self._weights[copy], noted):
                 raise ValueError(
                     f"need remove=False to prune the channels of {self._of[copy]!r}, got {copy!r}, a copy that other "
                     "code writes from it during training: their shapes would differ. Channels then stay as zeros, "
@@ -65,5 +65,5 @@ def _is_frozen(module: nn.Module) -> bool:
 
 
 def _smallest(module: nn.Module) -> Tensor:
-    """The smallest weight that is no vector, if there is one: vectors may be written rarely, as biases of zero are."""
+    """The smallest weight that is no vector, if there is one: a bias may stay zero although the copy is written."""
     return min(module.parameters(), key=lambda parameter: (parameter.ndim < 2, parameter.numel())).detach()
