@@ -31,7 +31,7 @@ from lightning_compress.deploy.freezing import freeze
 from lightning_compress.deploy.runtimes import OnnxRuntime, OpenVINO, Run
 from lightning_compress.lowering.layers import QuantizedLayer
 from lightning_compress.lowering.modules import lower
-from lightning_compress.quantization import BinarizationCallback, QATCallback, observers, scales
+from lightning_compress.quantization import BinarizationCallback, QATCallback, observers, profiles, scales
 from lightning_compress.quantization.activations.quantizers import quantizers_of
 from lightning_compress.schedules import Constant
 from lightning_compress.timing import time_ratio
@@ -42,7 +42,7 @@ _ENDS = ("model.conv.weight", "model.fc.weight")
 _VARIANTS: dict[str, Callable[[], list[Callback]]] = {
     "float": list,
     "W8A8": lambda: [QATCallback(8, activation_bits=8, schedule=_AT_ONCE)],
-    "W8A8, round_branches=False": lambda: [QATCallback(8, activation_bits=8, schedule=_AT_ONCE, round_branches=False)],
+    "W8A8 for OpenVINO": lambda: [QATCallback(8, activation_bits=8, schedule=_AT_ONCE, profile=profiles.OpenVINO())],
     "W4A8": lambda: [QATCallback(4, activation_bits=8, scale=scales.mse, schedule=_AT_ONCE)],
     "W2A8": lambda: [QATCallback(2, activation_bits=8, scale=scales.mse, schedule=_AT_ONCE, every_n_steps=1)],
     "W2A8, first and last layer W8A8": lambda: [
@@ -66,7 +66,7 @@ _VARIANTS: dict[str, Callable[[], list[Callback]]] = {
     "W8A8, ranges learned": lambda: [QATCallback(8, activation_bits=8, schedule=_AT_ONCE, range_lr=0.03)],
     "binary weights": lambda: [BinarizationCallback(schedule=_AT_ONCE)],
 }
-_SHIPPED = ("float", "W8A8", "W8A8, round_branches=False")
+_SHIPPED = ("float", "W8A8", "W8A8 for OpenVINO")
 
 
 def main(seeds: int = 1) -> None:

@@ -76,20 +76,14 @@ class Writer(ABC):
 
 
 class ComputationWriter(Writer):
-    """Writes a computation. A quantized module is lowered to integers first; the check runs the file.
-
-    Attributes:
-        integer_bias: whether the biases of the lowered module are integers too.
-    """
-
-    integer_bias: ClassVar[bool] = False
+    """Writes a computation. A quantized module is lowered to integers first; the check runs the file."""
 
     def prepare(self, module: nn.Module, example: ExampleInput) -> nn.Module:
         """The integer copy of a quantized module; any other module itself."""
         if not is_quantized(module):
             return module
         args, kwargs = as_arguments(example)
-        return lower(module, args, kwargs, integer_bias=self.integer_bias)
+        return lower(module, args, kwargs)
 
     @abstractmethod
     def run(self, example: ExampleInput, path: Path) -> list[Tensor]:

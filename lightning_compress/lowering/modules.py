@@ -32,9 +32,11 @@ from lightning_compress.quantization.dataflow.neighbors import norms_after, quan
 from lightning_compress.quantization.dataflow.readers import sole_readers, weight_readers
 from lightning_compress.quantization.dataflow.traces import Trace
 from lightning_compress.quantization.grids import AffineGrid, precise
+from lightning_compress.quantization.profiles import Profile
 from lightning_compress.quantization.weights import grids_of
+from lightning_compress.targets import listed
 
-__all__ = ["check_lowerable", "is_quantized", "lower", "pad_single_channels"]
+__all__ = ["check_fits", "check_lowerable", "is_quantized", "lower", "pad_single_channels"]
 
 _FLOAT = (nn.RNNBase, nn.EmbeddingBag)  # their kernels take all weights at once, in every call: they stay float
 
@@ -50,6 +52,7 @@ def lower(
     kwargs: Mapping[str, Any] | None = None,
     *,
     integer_bias: bool = False,
+    signed: bool = False,
     exact: bool = False,
 ) -> nn.Module:
     """A copy of ``module`` in evaluation mode with int8 weights and explicit quantize and dequantize operations.
@@ -66,6 +69,7 @@ def lower(
         kwargs: keyword arguments of its ``forward``.
         integer_bias: round the biases of linear layers to multiples of ``input scale * weight scale``, which lets
             ONNX Runtime fuse them. Without it, and without batch normalization, outputs keep every bit.
+        signed: the codes of activations are int8 instead of uint8; the values are the same.
         exact: sum products of integers exactly, as integer kernels do, in layers with quantized inputs. This is the
             reference for such kernels; sums of floats depend on the order in which a machine adds them.
 
@@ -95,14 +99,15 @@ def lower(
             if path in norms:
                 _fold(lowered, quantized, norms[path])
             if path in places:
-                _read(quantized, quantizers[places[path]], integer_bias=integer_bias, exact=exact)
+                _read(quantized, quantizers[places[path]], integer_bias=integer_bias, signed=signed)
+                quantized.exact = exact and quantized.reads is not None
         elif key == "weight" and isinstance(layer, nn.Embedding):
             quantize_embedding_(layer, grid)
         elif not isinstance(layer, _FLOAT):
             quantize_parameter_(layer, key, grid, explicit=key == "weight" and path in read)
     for place, quantizer in quantizers.items():
         if quantizer.enabled:
-            _attach(lowered, place, QuantizeDequantize(quantizer))
+            _attach(lowered, place, QuantizeDequantize(quantizer, signed=signed))
     return lowered
 
 
@@ -113,12 +118,12 @@ def _fold(lowered: nn.Module, layer: QuantizedLayer, name: str) -> None:
         lowered.set_submodule(name, nn.Identity())
 
 
-def _read(layer: QuantizedLayer, quantizer: ActivationQuantizer, *, integer_bias: bool, exact: bool) -> None:
+def _read(layer: QuantizedLayer, quantizer: ActivationQuantizer, *, integer_bias: bool, signed: bool) -> None:
     """Tell a layer the quantizer that its input has passed."""
     if integer_bias and not isinstance(layer, _ConvNd):
         layer.integers.round_bias(quantizer.scale)
     if quantizer.enabled:
-        layer.reads, layer.exact = QuantizeDequantize(quantizer), exact
+        layer.reads = QuantizeDequantize(quantizer, signed=signed)
 
 
 def pad_single_channels(lowered: nn.Module) -> None:
@@ -163,6 +168,26 @@ def check_lowerable(module: nn.Module) -> None:
         raise ValueError(
             "need a module in float32 or half precision to lower to integers, got one in float64: train it with "
             "precision='32-true'"
+        )
+
+
+def check_fits(module: nn.Module, profile: Profile) -> None:
+    """Refuse a module whose grids the kernels of a runtime do not take: it was trained for another one.
+
+    Raises:
+        ValueError: the profile needs symmetric activations or weights, and one of them has another zero point.
+    """
+    ranges = [place.module or "the model" for place, it in quantizers_of(module).items() if not it.symmetric]
+    grids = [name for name, grid in grids_of(module).items() if isinstance(grid, AffineGrid) and grid.zero_point.any()]
+    if profile.symmetric_activations and ranges:
+        raise ValueError(
+            f"need symmetric ranges of activations for {profile}, got others at {listed(ranges)}: train with "
+            f"QATCallback(profile=profiles.{profile}())"
+        )
+    if profile.symmetric_weights and grids:
+        raise ValueError(
+            f"need weights with zero points of 0 for {profile}, got others in {listed(grids)}: train with "
+            f"QATCallback(profile=profiles.{profile}()), with scale=scales.absmax or scales.mse"
         )
 
 

@@ -21,17 +21,22 @@ class QuantizeDequantize:
 
     Args:
         quantizer: its scale and zero point become constants.
+        signed: whether the codes are int8, ``2^(bits - 1)`` lower than the uint8 codes of the same values.
     """
 
-    def __init__(self, quantizer: ActivationQuantizer) -> None:
+    def __init__(self, quantizer: ActivationQuantizer, *, signed: bool = False) -> None:
         self.scale = float(quantizer.scale)
-        self.zero_point = int(quantizer.zero_point)
+        self.lowest = -(2 ** (quantizer.bits - 1)) if signed else 0
+        self.zero_point = int(quantizer.zero_point) + self.lowest
         self.levels = quantizer.levels
+        self.signed = signed
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self.levels < 255:  # exporters read the type, uint8, but not the range
-            x = x.clamp(-self.zero_point * self.scale, (self.levels - self.zero_point) * self.scale)
-        form = (self.scale, self.zero_point, 0, 255, torch.uint8)
+        if self.levels < 255:  # exporters read the type, but not the range
+            lowest = self.lowest - self.zero_point
+            x = x.clamp(lowest * self.scale, (lowest + self.levels) * self.scale)
+        codes = (-128, 127, torch.int8) if self.signed else (0, 255, torch.uint8)
+        form = (self.scale, self.zero_point, *codes)
         rounded: Tensor = _ops.dequantize_per_tensor(_ops.quantize_per_tensor(x, *form), *form)
         return in_dtype(x.dtype, rounded)
 

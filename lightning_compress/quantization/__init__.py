@@ -1,6 +1,6 @@
 """Quantization: weights and activations on integer grids, trained there, shipped as integers."""
 
-from lightning_compress.quantization import observers, scales
+from lightning_compress.quantization import observers, profiles, scales
 from lightning_compress.quantization.callback import BinarizationCallback, QATCallback
 from lightning_compress.quantization.granularities import PerChannel, PerGroup, PerTensor
 from lightning_compress.quantization.grids import AffineGrid, Grid
@@ -14,5 +14,6 @@ __all__ = [
     "PerTensor",
     "QATCallback",
     "observers",
+    "profiles",
     "scales",
 ]

@@ -18,8 +18,9 @@ from lightning_compress.quantization.dataflow.readers import possible_layers
 from lightning_compress.quantization.granularities import Granularity, PerChannel
 from lightning_compress.quantization.grids import BinaryGrid, Grid
 from lightning_compress.quantization.observers import Observer
+from lightning_compress.quantization.profiles import OnnxRuntime, Profile
 from lightning_compress.quantization.records import QUANTIZATION, detach, recognize_grids
-from lightning_compress.quantization.scales import Scale, check_scale
+from lightning_compress.quantization.scales import Scale, check_profile, check_scale
 from lightning_compress.quantization.weights import WeightGrids
 from lightning_compress.schedules import Schedule, Step
 from lightning_compress.targets import listed
@@ -62,8 +63,7 @@ class QATCallback(_Quantization):
         range_lr: learning rate of the ranges of activations. At 0 they are running means of the observed ranges. Above
             0 they are running means until the schedule begins, and are then trained: one step in ``every_n_steps``
             moves a range by its gradient, by at most about this fraction of its width.
-        round_branches: True quantizes both inputs of each residual addition, which ONNX Runtime needs to add integers.
-            False quantizes the sum alone, as OpenVINO does.
+        profile: of the runtime that the model is trained for; see :mod:`~lightning_compress.quantization.profiles`.
         freeze_ranges_at: fraction of the run after which the ranges of activations are frozen, in [0, 1].
         freeze_norms_at: fraction of the run after which the statistics of batch normalization are frozen, in [0, 1].
             With frozen statistics the network needs a small learning rate: SGD may diverge.
@@ -102,7 +102,7 @@ class QATCallback(_Quantization):
         observer: Observer = observers.minmax,
         decay: float = 0.9,
         range_lr: float = 0.0,
-        round_branches: bool = True,
+        profile: Profile = OnnxRuntime(),
         freeze_ranges_at: float = 0.8,
         freeze_norms_at: float = 1.0,
         schedule: Schedule = Step(at=0.2),
@@ -110,7 +110,7 @@ class QATCallback(_Quantization):
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
     ) -> None:
-        check_code(scale=scale, observer=observer)
+        check_code(scale=scale, observer=observer, profile=profile)
         _check_bits(2, weight_bits=weight_bits)
         super().__init__(
             kind=check_scale(scale, weight_bits),
@@ -129,15 +129,14 @@ class QATCallback(_Quantization):
                 raise ValueError(f"need 0 <= {argument} <= 1, got {argument}={fraction!r}")
         if not 0 <= range_lr < 1:
             raise ValueError(f"need 0 <= range_lr < 1, got range_lr={range_lr!r}")
-        if not isinstance(round_branches, bool):
-            raise TypeError(f"need round_branches as True or False, got {round_branches!r}")
+        check_profile(profile, scale, weight_bits)
         self.weight_bits = weight_bits
         self.activation_bits = activation_bits
         self.scale = scale
         self.observer = observer
         self.decay = decay
         self.range_lr = range_lr
-        self.round_branches = round_branches
+        self.profile = profile
         self.freeze_ranges_at = freeze_ranges_at
         self.freeze_norms_at = freeze_norms_at
 
@@ -146,6 +145,7 @@ class QATCallback(_Quantization):
         activations = "float activations" if self.activation_bits is None else f"{self.activation_bits}-bit activations"
         if self.activation_bits is not None and self.range_lr > 0:
             activations += " with learned ranges"
+        activations += "" if self.activation_bits is None else f" for {self.profile}"
         return f"{self.weight_bits}-bit weights, {activations}, {self.granularity}, scales by {scale}, {self.schedule}"
 
     def fit_grid(self, rows: Tensor) -> Grid:
@@ -172,7 +172,7 @@ class QATCallback(_Quantization):
             layers = possible_layers(pl_module, [target.parameter for target in self.targets.values()])
             optimizer = RangeOptimizer(self.range_lr) if self.range_lr > 0 else None
             self._calibration = Calibration(
-                pl_module, layers, self.activation_bits, self.observer, self.decay, self.round_branches, optimizer
+                pl_module, layers, self.activation_bits, self.observer, self.decay, self.profile, optimizer
             )
             if state is not None:
                 self._calibration.load_state_dict(state)
@@ -202,9 +202,10 @@ class QATCallback(_Quantization):
             self._calibration.place()
             if self._calibration.missed:
                 rank_zero_warn(
-                    f"no quantizer reaches the inputs of {listed(self._calibration.missed)}: these layers did not run "
-                    "in the first batch, were not called as modules, or compute with another tensor than their weight "
-                    "in F.linear or a convolution; they compute with quantized weights in float"
+                    f"no quantizer reaches the inputs{' or outputs' if self.profile.round_outputs else ''} of "
+                    f"{listed(self._calibration.missed)}: these layers did not run in the first batch, were not called "
+                    "as modules, or compute with another tensor than their weight in F.linear or a convolution; they "
+                    "compute with quantized weights in float"
                 )
         elif self._observing:
             self._calibration.update(stepped=trainer.global_step != self._step)

@@ -73,6 +73,7 @@ def _record(module: nn.Module) -> dict[str, Any]:
             "high": quantizer.high.detach(),
             "positive": quantizer.positive,
             "enabled": quantizer.enabled,
+            "symmetric": quantizer.symmetric,
         }
         for place, quantizer in quantizers_of(module).items()
     ]
@@ -84,7 +85,9 @@ def _attach(module: nn.Module, record: dict[str, Any]) -> None:
     for name, entry in record["grids"].items():
         set_grid(module, name, _restored(module, name, entry))
     for entry in record["quantizers"]:
-        quantizer = ActivationQuantizer(entry["bits"], entry["low"], entry["high"])
+        quantizer = ActivationQuantizer(
+            entry["bits"], entry["low"], entry["high"], symmetric=entry.get("symmetric", False)
+        )
         quantizer.positive, quantizer.enabled = entry["positive"], entry["enabled"]
         quantizer.rescale()
         attach_quantizer(module, Place(entry["module"], entry["side"]), quantizer)
@@ -165,7 +168,8 @@ _QUANTIZER = fields_of(
         "high": number_tensor(0),
         "positive": truth,
         "enabled": truth,
-    }
+    },
+    optional={"symmetric": truth},
 )
 _GRID = fields_of({"kind": text, "fields": table_of(anything)})
 _SCHEMA = fields_of({"grids": table_of(_GRID), "quantizers": list_of(_QUANTIZER)})

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from lightning_compress.quantization.grids import AffineGrid, BinaryGrid, Grid, built_in_grids
+from lightning_compress.quantization.profiles import Profile
 
-__all__ = ["Scale", "absmax", "check_scale", "mean", "minmax", "mse", "power_of_two"]
+__all__ = ["Scale", "absmax", "check_profile", "check_scale", "mean", "minmax", "mse", "power_of_two"]
 
 Scale: TypeAlias = Callable[[Tensor, int], Grid]
 
@@ -161,6 +162,30 @@ def check_scale(scale: Scale, bits: int) -> type[Grid]:
             "second time"
         )
     return kind
+
+
+def check_profile(profile: Profile, scale: Scale, bits: int) -> None:
+    """Refuse a scale whose grids have zero points, if the kernels of the runtime do not take them.
+
+    Raises:
+        TypeError: ``profile`` is no :class:`Profile`.
+        ValueError: the code of the weight zero is not 0.
+
+    >>> from lightning_compress.quantization.profiles import TensorRT
+    >>> check_profile(TensorRT(), minmax, 8)
+    Traceback (most recent call last):
+    ValueError: need a symmetric scale for profile TensorRT, got minmax, ...: use scales.absmax or scales.mse
+    """
+    if not isinstance(profile, Profile):
+        raise TypeError(f"need profile as a Profile, such as profiles.OnnxRuntime(), got {profile!r}")
+    if not profile.symmetric_weights:
+        return
+    grid = scale(torch.tensor([[-1.0, 0.0, 3.0]]), bits)
+    if isinstance(grid, AffineGrid) and bool(grid.zero_point.any()):
+        raise ValueError(
+            f"need a symmetric scale for profile {profile}, got {getattr(scale, '__name__', repr(scale))}, whose grids "
+            "have zero points: use scales.absmax or scales.mse"
+        )
 
 
 def _is_primitive(value: object) -> bool:

@@ -5,7 +5,7 @@ import torch
 
 from lightning_compress.deploy import export
 from lightning_compress.deploy.runtimes import IntegerOperators, OnnxRuntime, OpenVINO, installed
-from lightning_compress.quantization import QATCallback
+from lightning_compress.quantization import QATCallback, profiles
 from tests.support.classifiers import Conv, fit, loader
 
 IMAGES = torch.cat([x for x, _ in loader()])
@@ -56,7 +56,7 @@ def test_layers_are_counted(runtime, files):
 def test_without_rounded_branches_openvino_computes_what_was_validated(tmp_path):
     torch.manual_seed(0)
     module = Conv()
-    fit(module, QATCallback(round_branches=False))
+    fit(module, QATCallback(profile=profiles.OpenVINO()))
     path = export(module.eval(), tmp_path / "residual.onnx", IMAGES[:4])
     with torch.no_grad():
         expected = module(IMAGES)

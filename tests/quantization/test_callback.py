@@ -8,7 +8,7 @@ from torch import nn
 
 from lightning_compress import NM, PruningCallback
 from lightning_compress.loading import load_compressed
-from lightning_compress.quantization import BinarizationCallback, PerGroup, PerTensor, QATCallback, scales
+from lightning_compress.quantization import BinarizationCallback, PerGroup, PerTensor, QATCallback, profiles, scales
 from lightning_compress.quantization.weights import grids_of
 from lightning_compress.schedules import Linear, Step
 from lightning_compress.targets import select
@@ -160,7 +160,13 @@ def test_half_precision_weights_are_on_the_grid():
         ({"freeze_ranges_at": 2}, ValueError, "need 0 <= freeze_ranges_at <= 1, got freeze_ranges_at=2"),
         ({"freeze_norms_at": -1}, ValueError, "need 0 <= freeze_norms_at <= 1, got freeze_norms_at=-1"),
         ({"freeze_norms_at": True}, TypeError, "need freeze_norms_at as a number, got True"),
-        ({"round_branches": "no"}, TypeError, "need round_branches as True or False, got 'no'"),
+        ({"profile": "TensorRT"}, TypeError, "need profile as a function or an object, got 'TensorRT'"),
+        ({"profile": scales.mse}, TypeError, "need profile as a Profile, such as profiles.OnnxRuntime"),
+        (
+            {"profile": profiles.TensorRT(), "scale": scales.minmax},
+            ValueError,
+            "need a symmetric scale for profile TensorRT, got minmax.*use scales.absmax",
+        ),
         ({"every_n_steps": 2.5}, TypeError, "need every_n_steps as an integer, got 2.5"),
     ],
 )

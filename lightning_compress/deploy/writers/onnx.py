@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from lightning_compress.arguments import check_count, check_patterns
 from lightning_compress.deploy.formats import ComputationWriter
 from lightning_compress.deploy.onnx_passes.blocks import pack_four_bits, translations, with_blocks
 from lightning_compress.deploy.onnx_passes.rewrites import broadcast_constants, fill_channels, keep_floats, pool_means
 from lightning_compress.deploy.runtimes import OnnxRuntime, OpenVINO
 from lightning_compress.deploy.traces import trace
-from lightning_compress.example_inputs import ExampleInput
-from lightning_compress.lowering.modules import is_quantized
+from lightning_compress.example_inputs import ExampleInput, as_arguments
+from lightning_compress.lowering.modules import check_fits, is_quantized, lower
+from lightning_compress.quantization import profiles
 from lightning_compress.quantization.activations.quantizers import quantizers_of
+from lightning_compress.quantization.profiles import Profile
 from lightning_compress.targets import listed
 
 __all__ = ["Onnx"]
@@ -29,24 +32,50 @@ __all__ = ["Onnx"]
 
 @dataclass(frozen=True)
 class Onnx(ComputationWriter):
-    """Writes the computation as ONNX, opset 21, with a free batch size; the check runs it in ONNX Runtime.
+    """Writes the computation as ONNX, with a free batch size; the check runs it in ONNX Runtime.
 
     A quantized module is written with integer weights and explicit ``QuantizeLinear`` and ``DequantizeLinear``, which
     runtimes fuse into integer kernels. A warning names the layers that ONNX Runtime computes in float all the same.
+
+    Args:
+        profile: of the runtime that will run the file. For one with symmetric activations the codes of activations are
+            int8 with zero points of 0, and for one that does not round biases all biases are floats, as TensorRT needs
+            both. By default TensorRT if the ranges of all activations are symmetric, else ONNX Runtime.
+        input_names: of the inputs of the graph, in order; by default the names of the arguments of ``forward``.
+        output_names: of the outputs of the graph, in order.
+        batch_name: of the free dimension.
+        metadata: entries of the file's ``metadata_props``.
+        opset: version of the operators, 21 or later.
+
+    Raises:
+        ValueError: ``opset`` is below 21.
+        TypeError: an argument is of another kind.
     """
 
     suffix = ".onnx"
     packages = ("onnx", "onnxruntime", "onnxscript")
     extra = "onnx"
     runtimes = (OnnxRuntime(), OpenVINO())
-    integer_bias = True
-    opset: ClassVar[int] = 21
+    profile: Profile | None = None
+    input_names: Sequence[str] = ()
+    output_names: Sequence[str] = ()
+    batch_name: str = "batch"
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    opset: int = 21
+
+    def __post_init__(self) -> None:
+        check_patterns(input_names=self.input_names, output_names=self.output_names)
+        check_count(21, opset=self.opset)
+        if self.profile is not None and not isinstance(self.profile, Profile):
+            raise TypeError(f"need profile as a Profile, such as profiles.TensorRT(), got {self.profile!r}")
+        if not all(isinstance(text, str) for text in (self.batch_name, *self.metadata, *self.metadata.values())):
+            raise TypeError(f"need batch_name and metadata as text, got {self.batch_name!r}, {self.metadata!r}")
 
     def prepare(self, module: nn.Module, example: ExampleInput) -> nn.Module:
         """The integer copy of a quantized module, with its weights in forms that ONNX knows.
 
         Raises:
-            ValueError: a quantized module in half precision.
+            ValueError: a quantized module in half precision, or one trained for another runtime than ``profile``.
         """
         half = {parameter.dtype for parameter in module.parameters()} & {torch.float16, torch.bfloat16}
         if half and is_quantized(module):
@@ -54,7 +83,13 @@ class Onnx(ComputationWriter):
                 f"need a quantized module in float32 to write .onnx, got one in {half.pop()}: train it with "
                 "precision='bf16-mixed' or '32-true', or write .pt2"
             )
-        return with_blocks(super().prepare(module, example))
+        if not is_quantized(module):
+            return with_blocks(module)
+        profile = self.profile or _profile_of(module)
+        check_fits(module, profile)
+        args, kwargs = as_arguments(example)
+        symmetric = profile.symmetric_activations
+        return with_blocks(lower(module, args, kwargs, integer_bias=profile.round_biases, signed=symmetric))
 
     def write(self, module: nn.Module, example: ExampleInput, path: Path) -> None:
         """Trace ``module``, rewrite its graph for faster kernels, and save it."""
@@ -76,7 +111,29 @@ class Onnx(ComputationWriter):
         keep_floats(program.model)
         pack_four_bits(program.model)
         RemoveUnusedNodesPass()(program.model)
+        self._name(program.model)
         program.save(path)
+
+    def _name(self, model: Any) -> None:
+        """Give the inputs, the outputs and the free dimension of a graph their names, and the file its metadata."""
+        graph = model.graph
+        for argument, names, values in (
+            ("input_names", self.input_names, graph.inputs),
+            ("output_names", self.output_names, graph.outputs),
+        ):
+            if names and len(names) != len(values):
+                raise ValueError(
+                    f"need {argument} for {len(values)} tensors, {', '.join(value.name for value in values)}, "
+                    f"got {tuple(names)}"
+                )
+            for value, name in zip(values, names, strict=False):
+                value.name = name
+        batches = [value.shape[0] for value in graph.inputs if value.shape and not isinstance(value.shape[0], int)]
+        for value in (*graph.inputs, *graph.outputs, *(output for node in graph for output in node.outputs)):
+            for axis, dim in enumerate(value.shape or ()):
+                if dim in batches:
+                    value.shape[axis] = self.batch_name
+        model.metadata_props.update(self.metadata)
 
     def run(self, example: ExampleInput, path: Path) -> list[Tensor]:
         """Run the file in ONNX Runtime.
@@ -110,6 +167,13 @@ class Onnx(ComputationWriter):
                 "round_branches=True adds at residual branches",
                 stacklevel=3,
             )
+
+
+def _profile_of(module: nn.Module) -> Profile:
+    """The runtime that a module was trained for, as far as its ranges tell."""
+    quantizers = quantizers_of(module).values()
+    symmetric = bool(quantizers) and all(quantizer.symmetric for quantizer in quantizers)
+    return profiles.TensorRT() if symmetric else profiles.OnnxRuntime()
 
 
 @contextmanager

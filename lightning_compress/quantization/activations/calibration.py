@@ -26,6 +26,7 @@ from lightning_compress.quantization.dataflow.placement import place_quantizers
 from lightning_compress.quantization.dataflow.traces import Trace
 from lightning_compress.quantization.grids import AffineGrid
 from lightning_compress.quantization.observers import Observer
+from lightning_compress.quantization.profiles import Profile
 from lightning_compress.quantization.weights import grids_of
 
 __all__ = ["Calibration"]
@@ -40,7 +41,7 @@ class Calibration:
         bits: of the activations.
         observer: the range of one batch.
         decay: of the running ranges.
-        round_branches: whether residual branches are quantized before they are added.
+        profile: of the runtime that the model is trained for.
         optimizer: trains the ranges once quantizers round; None to let them follow the observer all the time.
 
     Attributes:
@@ -56,7 +57,7 @@ class Calibration:
         bits: int,
         observer: Observer,
         decay: float,
-        round_branches: bool,
+        profile: Profile,
         optimizer: RangeOptimizer | None = None,
     ) -> None:
         self.quantizers: dict[Place, ActivationQuantizer] = {}
@@ -67,7 +68,7 @@ class Calibration:
         self._bits = bits
         self._observer = observer
         self._decay = decay
-        self._round_branches = round_branches
+        self._profile = profile
         self._optimizer = optimizer
         self._learning = False
         self._sums: dict[str, tuple[Place, str | None]] = {}  # target -> quantizer before, normalization after
@@ -113,7 +114,7 @@ class Calibration:
         if trace is None:
             return
         flow = Dataflow(trace)
-        placement = place_quantizers(flow, self._targets, round_branches=self._round_branches)
+        placement = place_quantizers(flow, self._targets, self._profile)
         taken = quantizers_of(self._module)  # by another callback
         free = {
             place: torch.stack([torch.stack(trace.notes[value]) for value in values])
@@ -123,7 +124,9 @@ class Calibration:
         unions = [torch.stack([bounds[:, 0].amin(), bounds[:, 1].amax()]) for bounds in free.values()]
         ranges = _united(torch.stack(unions)) if free else ()
         for place, (low, high) in zip(free, ranges, strict=True):
-            self.quantizers[place] = ActivationQuantizer(self._bits, low, high, self._observer, self._decay)
+            self.quantizers[place] = ActivationQuantizer(
+                self._bits, low, high, self._observer, self._decay, symmetric=self._profile.symmetric_activations
+            )
             attach_quantizer(self._module, place, self.quantizers[place])
         norms = norms_after(self._module, flow)
         before = quantizers_before(self._module, flow, quantizers_of(self._module))
@@ -179,6 +182,8 @@ class Calibration:
             observed = torch.where(learned, moved, observed)
         positive = (observed[:, 0] >= 0).tolist()
         for quantizer, (low, high), window, is_positive in zip(quantizers, observed, windows, positive, strict=True):
+            # A learned bound of a symmetric range is followed by the other one.
+            low, high = quantizer.bounds(-high if quantizer.high.requires_grad and quantizer.symmetric else low, high)
             quantizer.low.copy_(low)
             quantizer.high.copy_(high)
             quantizer.low.grad = quantizer.high.grad = None
@@ -193,6 +198,8 @@ class Calibration:
         Args:
             model: the module, or an average of it, with the same names.
         """
+        if not self._profile.round_biases:
+            return
         quantizers, grids = quantizers_of(self._module), grids_of(self._module)
         for name, (place, norm) in self._sums.items():
             grid = grids.get(f"{name}.weight")  # None if the target is another parameter of the layer

@@ -36,7 +36,8 @@ class ActivationQuantizer:
     """Rounds a tensor to ``2^bits`` evenly spaced values, ``(q - zero_point) * scale`` with ``q`` in [0, 2^bits - 1].
 
     It computes in float32 under any precision of the Trainer, passes the gradient straight through, and stores nothing
-    for the backward pass. A range that starts at 0, as after a ReLU, has the zero point 0 exactly.
+    for the backward pass. A range that starts at 0, as after a ReLU, has the zero point 0 exactly. A symmetric range
+    has the zero point ``2^(bits - 1)``, which is 0 in signed integers.
 
     Args:
         bits: 4 to 8.
@@ -44,6 +45,7 @@ class ActivationQuantizer:
         high: highest value to represent, a scalar tensor; 0 if it is below 0.
         observer: the range of one tensor; see :mod:`~lightning_compress.quantization.observers`.
         decay: of the running range; see :func:`~.ranges.followed`.
+        symmetric: whether the range reaches as far below zero as above, ``low = -high``.
 
     Attributes:
         enabled: whether it rounds at all.
@@ -59,14 +61,24 @@ class ActivationQuantizer:
     [0.0, 0.5, 7.5]
     """
 
-    def __init__(self, bits: int, low: Tensor, high: Tensor, observer: Observer = minmax, decay: float = 0.9) -> None:
+    def __init__(
+        self,
+        bits: int,
+        low: Tensor,
+        high: Tensor,
+        observer: Observer = minmax,
+        decay: float = 0.9,
+        *,
+        symmetric: bool = False,
+    ) -> None:
         self.bits = bits
         self.observer = observer
         self.decay = decay
+        self.symmetric = symmetric
         self.enabled = True
         self.observing = False
-        self.positive = bool(0 <= low < high)  # saves two passes over memory in each forward pass
-        self.low, self.high = low.detach().float().clamp(max=0), high.detach().float().clamp(min=0)
+        self.positive = bool(0 <= low < high) and not symmetric  # saves two passes over memory in each forward pass
+        self.low, self.high = self.bounds(low.detach().float().clamp(max=0), high.detach().float().clamp(min=0))
         self.window = tuple(torch.zeros_like(self.low) for _ in range(3))
         self.scale, self.zero_point = torch.ones_like(self.low), torch.zeros_like(self.low)
         self.rescale()
@@ -76,19 +88,29 @@ class ActivationQuantizer:
         """The largest code."""
         return int(2**self.bits - 1)
 
+    def bounds(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """The range that holds ``low`` and ``high``: of a symmetric quantizer it is as wide below zero as above."""
+        if not self.symmetric:
+            return low, high
+        high = torch.maximum(-low, high)
+        return -high, high
+
     def quantize(self, x: Tensor) -> Tensor:
         """``x`` rounded to the grid, in its dtype."""
-        grid = self.scale, None if self.positive else self.zero_point, self.levels
-        rounded: Tensor = (
-            RoundWithRange.apply(x, self.low, self.high, *grid)  # type: ignore[no-untyped-call]
-            if self.high.requires_grad
-            else RoundStraightThrough.apply(x, *grid)  # type: ignore[no-untyped-call]
-        )
+        half = 2 ** (self.bits - 1)
+        codes = (-half, half - 1) if self.symmetric else (0, self.levels)  # signed codes need no zero point
+        grid = self.scale, None if self.positive or self.symmetric else self.zero_point, codes
+        rounded: Tensor
+        if self.high.requires_grad:
+            low = self.high * (codes[0] / codes[1]) if self.symmetric else self.low
+            rounded = RoundWithRange.apply(x, low, self.high, *grid)  # type: ignore[no-untyped-call]
+        else:
+            rounded = RoundStraightThrough.apply(x, *grid)  # type: ignore[no-untyped-call]
         return rounded
 
     def learn(self, learning: bool) -> None:
         """Set whether backward passes add the gradient of the range to ``low.grad`` and ``high.grad``."""
-        self.low.requires_grad_(learning and not self.positive)
+        self.low.requires_grad_(learning and not self.positive and not self.symmetric)
         self.high.requires_grad_(learning)
 
     @torch.no_grad()
@@ -113,7 +135,12 @@ class ActivationQuantizer:
     def rescale(self, low: Tensor | None = None, high: Tensor | None = None) -> None:
         """Compute scale and zero point from a range, by default its own."""
         low, high = (self.low if low is None else low).clamp(max=0), self.high if high is None else high
-        scale = ((high.clamp(min=0) - low) / self.levels).clamp_(min=torch.finfo(torch.float32).eps)
+        half, eps = 2 ** (self.bits - 1), torch.finfo(torch.float32).eps
+        if self.symmetric:
+            self.scale.copy_((torch.maximum(-low, high) / (half - 1)).clamp_(min=eps))
+            self.zero_point.fill_(half)
+            return
+        scale = ((high.clamp(min=0) - low) / self.levels).clamp_(min=eps)
         self.scale.copy_(scale)
         self.zero_point.copy_((-low / scale).round_().clamp_(0, self.levels))
 

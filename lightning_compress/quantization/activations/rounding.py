@@ -11,14 +11,15 @@ __all__ = ["RoundStraightThrough", "RoundWithRange", "range_gradient"]
 
 
 class RoundStraightThrough(torch.autograd.Function):
-    """``(clamp(round(x / scale) + zero_point, 0, levels) - zero_point) * scale``; the gradient passes straight through.
+    """``(clamp(round(x / scale) + zero_point, *codes) - zero_point) * scale``; the gradient passes straight through.
 
-    Its cost is passes over memory: four in place, six with a zero point, none backward. A zero point of None is 0.
+    ``codes`` are the lowest and the highest code. A zero point of None is 0. The cost is passes over memory: four in
+    place, six with a zero point, none backward.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor | None, levels: int) -> Tensor:
-        return _rounded(x, scale, zero_point, levels)
+    def forward(ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor | None, codes: tuple[int, int]) -> Tensor:
+        return _rounded(x, scale, zero_point, codes)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
@@ -30,26 +31,27 @@ class RoundWithRange(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, low: Tensor, high: Tensor, scale: Tensor, zero_point: Tensor | None, levels: int
+        ctx: Any, x: Tensor, low: Tensor, high: Tensor, scale: Tensor, zero_point: Tensor | None, codes: tuple[int, int]
     ) -> Tensor:
         ctx.save_for_backward(x, scale, zero_point)
-        ctx.levels = levels
-        return _rounded(x, scale, zero_point, levels)
+        ctx.codes = codes
+        return _rounded(x, scale, zero_point, codes)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         x, scale, zero_point = ctx.saved_tensors
-        low, high = range_gradient(gradient, x, scale, zero_point, ctx.levels)
+        low, high = range_gradient(gradient, x, scale, zero_point, ctx.codes)
         return gradient, low, high, None, None, None
 
 
 def range_gradient(
-    gradient: Tensor, x: Tensor, scale: Tensor, zero_point: Tensor | None, levels: int
+    gradient: Tensor, x: Tensor, scale: Tensor, zero_point: Tensor | None, codes: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     r"""The gradient of the loss with respect to the lowest and the highest value of the range.
 
     A clipped value equals a bound, and its gradient goes to that bound. Between the bounds the rounded value depends on
-    the scale: ``d x_q / d scale = round(x / scale) - x / scale``, with ``scale = (high - low) / levels``.
+    the scale: ``d x_q / d scale = round(x / scale) - x / scale``, with
+    ``scale = (high - low) / (highest code - lowest code)``.
 
     Papers: Esser et al., "Learned Step Size Quantization", https://arxiv.org/abs/1902.08153 (2020), for ``low = 0``;
     Bhalgat et al., "LSQ+: Improving low-bit quantization through learnable offsets and better initialization",
@@ -60,25 +62,25 @@ def range_gradient(
         x: the values before rounding.
         scale: step between two values, a scalar.
         zero_point: code of the value zero, a scalar; None for 0.
-        levels: the largest code.
+        codes: the lowest and the highest code.
 
     Returns:
         Two float32 scalars.
 
-    >>> low, high = range_gradient(torch.ones(2), torch.tensor([0.25, 9.0]), torch.tensor(1.0), None, 5)
+    >>> low, high = range_gradient(torch.ones(2), torch.tensor([0.25, 9.0]), torch.tensor(1.0), None, (0, 5))
     >>> low.item(), high.item()  # 0.25 is rounded down by a quarter of a step, 9 is clipped
     (0.0500..., 0.9499...)
     """
     steps, gradient = x.float() * (1 / scale), gradient.float()
     rounded = steps.round()
-    codes = rounded if zero_point is None else rounded + zero_point
-    below, above = codes < 0, codes > levels
-    moved = (gradient * (rounded - steps)).masked_fill(below | above, 0).sum() / levels
+    unclipped, (lowest, highest) = rounded if zero_point is None else rounded + zero_point, codes
+    below, above = unclipped < lowest, unclipped > highest
+    moved = (gradient * (rounded - steps)).masked_fill(below | above, 0).sum() / (highest - lowest)
     return (gradient * below).sum() - moved, (gradient * above).sum() + moved
 
 
-def _rounded(x: Tensor, scale: Tensor, zero_point: Tensor | None, levels: int) -> Tensor:
-    codes = x.float().mul(1 / scale).round_()
+def _rounded(x: Tensor, scale: Tensor, zero_point: Tensor | None, codes: tuple[int, int]) -> Tensor:
+    rounded = x.float().mul(1 / scale).round_()
     if zero_point is None:
-        return codes.clamp_(0, levels).mul_(scale).to(x.dtype)
-    return codes.add_(zero_point).clamp_(0, levels).sub_(zero_point).mul_(scale).to(x.dtype)
+        return rounded.clamp_(*codes).mul_(scale).to(x.dtype)
+    return rounded.add_(zero_point).clamp_(*codes).sub_(zero_point).mul_(scale).to(x.dtype)

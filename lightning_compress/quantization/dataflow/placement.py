@@ -1,8 +1,9 @@
 """Placement: which values to quantize, and which module to hook for each.
 
-The input of every target layer is quantized. A runtime that adds integers fuses an operation only if its inputs and its
-output are quantized. For such a runtime the residual branches are quantized too: the output of each convolution (with
-its normalization and ReLU) on the way to another target, and the sums of such outputs.
+The input of every target layer is quantized. The profile of the runtime decides on other values. A runtime
+that adds integers fuses an operation only if its inputs and its output are quantized. For such a runtime the residual
+branches are quantized too: the output of each convolution (with its normalization and ReLU) on the way to another
+target, and the sums of such outputs. A runtime whose layers write integers needs the output of every target quantized.
 
 A value is quantized once, where it is produced, so that all its readers see the same integers: by a hook on the
 outermost module that returns it. If no module returns it, the hook is on the input of the outermost modules that take
@@ -23,6 +24,7 @@ from lightning_compress.quantization.dataflow.flow import Dataflow
 from lightning_compress.quantization.dataflow.kinds import CONVOLUTIONS
 from lightning_compress.quantization.dataflow.readers import weight_readers
 from lightning_compress.quantization.dataflow.traces import Operation
+from lightning_compress.quantization.profiles import Profile
 
 __all__ = ["Placement", "place_quantizers"]
 
@@ -33,62 +35,84 @@ class Placement:
 
     Attributes:
         places: place -> the values (of the trace) that are quantized there.
-        missed: targets of which no hook can reach every input.
+        missed: targets of which no hook can reach every input, or the output where the profile needs it.
     """
 
     places: Mapping[Place, Collection[int]]
     missed: tuple[str, ...]
 
 
-def place_quantizers(flow: Dataflow, targets: Collection[str], *, round_branches: bool = True) -> Placement:
+def place_quantizers(flow: Dataflow, targets: Collection[str], profile: Profile) -> Placement:
     """Choose the places of quantizers for a traced forward pass.
 
     Args:
         flow: of the model.
         targets: names of the layers that shall compute in integers.
-        round_branches: whether residual branches are quantized before they are added, and not their sums alone.
+        profile: of the runtime that the model is trained for.
     """
     readers = {name: weight_readers(flow, name, targets) for name in targets}
     repeated = {name: readers.pop(name) for name in flow.reused.intersection(targets)}
     every = [operation for operations in (*readers.values(), *repeated.values()) for operation in operations]
-    points = _points(flow, [operation for of_one in readers.values() for operation in of_one], every, round_branches)
+    points = _points(flow, [operation for of_one in readers.values() for operation in of_one], every, profile)
     places = _hooks(flow, readers, points, targets)
     reached = {flow.source(value) for values in places.values() for value in values}
     missed = {
         name
         for name, operations in readers.items()
-        if not operations or any(flow.source(operation.inputs[0]) not in reached for operation in operations)
+        if not operations or any(not _needs(flow, operation, profile) <= reached for operation in operations)
     }
     for name, operations in repeated.items():
         taken = {call.input for call in flow.trace.calls if call.module == name}
         if operations and all(taken.intersection(flow.moves(operation.inputs[0])) for operation in operations):
             places[Place(name, "input")] = taken
+            if profile.round_outputs:
+                places[Place(name, "output")] = {call.output for call in flow.trace.calls if call.module == name}
         else:
             missed.add(name)
     return Placement(places, tuple(name for name in targets if name in missed))
 
 
-def _points(
-    flow: Dataflow, readers: Sequence[Operation], every: Sequence[Operation], round_branches: bool
-) -> list[int]:
+def _needs(flow: Dataflow, operation: Operation, profile: Profile) -> set[int]:
+    """The values around the operation of a target that have to be quantized."""
+    return {flow.source(operation.inputs[0])} | ({flow.fused(operation)} if profile.round_outputs else set())
+
+
+def _points(flow: Dataflow, readers: Sequence[Operation], every: Sequence[Operation], profile: Profile) -> list[int]:
     """The values to quantize, in the order of their computation.
 
     Args:
         flow: of the model.
         readers: operations whose input is quantized where it is produced.
         every: the operations of all targets.
-        round_branches: whether residual branches are quantized before they are added.
+        profile: of the runtime.
     """
     points = {flow.source(operation.inputs[0]) for operation in readers}
-    if round_branches:
-        upstream = flow.upstream(operation.inputs[0] for operation in every)
-        convolved = (flow.fused(operation) for operation in every if operation.name in CONVOLUTIONS)
-        points.update(value for value in convolved if value in upstream)
-        for addition in flow.additions():
-            total = flow.clamped(addition.output)
-            if total in upstream and all(flow.source(value) in points for value in addition.inputs):
-                points.add(total)
+    if profile.round_branches:
+        points |= _branches(flow, points, every, profile.fuse_additions)
+    if profile.round_outputs:
+        points.update(flow.fused(operation) for operation in every)
     return sorted(points)
+
+
+def _branches(flow: Dataflow, inputs: Collection[int], every: Sequence[Operation], fuse_additions: bool) -> set[int]:
+    """The values of residual branches, and their sums, on the way to another target.
+
+    Args:
+        flow: of the model.
+        inputs: of the targets.
+        every: the operations of all targets.
+        fuse_additions: whether the convolution in front of an addition computes it.
+    """
+    upstream = flow.upstream(operation.inputs[0] for operation in every)
+    convolved = {flow.fused(operation) for operation in every if operation.name in CONVOLUTIONS} & upstream
+    points, in_kernels = convolved.union(inputs), set()
+    for addition in flow.additions():
+        total = flow.clamped(addition.output)
+        if total in upstream and all(flow.source(value) in points for value in addition.inputs):
+            points.add(total)
+            alone = (value for value in addition.inputs if flow.only_consumer(value) is addition)
+            in_kernels.update([value for value in alone if value in convolved][:fuse_additions])
+    return points - in_kernels
 
 
 def _hooks(
@@ -99,6 +123,7 @@ def _hooks(
     once = {call.module for call in calls} - flow.reused
     # The last module to return a value is the outermost; the model as a whole has the name "".
     outputs = {call.output: call.module for call in calls if call.output != call.input and call.module in once}
+    inner = {call.output: call.module for call in calls if call.module and call.module in once}
     takers: dict[int, set[str]] = defaultdict(set)
     for call in calls:
         if call.module in once:
@@ -107,9 +132,12 @@ def _hooks(
     for point in points:
         if outputs.get(point):
             places[Place(outputs[point], "output")].add(point)
-        else:
-            for place, value in _inputs(flow, readers, point, takers, targets):
-                places[place].add(value)
+            continue
+        taken = list(_inputs(flow, readers, point, takers, targets))
+        for place, value in taken:
+            places[place].add(value)
+        if not taken and point in inner:
+            places[Place(inner[point], "output")].add(point)
     return places
 
 

@@ -13,7 +13,7 @@ from lightning_compress.deploy import export
 from lightning_compress.deploy.runtimes import OnnxRuntime
 from lightning_compress.loading import load_compressed
 from lightning_compress.lowering.modules import lower
-from lightning_compress.quantization import QATCallback, observers
+from lightning_compress.quantization import QATCallback, observers, profiles
 from lightning_compress.quantization.activations.quantizers import ActivationQuantizer, Place, quantizers_of
 from lightning_compress.quantization.activations.ranges import followed
 from lightning_compress.quantization.dataflow.flow import Dataflow
@@ -29,7 +29,7 @@ def places(net: nn.Module, *shape: int, round_branches: bool = True) -> set[tupl
     layers = [name for name, module in net.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     with Trace(net) as trace:
         net(torch.randn(2, *shape))
-    placement = place_quantizers(Dataflow(trace), layers, round_branches=round_branches)
+    placement = place_quantizers(Dataflow(trace), layers, profiles.Profile(round_branches=round_branches))
     assert not placement.missed
     return {(place.module, place.side) for place in placement.places}
 

@@ -1,0 +1,96 @@
+"""Profiles: what the runtime that will run a model needs of its quantized activations, weights and biases.
+
+Runtimes differ in the integers that their kernels take and in the operations that they fuse. A model trained for one
+runtime may compute in float, or wrongly, in another. ``QATCallback(profile=...)`` trains the model that the chosen
+runtime computes. A profile of your own is a frozen dataclass that inherits from :class:`Profile`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+__all__ = ["CoreML", "Mobile", "OnnxRuntime", "OpenVINO", "Profile", "TensorRT"]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The needs of a runtime; each profile has defaults of its own.
+
+    Args:
+        symmetric_activations: ranges of activations are symmetric about zero: the code of zero is 0 as int8, 128 as
+            uint8. After a ReLU half of the codes are unused.
+        symmetric_weights: the code of the weight zero is 0. Refuses scales such as ``scales.minmax``.
+        round_branches: quantizes both inputs of each residual addition, besides the sum.
+        fuse_additions: leaves one input of each residual addition in float, that of the convolution which computes the
+            sum in its own kernel.
+        round_outputs: quantizes the output of each target layer, with its normalization and ReLU, also where no target
+            layer reads it, as that of the last layer.
+        round_biases: rounds biases to multiples of ``input scale * weight scale``, which kernels add as integers.
+
+    Raises:
+        TypeError: an argument is neither True nor False.
+
+    >>> Mobile(round_outputs=1)
+    Traceback (most recent call last):
+    TypeError: need round_outputs as True or False, got 1
+    """
+
+    symmetric_activations: bool = False
+    symmetric_weights: bool = False
+    round_branches: bool = True
+    fuse_additions: bool = False
+    round_outputs: bool = False
+    round_biases: bool = True
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, bool):
+                raise TypeError(f"need {field.name} as True or False, got {value!r}")
+
+    def __str__(self) -> str:
+        return type(self).__name__
+
+
+@dataclass(frozen=True)
+class OnnxRuntime(Profile):
+    """ONNX Runtime on CPUs, and torch itself: it adds integers where both inputs of an addition are quantized."""
+
+
+@dataclass(frozen=True)
+class OpenVINO(Profile):
+    """OpenVINO on CPUs: it adds the shortcut of a residual block in the kernel of the convolution, in float."""
+
+    round_branches: bool = False
+
+
+@dataclass(frozen=True)
+class TensorRT(Profile):
+    """TensorRT on GPUs: int8 with zero points of 0, float biases, and the shortcut of a residual block quantized.
+
+    The rules are those of https://docs.nvidia.com/deeplearning/tensorrt, "Working with Quantized Types".
+    """
+
+    symmetric_activations: bool = True
+    symmetric_weights: bool = True
+    fuse_additions: bool = True
+    round_biases: bool = False
+
+
+@dataclass(frozen=True)
+class Mobile(Profile):
+    """Phones and microcontrollers: ExecuTorch and LiteRT with XNNPACK, TensorFlow Lite Micro.
+
+    Their integer kernels write integers, so that the outputs of the model are quantized too.
+    """
+
+    symmetric_weights: bool = True
+    round_outputs: bool = True
+
+
+@dataclass(frozen=True)
+class CoreML(Profile):
+    """Core ML on Apple devices: symmetric int8 weights and activations."""
+
+    symmetric_activations: bool = True
+    symmetric_weights: bool = True
