@@ -63,11 +63,18 @@ class Runtime(ABC):
         """Count the operators of a file as the runtime computes them on this machine's CPU."""
 
 
+@dataclass(frozen=True)
 class OnnxRuntime(Runtime):
-    """ONNX Runtime with its CPU provider."""
+    """ONNX Runtime with its CPU provider.
+
+    Args:
+        fused: False computes each operation as the file says it, without the integer kernels of this machine.
+    """
 
     name = "ONNX Runtime"
     package = "onnxruntime"
+
+    fused: bool = True
 
     _FLOAT: ClassVar = {"Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
     _INTEGER: ClassVar = ("QLinear", "QGemm", "MatMulInteger", "MatMulNBits", "ConvInteger", "DynamicQuantizeMatMul")
@@ -77,6 +84,8 @@ class OnnxRuntime(Runtime):
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
+        if not self.fused:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         names = [entry.name for entry in session.get_inputs()]
 

@@ -20,7 +20,7 @@ def quantized(net, channels=1, scale=scales.absmax):
     with torch.no_grad():
         module(next(iter(loader(channels=channels)))[0])
     seed_everything(0, verbose=False)
-    run = trainer(QATCallback(scale=scale, schedule=Constant()))
+    run = trainer(QATCallback(7, scale=scale, schedule=Constant()))  # with 8 bits kernels without VNNI saturate
     run.fit(module, loader(channels=channels), loader(2, channels=channels))
     return module
 
@@ -182,7 +182,7 @@ def test_convolutions_that_were_left_out_stay_float(up, tmp_path, monkeypatch):
     head = nn.Sequential(nn.Flatten(), nn.Linear(16 * (64 if up else 16), 10))
     module = Classifier(nn.Sequential(*net, *head), lr=0.01)
     seed_everything(0, verbose=False)
-    trainer(QATCallback(schedule=Constant(), exclude=("net.2",))).fit(module, loader(), loader(2))
+    trainer(QATCallback(7, schedule=Constant(), exclude=("net.2",))).fit(module, loader(), loader(2))
     module.eval().requires_grad_(False).net[2].weight[0].mul_(10)
     images = torch.cat([x for x, _ in loader()])
     reference = lower(module, (images[:2],), integer_bias=True)(images)

@@ -1,5 +1,3 @@
-import warnings
-
 import numpy as np
 import onnx
 import pytest
@@ -26,9 +24,7 @@ def symmetric():
 def test_a_module_trained_for_tensorrt_keeps_its_rules(net, tmp_path):
     module = Classifier(net())
     fit(module, QATCallback(profile=profiles.TensorRT()))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # ONNX Runtime computes a convolution in front of an addition in float
-        export(module, tmp_path / "m.onnx", IMAGES)
+    export(module, tmp_path / "m.onnx", IMAGES)
     assert violations(tmp_path / "m.onnx") == []
     [outputs] = OnnxRuntime().load(tmp_path / "m.onnx")([IMAGES])
     assert torch.equal(outputs.argmax(1), module.eval()(IMAGES).argmax(1))
@@ -47,9 +43,7 @@ def test_a_module_trained_for_onnx_runtime_breaks_them_and_is_refused(tmp_path):
 
 def test_biases_are_integers_where_that_is_asked(symmetric, tmp_path):
     profile = profiles.TensorRT(round_biases=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        export(symmetric, tmp_path / "m.onnx", IMAGES, writer=Onnx(profile=profile))
+    export(symmetric, tmp_path / "m.onnx", IMAGES, writer=Onnx(profile=profile))
     kinds = {entry.data_type for entry in onnx.load(tmp_path / "m.onnx").graph.initializer}
     assert onnx.TensorProto.INT32 in kinds
     assert onnx.TensorProto.UINT8 not in kinds
@@ -74,9 +68,7 @@ def test_names_metadata_and_opset(tmp_path):
 
 def test_quantized_names_and_opset(symmetric, tmp_path):
     writer = Onnx(input_names=["image"], output_names=["scores"], opset=23)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        export(symmetric, tmp_path / "m.onnx", IMAGES, writer=writer)
+    export(symmetric, tmp_path / "m.onnx", IMAGES, writer=writer)
     assert violations(tmp_path / "m.onnx") == []
     assert [entry.name for entry in onnx.load(tmp_path / "m.onnx").graph.output] == ["scores"]
 
@@ -99,4 +91,25 @@ def test_bad_options_are_refused(options, error, message):
 def test_a_number_of_names_that_does_not_fit_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"need output_names for 1 tensors, .*got \('a', 'b'\)"):
         export(Classifier(), tmp_path / "m.onnx", IMAGES, writer=Onnx(output_names=["a", "b"]))
+    assert not list(tmp_path.iterdir())
+
+
+def test_kernels_of_this_cpu_that_compute_something_else_are_told(symmetric, tmp_path, monkeypatch):
+    load = OnnxRuntime.load
+
+    def saturated(self, path):
+        run = load(self, path)
+        return (lambda inputs: [output.clamp(max=0.1) for output in run(inputs)]) if self.fused else run
+
+    monkeypatch.setattr(OnnxRuntime, "load", saturated)
+    with pytest.warns(UserWarning, match=r"on this CPU compute something else.*train with weight_bits=7"):
+        export(symmetric, tmp_path / "m.onnx", IMAGES)
+    assert (tmp_path / "m.onnx").exists()
+
+
+def test_a_file_that_is_wrong_without_kernels_too_is_refused(symmetric, tmp_path, monkeypatch):
+    load = OnnxRuntime.load
+    monkeypatch.setattr(OnnxRuntime, "load", lambda self, path: lambda inputs: [-x for x in load(self, path)(inputs)])
+    with pytest.raises(ValueError, match="need m.onnx to compute the same as the quantized module"):
+        export(symmetric, tmp_path / "m.onnx", IMAGES)
     assert not list(tmp_path.iterdir())
