@@ -54,7 +54,7 @@ def test_checkpoints_carry_the_new_shapes(tmp_path):
 
 @pytest.mark.parametrize("granularity", [PerChannel(), PerTensor()])
 def test_grids_of_quantized_weights_are_narrowed_too(tmp_path, granularity):
-    module = masked(QATCallback(granularity=granularity))
+    module = masked(QATCallback(7, granularity=granularity))  # with 8 bits kernels without VNNI saturate
     before = module(IMAGES)
     assert remove_zero_channels(module, IMAGES) > 0
     assert on_grids(module)

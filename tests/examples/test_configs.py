@@ -76,6 +76,7 @@ def test_every_config_is_run():
     assert list(WRITTEN) == CONFIGS
 
 
+@pytest.mark.filterwarnings("ignore:the integer kernels of ONNX Runtime on this CPU")  # it may have no VNNI
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")  # the student's is the teacher's
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_config_writes_its_files(name, folder, monkeypatch):

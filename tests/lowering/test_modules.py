@@ -30,7 +30,7 @@ def images(channels: int = 1) -> torch.Tensor:
 def trained() -> Classifier:
     seed_everything(0, verbose=False)
     module = Classifier(ResNet(width=16))
-    fit(module, QATCallback(), max_epochs=3)
+    fit(module, QATCallback(7), max_epochs=3)  # with 8 bits kernels without VNNI saturate
     return module.eval()
 
 
@@ -250,7 +250,7 @@ def test_a_normalization_that_does_more_is_not_folded(kind, tmp_path):
         nn.Conv2d(1, 8, 3, bias=False), kind(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)
     )
     module = Classifier(net)
-    fit(module, QATCallback())
+    fit(module, QATCallback(7))  # with 8 bits kernels without VNNI saturate
     x = images()
     for suffix in (".onnx", ".pt2"):
         export(module.eval(), tmp_path / f"m{suffix}", x[:2])
@@ -277,8 +277,8 @@ class Tied(nn.Module):
 
 def test_tied_layers_compute_in_integers(tmp_path):
     module = Classifier(Tied())
-    fit(module, QATCallback(), max_epochs=1).save_checkpoint(tmp_path / "m.ckpt")
-    trainer(QATCallback()).fit(module, loader(), loader(2), ckpt_path=tmp_path / "m.ckpt")
+    fit(module, QATCallback(7), max_epochs=1).save_checkpoint(tmp_path / "m.ckpt")
+    trainer(QATCallback(7)).fit(module, loader(), loader(2), ckpt_path=tmp_path / "m.ckpt")
     inputs = {place.module for place in quantizers_of(module) if place.side == "input"}
     assert inputs == {"net.first", "net.second", "net.head"}
     path = export(module.eval(), tmp_path / "m.onnx", images()[:2])
