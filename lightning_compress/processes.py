@@ -29,6 +29,7 @@ __all__ = [
     "local_positions",
     "mean",
     "on_any_process",
+    "reshard_",
     "shard",
     "shard_group",
     "shard_shape",
@@ -227,15 +228,20 @@ def unsharded_class(layer: nn.Module) -> type[nn.Module]:
     return next(kind for kind in kinds if not issubclass(kind, FSDPModule))
 
 
+def reshard_(module: nn.Module) -> None:
+    """Let a sharded ``module`` hold its shards: after a forward pass without a backward pass it holds whole weights."""
+    for layer in module.modules():
+        if isinstance(layer, FSDPModule):
+            layer.reshard()
+
+
 @torch.no_grad()
 def unshard_(module: nn.Module) -> None:
     """Turn a sharded ``module`` into an ordinary one that holds all of its weights, in place; a collective.
 
     Its optimizers go on with the old parameters, and gradients are lost.
     """
-    for layer in module.modules():
-        if isinstance(layer, FSDPModule):
-            layer.reshard()
+    reshard_(module)
     _undo_sharding_(module, DTensor.full_tensor)
 
 

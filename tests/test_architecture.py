@@ -106,6 +106,7 @@ LIFECYCLE = {
     "resume": "checkpoints and resumed runs",
     "sharded": "FSDP2",
     "shards": "FSDP2",
+    "streams": "training data that is read once",
     "trainer": "features of the Trainer",
     "verification": "broken promises stop a run",
     "every_loss": "what holds of all losses",

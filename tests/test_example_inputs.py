@@ -11,7 +11,15 @@ from torch import Tensor, nn
 
 from lightning_compress import export, freeze
 from lightning_compress.channels.dependencies.removable import find_removable
-from lightning_compress.example_inputs import as_arguments, call, example_in, first_examples, first_samples, tensors_in
+from lightning_compress.example_inputs import (
+    as_arguments,
+    call,
+    example_in,
+    first_examples,
+    first_samples,
+    small_example_in,
+    tensors_in,
+)
 from lightning_compress.macs import count_macs
 from lightning_compress.timing import measure_latencies
 
@@ -149,6 +157,23 @@ def test_the_first_examples_of_a_loader():
     data = torch.utils.data.TensorDataset(torch.arange(10.0).view(5, 2), torch.zeros(5))
     loader = torch.utils.data.DataLoader(data, batch_size=4, shuffle=True)
     assert first_examples([loader])[0].tolist() == [[0.0, 1.0], [2.0, 3.0]]
+
+
+class Neighbors(nn.Module):
+    """Sums the features of linked nodes: the links are numbers of nodes."""
+
+    def forward(self, features, links):
+        return torch.zeros_like(features).index_add(0, links[1], features[links[0]])
+
+
+def test_a_few_samples_of_a_batch_are_an_example_unless_forward_needs_all():
+    images = torch.zeros(5, 3)
+    assert small_example_in([images, torch.zeros(5)], nn.Linear(3, 1)).shape == (2, 3)
+    graph = images, torch.tensor([[0, 1, 4], [1, 4, 0]])
+    features, links = small_example_in(graph, Neighbors())
+    assert (features.shape, links.shape) == ((5, 3), (2, 3))
+    with pytest.raises(ValueError, match=r"need a batch that holds the input of Neighbors\.forward, got \[\(5, 3\)\]"):
+        small_example_in([images], Neighbors())
 
 
 def test_a_stream_is_not_read():

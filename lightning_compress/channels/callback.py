@@ -11,21 +11,22 @@ from torch import Tensor, nn
 from lightning_compress.arguments import check_code, check_count, check_criterion, check_decay
 from lightning_compress.carried import carry, copies
 from lightning_compress.channels import criteria
-from lightning_compress.channels.budget.budgets import Budget, budget_of
-from lightning_compress.channels.budget.costs import Costs, narrowed_sizes, sizes_of
-from lightning_compress.channels.budget.latencies import macs_within_latency
+from lightning_compress.channels.budget.budgets import budget_of, check_shards
+from lightning_compress.channels.budget.costs import NO_COSTS, costs_of, narrowed_sizes
+from lightning_compress.channels.budget.latencies import fraction_to_keep
 from lightning_compress.channels.budget.model_budgets import ModelBudget
 from lightning_compress.channels.criteria import Criterion, members
-from lightning_compress.channels.dependencies.removable import find_removable
+from lightning_compress.channels.dependencies.discovery import discover
+from lightning_compress.channels.dependencies.removable import Removable
 from lightning_compress.channels.groups import Group, removed_entries
 from lightning_compress.channels.masks import Masks, masked_targets, masks_of
 from lightning_compress.channels.removal.momentum_networks import MomentumNetworks
-from lightning_compress.channels.removal.shapes import CHANNELS, dense_sizes, verify_shapes
+from lightning_compress.channels.removal.shapes import CHANNELS, verify_shapes
 from lightning_compress.channels.removal.surgery import narrow, remove_units_
 from lightning_compress.evidence import evidence_of
-from lightning_compress.example_inputs import device_of, example_in, first_batch, on_device
+from lightning_compress.example_inputs import first_batch
 from lightning_compress.lightnings import LightningModule, ModelParallelStrategy, Trainer, isolate_rng, rank_zero_info
-from lightning_compress.processes import copy_without_weights, gather, is_sharded
+from lightning_compress.processes import from_rank_zero, gather
 from lightning_compress.schedules import Cubic, Schedule
 from lightning_compress.targets import Selection, Target, select
 from lightning_compress.training import PRUNE, WeightCompression
@@ -60,7 +61,9 @@ class ChannelPruningCallback(WeightCompression):
             take less time than narrower ones. Otherwise every layer keeps at least ``round_to`` channels.
         decay: decay of the running mean of scores, for criteria that read gradients, in [0, 1).
         example_input: input of ``forward``: a tensor, a tuple of positional or a mapping of keyword arguments. By
-            default ``module.example_input_array``, or the first examples of the training data.
+            default ``module.example_input_array``, or the first examples of the training data. Data that cannot be
+            looked up by index, such as a stream, is not read for it: the first training batch is taken, and the run
+            begins with it, before its forward pass.
         schedule: progress of the run -> strength, the fraction of the reduction that is reached.
         every_n_steps: optimizer steps between two choices of channels.
         include: patterns of the layers whose output channels may be removed; see
@@ -69,7 +72,8 @@ class ChannelPruningCallback(WeightCompression):
 
     Raises:
         ImportError: in ``fit``, torch-pruning is not installed (extra ``channels``).
-        ValueError: an argument is out of range; in ``fit``, the budget is out of reach or an example input is missing.
+        ValueError: an argument is out of range; before the first step, the budget is out of reach, or ``forward`` takes
+            no input that the data holds.
         TypeError: ``include`` or ``exclude`` is one string; the criterion or schedule is a name or a number, or the
             criterion scores no channels.
 
@@ -82,8 +86,6 @@ class ChannelPruningCallback(WeightCompression):
     """
 
     changeable = WeightCompression.changeable | {"decay", "example_input"}
-    _budget: ModelBudget
-    _fraction: float | None = None  # of the budget; measured, if it is one of latency
 
     def __init__(
         self,
@@ -124,51 +126,60 @@ class ChannelPruningCallback(WeightCompression):
         self.remove_blocks = remove_blocks
         self.decay = decay
         self.example_input = example_input
+        self._reset()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         carry(pl_module, CHANNELS)
+        if stage == "fit":
+            self._reset()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if isinstance(trainer.strategy, ModelParallelStrategy):
-            _check_shards(trainer.strategy, self.budget)
+            check_shards(self.budget, trainer.strategy.device_mesh["tensor_parallel"].size())
         self._removes_in_fit = self.remove and replaces(
             trainer.strategy, self, "channels stay as zeros", "remove_zero_channels"
         )
         super().on_fit_start(trainer, pl_module)
-        self._momentum_networks = MomentumNetworks(pl_module, self.targets)
+
+    def _reset(self) -> None:
+        self._found: Removable | None = None
+        self._budget = ModelBudget(self.budget, self.budget.amount, (), NO_COSTS, self.round_to)
+
+    def awaits_batch(self, module: nn.Module) -> bool:
+        if self._given_example(module) is not None or self._saved("found"):
+            return False
+        with isolate_rng():
+            self.batch = first_batch(module.trainer)
+        return self.batch is None
+
+    def _given_example(self, module: nn.Module) -> Any:
+        return getattr(module, "example_input_array", None) if self.example_input is None else self.example_input
+
+    def _saved(self, key: str) -> Any:
+        """The entry of the checkpoint that is resumed; None if there is none."""
+        return None if self._loaded is None else self._loaded.get(key)
 
     def select(self, module: nn.Module) -> Selection:
-        runnable = uncompiled(module) if isinstance(module, LightningModule) else module
-        traceable = copy_without_weights(module) if is_sharded(module) else runnable
-        with isolate_rng():
-            example = self._example(module, traceable)
-            found = find_removable(traceable, example, self.remove_blocks)
-        found = found.without(select(module, self.include, self.exclude).skipped)
-        sizes = sizes_of(module)
-        prices = {"macs": found.prices, "parameters": dict.fromkeys(sizes, 1.0)}
-        costs = Costs(sizes, dense_sizes(module), prices)
-        self._fraction = self._fraction_to_keep(runnable, example, found.groups, costs)
-        self._budget = ModelBudget(self.budget, self._fraction, found.groups, costs, self.round_to)
+        if saved := self._saved("found"):  # the first batch of the resumed run may have other shapes
+            found, fraction = Removable.from_state(saved), self._saved("fraction")
+            costs = costs_of(module, found.prices)
+        else:
+            with isolate_rng():
+                example, found = discover(module, self._given_example(module), self.batch, self.remove_blocks)
+                # The same on every rank, whose batches may differ.
+                found = from_rank_zero(found.without(select(module, self.include, self.exclude).skipped))
+                costs, runnable = costs_of(module, found.prices), uncompiled(module)
+                fraction = fraction_to_keep(self.budget, runnable, example, found.groups, costs, self.round_to)
+        self._found = found
+        self._budget = ModelBudget(self.budget, fraction, found.groups, costs, self.round_to)
         if self._budget.is_met:
             self._budget = replace(self._budget, groups=())
-        else:
+        elif not saved:
             self._budget.check_reach(found.left_alone, self.remove_blocks)
-        return Selection(masked_targets(module, self._budget.groups), dict(found.left_alone))
-
-    def _example(self, module: nn.Module, traceable: nn.Module) -> Any:
-        example = getattr(module, "example_input_array", None) if self.example_input is None else self.example_input
-        if example is None and isinstance(module, LightningModule):
-            return example_in(first_batch(module.trainer), traceable)
-        return on_device(example, device_of(module))
-
-    def _fraction_to_keep(self, module: nn.Module, example: Any, groups: Sequence[Group], costs: Costs) -> float:
-        if self.budget.name != "latency":
-            return self.budget.amount
-        if self._loaded is not None and self._loaded["fraction"] is not None:  # an interrupted run has measured it
-            return float(self._loaded["fraction"])
-        with isolate_rng():
-            return macs_within_latency(module, example, groups, costs, self.budget.amount, self.round_to)
+        targets = masked_targets(module, self._budget.groups)
+        self._momentum_networks = MomentumNetworks(module, [target.name for target in targets])
+        return Selection(targets, dict(found.left_alone))
 
     takes_up = False  # the groups of channels are those of the first trace
 
@@ -248,8 +259,9 @@ class ChannelPruningCallback(WeightCompression):
         return {"method": self.describe(), "strength": self.strength, **self.metrics()}
 
     def state_dict(self) -> dict[str, Any]:
-        own = {"masked": dict(self._masks.units), "evidence": self._evidence, "fraction": self._fraction}
-        return {**super().state_dict(), **own}
+        found = None if self._found is None else self._found.state()
+        own = {"masked": dict(self._masks.units), "evidence": self._evidence, "fraction": self._budget.fraction}
+        return {**super().state_dict(), **own, "found": found}
 
     def restore(self) -> None:
         state = self._loaded
@@ -278,22 +290,9 @@ class ChannelPruningCallback(WeightCompression):
         replaced = remove_units_(module, self._budget.groups, masks.units, trainer.optimizers, copies(module))
         verify_shapes(module, planned)
         self._budget = replace(self._budget, groups=(), costs=replace(self._budget.costs, sizes=planned))
-        self.begin(Selection((), {}))
+        self._found = self._found and replace(self._found, groups=())
+        self.begin(Selection((), dict(self.skipped)))
         self.strength = 1.0
         run.replace(replaced, lambda name, tensor: narrow(tensor, entries[name]))
         removed = f"channels and {branches} residual branches" if branches else "channels"
         rank_zero_info(f"{type(self).__name__}: {removed} removed, {self.metrics()['macs']:.4g} of the MACs are left")
-
-
-def _check_shards(strategy: ModelParallelStrategy, budget: Budget) -> None:
-    split = strategy.device_mesh["tensor_parallel"].size()
-    if split > 1:
-        raise ValueError(
-            f"need ModelParallelStrategy(tensor_parallel_size=1) to prune channels, got {split}: layers that are "
-            "split among processes cannot be traced"
-        )
-    if budget.name == "latency":
-        raise ValueError(
-            f"need macs, parameters or channels under ModelParallelStrategy, got latency={budget.amount}: a sharded "
-            "model cannot be timed at other widths"
-        )

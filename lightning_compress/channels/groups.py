@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -60,6 +60,15 @@ class Group:
     width: int = 1
     counters: tuple[tuple[str, str, int], ...] = field(default=())
     branch: Mapping[str, bool] = field(default_factory=dict)
+
+    def state(self) -> dict[str, Any]:
+        """The same in tensors and primitives, for a checkpoint."""
+        return {**vars(self), "slices": [dict(vars(part)) for part in self.slices]}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Group:
+        """The group that :meth:`state` described."""
+        return cls(**{**state, "slices": tuple(Slice(**part) for part in state["slices"])})
 
     @property
     def units(self) -> int:

@@ -1,6 +1,13 @@
 """Example inputs: an example from the data, and one way to run a module on it that leaves the module as it was."""
 
-from lightning_compress.example_inputs.batches import example_in, first_batch, first_examples, first_samples, readings
+from lightning_compress.example_inputs.batches import (
+    example_in,
+    first_batch,
+    first_examples,
+    first_samples,
+    readings,
+    small_example_in,
+)
 from lightning_compress.example_inputs.calls import (
     ExampleInput,
     as_arguments,
@@ -36,6 +43,7 @@ __all__ = [
     "on_device",
     "readings",
     "shapes_of",
+    "small_example_in",
     "tensors_in",
     "unwrapped",
 ]

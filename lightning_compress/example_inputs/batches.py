@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,9 +21,10 @@ from lightning_compress.example_inputs.calls import (
     shapes_of,
 )
 
-__all__ = ["example_in", "first_batch", "first_examples", "first_samples", "readings"]
+__all__ = ["example_in", "first_batch", "first_examples", "first_samples", "readings", "small_example_in"]
 
 _SHOWN = 3  # number of readings that an error names
+_ENOUGH = 2  # samples to trace and measure a module with
 
 
 def example_in(batch: Any, module: nn.Module) -> ExampleInput:
@@ -52,6 +52,21 @@ def example_in(batch: Any, module: nn.Module) -> ExampleInput:
         f"need a batch that holds the input of {type(module).__name__}.forward, got {shapes_of(batch)} "
         f"({tried or 'forward takes other arguments'}): set module.example_input_array, or pass example_input"
     )
+
+
+def small_example_in(batch: Any, module: nn.Module) -> ExampleInput:
+    """The example input of ``module`` in the first two samples of a batch; in all of it if these make no batch.
+
+    Args:
+        batch: as for :func:`example_in`.
+        module: the same.
+
+    Raises:
+        ValueError: ``forward`` runs on neither.
+    """
+    with suppress(Exception):  # a batch of another library may not take the cut
+        return example_in(first_samples(batch, _ENOUGH), module)
+    return example_in(batch, module)
 
 
 def readings(batch: Any, module: nn.Module) -> Iterator[ExampleInput]:
@@ -86,39 +101,28 @@ def first_samples(example_input: Any, count: int) -> Any:
 def first_batch(trainer: Any) -> Any:
     """The first two training examples of a Trainer whose ``fit`` begins, as its training step gets them.
 
-    Raises:
-        ValueError: they cannot be read without taking samples from the run.
+    None if they cannot be read yet, or not without taking samples from the run.
     """
-    batch = first_examples(trainer.fit_loop._data_source.dataloader())
-    if batch is None:
-        raise ValueError(
-            "need an example input to find the channels of the model, got training data that cannot be read without "
-            "taking samples from the run: set module.example_input_array, or pass example_input"
-        )
-    return trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch))
+    with suppress(Exception):  # data that opens later says itself if it is broken
+        batch = first_examples(trainer.fit_loop._data_source.dataloader())
+        if batch is not None:
+            return trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch))
+    return None
 
 
 def first_examples(loaders: Any) -> Any:
-    """A batch of the first two examples of the training data; None if they cannot be read without being taken.
+    """A batch of the first two examples of the training data; None if they cannot be looked up by index.
 
-    The loader's order, workers and state stay as they are: a DataLoader's dataset is looked up by index, and another
-    loader with a state gets that state back.
+    The loader's order and workers stay as they are.
 
     Args:
         loaders: a loader, or a collection of loaders, of which the first is read.
     """
     loader = tree_leaves(loaders)[0]
-    if isinstance(loader, DataLoader):
-        if isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
-            return None
-        dataset: Any = loader.dataset
-        return loader.collate_fn([dataset[i] for i in range(min(2, len(dataset)))])
-    if not (hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")):
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset) or not loader.batch_sampler:
         return None
-    state = copy.deepcopy(loader.state_dict())
-    batch = next(iter(loader))
-    loader.load_state_dict(state)
-    return first_samples(batch, 2)
+    dataset: Any = loader.dataset
+    return loader.collate_fn([dataset[i] for i in range(min(_ENOUGH, len(dataset)))])
 
 
 def _values(batch: Any) -> Iterator[Any]:

@@ -115,7 +115,7 @@ class LowRankCallback(WeightCompression):
             copies(module),
         )
         self._split_ranks |= ranks
-        self.begin(Selection((), {}))
+        self.begin(Selection((), dict(self.skipped)))
         self.strength = 1.0
         run.replace(dict.fromkeys(ranks), lambda name, tensor: tensor)
         whole = [name for name in targets if name not in ranks]

@@ -23,7 +23,7 @@ from lightning_compress.quantization.records import QUANTIZATION, detach, recogn
 from lightning_compress.quantization.scales import Scale, check_profile, check_scale
 from lightning_compress.quantization.weights import WeightGrids
 from lightning_compress.schedules import Schedule, Step
-from lightning_compress.targets import listed
+from lightning_compress.targets import Selection, listed
 
 __all__ = ["BinarizationCallback", "QATCallback"]
 
@@ -89,8 +89,6 @@ class QATCallback(_Quantization):
     """
 
     changeable = _Quantization.changeable | {"observer", "decay", "range_lr", "freeze_ranges_at", "freeze_norms_at"}
-    _calibration: Calibration | None = None
-    _step = 0
 
     def __init__(
         self,
@@ -143,8 +141,7 @@ class QATCallback(_Quantization):
     def describe(self) -> str:
         scale = getattr(self.scale, "__name__", repr(self.scale))
         activations = "float activations" if self.activation_bits is None else f"{self.activation_bits}-bit activations"
-        if self.activation_bits is not None and self.range_lr > 0:
-            activations += " with learned ranges"
+        activations += " with learned ranges" if self.activation_bits is not None and self.range_lr > 0 else ""
         activations += "" if self.activation_bits is None else f" for {self.profile}"
         return f"{self.weight_bits}-bit weights, {activations}, {self.granularity}, scales by {scale}, {self.schedule}"
 
@@ -155,6 +152,10 @@ class QATCallback(_Quantization):
     def takes_up(self) -> bool:
         return self.activation_bits is None  # the first batch has placed the quantizers of activations
 
+    def begin(self, selection: Selection) -> None:
+        super().begin(selection)
+        self._calibration: Calibration | None = None
+
     def end(self) -> None:
         if self._calibration is not None:
             self._calibration.close()
@@ -164,15 +165,14 @@ class QATCallback(_Quantization):
         calibration = None if self._calibration is None else self._calibration.state_dict()
         return {**super().state_dict(), "calibration": calibration}
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def start(self, module: LightningModule) -> None:
         state = None if self._loaded is None else self._loaded["calibration"]
-        super().on_train_start(trainer, pl_module)
-        self._calibration = None
+        super().start(module)
         if self.activation_bits is not None:
-            layers = possible_layers(pl_module, [target.parameter for target in self.targets.values()])
+            layers = possible_layers(module, [target.parameter for target in self.targets.values()])
             optimizer = RangeOptimizer(self.range_lr) if self.range_lr > 0 else None
             self._calibration = Calibration(
-                pl_module, layers, self.activation_bits, self.observer, self.decay, self.profile, optimizer
+                module, layers, self.activation_bits, self.observer, self.decay, self.profile, optimizer
             )
             if state is not None:
                 self._calibration.load_state_dict(state)

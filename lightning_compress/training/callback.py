@@ -26,7 +26,8 @@ class WeightCompression(Method, CallbackBase):
 
     ========================  ==================================================================================
     ``on_fit_start``          select the targets, refuse conflicts, print the plan
-    ``on_train_start``        restore the state of a checkpoint, project the weights
+    ``on_train_start``        restore the state of a checkpoint, project the weights; both wait for the first
+                              batch if a method awaits it
     ``on_train_batch_start``  take up new layers; project weights that another callback wrote, once an epoch
     ``on_before_optimizer_step``  the parameters of the optimizer hold their latents until the step is done
     ``on_train_batch_end``    update masks, codebooks and grids that are due
@@ -65,8 +66,12 @@ class WeightCompression(Method, CallbackBase):
         return {"strength": self.strength, "tensors": tensors, "arguments": asked(self), "joined": list(self.joined)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # Some strategies load before the model is built, some after: the state waits for on_train_start.
+        # Some strategies load before the model is built, some after: the state waits until the run starts.
         self._loaded, self.joined = state_dict, tuple(state_dict.get("joined", ()))
+
+    def start(self, module: LightningModule) -> None:
+        """Training of ``module`` starts, and the targets are known: load the state of the checkpoint."""
+        self.restore()
 
     def restore(self) -> None:
         """Load the state of the checkpoint, if there is one."""
@@ -113,16 +118,15 @@ class WeightCompression(Method, CallbackBase):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._driven:
-            self._driven.begin()
+            self._driven.prepare()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.restore()
         if self._run and self._run.methods[-1] is self:
             self._run.start()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self._driven:
-            self._driven.look(new_epoch=batch_idx == 0)
+            self._driven.look(batch, new_epoch=batch_idx == 0)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         if self._driven:
@@ -146,8 +150,6 @@ class WeightCompression(Method, CallbackBase):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._driven:
-            for method in self._driven.methods:
-                method.restore()  # a run that is resumed at its end never starts
             self._driven.settle()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -6,6 +6,8 @@ import copy
 from importlib import import_module
 from typing import Any, cast
 
+from torch import nn
+
 from lightning_compress.lightnings import LightningModule, package_of
 
 __all__ = ["uncompiled", "uncompiled_copy"]
@@ -25,6 +27,8 @@ def uncompiled_copy(module: LightningModule) -> LightningModule:
     return cast(LightningModule, compiling.to_uncompiled(copied))
 
 
-def uncompiled(module: LightningModule) -> LightningModule:
-    """The module; a copy of it if it is compiled as a whole."""
-    return module if module._compiler_ctx is None else uncompiled_copy(module)
+def uncompiled(module: nn.Module) -> nn.Module:
+    """The module; a copy of it if it is a LightningModule that is compiled as a whole."""
+    if not isinstance(module, LightningModule) or module._compiler_ctx is None:
+        return module
+    return uncompiled_copy(module)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from lightning_compress.arguments import check_count, check_patterns, signature_repr
+from lightning_compress.latent import LatentWeights
 from lightning_compress.schedules import Schedule, check_schedule
 from lightning_compress.targets import Selection, Target, is_named, select
 
-__all__ = ["Method", "map_tensors"]
+__all__ = ["Method", "map_tensors", "verify"]
 
 
 class Method(ABC):
@@ -27,6 +29,9 @@ class Method(ABC):
 
     joined: tuple[str, ...] = ()
     """Names of targets that were frozen when ``fit`` began, and are trained now."""
+
+    batch: Any = None
+    """A training batch for :meth:`select`: the first one of the run, if :meth:`awaits_batch` said so."""
 
     def __init__(
         self, *, order: int, schedule: Schedule, every_n_steps: int, include: Sequence[str], exclude: Sequence[str]
@@ -59,6 +64,13 @@ class Method(ABC):
         fitting = selection.without({name: reason for name, reason in reasons.items() if reason})
         return fitting if fitting.targets else selection
 
+    def awaits_batch(self, module: nn.Module) -> bool:
+        """Whether :meth:`select` has to wait for the first training batch; never by default.
+
+        If one method has to, the whole run begins with that batch, before its forward pass.
+        """
+        return False
+
     def misfit(self, target: Target) -> str:
         """Why this method leaves ``target`` alone unless a pattern names it, for the printed plan; empty by default."""
         return ""
@@ -67,6 +79,8 @@ class Method(ABC):
         """Start on the selected targets, without state of an earlier run."""
         self.targets: Mapping[str, Target] = {target.name: target for target in selection}
         """Name -> target, of the parameters that this method compresses; empty before ``fit``."""
+        self.skipped: Mapping[str, str] = selection.skipped
+        """Name -> reason, of the parameters that it leaves alone."""
         self.strength = 0.0
         """Fraction of the asked compression that is reached, in [0, 1]: the schedule's value at the last update."""
         self._awaited: set[str] = set()
@@ -180,6 +194,25 @@ class Method(ABC):
 
         left = {kind: {name: t for name, t in named.items() if name in self.targets} for kind, named in state.items()}
         self.load_tensors(map_tensors(left, lambda name, t: remove(name, t) if name in parameters else t))
+
+
+@torch.no_grad()
+def verify(methods: Sequence[Method], latents: LatentWeights) -> None:
+    """Let each method verify its projection; and again after each later one, if its promise outlives those.
+
+    Args:
+        methods: in the order of projection.
+        latents: of all targets.
+
+    Raises:
+        RuntimeError: a promise is broken.
+    """
+    done: list[Method] = []
+    for projection, weights in latents.stages():
+        done = [method for method in methods if method is projection or method in done]
+        for method in done:
+            if method is projection or method.outlives_later_projections:
+                method.verify({name: weight for name, weight in weights.items() if name in method.active})
 
 
 def map_tensors(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightning_compress.arguments import argument_texts
-from lightning_compress.lightnings import of_each, rank_zero_warn
+from lightning_compress.lightnings import DeepSpeedStrategy, FSDPStrategy, Strategy, of_each, rank_zero_warn
 from lightning_compress.targets import Selection, listed, listed_by_reason
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ __all__ = [
     "check_max_norm",
     "check_orders",
     "check_resumed",
+    "check_strategy",
     "check_take_up",
     "plan_text",
 ]
@@ -40,6 +41,19 @@ def check_callbacks(callbacks: Sequence[object]) -> None:
                 "need PruningCallback to prune beside other methods of this package, got Lightning's ModelPruning in "
                 "the Trainer's list: write PruningCallback(sparsity) in its place"
             )
+
+
+def check_strategy(strategy: Strategy) -> None:
+    """Refuse a strategy that moves weights where they cannot be exchanged.
+
+    Raises:
+        ValueError: the strategy is FSDP or DeepSpeed.
+    """
+    if isinstance(strategy, FSDPStrategy | DeepSpeedStrategy):
+        raise ValueError(
+            "need a single device, DDP or ModelParallelStrategy (FSDP2) to compress weights during training, "
+            f"got {type(strategy).__name__}"
+        )
 
 
 def check_orders(methods: Sequence[WeightCompression]) -> None:

@@ -14,14 +14,16 @@ from lightning_compress.lightnings import (
     ModelParallelStrategy,
     MultiProcessingLauncher,
     Strategy,
+    rank_zero_info,
     rank_zero_warn,
 )
-from lightning_compress.targets import Selection
+from lightning_compress.targets import FROZEN, Selection
+from lightning_compress.training.plans import check_take_up, plan_text
 
 if TYPE_CHECKING:
     from lightning_compress.training.callback import WeightCompression
 
-__all__ = ["follow_replacement", "replaces", "retarget"]
+__all__ = ["follow_replacement", "replaces", "take_up"]
 
 
 def replaces(strategy: Strategy, method: object, otherwise: str, function: str) -> bool:
@@ -52,7 +54,34 @@ def follow_replacement(strategy: Strategy, module: LightningModule) -> None:
         torch.compiler.reset()  # each new shape would count as one recompilation, and these are limited
 
 
-def retarget(method: WeightCompression, module: LightningModule, joining: Sequence[str]) -> Selection:
+def take_up(
+    methods: Sequence[WeightCompression], module: LightningModule, thawed: Sequence[str]
+) -> list[WeightCompression]:
+    """Let the methods go on with layers that were replaced since the last batch, and with weights that thawed.
+
+    Args:
+        methods: the methods.
+        module: the module.
+        thawed: names of the parameters that were frozen and are trained now.
+
+    Returns:
+        the methods that have begun at new targets.
+
+    Raises:
+        ValueError: a target was replaced or is gone, and its method cannot go on without it.
+    """
+    present = dict(module.named_parameters(remove_duplicate=False))
+    changed = []
+    for method in methods:
+        joining = [name for name in thawed if method.skipped.get(name) == FROZEN]
+        replaced = [name for name, target in method.targets.items() if present.get(name) is not target.parameter]
+        if check_take_up(method, joining, replaced):
+            rank_zero_info(plan_text(method, _retarget(method, module, joining)))
+            changed.append(method)
+    return changed
+
+
+def _retarget(method: WeightCompression, module: LightningModule, joining: Sequence[str]) -> Selection:
     """Let a method select its targets anew. It keeps its strength, and its state of the parameters that are the same.
 
     Args:

@@ -10,16 +10,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_compress.latent import LatentWeights
-from lightning_compress.lightnings import (
-    DeepSpeedStrategy,
-    FSDPStrategy,
-    LightningModule,
-    Trainer,
-    rank_zero_info,
-    rank_zero_warn,
-)
-from lightning_compress.processes import local
-from lightning_compress.targets import FROZEN, Target
+from lightning_compress.lightnings import LightningModule, Trainer, rank_zero_info, rank_zero_warn
+from lightning_compress.processes import local, reshard_
+from lightning_compress.targets import Selection, Target
 from lightning_compress.training.interplay.averages import Average, averaging_first
 from lightning_compress.training.interplay.followers import Followers
 from lightning_compress.training.interplay.layers import LayerWatch
@@ -28,16 +21,17 @@ from lightning_compress.training.interplay.monitors import MonitorGate
 from lightning_compress.training.interplay.optimizers import SteppedOptimizers
 from lightning_compress.training.interplay.overwrites import OverwriteWatch
 from lightning_compress.training.interplay.swaps import Swaps
+from lightning_compress.training.method import verify
 from lightning_compress.training.plans import (
     check_conflicts,
     check_max_norm,
     check_orders,
     check_resumed,
-    check_take_up,
+    check_strategy,
     plan_text,
 )
 from lightning_compress.training.progress import Progress
-from lightning_compress.training.replacements import follow_replacement, retarget
+from lightning_compress.training.replacements import follow_replacement, take_up
 
 if TYPE_CHECKING:
     from lightning_compress.training.callback import WeightCompression
@@ -73,10 +67,10 @@ class CompressionRun:
         self._log = MetricLog(module, methods)
         self._overwrites = OverwriteWatch()
         self._layers = LayerWatch(module)
-        self._skipped: dict[WeightCompression, Mapping[str, str]] = {}
         self._swaps = Swaps(self._latents)
         self._followers = Followers(self._latents)
         self._step = 0  # of the last update
+        self._begun = False
 
     @property
     def reached(self) -> bool:
@@ -87,22 +81,31 @@ class CompressionRun:
     def _targets(self) -> dict[str, Target]:
         return {name: target for method in self.methods for name, target in method.targets.items()}
 
-    def begin(self) -> None:
-        """Select the targets of the built model, refuse conflicts, print the plan, hold back the monitors."""
-        strategy = self._trainer.strategy
-        if isinstance(strategy, FSDPStrategy | DeepSpeedStrategy):
-            raise ValueError(
-                "need a single device, DDP or ModelParallelStrategy (FSDP2) to compress weights during training, "
-                f"got {type(strategy).__name__}"
-            )
+    def prepare(self) -> None:
+        """Refuse what cannot work; then begin, unless a method awaits the first training batch."""
+        check_strategy(self._trainer.strategy)
         check_orders(self.methods)
         for method in self.methods:
+            method.begin(Selection((), {}))  # an earlier fit leaves nothing
+        self._begin_if_possible()
+
+    def _begin_if_possible(self) -> None:
+        if not self._begun and not any(method.awaits_batch(self._module) for method in self.methods):
+            self._begin()
+
+    def _begin(self, batch: Any = None) -> None:
+        """Select the targets of the built model, refuse conflicts, print the plan, hold back the monitors."""
+        self._begun = True
+        strategy = self._trainer.strategy
+        reshard_(self._module)  # after a validation
+        for method in self.methods:
+            method.batch = method.batch if batch is None else batch
             selection = method.select(self._module)
+            method.batch = None
             for target in selection:
                 method.check(target)
             check_max_norm(method, selection)
             method.begin(selection)
-            self._skipped[method] = selection.skipped
             rank_zero_info(plan_text(method, selection))
         check_conflicts(self.methods)
         self._latents = LatentWeights({name: target.parameter for name, target in self._targets.items()}, self._ordered)
@@ -116,8 +119,17 @@ class CompressionRun:
         self._release += [self._gate.release, self._optimizers.release]
 
     def start(self) -> None:
-        """Hook the optimizers; load the latents of a checkpoint, or project. The Trainer has restored its state."""
+        """Training starts, and the Trainer has restored its state: go on from a checkpoint, or project."""
         self.progress.start()
+        if self._loaded:  # some strategies load a checkpoint after on_fit_start
+            self._begin_if_possible()
+        if self._begun:
+            self._start()
+
+    def _start(self) -> None:
+        """Hook the optimizers; load the latents of a checkpoint, or project."""
+        for method in self.methods:
+            method.start(self._module)
         for optimizer in self._trainer.optimizers:
             self._optimizers.follow(optimizer)
         if not self.reached:
@@ -200,11 +212,14 @@ class CompressionRun:
         self._attend()
         follow_replacement(self._trainer.strategy, self._module)
 
-    def look(self, *, new_epoch: bool) -> None:
+    def look(self, batch: Any, *, new_epoch: bool) -> None:
         """Before a batch, take up layers that were replaced and weights that begin to be trained.
 
         In a new epoch, project values that another callback (SWA, say) wrote into the parameters.
         """
+        if not self._begun:
+            self._begin(batch)
+            self._start()
         self._take_up()
         if new_epoch:
             self._followers.look()
@@ -213,10 +228,14 @@ class CompressionRun:
 
     def settle(self) -> None:
         """Project a last time, verify, drop the latents: the parameters now hold the compressed model."""
+        if self._loaded:  # a run that is resumed at its end never starts
+            self._begin_if_possible()
+            for method in self.methods if self._begun else ():
+                method.restore()
         self._take_up()
         self._latents.close()
         self._latents.adopt()
-        self._verify()
+        verify(self._ordered, self._latents)
         self._latents.drop()
         for method in self.methods:
             if method.strength < 1.0:
@@ -236,21 +255,11 @@ class CompressionRun:
 
     def _take_up(self) -> None:
         """Let the methods go on with layers that were replaced since the last batch, and with weights that thawed."""
-        if not self._layers.changed:
+        if not self._begun or not self._layers.changed:
             return
         self._latents.unmask()
-        thawed, changed = self._layers.thawed, []
-        present = dict(self._module.named_parameters(remove_duplicate=False))
-        self._layers = LayerWatch(self._module)
-        for method in self.methods:
-            joining = [name for name in thawed if self._skipped[method].get(name) == FROZEN]
-            replaced = [name for name, target in method.targets.items() if present.get(name) is not target.parameter]
-            if check_take_up(method, joining, replaced):
-                selection = retarget(method, self._module, joining)
-                self._skipped[method] = selection.skipped
-                rank_zero_info(plan_text(method, selection))
-                changed.append(method)
-        if changed:
+        thawed, self._layers = self._layers.thawed, LayerWatch(self._module)
+        if changed := take_up(self.methods, self._module, thawed):
             check_conflicts(self.methods)
             targets = {name: target.parameter for name, target in self._targets.items()}
             self._latents.take_up({name: p for name, p in targets.items() if p is not self._parameters.get(name)})
@@ -287,14 +296,4 @@ class CompressionRun:
             self._optimizers.forget(due)
             self._log.due(due)
             if torch.is_anomaly_enabled():  # Trainer(detect_anomaly=True)
-                self._verify()
-
-    @torch.no_grad()
-    def _verify(self) -> None:
-        """Let each method verify its projection; and again after each later one, if its promise outlives those."""
-        done: list[WeightCompression] = []
-        for projection, weights in self._latents.stages():
-            done = [method for method in self._ordered if method is projection or method in done]
-            for method in done:
-                if method is projection or method.outlives_later_projections:
-                    method.verify({name: weight for name, weight in weights.items() if name in method.active})
+                verify(self._ordered, self._latents)

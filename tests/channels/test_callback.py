@@ -211,17 +211,6 @@ def test_the_first_training_examples_are_looked_up_without_a_trace():
     assert seen[:5] == seen[5:]
 
 
-def test_data_without_an_index_needs_an_example():
-    class Stream(torch.utils.data.IterableDataset):
-        def __iter__(self):
-            return iter(data().dataset)
-
-    loader = torch.utils.data.DataLoader(Stream(), 8)
-    with pytest.raises(ValueError, match=r"need an example input to find the channels.*example_input_array"):
-        trainer(callback(), max_steps=5).fit(Module(), loader)
-    trainer(callback(example_input=torch.zeros(2, 1, 8, 8)), max_steps=5).fit(Module(), loader)
-
-
 def test_named_inputs():
     class Named(Module):
         def forward(self, pixels):

@@ -44,7 +44,7 @@ def run(kind, callback, *others, seed=0, **settings):
 
 def _masked(kind, criterion):
     callback = pruning(criterion, remove=False)
-    module = run(kind, callback)
+    module = run(kind, callback, num_sanity_val_steps=1)  # FSDP2 leaves the whole weights in the module after it
     masks = {name: units.numpy() for name, units in callback._masks.units.items()}
     return gathered(module), masks, callback.metrics()["macs"]
 

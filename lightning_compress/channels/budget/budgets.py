@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lightning_compress.arguments import check_fraction
 
-__all__ = ["Budget", "budget_of"]
+__all__ = ["Budget", "budget_of", "check_shards"]
 
 
 @dataclass(frozen=True)
@@ -53,3 +53,25 @@ def budget_of(
         raise ValueError(f"need one of macs, parameters, latency and channels, got {found}")
     check_fraction(**{given[0].name: given[0].amount})
     return given[0]
+
+
+def check_shards(budget: Budget, split: int) -> None:
+    """Refuse a model that is sharded in a way in which a budget cannot be met.
+
+    Args:
+        budget: the budget.
+        split: number of processes that one layer is split among.
+
+    Raises:
+        ValueError: layers are split, or the budget is one of latency.
+    """
+    if split > 1:
+        raise ValueError(
+            f"need ModelParallelStrategy(tensor_parallel_size=1) to prune channels, got {split}: layers that are "
+            "split among processes cannot be traced"
+        )
+    if budget.name == "latency":
+        raise ValueError(
+            f"need macs, parameters or channels under ModelParallelStrategy, got latency={budget.amount}: a sharded "
+            "model cannot be timed at other widths"
+        )

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from lightning_compress.channels.groups import RemovedEntries
+from lightning_compress.channels.removal.shapes import dense_sizes
 from lightning_compress.example_inputs import tensors_in
 from lightning_compress.macs import count_macs
 
-__all__ = ["Costs", "mac_prices", "narrowed_sizes", "sizes_of", "total_cost"]
+__all__ = ["NO_COSTS", "Costs", "costs_of", "mac_prices", "narrowed_sizes", "sizes_of", "total_cost"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,21 @@ class Costs:
     def total(self, name: str) -> float:
         """Cost of the dense model."""
         return total_cost(self.dense, self.prices[name])
+
+
+NO_COSTS = Costs({}, {}, {"macs": {}, "parameters": {}})
+"""Costs of a model that is not known yet: all of it is left."""
+
+
+def costs_of(module: nn.Module, prices: Mapping[str, float]) -> Costs:
+    """The costs of ``module``.
+
+    Args:
+        module: the model, from which channels may have been removed.
+        prices: weight name -> MACs of one element.
+    """
+    sizes = sizes_of(module)
+    return Costs(sizes, dense_sizes(module), {"macs": prices, "parameters": dict.fromkeys(sizes, 1.0)})
 
 
 def total_cost(sizes: Mapping[str, Sequence[int]], prices: Mapping[str, float]) -> float:

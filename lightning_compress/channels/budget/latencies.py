@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightning_compress.channels.budget.budgets import Budget
 from lightning_compress.channels.budget.costs import Costs
 from lightning_compress.channels.budget.selection import choose_units, lowest_cost
 from lightning_compress.channels.criteria import magnitude, members
@@ -20,7 +21,16 @@ from lightning_compress.example_inputs import float_outputs
 from lightning_compress.processes import from_rank_zero
 from lightning_compress.timing import time_ratio
 
-__all__ = ["largest_fraction", "macs_within_latency", "relative_latency"]
+__all__ = ["fraction_to_keep", "largest_fraction", "macs_within_latency", "relative_latency"]
+
+
+def fraction_to_keep(
+    budget: Budget, module: nn.Module, example: Any, groups: Sequence[Group], costs: Costs, round_to: int
+) -> float:
+    """The fraction that a budget asks for; of the MACs if it is one of latency, by :func:`macs_within_latency`."""
+    if budget.name != "latency":
+        return budget.amount
+    return macs_within_latency(module, example, groups, costs, budget.amount, round_to)
 
 
 def macs_within_latency(

@@ -40,6 +40,15 @@ class Removable:
     left_alone: Mapping[str, str]
     prices: Mapping[str, float]
 
+    def state(self) -> dict[str, Any]:
+        """The same in tensors and primitives, for a checkpoint."""
+        return {**vars(self), "groups": [group.state() for group in self.groups]}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Removable:
+        """The removable groups that :meth:`state` described."""
+        return cls(**{**state, "groups": tuple(map(Group.from_state, state["groups"]))})
+
     def without(self, skipped: Mapping[str, str]) -> Removable:
         """The same, without the groups whose channels patterns leave out.
 
