@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from lightning_compress.deploy.checks import check_equal, check_near
@@ -14,7 +15,7 @@ from lightning_compress.deploy.runtimes import Runtime
 from lightning_compress.example_inputs import ExampleInput, as_arguments
 from lightning_compress.lowering.modules import is_quantized, lower
 
-__all__ = ["ComputationWriter", "Writer"]
+__all__ = ["ComputationWriter", "Writer", "check_full_precision"]
 
 
 class Writer(ABC):
@@ -97,3 +98,17 @@ class ComputationWriter(Writer):
         """
         check = check_near if is_quantized(module) else check_equal
         check(path.name, module, example, self.run(example, path))
+
+
+def check_full_precision(module: nn.Module, suffix: str) -> None:
+    """Refuse a quantized module in half precision.
+
+    Raises:
+        ValueError: a parameter of a quantized module is in half precision.
+    """
+    half = {parameter.dtype for parameter in module.parameters()} & {torch.float16, torch.bfloat16}
+    if half and is_quantized(module):
+        raise ValueError(
+            f"need a quantized module in float32 to write {suffix}, got one in {half.pop()}: train it with "
+            "precision='bf16-mixed' or '32-true', or write .pt2"
+        )

@@ -13,27 +13,31 @@ from torch._dynamo.exc import UserError, UserErrorType
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
-from lightning_compress.example_inputs import ExampleInput, as_arguments, entries_of
+from lightning_compress.example_inputs import ExampleInput, as_arguments, entries_of, first_samples
 
-__all__ = ["trace"]
+__all__ = ["OfTensors", "trace"]
 
 
-def trace(module: nn.Module, example: ExampleInput) -> ExportedProgram:
+def trace(module: nn.Module, example: ExampleInput, largest_batch: int | None = None) -> ExportedProgram:
     """Trace ``module``; the first dimension of every tensor is one free batch size.
 
     Args:
         module: in evaluation mode.
         example: input of ``forward``.
+        largest_batch: bound of the batch size; with 1 it is fixed.
 
     Raises:
         ValueError: ``forward`` depends on the batch size of the example.
     """
-    batch = Dim("batch", min=1)
-    # torch.export takes a batch of one for a constant of the model.
-    args, kwargs = as_arguments(pytree.tree_map(_doubled, example))
+    if largest_batch is not None:
+        example = first_samples(example, 1)
+    if largest_batch != 1:  # torch.export takes a batch of one for a constant of the model
+        example = pytree.tree_map(_doubled, example)
+    args, kwargs = as_arguments(example)
     module = _of_plain_outputs(_spelled_out(module, kwargs), args, kwargs)
     named = inspect.signature(module.forward).bind(*args, **kwargs).arguments
-    shapes = pytree.tree_map(lambda x: {0: batch} if isinstance(x, Tensor) and x.ndim else None, named)
+    free = None if largest_batch == 1 else {0: Dim("batch", min=1, max=largest_batch)}
+    shapes = pytree.tree_map(lambda x: free if isinstance(x, Tensor) and x.ndim else None, named)
     try:
         return torch.export.export(module, args, kwargs, dynamic_shapes=shapes)
     except UserError as error:
@@ -43,6 +47,31 @@ def trace(module: nn.Module, example: ExampleInput) -> ExportedProgram:
             "need a forward that takes any batch size, got one that is bound to that of the example: take the size as "
             f"x.shape[0], not as len(x) or int(...), and compare it with no number. torch.export says: {error}"
         ) from error
+
+
+class OfTensors(nn.Module):
+    """The graph of a program as a module of tensors alone, in their order; its other arguments are constants.
+
+    Args:
+        module: the graph, as ``program.module()`` gives it.
+        program: the trace that it comes from.
+    """
+
+    def __init__(self, module: nn.Module, program: ExportedProgram) -> None:
+        super().__init__()
+        self.module = module
+        self._leaves, self._tree = pytree.tree_flatten(program.example_inputs)
+
+    @property
+    def example(self) -> tuple[Tensor, ...]:
+        """The example of the program."""
+        return tuple(leaf for leaf in self._leaves if isinstance(leaf, Tensor))
+
+    def forward(self, *tensors: Tensor) -> Any:
+        rest = iter(tensors)
+        leaves = [next(rest) if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
+        args, kwargs = pytree.tree_unflatten(leaves, self._tree)
+        return self.module(*args, **kwargs)
 
 
 def _spelled_out(module: nn.Module, kwargs: dict[str, Any]) -> nn.Module:

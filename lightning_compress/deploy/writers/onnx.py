@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from lightning_compress.arguments import check_count, check_patterns
 from lightning_compress.deploy.checks import check_near
-from lightning_compress.deploy.formats import ComputationWriter
+from lightning_compress.deploy.formats import ComputationWriter, check_full_precision
 from lightning_compress.deploy.onnx_passes.blocks import pack_four_bits, translations, with_blocks
 from lightning_compress.deploy.onnx_passes.rewrites import broadcast_constants, fill_channels, keep_floats, pool_means
 from lightning_compress.deploy.runtimes import OnnxRuntime, OpenVINO
@@ -78,12 +78,7 @@ class Onnx(ComputationWriter):
         Raises:
             ValueError: a quantized module in half precision, or one trained for another runtime than ``profile``.
         """
-        half = {parameter.dtype for parameter in module.parameters()} & {torch.float16, torch.bfloat16}
-        if half and is_quantized(module):
-            raise ValueError(
-                f"need a quantized module in float32 to write .onnx, got one in {half.pop()}: train it with "
-                "precision='bf16-mixed' or '32-true', or write .pt2"
-            )
+        check_full_precision(module, self.suffix)
         if not is_quantized(module):
             return with_blocks(module)
         profile = self.profile or _profile_of(module)

@@ -70,7 +70,9 @@ def test_without_rounded_branches_openvino_computes_what_was_validated(tmp_path)
 
 def test_what_is_installed_is_found(monkeypatch):
     assert [runtime.name for runtime in installed([OnnxRuntime(), OpenVINO()])] == ["ONNX Runtime", "OpenVINO"]
-    monkeypatch.setattr("lightning_compress.deploy.runtimes.find_spec", lambda name: name == "openvino" or None)
+    monkeypatch.setattr(
+        "lightning_compress.deploy.runtimes.interface.find_spec", lambda name: name == "openvino" or None
+    )
     assert [runtime.name for runtime in installed([OnnxRuntime(), OpenVINO()])] == ["OpenVINO"]
 
 

@@ -1,0 +1,95 @@
+"""Weights: the layers that a runtime computes in integers, and the constants of all others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.ao.quantization.fx._decomposed  # registers torch.ops.quantized_decomposed
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
+
+from lightning_compress.deploy.graph_passes.rounding import is_dequantize, is_quantize
+
+__all__ = ["float_layers", "fold_constants", "widen_codes"]
+
+_aten = torch.ops.aten
+_DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_channel.default
+_LAYERS = {_aten.linear, _aten.conv1d, _aten.conv2d}
+_CONVOLUTIONS = {_aten.conv3d, _aten.conv_transpose1d, _aten.conv_transpose2d, _aten.conv_transpose3d}
+_CLAMPS = {_aten.relu, _aten.relu_, _aten.hardtanh, _aten.hardtanh_, _aten.relu6, _aten.relu6_}
+
+
+def float_layers(module: GraphModule) -> tuple[str, ...]:
+    """Names of the linear layers and convolutions that are not computed in integers.
+
+    Integers need a weight with one scale for each channel and no zero point; its input and its output, after a ReLU,
+    have to be rounded.
+    """
+    layers = [node for node in module.graph.nodes if _packet(node) in _LAYERS | _CONVOLUTIONS]
+    return tuple(_name(node) for node in layers if not _is_integer(node))
+
+
+def fold_constants(module: GraphModule) -> int:
+    """Compute at once the values that depend on no input; weights of integer layers stay codes."""
+    values: dict[Node, Tensor] = {}
+    for node in module.graph.nodes:
+        if node.op == "get_attr":
+            values[node] = _attribute(module, node)
+        elif node.op == "call_function" and node.all_input_nodes and all(n in values for n in node.all_input_nodes):
+            kept = node.target is _DEQUANTIZE and all(_is_integer(user) for user in node.users)
+            value = None if kept else node.target(*map_arg(node.args, values.get), **map_arg(node.kwargs, values.get))
+            if isinstance(value, Tensor):
+                values[node] = value
+    folded = [node for node in values if node.op != "get_attr" and any(user not in values for user in node.users)]
+    for node in folded:
+        name = f"folded_{node.name}"
+        module.register_buffer(name, values[node].detach().clone())
+        with module.graph.inserting_before(node):
+            constant = module.graph.get_attr(name)
+        node.replace_all_uses_with(constant, propagate_meta=True)
+    return len(folded)
+
+
+def widen_codes(module: GraphModule) -> int:
+    """Say that the codes of weights are any int8: runtimes take a range of four bits for another kind of storage."""
+    changed = 0
+    for node in module.graph.nodes:
+        if node.target is _DEQUANTIZE:
+            node.args = (*node.args[:4], -128, 127, *node.args[6:])
+            changed += 1
+    return changed
+
+
+def _is_integer(node: Node) -> bool:
+    if _packet(node) not in _LAYERS or not is_dequantize(node.args[0]):
+        return False
+    weight: Any = node.args[1]
+    if weight.target is not _DEQUANTIZE or bool(_attribute(node.graph.owning_module, weight.args[2]).any()):
+        return False
+    reader = _sole_reader(node)
+    if _packet(reader) in _CLAMPS:
+        reader = _sole_reader(reader)
+    return is_quantize(reader)
+
+
+def _sole_reader(node: Any) -> Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def _attribute(module: Any, node: Any) -> Tensor:
+    owner, _, name = node.target.rpartition(".")
+    tensor: Tensor = getattr(module.get_submodule(owner), name)
+    return tensor
+
+
+def _name(node: Node) -> str:
+    """Name of the module that computes a node."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = str([*stack.values()][-1][0]) if stack else ""
+    return path.removeprefix("L['self'].") or node.name
+
+
+def _packet(node: Any) -> Any:
+    return getattr(getattr(node, "target", None), "overloadpacket", None)

@@ -1,0 +1,8 @@
+"""Runtimes: programs that run an exported file on this machine's CPU; a file each."""
+
+from lightning_compress.deploy.runtimes.executorch import ExecuTorch
+from lightning_compress.deploy.runtimes.interface import IntegerOperators, Run, Runtime, installed
+from lightning_compress.deploy.runtimes.onnx_runtime import OnnxRuntime
+from lightning_compress.deploy.runtimes.openvino import OpenVINO
+
+__all__ = ["ExecuTorch", "IntegerOperators", "OnnxRuntime", "OpenVINO", "Run", "Runtime", "installed"]

@@ -1,0 +1,88 @@
+"""The interface of the runtimes, and counts of the operators that they compute in integers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import ClassVar, TypeAlias
+
+from torch import Tensor
+
+__all__ = ["IntegerOperators", "Run", "Runtime", "counted", "installed"]
+
+Run: TypeAlias = Callable[[Sequence[Tensor]], list[Tensor]]
+"""A loaded file: input tensors of the model, in order -> its output tensors."""
+
+
+@dataclass(frozen=True)
+class IntegerOperators:
+    """The operators of a file that a runtime computes in integers, and those that stay float.
+
+    Attributes:
+        fused: integer operator -> number of its nodes.
+        floating: names of the convolutions and matrix products that stay float.
+    """
+
+    fused: dict[str, int]
+    floating: tuple[str, ...]
+
+    @property
+    def layers(self) -> int:
+        """Number of fused convolutions and matrix products.
+
+        >>> IntegerOperators({"QLinearConv": 9, "QLinearAdd": 3, "QGemm": 1}, ()).layers
+        10
+        """
+        products = ("Conv", "Gemm", "MatMul", "FullyConnected")
+        return sum(count for kind, count in self.fused.items() if any(product in kind for product in products))
+
+
+class Runtime(ABC):
+    """One runtime.
+
+    Attributes:
+        name: shown in tables.
+        package: name of the package that is imported.
+    """
+
+    name: ClassVar[str]
+    package: ClassVar[str]
+
+    @abstractmethod
+    def load(self, path: Path) -> Run:
+        """Load a file, to run it on one thread in its own precision."""
+
+    @abstractmethod
+    def operators(self, path: Path) -> IntegerOperators:
+        """Count the operators of a file as the runtime computes them on this machine's CPU."""
+
+
+def installed(runtimes: Iterable[Runtime]) -> list[Runtime]:
+    """The runtimes whose package is installed.
+
+    >>> installed([])
+    []
+    """
+    return [runtime for runtime in runtimes if find_spec(runtime.package) is not None]
+
+
+def counted(
+    kinds: Iterable[tuple[str, str]], integer: Callable[[str], bool], floating: Callable[[str], bool]
+) -> IntegerOperators:
+    """Sort operators into integer and float ones.
+
+    Args:
+        kinds: kind and name of each operator.
+        integer: whether a kind computes in integers.
+        floating: whether a kind is a convolution or matrix product that computes in float.
+
+    >>> counted([("QGemm", "fc"), ("Conv", "stem")], lambda kind: kind[0] == "Q", lambda kind: kind == "Conv")
+    IntegerOperators(fused={'QGemm': 1}, floating=('stem',))
+    """
+    kinds = list(kinds)
+    fused = Counter(kind for kind, _ in kinds if integer(kind))
+    return IntegerOperators(dict(fused), tuple(name for kind, name in kinds if floating(kind)))

@@ -1,0 +1,62 @@
+"""ONNX Runtime, which runs ``.onnx`` files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lightning_compress.deploy.runtimes.interface import IntegerOperators, Run, Runtime, counted
+
+__all__ = ["OnnxRuntime"]
+
+
+@dataclass(frozen=True)
+class OnnxRuntime(Runtime):
+    """ONNX Runtime with its CPU provider.
+
+    Args:
+        fused: False computes each operation as the file says it, without the integer kernels of this machine.
+    """
+
+    name = "ONNX Runtime"
+    package = "onnxruntime"
+
+    fused: bool = True
+
+    _FLOAT: ClassVar = {"Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
+    _INTEGER: ClassVar = ("QLinear", "QGemm", "MatMulInteger", "MatMulNBits", "ConvInteger", "DynamicQuantizeMatMul")
+
+    def load(self, path: Path) -> Run:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        if not self.fused:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        names = [entry.name for entry in session.get_inputs()]
+
+        def run(inputs: Sequence[Tensor]) -> list[Tensor]:
+            arrays = (tensor.numpy() for tensor in inputs)
+            return [torch.from_numpy(output) for output in session.run(None, dict(zip(names, arrays, strict=True)))]
+
+        return run
+
+    def operators(self, path: Path) -> IntegerOperators:
+        import onnx
+        import onnxruntime
+
+        with TemporaryDirectory() as folder:
+            options = onnxruntime.SessionOptions()
+            options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+            options.log_severity_level = 3  # silences the note that the optimized graph is for this machine
+            onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            nodes = list(onnx.load(options.optimized_model_filepath).graph.node)
+        kinds = [(node.op_type, node.name) for node in nodes]
+        return counted(kinds, lambda kind: kind.startswith(self._INTEGER), lambda kind: kind in self._FLOAT)

@@ -1,0 +1,72 @@
+"""Weights: those of integer layers stay codes, all others become the constants that they are."""
+
+import torch
+from torch import nn
+
+from lightning_compress.deploy.graph_passes.weights import float_layers, fold_constants, widen_codes
+from tests.support.rounded import OPS, after, counts, rounded
+
+X = 4 * torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+
+
+class Layer(nn.Module):
+    """A linear layer whose weight is codes."""
+
+    def __init__(self, zero_point: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.register_buffer("codes", torch.randint(-7, 8, (8, 8), generator=generator, dtype=torch.int8))
+        self.register_buffer("scale", torch.rand(8, generator=generator))
+        self.register_buffer("zero_point", torch.full((8,), zero_point))
+
+    def forward(self, x):
+        weight = OPS.dequantize_per_channel(self.codes, self.scale, self.zero_point, 0, -7, 7, torch.int8)
+        return torch.nn.functional.linear(x, weight)
+
+
+class Net(nn.Module):
+    """Integer layers with and without a ReLU, and three that cannot be integer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.shifted, self.last = Layer(), Layer(), Layer(3), Layer()
+        self.plain = nn.Linear(8, 8)
+
+    def forward(self, x):
+        x = rounded(self.first(rounded(x)))
+        x = rounded(torch.relu(self.second(x)))
+        return self.last(rounded(self.plain(rounded(self.shifted(x)))))
+
+
+def test_layers_that_stay_float_are_named():
+    _, result = after(Net(), [], X)
+    assert float_layers(result) == ("shifted", "plain", "last")
+
+
+def test_their_weights_become_float_and_the_others_stay_codes():
+    before, result = after(Net(), [fold_constants], X)
+    assert counts(before)["W"] == 4
+    assert counts(result)["W"] == 2
+    kept = {name for name, _ in result.named_buffers()}
+    assert "folded_dequantize_per_channel_2" in kept
+    assert float_layers(result) == ("shifted", "plain", "last")
+
+
+def test_a_weight_that_is_computed_is_computed_once():
+    class Normed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)))
+
+        def forward(self, x):
+            return x @ (self.weight / self.weight.norm(dim=1, keepdim=True)).t()
+
+    before, result = after(Normed(), [fold_constants], X)
+    assert set(counts(before)) > {"div", "matmul"}
+    assert counts(result) == {"matmul": 1}
+
+
+def test_codes_of_few_bits_are_int8():
+    _, result = after(Net(), [widen_codes], X)
+    ranges = [node.args[4:6] for node in result.graph.nodes if "dequantize_per_channel" in str(node.target)]
+    assert ranges == [(-128, 127)] * 4

@@ -1,0 +1,41 @@
+"""Silence: notes are held back, and all is as before."""
+
+import logging
+import os
+import sys
+import warnings
+
+import pytest
+
+from lightning_compress.deploy.runtimes.silence import silenced
+
+log = logging.getLogger("another library")
+
+
+def speak():
+    warnings.warn("a warning", stacklevel=1)
+    log.error("a record")
+    os.write(2, b"a note of C++\n")
+    print("a note of Python", file=sys.stderr)
+
+
+def test_notes_are_held_back(capfd, caplog):
+    with silenced():
+        speak()
+    assert capfd.readouterr().err == ""
+    assert not caplog.records
+    with pytest.warns(UserWarning, match="a warning"):
+        speak()
+    assert "a note of C++" in capfd.readouterr().err
+    assert [record.message for record in caplog.records] == ["a record"]
+
+
+def test_after_an_error_they_are_shown(capfd):
+    @silenced()
+    def fail():
+        os.write(2, b"the cause\n")
+        raise RuntimeError("code 18")
+
+    with pytest.raises(RuntimeError, match="code 18"):
+        fail()
+    assert "the cause" in capfd.readouterr().err
