@@ -28,7 +28,7 @@ from lightning_compress.example_inputs import first_batch
 from lightning_compress.lightnings import LightningModule, ModelParallelStrategy, Trainer, isolate_rng, rank_zero_info
 from lightning_compress.processes import from_rank_zero, gather
 from lightning_compress.schedules import Cubic, Schedule
-from lightning_compress.targets import Selection, Target, select
+from lightning_compress.targets import Selection, Target
 from lightning_compress.training import PRUNE, WeightCompression
 from lightning_compress.training.copies import uncompiled
 from lightning_compress.training.replacements import replaces
@@ -168,7 +168,7 @@ class ChannelPruningCallback(WeightCompression):
             with isolate_rng():
                 example, found = discover(module, self._given_example(module), self.batch, self.remove_blocks)
                 # The same on every rank, whose batches may differ.
-                found = from_rank_zero(found.without(select(module, self.include, self.exclude).skipped))
+                found = from_rank_zero(found.chosen(module, self.include, self.exclude))
                 costs, runnable = costs_of(module, found.prices), uncompiled(module)
                 fraction = fraction_to_keep(self.budget, runnable, example, found.groups, costs, self.round_to)
         self._found = found

@@ -19,6 +19,7 @@ from lightning_compress.channels.layers import has_channels
 from lightning_compress.channels.removal.shapes import dense_copy
 from lightning_compress.channels.removal.surgery import narrow_module_
 from lightning_compress.example_inputs import check_runs, float_outputs
+from lightning_compress.targets import select
 
 __all__ = ["Removable", "find_removable"]
 
@@ -49,12 +50,13 @@ class Removable:
         """The removable groups that :meth:`state` described."""
         return cls(**{**state, "groups": tuple(map(Group.from_state, state["groups"]))})
 
-    def without(self, skipped: Mapping[str, str]) -> Removable:
-        """The same, without the groups whose channels patterns leave out.
+    def chosen(self, module: nn.Module, include: Sequence[str], exclude: Sequence[str]) -> Removable:
+        """The same, without the groups whose channels patterns leave out, which are those of :func:`~.targets.select`.
 
-        Args:
-            skipped: parameter name -> reason.
+        Layers of one's own that were followed need no pattern other than ``"*"``.
         """
+        followed = [part.name for group in self.groups for part in group.slices if part.role == "out"]
+        skipped = select(module, (*include, *(followed if "*" in include else ())), exclude).skipped
         left_alone = dict(self.left_alone)
         for group in self.groups:
             reasons = {skipped.get(part.name) for part in group.slices if part.role == "out"}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_compress.channels.dependencies.graph import Channel, build_graph
+from lightning_compress.channels.dependencies.own_layers import declare_linear_layers_
 from lightning_compress.channels.groups import Group, Role, Slice
 from lightning_compress.channels.heads import count_heads, head_counters
 from lightning_compress.channels.layers import (
@@ -39,7 +40,8 @@ def find_groups(module: nn.Module, run: Callable[[nn.Module], list[Tensor]]) -> 
     """Find the groups of a model, and the layers whose channels cannot be removed.
 
     Args:
-        module: the model, in evaluation mode, with gradients enabled on all parameters. Tracing may change its mode.
+        module: the model, in evaluation mode, with gradients enabled on all parameters. Tracing may change its mode and
+            the classes of its layers.
         run: one forward pass; returns the output tensors.
 
     Returns:
@@ -49,6 +51,7 @@ def find_groups(module: nn.Module, run: Callable[[nn.Module], list[Tensor]]) -> 
         ImportError: torch-pruning is not installed.
         ValueError: the model cannot be traced.
     """
+    declare_linear_layers_(module, run)
     graph = build_graph(module, run)
     names = {id(layer): name for name, layer in module.named_modules()}
     names |= {id(parameter): name for name, parameter in module.named_parameters()}
@@ -247,7 +250,7 @@ def _refuse(node: Any, types: Any, names: Mapping[int, str]) -> None:
 def _unknown_layers(module: nn.Module) -> dict[str, str]:
     """Layers with a weight that are of no known kind."""
     return {
-        name: f"it is a {type(layer).__name__}: no convolution or linear layer of torch.nn"
+        name: f"it is a {type(layer).__name__}: no layer of torch.nn, and no F.linear reads its weight"
         for name, layer in module.named_modules()
         if not (has_channels(layer) or isinstance(layer, nn.Embedding))
         and any(key == "weight" and weight.ndim > 1 for key, weight in layer.named_parameters(recurse=False))

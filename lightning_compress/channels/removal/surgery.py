@@ -15,9 +15,11 @@ from torch.optim import Optimizer
 
 from lightning_compress.channels.groups import Group, hollow_layers, removed_entries
 from lightning_compress.channels.removal.hollow import Hollow, hollow_
-from lightning_compress.targets import is_transposed
+from lightning_compress.targets import is_layer, is_transposed
 
 __all__ = ["narrow", "narrow_module_", "narrow_optimizer_", "remove_units_", "replace_", "resize_"]
+
+_SIZES = {"out_features": 0, "out_channels": 0, "in_features": 1, "in_channels": 1}  # name -> dimension of the weight
 
 
 def narrow(tensor: Tensor, entries: Mapping[int, Tensor]) -> Tensor:
@@ -81,6 +83,8 @@ def replace_(module: nn.Module, tensors: Mapping[Tensor, Tensor]) -> None:
     for layer in module.modules():
         for slots in (layer._parameters, layer._buffers):
             touched = {key: tensors[old] for key, old in slots.items() if old is not None and old in tensors}
+            if "weight" in touched:
+                _resize_own_(layer, slots["weight"], touched["weight"])
             slots.update(touched)  # type: ignore[arg-type]
             if touched:
                 resize_(layer)
@@ -186,6 +190,14 @@ def resize_(layer: nn.Module) -> None:
         layer.num_features = next((len(t) for t in tensors if t is not None), layer.num_features)
     elif isinstance(layer, nn.PReLU):
         layer.num_parameters = layer.weight.numel()
+
+
+def _resize_own_(layer: nn.Module, old: Any, new: Tensor) -> None:
+    """Set the sizes that a linear layer of one's own keeps as attributes of the usual names."""
+    if new.ndim == 2 and not is_layer(layer):
+        for key, dim in _SIZES.items():
+            if vars(layer).get(key) == old.shape[dim]:
+                vars(layer)[key] = new.shape[dim]
 
 
 def _resize_convolution_(layer: nn.modules.conv._ConvNd) -> None:
