@@ -1,11 +1,14 @@
-"""Evidence: which measurement a criterion reads besides the weights."""
+"""Evidence: which measurement a criterion reads besides the weights, and the running means of such measurements."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, TypeVar
 
-__all__ = ["Evidence", "evidence_of", "reads"]
+from torch import Tensor
+
+__all__ = ["Evidence", "RunningMeans", "evidence_of", "reads"]
 
 Evidence: TypeAlias = Literal["gradient", "inputs", "nothing"]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -46,3 +49,31 @@ def evidence_of(criterion: Callable[..., Any]) -> Evidence:
     function = getattr(criterion, "func", criterion)  # the function inside a functools.partial
     evidence: Evidence = getattr(function, "evidence", "gradient")
     return evidence
+
+
+class RunningMeans(dict[str, Tensor]):
+    """Name -> running mean, ``mean = decay * mean + (1 - decay) * value``; the first value is the first mean.
+
+    Values are observed before an optimizer steps, and the step may fail or be skipped: they count from :meth:`join` on.
+
+    >>> import torch
+    >>> means = RunningMeans()
+    >>> for value in (2.0, 4.0, 8.0):
+    ...     means.observe({"a": torch.tensor(value)})
+    ...     if value != 4:
+    ...         means.join(0.5)
+    >>> dict(means)
+    {'a': tensor(5.)}
+    """
+
+    _observed: Mapping[str, Tensor] = MappingProxyType({})
+
+    def observe(self, values: Mapping[str, Tensor]) -> None:
+        """Hold values, in place of those that have not joined."""
+        self._observed = values
+
+    def join(self, decay: float) -> None:
+        """Let the observed values join their means, by a decay in [0, 1): the optimizer has stepped."""
+        for name, value in self._observed.items():
+            self.setdefault(name, value.clone()).lerp_(value, 1 - decay)
+        self._observed = {}

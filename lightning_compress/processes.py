@@ -36,6 +36,7 @@ __all__ = [
     "unshard_",
     "unsharded",
     "unsharded_class",
+    "whole_copy",
 ]
 
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -256,6 +257,15 @@ def copy_without_weights(module: _Module) -> _Module:
             layer.__class__ = kind
             vars(layer).clear()
             vars(layer).update(attributes)
+
+
+@torch.no_grad()
+def whole_copy(module: _Module) -> _Module:
+    """Copy a sharded module as an ordinary one on the CPU that holds all of its weights; a collective."""
+    state = {name: unsharded(value).cpu() for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+    copied = copy_without_weights(module).cpu()
+    copied.load_state_dict(state, strict=False)
+    return copied
 
 
 def _undo_sharding_(module: nn.Module, full: Callable[[DTensor], Tensor]) -> None:

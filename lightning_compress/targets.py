@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -16,6 +15,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from lightning_compress.arguments import check_patterns
+from lightning_compress.messages import listed, listed_by_reason
 from lightning_compress.probes import keeps_zeros
 
 __all__ = [
@@ -26,8 +26,6 @@ __all__ = [
     "is_linear",
     "is_named",
     "is_transposed",
-    "listed",
-    "listed_by_reason",
     "select",
 ]
 
@@ -184,14 +182,14 @@ def select(module: nn.Module, include: Sequence[str] = ("*",), exclude: Sequence
             if not any(_matches(target, (pattern,)) for target in parameters):
                 raise ValueError(
                     f"need {argument} patterns that match a parameter, got {pattern!r}; "
-                    f"there are: {listed((target.name for target in parameters), most=40) or 'none'}"
+                    f"there are: {listed(target.name for target in parameters) or 'none'}"
                 )
     skipped = {target.name: _reason_to_skip(target, include, exclude) for target in parameters}
     chosen = tuple(target for target in parameters if not skipped[target.name])
     if not chosen:
         raise ValueError(
-            f"need include={tuple(include)} and exclude={tuple(exclude)} to leave a weight to compress, got none: "
-            + "; ".join(listed_by_reason(skipped))
+            f"need include={tuple(include)} and exclude={tuple(exclude)} to leave a weight to compress, got none:"
+            + "\n  ".join(["", *listed_by_reason(skipped)])
         )
     return Selection(chosen, {name: reason for name, reason in skipped.items() if reason})
 
@@ -267,33 +265,3 @@ def _is_parametrized(target: Target) -> bool:
         elif isinstance(hook, BasePruningMethod):
             made_from.add(f"{hook._tensor_name}_orig")
     return isinstance(target.module, ParametrizationList) or key in made_from
-
-
-def listed(names: Iterable[str], most: int = 8) -> str:
-    """Names for a message: of many, those that differ in a number count as one, and only the first are shown.
-
-    >>> listed(["stem.weight", *(f"blocks.{i}.fc.weight" for i in range(300)), "head.weight"])
-    'stem.weight, blocks.*.fc.weight (300), head.weight'
-    >>> listed(["a", "b", "c"], most=2)
-    'a, b and 1 more'
-    """
-    names = list(names)
-    alike: dict[str, list[str]] = {}
-    for name in names:
-        kind = re.sub(r"\d+", "*", name) if len(names) > most else name
-        alike.setdefault(kind, []).append(name)
-    shown = [same[0] if len(same) == 1 else f"{kind} ({len(same)})" for kind, same in alike.items()]
-    rest = sum(len(same) for same in list(alike.values())[most:])
-    return ", ".join(shown[:most]) + (f" and {rest} more" if rest else "")
-
-
-def listed_by_reason(skipped: Mapping[str, str]) -> list[str]:
-    """The names that were skipped for each reason, as a message shows them.
-
-    >>> listed_by_reason({"stem": "excluded", "norm": "normalization", "head": "excluded"})
-    ['excluded: stem, head', 'normalization: norm']
-    """
-    names: dict[str, list[str]] = {}
-    for name, reason in skipped.items():
-        names.setdefault(reason, []).append(name)
-    return [f"{reason}: {listed(same)}" for reason, same in names.items()]

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from lightning_compress.messages import listed
+
 __all__ = ["tie"]
 
 
@@ -37,7 +39,7 @@ def tie(module: nn.Module, ties: Mapping[str, str]) -> None:
     for name, source in sources.items():
         for each in (name, source):
             if not each or each not in layers:
-                raise ValueError(f"need names of layers, got {each!r}; there are: {', '.join(filter(None, layers))}")
+                raise ValueError(f"need names of layers, got {each!r}; there are: {listed(filter(None, layers))}")
         _check(name, layers[name], source, layers[source])
     for name, source in sources.items():
         _tie(layers[name], layers[source])

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "lightning_compress"
 STAIRS = [
-    {"arguments", "drafts", "lightnings", "probes", "schemas"},
+    {"arguments", "drafts", "lightnings", "messages", "probes", "schemas"},
     {
         "archive",
         "carried",
@@ -109,6 +109,7 @@ LIFECYCLE = {
     "streams": "training data that is read once",
     "trainer": "features of the Trainer",
     "verification": "broken promises stop a run",
+    "exceptions": "runs that end in an exception",
     "every_loss": "what holds of all losses",
 }
 """Name of a test module that mirrors no file of its room -> what it is about."""

@@ -81,6 +81,7 @@ def projected(method, model):
     gradients = dict(zip(names, torch.autograd.grad(loss, [t.parameter for t in selection]), strict=True))
     weights = {target.name: target.parameter.detach().clone() for target in selection}
     method.observe(weights, gradients)
+    method.stepped()
     method.strength = 1.0
     method.update(weights)
     method.project_(weights)

@@ -23,7 +23,7 @@ from lightning_compress.channels.masks import Masks, masked_targets, masks_of
 from lightning_compress.channels.removal.momentum_networks import MomentumNetworks
 from lightning_compress.channels.removal.shapes import CHANNELS, verify_shapes
 from lightning_compress.channels.removal.surgery import narrow, remove_units_
-from lightning_compress.evidence import evidence_of
+from lightning_compress.evidence import RunningMeans, evidence_of
 from lightning_compress.example_inputs import first_batch
 from lightning_compress.lightnings import LightningModule, ModelParallelStrategy, Trainer, isolate_rng, rank_zero_info
 from lightning_compress.processes import from_rank_zero, gather
@@ -186,7 +186,7 @@ class ChannelPruningCallback(WeightCompression):
     def begin(self, selection: Selection) -> None:
         super().begin(selection)
         self._masks = Masks()
-        self._evidence: dict[str, Tensor] = {}  # group -> running mean of scores
+        self._evidence = RunningMeans()  # group -> mean of its scores
 
     def check(self, target: Target) -> None:
         return
@@ -202,11 +202,11 @@ class ChannelPruningCallback(WeightCompression):
     def observe(self, latents: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
         if self.settled or evidence_of(self.criterion) == "nothing":
             return
-        for group in self._budget.groups:
-            if not any(part.role != "in" and part.name in gradients for part in group.slices):
-                continue  # the layers of these channels are frozen, or another optimizer steps them
-            score = self._score(group, latents, gradients)
-            self._evidence.setdefault(group.name, score.clone()).lerp_(score, 1 - self.decay)
+        groups = [group for group in self._budget.groups if group.is_produced_by(gradients)]  # others are frozen
+        self._evidence.observe({group.name: self._score(group, latents, gradients) for group in groups})
+
+    def stepped(self) -> None:
+        self._evidence.join(self.decay)
 
     def update(self, weights: Mapping[str, Tensor]) -> None:
         unknown = [group.name for group in self._budget.groups if group.name not in self._evidence]
@@ -260,14 +260,15 @@ class ChannelPruningCallback(WeightCompression):
 
     def state_dict(self) -> dict[str, Any]:
         found = None if self._found is None else self._found.state()
-        own = {"masked": dict(self._masks.units), "evidence": self._evidence, "fraction": self._budget.fraction}
+        evidence = dict(self._evidence)
+        own = {"masked": dict(self._masks.units), "evidence": evidence, "fraction": self._budget.fraction}
         return {**super().state_dict(), **own, "found": found}
 
     def restore(self) -> None:
         state = self._loaded
         super().restore()
         if state is not None:
-            self._evidence = dict(state["evidence"])
+            self._evidence = RunningMeans(state["evidence"])
             self._mask(state["masked"])
 
     # Removal, when the schedule has ended.

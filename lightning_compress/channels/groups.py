@@ -75,6 +75,10 @@ class Group:
         """Number of units."""
         return len(self.slices[0].index)
 
+    def is_produced_by(self, names: Collection[str]) -> bool:
+        """Whether one of ``names`` is a parameter of the layers that produce the channels."""
+        return any(part.role != "in" and part.name in names for part in self.slices)
+
     def branch_parameters(self, names: Collection[str]) -> set[str]:
         """Those of ``names`` that are removed together with the residual branch."""
         kept = {f"{layer}.bias" for layer, biased in self.branch.items() if biased}

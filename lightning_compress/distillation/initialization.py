@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from lightning_compress.messages import listed
+
 __all__ = ["initialize"]
 
 
@@ -57,6 +59,7 @@ def _layer(module: nn.Module, name: str, whose: str) -> nn.Module:
     names = [known for known, _ in module.named_modules()]
     if name not in names:
         raise ValueError(
-            f"need initialize to name layers, got {name!r}, which the {whose} does not have; it has: {names[1:]}"
+            f"need initialize to name layers, got {name!r}, which the {whose} does not have; it has: "
+            f"{listed(names[1:])}"
         )
     return module.get_submodule(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from lightning_compress.distillation.settings import DEFAULT, Settings
 from lightning_compress.distillation.teachers import Convert, Teacher
 from lightning_compress.distillation.terms import Term, log_name
 from lightning_compress.example_inputs import tensors_in
+from lightning_compress.messages import listed
 
 __all__ = ["Objective"]
 
@@ -39,6 +40,8 @@ class Objective:
         self._recorder: Recorder | None = None
         self._calls: list[NetworkCall] = []
         self._batch: Any = None
+        self._batches_done: Callable[[], int] = _none
+        self._batches_before = 0
         self.was_called = False
 
     def __reduce__(self) -> tuple[type[Objective], tuple[Settings]]:
@@ -61,8 +64,20 @@ class Objective:
         )
         self.was_called = False
 
+    def begin_batch(self, batches_done: Callable[[], int]) -> None:
+        """Begin a training step; regressors forget the step before if its batch was not done.
+
+        Args:
+            batches_done: gives the number of batches that are done, now and later.
+        """
+        self._join_if_done()
+        for regressor in self._regressors.values():
+            regressor.forget()
+        self._batches_done, self._batches_before = batches_done, batches_done()
+
     def detach(self) -> None:
         """Remove the hooks from the student."""
+        self.begin_batch(_none)
         if self._recorder is not None:
             self._recorder.remove()
             self._recorder = None
@@ -125,6 +140,7 @@ class Objective:
 
     def state_dict(self) -> dict[str, Any]:
         """The state that a resumed run needs beside the student's; empty for most objectives."""
+        self._join_if_done()
         moments = {name: one.moments for name, one in self._regressors.items() if one.moments is not None}
         parts = {"teacher": self.teacher.state_dict(), "regressors": moments or self._moments}
         return {name: part for name, part in parts.items() if part}
@@ -135,6 +151,12 @@ class Objective:
         self._moments, self._regressors = state.get("regressors", {}), {}
         if "teacher" in state:
             self.teacher.load_state_dict(state["teacher"])
+
+    def _join_if_done(self) -> None:
+        """Let the last batch count in the moments of regressors, if it is done."""
+        if self._batches_done() > self._batches_before:
+            for regressor in self._regressors.values():
+                regressor.join()
 
     def _teacher_layers(self) -> list[str]:
         return sorted({name for pairs in self._pairs for _, name in pairs})
@@ -158,6 +180,10 @@ class Objective:
             self._regressors[name] = Regressor(settings)
             self._regressors[name].moments = self._moments.get(name)
         return self._regressors[name]
+
+
+def _none() -> int:
+    return 0
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
@@ -209,13 +235,16 @@ def _known(student: nn.Module, network: str | None) -> str:
     """The name of the taught submodule in ``named_modules()``; empty for the student itself."""
     names = [name for name, _ in student.named_modules()]
     if network is not None and network not in names:
-        raise ValueError(f"need network to name a submodule of the student, got {network!r}; there are: {names[1:]}")
+        raise ValueError(
+            f"need network to name a submodule of the student, got {network!r}; there are: {listed(names[1:])}"
+        )
     return network or ""
 
 
 def _paired(term: Term, students: list[str], teachers: list[str]) -> list[tuple[str, str]]:
     if len(students) != len(teachers):
         raise ValueError(
-            f"need as many layers of the student as of the teacher for {term.name}, got {students} and {teachers}"
+            f"need as many layers of the student as of the teacher for {term.name}, got "
+            f"{len(students)} ({listed(students)}) and {len(teachers)} ({listed(teachers)})"
         )
     return list(zip(students, teachers, strict=True))

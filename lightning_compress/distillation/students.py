@@ -56,6 +56,7 @@ def taught(
             plain = self if student is None else student
             objective.attach(plain, self.trainer.precision_plugin.convert_module)
             objective.teacher.follow(plain, self.trainer.global_step)
+            objective.begin_batch(lambda: self.trainer.fit_loop.epoch_loop.batch_progress.total.processed)
             with objective.recording(_batch(args, kwargs)):
                 output = base.training_step(self, *args, **kwargs)
                 if output is not None and self.automatic_optimization:

@@ -73,11 +73,11 @@ class LatentWeights:
         if moved:
             torch._foreach_copy_([self._weight(name) for name in moved], [self._exchanged[name] for name in moved])
         self._restored.update(has_latent.intersection(names))
-        self._open.difference_update(names)
 
     @torch.no_grad()
     def compress(self, names: Iterable[str]) -> None:
         """``latent = p ; p = P(latent)`` for those of the named parameters that a projection is active for."""
+        self._open.difference_update(self._restored.intersection(names))
         active = [name for name in self._active(names) if name not in self._open]
         self._store([name for name in active if name not in self._masked.hidden])
         self._project(active)
@@ -240,6 +240,12 @@ class LatentWeights:
         for name in parameters:
             self._exchanged.pop(name, None)
             self._open.discard(name)
+
+    def finish(self) -> None:
+        """Project all parameters that hold their latents, and forget the latents."""
+        self.compress(self._restored)
+        self.close()
+        self.drop()
 
     def drop(self) -> None:
         """Forget the latents; the parameters keep their values."""

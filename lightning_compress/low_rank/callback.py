@@ -15,9 +15,10 @@ from lightning_compress.low_rank.layers import as_matrix, factorized_layers, obs
 from lightning_compress.low_rank.ranks import Size, ranks_by_energy, ranks_by_parameters
 from lightning_compress.low_rank.records import LOW_RANK
 from lightning_compress.low_rank.splitting import precision_of, split_layers_
+from lightning_compress.messages import listed, listed_by_reason
 from lightning_compress.processes import gather, shard
 from lightning_compress.schedules import Cubic, Schedule
-from lightning_compress.targets import Selection, Target, listed, select
+from lightning_compress.targets import Selection, Target, select
 from lightning_compress.training import WeightCompression
 from lightning_compress.training.replacements import replaces
 from lightning_compress.training.run import CompressionRun
@@ -121,8 +122,8 @@ class LowRankCallback(WeightCompression):
         whole = [name for name in targets if name not in ranks]
         rank_zero_info(
             f"{type(self).__name__}: split in two, {self.metrics()['parameters']:.4g} of the parameters are left: "
-            + (", ".join(f"{name} (rank {rank})" for name, rank in ranks.items()) or "none")
-            + (f"; whole, because two layers have no fewer parameters: {listed(whole)}" if whole else "")
+            + (listed(f"{name} to rank {rank}" for name, rank in ranks.items()) or "none")
+            + (f"\n  whole, because two layers have no fewer parameters: {listed(whole)}" if whole else "")
         )
 
     def select(self, module: nn.Module) -> Selection:
@@ -133,8 +134,7 @@ class LowRankCallback(WeightCompression):
         mine = {f"{name}.weight": layers[name] for name in dict.fromkeys(target.layer for target in selection) if name}
         if not sizes and not mine:
             raise ValueError(
-                "need a layer that can be split in two, got none: "
-                + "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
+                "need a layer that can be split in two, got none:" + "\n  ".join(["", *listed_by_reason(reasons)])
             )
         self._sizes = sizes | {name: Size(*as_matrix(layer.weight, False).shape) for name, layer in mine.items()}
         self._split_ranks = {name: layer.rank for name, layer in mine.items()}

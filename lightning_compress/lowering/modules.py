@@ -20,6 +20,7 @@ from torch.nn.modules.conv import _ConvNd
 from lightning_compress.lowering.embeddings import quantize_embedding_
 from lightning_compress.lowering.layers import QuantizedLayer, quantize_layer_, quantize_parameter_
 from lightning_compress.lowering.rounding import QuantizeDequantize
+from lightning_compress.messages import listed
 from lightning_compress.quantization.activations.quantizers import (
     ActivationQuantizer,
     Place,
@@ -34,7 +35,6 @@ from lightning_compress.quantization.dataflow.traces import Trace
 from lightning_compress.quantization.grids import AffineGrid, precise
 from lightning_compress.quantization.profiles import Profile
 from lightning_compress.quantization.weights import grids_of
-from lightning_compress.targets import listed
 
 __all__ = ["check_fits", "check_lowerable", "is_quantized", "lower", "pad_single_channels"]
 

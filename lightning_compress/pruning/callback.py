@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from lightning_compress.arguments import check_code, check_criterion, check_decay, check_number
-from lightning_compress.evidence import evidence_of
+from lightning_compress.evidence import RunningMeans, evidence_of
 from lightning_compress.lightnings import rank_zero_warn
+from lightning_compress.messages import listed
 from lightning_compress.processes import gather_numbers, local, shard_group, shard_shape
 from lightning_compress.pruning import criteria
 from lightning_compress.pruning.criteria import Criterion
@@ -20,7 +21,7 @@ from lightning_compress.pruning.layer_inputs import InputSquares, check_inputs
 from lightning_compress.pruning.masks import apply_, mask_of
 from lightning_compress.pruning.patterns import Pattern, Unstructured, sparsity_of
 from lightning_compress.schedules import Cubic, Schedule
-from lightning_compress.targets import Selection, Target, listed
+from lightning_compress.targets import Selection, Target
 from lightning_compress.training import PRUNE, WeightCompression
 
 __all__ = ["PruningCallback"]
@@ -133,7 +134,7 @@ class PruningCallback(WeightCompression):
     def begin(self, selection: Selection) -> None:
         super().begin(selection)
         self._masks: dict[str, Tensor] = {}
-        self._evidence: dict[str, Tensor] = {}  # running mean of the scores, or of the squared inputs
+        self._evidence = RunningMeans()  # of the scores, or of the squared inputs
         self._warned: set[str] = set()
         self.end()
         if selection.targets and evidence_of(self.criterion) == "inputs":
@@ -175,11 +176,12 @@ class PruningCallback(WeightCompression):
         if self.settled or evidence_of(self.criterion) == "nothing":
             return
         if self._inputs is not None:
-            values = self._inputs.take()
+            self._evidence.observe(self._inputs.take())
         else:
-            values = {name: self._gradient_scores(name, latents[name], gradients[name]) for name in gradients}
-        for name, value in values.items():
-            self._evidence.setdefault(name, value.clone()).lerp_(value, 1 - self.decay)
+            self._evidence.observe({n: self._gradient_scores(n, latents[n], g) for n, g in gradients.items()})
+
+    def stepped(self) -> None:
+        self._evidence.join(self.decay)
 
     def update(self, weights: Mapping[str, Tensor]) -> None:
         if evidence_of(self.criterion) != "nothing" and not self._evidence.keys() >= weights.keys():
@@ -234,7 +236,7 @@ class PruningCallback(WeightCompression):
         self._masks = {
             name: mask_of(kept, local(self.targets[name].parameter)) for name, kept in tensors["masks"].items()
         }
-        self._evidence = {}
+        self._evidence = RunningMeans()
         for name, value in tensors["evidence"].items():
             outputs_first = self.targets[name].outputs_first
             stored = value if self._inputs is None else outputs_first(outputs_first(value)[:1])

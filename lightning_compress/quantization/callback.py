@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_compress.arguments import check_code, check_count, check_decay, check_number
 from lightning_compress.carried import carry
 from lightning_compress.lightnings import LightningModule, Trainer, rank_zero_warn
+from lightning_compress.messages import listed
 from lightning_compress.quantization import observers, scales
 from lightning_compress.quantization.activations.calibration import Calibration
 from lightning_compress.quantization.activations.ranges import RangeOptimizer
@@ -23,7 +24,7 @@ from lightning_compress.quantization.records import QUANTIZATION, detach, recogn
 from lightning_compress.quantization.scales import Scale, check_profile, check_scale
 from lightning_compress.quantization.weights import WeightGrids
 from lightning_compress.schedules import Schedule, Step
-from lightning_compress.targets import Selection, listed
+from lightning_compress.targets import Selection
 
 __all__ = ["BinarizationCallback", "QATCallback"]
 
@@ -192,10 +193,8 @@ class QATCallback(_Quantization):
         self._observing = progress < self.freeze_ranges_at and self._step % self.every_n_steps == 0
         self._calibration.switch(enabled=self.strength > 0, observing=self._observing)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
+        super().on_train_batch_end(trainer, pl_module, *rest)
         if self._calibration is None:
             return
         if not self._calibration.placed:

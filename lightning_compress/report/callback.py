@@ -24,6 +24,7 @@ from lightning_compress.lightnings import (
     rank_zero_info,
 )
 from lightning_compress.macs import count_macs
+from lightning_compress.processes import whole_copy
 from lightning_compress.report.comparisons import Comparison
 from lightning_compress.report.folders import run_folder
 from lightning_compress.report.incoming import FullSanityCheck, was_trained
@@ -140,6 +141,8 @@ class CompressionReport(CallbackBase):
             self._directory = run_folder(trainer, self.dirpath)
         self._bench = bench = Bench(pl_module, self.example_input)
         self._waiting = trainer.is_global_zero and not bench.sharded  # for the first batch
+        if bench.sharded:
+            self._check_example()
         incoming = self.baseline is None and not trainer.fast_dev_run and was_trained(pl_module, trainer.callbacks)  # type: ignore[attr-defined]
         if incoming:
             self._sanity = FullSanityCheck(trainer)
@@ -194,19 +197,24 @@ class CompressionReport(CallbackBase):
             self._sanity.close()
             self._sanity = None
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._close_sanity_check()
+        vars(self).pop("_bench", None)  # it holds the dense model
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._close_sanity_check()  # without validation there is none
         if stage != "fit" or self._before is None:
             return
         after = profile(pl_module)
+        module = whole_copy(pl_module) if self._bench.sharded else pl_module
         if not trainer.is_global_zero:
             return
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             with TemporaryDirectory() as folder:
-                self._finish(trainer, pl_module, (self._before, after), Path(folder))
+                self._finish(trainer, module, (self._before, after), Path(folder))
             rank_zero_info("fast_dev_run leaves no files: the report and its models were written, checked and deleted")
         else:
-            self._finish(trainer, pl_module, (self._before, after), self._directory)
+            self._finish(trainer, module, (self._before, after), self._directory)
 
     def _finish(
         self, trainer: Trainer, module: LightningModule, profiles: tuple[ModelProfile, ModelProfile], folder: Path

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lightning_compress.messages import listed
 from lightning_compress.report.measures.deployments import Deployment
 from lightning_compress.report.measures.profiles import LayerProfile, ModelProfile
-from lightning_compress.targets import listed
 from lightning_compress.timing import Latency
 
 __all__ = ["Comparison", "remarks"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from lightning_compress.messages import listed
 from lightning_compress.report.comparisons import Comparison
 from lightning_compress.report.measures.profiles import LayerProfile
-from lightning_compress.targets import listed
 
 __all__ = ["headlines", "is_worse"]
 

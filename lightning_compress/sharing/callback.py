@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_compress.arguments import check_code, check_count
+from lightning_compress.messages import listed
 from lightning_compress.processes import gather, shard_group
 from lightning_compress.schedules import Cubic, Schedule
 from lightning_compress.sharing.clusters import Clusters, look_up
@@ -17,7 +18,7 @@ from lightning_compress.sharing.exact_sums import cluster_sums
 from lightning_compress.sharing.gradients import Gradient
 from lightning_compress.sharing.initial_centers import Init, linear
 from lightning_compress.sharing.kmeans import assign, fit
-from lightning_compress.targets import Selection, Target, listed
+from lightning_compress.targets import Selection, Target
 from lightning_compress.training import SHARE, WeightCompression
 
 __all__ = ["WeightSharingCallback"]
@@ -109,6 +110,7 @@ class WeightSharingCallback(WeightCompression):
     def begin(self, selection: Selection) -> None:
         super().begin(selection)
         self._codes: dict[str, Tensor] = {}  # see clusters.py
+        self._moved: dict[str, Tensor] = {}  # codes from the next step on
         self._final = False  # at full strength: k-means has run for the last time
 
     @property
@@ -136,6 +138,13 @@ class WeightSharingCallback(WeightCompression):
             values = clusters.values
             for name in names:
                 weights[name].copy_(look_up(values.to(weights[name].dtype), codes[name]))
+
+    def observe(self, latents: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
+        self._moved = {}  # of a step that has not come
+
+    def stepped(self) -> None:
+        self._codes |= self._moved
+        self._moved = {}
 
     def backward_(self, gradients: Mapping[str, Tensor], latents: Mapping[str, Tensor]) -> None:
         for names in self._codebooks(gradients):
@@ -189,11 +198,11 @@ class WeightSharingCallback(WeightCompression):
         return codes, clusters
 
     def _reassign(self, names: Sequence[str], latents: Mapping[str, Tensor]) -> None:
-        """Move every weight to the cluster whose value is nearest to its latent."""
+        """Move every weight to the cluster whose value is nearest to its latent, once the optimizer has stepped."""
         clusters = self._clusters(names, latents, self._codes)
         for name in names:
             codes = self._codes[name]
-            self._codes[name] = clusters.nearest(latents[name]).to(codes.dtype).mul_(codes.bool())
+            self._moved[name] = clusters.nearest(latents[name]).to(codes.dtype).mul_(codes.bool())
 
     def _share_gradients_(self, names: Sequence[str], gradients: Mapping[str, Tensor], rule: Gradient) -> None:
         """Give all weights of a cluster one gradient. A weight that is zero keeps its own, by which it may return."""
@@ -206,8 +215,9 @@ class WeightSharingCallback(WeightCompression):
     def _clusters(self, names: Sequence[str], tensors: Mapping[str, Tensor], codes: Mapping[str, Tensor]) -> Clusters:
         if self.scope == "global" and len(names) < len(self._codes):
             raise ValueError(
-                f"need one optimizer that steps all targets for scope='global', got one for {list(names)} of "
-                f"{list(self._codes)}: use scope='layer', or exclude the parameters that are not trained"
+                f"need one optimizer that steps all targets for scope='global', got one for {len(names)} of "
+                f"{len(self._codes)}, {listed(names)}: use scope='layer', or exclude the parameters that are not "
+                "trained"
             )
         group = shard_group([self.targets[name].parameter for name in names])
         sums, counts = cluster_sums(

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch.optim import Optimizer
 
-from lightning_compress.lightnings import CallbackBase, LightningModule, Trainer, check_one_package, rank_zero_warn
+from lightning_compress.lightnings import (
+    CallbackBase,
+    LightningModule,
+    Strategy,
+    Trainer,
+    check_one_package,
+    rank_zero_warn,
+)
+from lightning_compress.messages import listed
 from lightning_compress.processes import gather, shard
-from lightning_compress.targets import listed
 from lightning_compress.training.method import Method, map_tensors
 from lightning_compress.training.plans import asked, check_callbacks
 from lightning_compress.training.run import CompressionRun
@@ -32,6 +39,7 @@ class WeightCompression(Method, CallbackBase):
     ``on_before_optimizer_step``  the parameters of the optimizer hold their latents until the step is done
     ``on_train_batch_end``    update masks, codebooks and grids that are due
     ``on_fit_end``            project a last time, verify, drop the latents
+    ``on_exception``          the same without ``verify``, when all callbacks have written their checkpoints
     ========================  ==================================================================================
 
     Args:
@@ -108,6 +116,9 @@ class WeightCompression(Method, CallbackBase):
         self._loaded, self.joined = None, ()
         methods = [callback for callback in trainer.callbacks if isinstance(callback, WeightCompression)]  # type: ignore[attr-defined]
         if methods[0] is self:
+            for method in methods:
+                if method._run is not None:  # no hook of a run is called if on_exception of a callback raises
+                    method._run.end()
             run = CompressionRun(methods, trainer, pl_module)
             for method in methods:
                 method._run = run
@@ -154,8 +165,20 @@ class WeightCompression(Method, CallbackBase):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if self._driven:
-            self._driven.stop()
+            _after_callbacks(trainer.strategy, self._driven.end)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit" and self._driven:
-            self._driven.stop()
+            self._driven.end()
+
+
+def _after_callbacks(strategy: Strategy, end: Callable[[], None]) -> None:
+    """Call ``end`` once ``on_exception`` of all callbacks has been called: the strategy's own is called last."""
+    hook = strategy.on_exception
+
+    def on_exception(exception: BaseException) -> None:
+        vars(strategy).pop("on_exception", None)
+        hook(exception)
+        end()
+
+    vars(strategy)["on_exception"] = on_exception

@@ -144,7 +144,15 @@ class Method(ABC):
         return
 
     def observe(self, latents: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
-        """Read latents, and gradients at the projected weights, before an optimizer steps; nothing by default."""
+        """Read latents, and gradients at the projected weights, before an optimizer steps; nothing by default.
+
+        The step may never come, after an exception or if a loss scaler skips it: state that a checkpoint holds changes
+        in :meth:`stepped`.
+        """
+        return
+
+    def stepped(self) -> None:
+        """Take over the state that the last :meth:`observe` and :meth:`backward_` found; nothing by default."""
         return
 
     @property

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_compress.arguments import argument_texts
 from lightning_compress.lightnings import DeepSpeedStrategy, FSDPStrategy, Strategy, of_each, rank_zero_warn
-from lightning_compress.targets import Selection, listed, listed_by_reason
+from lightning_compress.messages import listed, listed_by_reason
+from lightning_compress.targets import Selection
 
 if TYPE_CHECKING:
     from lightning_compress.training.callback import WeightCompression

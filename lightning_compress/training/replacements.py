@@ -17,6 +17,7 @@ from lightning_compress.lightnings import (
     rank_zero_info,
     rank_zero_warn,
 )
+from lightning_compress.messages import listed
 from lightning_compress.targets import FROZEN, Selection
 from lightning_compress.training.plans import check_take_up, plan_text
 
@@ -101,7 +102,7 @@ def _retarget(method: WeightCompression, module: LightningModule, joining: Seque
     if gone := old.keys() - {target.name for target in selection}:
         raise ValueError(
             f"need the weights that {type(method).__name__} compresses until fit ends, got a module without "
-            f"{', '.join(sorted(gone))}: name them in exclude"
+            f"{listed(sorted(gone))}: name them in exclude"
         )
     same = {
         target.name for target in selection if target.name in old and old[target.name].parameter is target.parameter

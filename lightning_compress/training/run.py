@@ -61,7 +61,7 @@ class CompressionRun:
         self._latents = LatentWeights({}, ())
         self.average = Average((), module, {}, self._latents)
         trainer.callbacks = averaging_first(trainer.callbacks)  # type: ignore[attr-defined]
-        self._optimizers = SteppedOptimizers(trainer, module, self._latents)
+        self._optimizers = SteppedOptimizers(trainer, module, self._latents, methods)
         self._release: list[Callable[[], None]] = []
         self._reached: dict[WeightCompression, float] = {}  # strengths of a shorter run that is continued
         self._log = MetricLog(module, methods)
@@ -109,14 +109,13 @@ class CompressionRun:
             rank_zero_info(plan_text(method, selection))
         check_conflicts(self.methods)
         self._latents = LatentWeights({name: target.parameter for name, target in self._targets.items()}, self._ordered)
-        self._optimizers = SteppedOptimizers(self._trainer, self._module, self._latents)
+        self._optimizers = SteppedOptimizers(self._trainer, self._module, self._latents, self.methods)
         self._swaps, self._followers = Swaps(self._latents), Followers(self._latents)
         self._attend()
-        vars(strategy)["lightning_module_state_dict"] = self._swaps.compressed(strategy.lightning_module_state_dict)
-        self._release.append(lambda: vars(strategy).pop("lightning_module_state_dict", None))
+        self._swaps.attach(strategy)
         callbacks = self._trainer.callbacks  # type: ignore[attr-defined]
         self._gate = MonitorGate(callbacks, closed=lambda: not self.reached)
-        self._release += [self._gate.release, self._optimizers.release]
+        self._release += [part.release for part in (self._gate, self._optimizers, self._followers, self._swaps)]
 
     def start(self) -> None:
         """Training starts, and the Trainer has restored its state: go on from a checkpoint, or project."""
@@ -187,8 +186,9 @@ class CompressionRun:
 
     def save(self, checkpoint: dict[str, Any]) -> None:
         """Put the latents into a checkpoint; a collective where parameters are sharded."""
-        self._followers.look()
-        checkpoint[_LATENTS] = self._latents.save()
+        with self._swaps.handed_back():
+            self._followers.look()
+            checkpoint[_LATENTS] = self._latents.save()
         checkpoint[_OPENED] = sorted(self._latents.opened)
         checkpoint[_PROGRESS] = self.progress.fraction()
         self.average.save(checkpoint)
@@ -244,10 +244,9 @@ class CompressionRun:
                     f"the end of its schedule. The model stays at strength {method.strength:.2f} of 1."
                 )
 
-    def stop(self) -> None:
-        """Compress all weights and release the Trainer, after success and after an exception alike."""
-        self._latents.compress(self._latents.restored)
-        self._latents.close()
+    def end(self) -> None:
+        """Compress all weights, drop the latents and release the Trainer, after success and exceptions alike."""
+        self._latents.finish()
         for method in self.methods:
             method.end()
         while self._release:

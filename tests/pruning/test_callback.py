@@ -167,7 +167,7 @@ def test_patterns_are_sequences(argument):
     [
         (
             [PruningCallback(include=("encoder.*",))],
-            r"got 'encoder\.\*'; there are: net\.0\.weight",
+            r"got 'encoder\.\*'; there are: net\.\*\.weight \(\d\), net",
         ),
         (
             [PruningCallback(pattern=NM(2, 4), include=("*", "net.0"))],

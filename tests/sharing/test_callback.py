@@ -144,6 +144,7 @@ def test_while_the_clusters_grow_fewer_weights_change_clusters_by_default_to_the
     gradient = own.clone()
     callback.backward_({"0.weight": gradient}, {"0.weight": moved})
     assert torch.equal(gradient, own)
+    callback.stepped()
     weights["0.weight"].copy_(moved)
     callback.project_(weights)
     assert weights["0.weight"][0, 0] == weights["0.weight"].min()

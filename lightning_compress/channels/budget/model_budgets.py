@@ -18,7 +18,7 @@ from lightning_compress.channels.budget.selection import (
 )
 from lightning_compress.channels.groups import Group
 from lightning_compress.channels.masks import Masks
-from lightning_compress.targets import listed_by_reason
+from lightning_compress.messages import listed_by_reason
 
 __all__ = ["ModelBudget"]
 
@@ -91,10 +91,10 @@ class ModelBudget:
             reached = least <= given
             need, fix = f"{name} >= {least:.3f}", f"raise {name} to remove less, lower round_to{blocks}"
         if not reached:
-            layers = "; ".join(listed_by_reason(left_alone)) or "nothing"
+            layers = "\n  ".join(["", *listed_by_reason(left_alone)]) if left_alone else " nothing"
             raise ValueError(
                 f"need {need} for this model with round_to={self.round_to}, got {name}={given}: {fix}; "
-                f"left alone: {layers}"
+                f"left alone:{layers}"
             )
 
     def verify(self, masks: Masks, strength: float) -> None:

@@ -24,7 +24,7 @@ from lightning_compress.deploy.runtimes import ExecuTorch
 from lightning_compress.deploy.runtimes.silence import silenced
 from lightning_compress.deploy.traces import OfTensors, trace
 from lightning_compress.example_inputs import ExampleInput, device_of, line_of, on_device
-from lightning_compress.targets import listed
+from lightning_compress.messages import listed
 
 __all__ = ["ExecuTorchProgram"]
 

@@ -23,10 +23,10 @@ from lightning_compress.deploy.runtimes import OnnxRuntime, OpenVINO
 from lightning_compress.deploy.traces import trace
 from lightning_compress.example_inputs import ExampleInput, as_arguments
 from lightning_compress.lowering.modules import check_fits, is_quantized, lower
+from lightning_compress.messages import listed
 from lightning_compress.quantization import profiles
 from lightning_compress.quantization.activations.quantizers import quantizers_of
 from lightning_compress.quantization.profiles import Profile
-from lightning_compress.targets import listed
 
 __all__ = ["Onnx"]
 

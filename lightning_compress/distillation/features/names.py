@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
+from lightning_compress.messages import listed
+
 __all__ = ["OUTPUT", "match"]
 
 OUTPUT = ""
@@ -29,7 +31,7 @@ def match(names: list[str], pattern: str, whose: str) -> list[str]:
     if not found:
         raise ValueError(
             f"need a layer of the {whose} that matches {pattern!r}, got none; "
-            f"there are: {', '.join(filter(None, map(_plain, names))) or 'none'}"
+            f"there are: {listed(filter(None, map(_plain, names))) or 'none'}"
         )
     return found
 

@@ -57,6 +57,9 @@ class Regressor:
     Args:
         settings: decay, penalty and dimension.
 
+    Attributes:
+        moments: of the batches that are done, a checkpoint holds them; None before the first.
+
     >>> student = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
     >>> mapped, _ = Regressor(LeastSquares(penalty=1e-9))(student, student @ torch.ones(3, 5))
     >>> torch.allclose(mapped, student @ torch.ones(3, 5), atol=1e-4)
@@ -66,6 +69,16 @@ class Regressor:
     def __init__(self, settings: LeastSquares) -> None:
         self._settings = settings
         self.moments: Tensor | None = None
+        self._present: Tensor | None = None  # of these batches, and of the present one
+
+    def join(self) -> None:
+        """Let the present batch count: it is done."""
+        self.moments = self.moments if self._present is None else self._present
+        self._present = None
+
+    def forget(self) -> None:
+        """Forget the present batch: it has failed."""
+        self._present = None
 
     def __call__(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         """Both with the teacher's channels and the smaller number of positions; unchanged if the shapes agree."""
@@ -92,9 +105,10 @@ class Regressor:
         """``[channels + 1, teacher channels]``, from the moments ``S^T [S, T] / rows``."""
         size = student.shape[1]
         moments = student.T @ torch.cat((student, teacher), 1) / len(student)
-        if self.moments is not None:
-            moments = torch.lerp(moments, self.moments.to(moments), self._settings.decay)
-        self.moments = moments
+        before = self.moments if self._present is None else self._present
+        if before is not None:
+            moments = torch.lerp(moments, before.to(moments), self._settings.decay)
+        self._present = moments
         gram, cross = moments[:, :size], moments[:, size:]
         ridge = self._settings.penalty * gram.diagonal().mean()
         weight: Tensor = torch.linalg.solve(gram + ridge * torch.eye(size, dtype=gram.dtype, device=gram.device), cross)

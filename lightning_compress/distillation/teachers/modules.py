@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_compress.distillation.features import OUTPUT, NetworkCall, Recorder, match, output_tensor
 from lightning_compress.distillation.teachers.protocols import Convert
+from lightning_compress.messages import listed
 
 __all__ = ["Ensemble", "Live"]
 
@@ -81,7 +82,9 @@ class Live:
             recorder.remove()
         outputs = calls[-1].outputs if calls else {}
         if missing := [name for name in inner if name not in outputs]:
-            raise ValueError(f"need teacher layers that run on the student's inputs, uncompiled, got none of {missing}")
+            raise ValueError(
+                f"need teacher layers that run on the student's inputs, uncompiled, got no call of {listed(missing)}"
+            )
         return outputs
 
     def _place(self, call: NetworkCall) -> None:

@@ -71,6 +71,7 @@ class Calibration:
         self._profile = profile
         self._optimizer = optimizer
         self._learning = False
+        self._windows: list[Tensor] | None = None  # at the begin of a batch that is observed
         self._sums: dict[str, tuple[Place, str | None]] = {}  # target -> quantizer before, normalization after
         self._frozen: list[nn.Module] = []
         self._trace: Trace | None = None
@@ -80,7 +81,8 @@ class Calibration:
         """Places and windows of the quantizers, neighbors of the targets, and the state of the optimizer."""
         return {
             "places": [[place.module, place.side] for place in self.quantizers],
-            "windows": [torch.stack(quantizer.window) for quantizer in self.quantizers.values()],
+            # A batch that an exception ends is taken again.
+            "windows": self._present_windows() if self._windows is None else self._windows,
             "sums": [[name, place.module, place.side, norm] for name, (place, norm) in self._sums.items()],
             "optimizer": None if self._optimizer is None else self._optimizer.state_dict(),
         }
@@ -146,6 +148,7 @@ class Calibration:
     def switch(self, *, enabled: bool, observing: bool) -> None:
         """Set whether the quantizers round, and whether they update their ranges."""
         self._learning = self._optimizer is not None and enabled and observing
+        self._windows = self._present_windows() if observing else None
         for quantizer in self.quantizers.values():
             # A range without width, as after a batch normalization that begins at 0, has no gradient: observe it.
             quantizer.learn(self._learning and bool(quantizer.high > quantizer.low))
@@ -206,6 +209,9 @@ class Calibration:
             if isinstance(grid, AffineGrid):
                 after = None if norm is None else model.get_submodule(norm)
                 round_bias_(model.get_submodule(name), grid, quantizers[place].scale, after)
+
+    def _present_windows(self) -> list[Tensor]:
+        return [torch.stack(quantizer.window) for quantizer in self.quantizers.values()]
 
     def _range(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if x.numel() == 0:

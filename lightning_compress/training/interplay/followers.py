@@ -60,6 +60,10 @@ class Followers:
         """Note the present values, after this package has written into parameters."""
         self._noted = {name: weight.clone() for name, weight in self._others().items()}
 
+    def release(self) -> None:
+        """Forget the noted values."""
+        self._noted = {}
+
     def _others(self) -> dict[str, Tensor]:
         """The targets that no optimizer has stepped and that are not open; none before the first step."""
         known = self._stepped | self._latents.opened

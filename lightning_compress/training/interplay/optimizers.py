@@ -26,13 +26,21 @@ class SteppedOptimizers:
         trainer: the Trainer.
         module: the LightningModule in it.
         latents: the latents of the targets.
+        methods: all methods of the run; each learns of every step.
 
     Attributes:
         parameters: name -> parameter, of all targets.
     """
 
-    def __init__(self, trainer: Trainer, module: LightningModule, latents: LatentWeights) -> None:
+    def __init__(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        latents: LatentWeights,
+        methods: Sequence[WeightCompression],
+    ) -> None:
         self.parameters: Mapping[str, Tensor] = {}
+        self._methods = methods
         self._trainer = trainer
         self._module = module
         self._latents = latents
@@ -93,6 +101,8 @@ class SteppedOptimizers:
                 f"{type(optimizer).__name__}: in manual optimization call step() of self.optimizers(), without "
                 "use_pl_optimizer=False"
             )
+        for method in self._methods:
+            method.stepped()
         self._latents.compress(self._targets_of(optimizer) if names is None else names)
 
     def _targets_of(self, optimizer: Optimizer) -> list[str]:

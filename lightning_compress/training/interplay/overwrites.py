@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lightning_compress.latent import LatentWeights
 from lightning_compress.lightnings import rank_zero_warn
-from lightning_compress.targets import listed
+from lightning_compress.messages import listed
 
 __all__ = ["OverwriteWatch"]
 

@@ -8,17 +8,21 @@ unprojected.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_compress.latent import LatentWeights
+from lightning_compress.lightnings import Strategy
 from lightning_compress.processes import local
 from lightning_compress.targets import Target
 
 __all__ = ["Swaps"]
+
+_STATE_DICT = "lightning_module_state_dict"
 
 
 class Swaps:
@@ -36,6 +40,17 @@ class Swaps:
         self._latents = latents
         self._shown = False
         self._given: dict[str, Tensor] = {}  # to be handed back
+        self._strategy: dict[str, Any] = {}
+
+    def attach(self, strategy: Strategy) -> None:
+        """Compress the targets in every state dict that the strategy takes of the model, until :meth:`release`."""
+        self._strategy = vars(strategy)
+        self._strategy[_STATE_DICT] = self.compressed(strategy.lightning_module_state_dict)
+
+    def release(self) -> None:
+        """Leave the strategy alone, and the weights as they are."""
+        self._strategy.pop(_STATE_DICT, None)
+        self._strategy, self._shown, self._given = {}, False, {}
 
     @torch.no_grad()
     def show(self) -> None:
@@ -56,18 +71,31 @@ class Swaps:
             local(self.targets[name].parameter.detach()).copy_(weight)
         self._shown, self._given = False, {}
 
+    @contextmanager
+    def handed_back(self) -> Iterator[None]:
+        """Let the parameters hold what :meth:`show` replaced, in a ``with`` statement."""
+        shown, given = self._shown, self._given
+        held = {name: local(self.targets[name].parameter.detach()).clone() for name in given}
+        self.hide()
+        try:
+            yield
+        finally:
+            for name, weight in held.items():
+                local(self.targets[name].parameter.detach()).copy_(weight)
+            self._shown, self._given = shown, given
+
     def compressed(self, state_dict: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
         """Wrap a function that takes the state dict of the model: the targets in it are compressed."""
 
         def compressed_state_dict() -> dict[str, Any]:
-            if self._shown:  # within a validation
-                return state_dict()
+            in_validation = self._shown
             self.show()
             try:
                 state = state_dict()
                 seen = {name for key in self._given for name in self.targets[key].aliases}
                 return {name: value.clone() if name in seen else value for name, value in state.items()}
             finally:
-                self.hide()
+                if not in_validation:
+                    self.hide()
 
         return compressed_state_dict

@@ -29,6 +29,7 @@ def test_regressor_remembers_past_batches() -> None:
     batches = [torch.randn(8, 2, generator=G) for _ in range(2)]
     for batch in batches:
         regressor(batch, torch.zeros(8, 3))
+        regressor.join()
     with_ones = [torch.cat((batch, torch.ones(8, 1)), 1) for batch in batches]
     first, second = (rows.T @ rows / 8 for rows in with_ones)
     torch.testing.assert_close(regressor.moments[:, :3], 0.75 * first + 0.25 * second)

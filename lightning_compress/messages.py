@@ -1,0 +1,47 @@
+"""Messages: names in them, of which a large model has hundreds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from itertools import accumulate, islice
+
+__all__ = ["listed", "listed_by_reason"]
+
+_MOST, _LONGEST = 8, 200  # names in a message, and their characters
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names for a message: of many, those that differ in a number count as one, and only the first are shown.
+
+    >>> listed(["stem.weight", *(f"blocks.{i}.fc.weight" for i in range(300)), "head.weight"])
+    'stem.weight, blocks.*.fc.weight (300), head.weight'
+    >>> listed("abcdefghijk")
+    'a, b, c, d, e, f, g, h and 3 more'
+    """
+    names = list(names)
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        kind = re.sub(r"\d+", "*", name) if len(names) > _MOST else name
+        alike.setdefault(kind, []).append(name)
+    shown = [same[0] if len(same) == 1 else f"{kind} ({len(same)})" for kind, same in alike.items()]
+    lengths = accumulate(len(one) + 2 for one in shown)
+    fitting = max(1, sum(length <= _LONGEST for length in islice(lengths, _MOST)))
+    rest = sum(len(same) for same in list(alike.values())[fitting:])
+    return ", ".join(shown[:fitting]) + (f" and {rest} more" if rest else "")
+
+
+def listed_by_reason(skipped: Mapping[str, str]) -> list[str]:
+    """The names that were skipped for each reason, as a message shows them; many reasons are shown as many names are.
+
+    >>> listed_by_reason({"stem": "excluded", "norm": "normalization", "head": "excluded"})
+    ['excluded: stem, head', 'normalization: norm']
+    >>> listed_by_reason({f"blocks.{i}.fc": f"blocks.{i}.norm normalizes over its channels" for i in range(300)})
+    ['blocks.*.norm normalizes over its channels: blocks.*.fc (300)']
+    """
+    many = len(set(skipped.values())) > _MOST
+    names: dict[str, list[str]] = {}
+    for name, reason in skipped.items():
+        names.setdefault(re.sub(r"\d+", "*", reason) if many else reason, []).append(name)
+    lines = [f"{reason}: {listed(same)}" for reason, same in names.items()]
+    return lines[:_MOST] + ([f"and {len(lines) - _MOST} other reasons"] if len(lines) > _MOST else [])
