@@ -13,10 +13,13 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 
-from lightning_compress import PruningCallback
+from lightning_compress import ChannelPruningCallback, LowRankCallback, PruningCallback
 from lightning_compress.cli.lightning import CompressionCLI
-from lightning_compress.distillation import DistillationCallback, DistillationModule
+from lightning_compress.distillation import EMA, DistillationCallback, DistillationModule
+from lightning_compress.schedules import Linear
+from tests.support.runs import Randomness, resumes, uninterrupted
 from tests.support.students import Net, Student, loader, trainer
+from tests.support.toys import build, fit
 
 
 def zeros(student: Student) -> float:
@@ -42,6 +45,38 @@ def test_a_student_is_pruned_while_its_dense_twin_teaches(front: str, tmp_path: 
     assert zeros(student) == pytest.approx(0.5, abs=1 / 48)
     assert zeros(dense) == 0
     assert zeros(Student.load_from_checkpoint(tmp_path / "last.ckpt")) == zeros(student)
+
+
+SMALLER = {
+    "channels": lambda: ChannelPruningCallback(0.5, round_to=4, schedule=Linear(0.1, 0.6), every_n_steps=3),
+    "low rank": lambda: LowRankCallback(schedule=Linear(0.1, 0.6), every_n_steps=3),
+}
+
+
+@resumes
+@pytest.mark.parametrize("front", ["module", "callback"])
+@pytest.mark.parametrize("method", SMALLER)
+def test_a_student_that_its_average_teaches_resumes_at_the_step_that_changes_its_layers(
+    method: str, front: str, tmp_path: Path
+) -> None:
+    shapes = set()
+
+    def run(*callbacks: Any, ckpt_path: Path | None = None) -> LightningModule:
+        student = build()
+        module: LightningModule = student
+        ours = [SMALLER[method](), Randomness()]
+        if front == "module":
+            module = DistillationModule(student, EMA(0.9), alpha=0.5)
+        else:
+            ours.append(DistillationCallback(EMA(0.9), alpha=0.5))
+        fit(module, *ours, *callbacks, ckpt_path=ckpt_path)
+        return student
+
+    uninterrupted(run, tmp_path, range(20, 25))
+    for step in range(20, 25):
+        state = torch.load(tmp_path / f"step={step}.ckpt", weights_only=True)["state_dict"]
+        shapes.add(tuple(tensor.shape for tensor in state.values()))
+    assert len(shapes) == 2  # one of these steps has changed them
 
 
 class WidthStudent(Student):

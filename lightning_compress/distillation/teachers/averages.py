@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from itertools import chain
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from lightning_compress.arguments import check_decay
 from lightning_compress.distillation.teachers.modules import Live
 from lightning_compress.distillation.teachers.protocols import Convert
+from lightning_compress.processes import is_sharded
 
 __all__ = ["EMA"]
 
@@ -27,7 +29,7 @@ class EMA(Live):
 
     Raises:
         TypeError: ``decay`` is not a number.
-        ValueError: ``decay`` is out of its range.
+        ValueError: ``decay`` is out of its range; in the first step, FSDP2 shards the student.
 
     >>> EMA(decay=0.99)
     EMA(decay=0.99)
@@ -53,12 +55,15 @@ class EMA(Live):
         return EMA, (self.decay,)
 
     def begin(self, student: nn.Module, network: str, convert: Convert) -> None:
-        self.module, self._step = nn.Module(), 0  # forget an earlier fit
-        self._copy(student, network)
+        if is_sharded(student):
+            raise ValueError(
+                "need a student with whole parameters to teach it by its average, got one that FSDP2 shards: train it "
+                "on one device or with strategy='ddp', or give a trained module as its teacher"
+            )
+        # The checkpoint of a step that removed channels holds the average of before: it follows with the next step.
+        self._copy(student, network, self._pending.get("module", {}))
         self._device = None  # the copy already has the precision of the run
-        if self._pending:
-            self.module.load_state_dict(self._pending["module"])
-            self._step, self._pending = self._pending["step"], {}
+        self._step, self._pending = self._pending.get("step", 0), {}
 
     @torch.no_grad()
     def follow(self, student: nn.Module, step: int) -> None:
@@ -66,7 +71,7 @@ class EMA(Live):
             return
         self._step = step
         if _shapes(student) != _shapes(self.module):  # channels have been removed
-            self._copy(student, self._name)
+            self._copy(student, self._name, self.module.state_dict())
         averages: list[Tensor] = list(self.module.parameters())
         weights: list[Tensor] = list(student.parameters())
         if averages:
@@ -81,18 +86,20 @@ class EMA(Live):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._pending = state
 
-    @torch.no_grad()
-    def _copy(self, student: nn.Module, network: str) -> None:
-        """Copy the student; parameters of unchanged shape keep their averages."""
-        averages = dict(self.module.named_parameters())
+    def _copy(self, student: nn.Module, network: str, averages: Mapping[str, Any]) -> None:
+        """Copy the student; those of its tensors that have an average of their shape become that average."""
         self.module = deepcopy(student).requires_grad_(False).eval()
         for module in self.module.modules():  # hooks of the student are no part of its average
             module._forward_pre_hooks.clear()
             module._forward_hooks.clear()
         self._name, self._network = network, self.module.get_submodule(network)
-        for name, parameter in self.module.named_parameters():
-            if name in averages and averages[name].shape == parameter.shape:
-                parameter.copy_(averages[name])
+        shapes = {name: getattr(value, "shape", None) for name, value in self.module.state_dict().items()}
+        kept = {
+            name: average
+            for name, average in averages.items()
+            if name in shapes and shapes[name] == getattr(average, "shape", None)
+        }
+        self.module.load_state_dict(kept, strict=False)
 
 
 def _shapes(module: nn.Module) -> list[torch.Size]:
