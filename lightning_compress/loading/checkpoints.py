@@ -12,10 +12,21 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from lightning_compress.archive import read_archive
 
-__all__ = ["HPARAMS", "HPARAMS_NAME", "LEFT_OUT", "archive_as_checkpoint", "in_memory", "is_archive", "readable"]
+__all__ = [
+    "HPARAMS",
+    "HPARAMS_NAME",
+    "LEFT_OUT",
+    "archive_as_checkpoint",
+    "in_memory",
+    "is_archive",
+    "readable",
+    "require_entry",
+]
 
 HPARAMS, HPARAMS_NAME = "hyper_parameters", "hparams_name"  # as in a checkpoint of Lightning
 LEFT_OUT = "left_out_hyper_parameters"  # names of those that an archive cannot hold
+_FROM_ARCHIVE = "from_archive"
+_LEFT_OUT_ENTRIES = "left_out_entries"  # names of other parts of a checkpoint that are not read
 
 
 class _Unsafe:
@@ -49,7 +60,7 @@ def archive_as_checkpoint(path: str | Path, given: Collection[str]) -> dict[str,
     archived = read_archive(path)
     lost = archived.records.get(LEFT_OUT, [])
     _require(lost, given if archived.records.get(HPARAMS_NAME) not in given else lost)
-    return {"state_dict": archived.tensors, **archived.records}
+    return {"state_dict": archived.tensors, **archived.records, _FROM_ARCHIVE: True}
 
 
 def readable(path: str | Path, given: Collection[str], weights_only: bool) -> str | Path | BytesIO:
@@ -82,7 +93,28 @@ def readable(path: str | Path, given: Collection[str], weights_only: bool) -> st
         lost = [name for name, value in hparams.items() if _is_unsafe(value)]
         _require(lost, given if checkpoint.get(HPARAMS_NAME) not in given else lost)
         checkpoint[HPARAMS] = {name: value for name, value in hparams.items() if name not in lost}
-    return in_memory({key: value for key, value in checkpoint.items() if not _is_unsafe(value)})
+    plain = {key: value for key, value in checkpoint.items() if not _is_unsafe(value)}
+    return in_memory({**plain, _LEFT_OUT_ENTRIES: [key for key in checkpoint if key not in plain]})
+
+
+def require_entry(name: object, checkpoint: Mapping[str, Any], cls: type) -> None:
+    """Refuse a file that lacks an entry because it was left out when the file was written or read.
+
+    Args:
+        name: the key that ``on_load_checkpoint`` has not found.
+        checkpoint: the content of the file.
+        cls: class of the module.
+
+    Raises:
+        ValueError: an archive never holds the entry; or it is no plain value of the checkpoint.
+    """
+    if name in checkpoint.get(_LEFT_OUT_ENTRIES, ()):
+        found = "a file in which it is no plain value: pass weights_only=False for a checkpoint that you trust"
+    elif checkpoint.get(_FROM_ARCHIVE):
+        found = "an archive, which holds no entries of a module's own: load a checkpoint of the module"
+    else:
+        return
+    raise ValueError(f"need the entry {name!r}, which {cls.__name__}.on_load_checkpoint reads, got {found}")
 
 
 def in_memory(checkpoint: Mapping[str, Any]) -> BytesIO:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 from torch import nn
 
 from lightning_compress.carried import Structure, attach_structure, carried_records, carry
-from lightning_compress.loading.checkpoints import archive_as_checkpoint, in_memory, is_archive, readable
+from lightning_compress.loading.checkpoints import archive_as_checkpoint, in_memory, is_archive, readable, require_entry
 from lightning_compress.loading.structures import find_structure
 from lightning_compress.quantization.grids import Grid
 from lightning_compress.quantization.records import recognize_grids
@@ -40,8 +40,8 @@ def load_compressed(
         ckpt_path: a checkpoint that the Trainer wrote, or an archive ``.lcz`` that
             :func:`~lightning_compress.deploy.export` wrote.
         weights_only: whether the file may build nothing but tensors and primitives. A hyperparameter of another kind, a
-            loss or a partial, is then given in ``init_args``. With False a checkpoint may run any code: trust its
-            author.
+            loss or a partial, is then given in ``init_args``; an entry that ``on_save_checkpoint`` of the module wrote
+            is left out. With False a checkpoint may run any code: trust its author.
         grids: classes of the grids of your own that the weights were trained on; a file names them and holds no code.
         structures: structures of methods of other packages, for the records that they wrote.
         init_args: arguments of ``cls``, which replace the hyperparameters in the file.
@@ -51,7 +51,7 @@ def load_compressed(
 
     Raises:
         TypeError: ``cls`` is no class, or ``grids`` holds something else than subclasses of ``Grid``.
-        ValueError: the file lacks an argument of ``cls``.
+        ValueError: the file lacks an argument of ``cls``, or an entry that its ``on_load_checkpoint`` reads.
         RecordError: a record in the file is damaged, not one of this model, or of a method that is neither one of this
             package nor given.
         ArchiveError: the archive is damaged.
@@ -93,7 +93,11 @@ def _load_lightning(cls: Any, path: str | Path, weights_only: bool, attach: Any,
     class Loaded(cls):  # type: ignore[misc]
         def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
             attach(self, checkpoint)
-            super().on_load_checkpoint(checkpoint)
+            try:
+                super().on_load_checkpoint(checkpoint)
+            except KeyError as error:
+                require_entry(error.args[0], checkpoint, cls)
+                raise
 
     source: Any
     if is_archive(path):

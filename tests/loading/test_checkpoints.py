@@ -88,6 +88,30 @@ def test_what_a_file_cannot_hold_is_named(held, name):
         load_compressed(Held, held[1] / name, loss=smooth())
 
 
+class Keeping(Digits):
+    """Writes entries of its own into its checkpoints, and reads them, as modules of other packages do."""
+
+    def on_save_checkpoint(self, checkpoint):
+        checkpoint["width"], checkpoint["criterion"] = 3, smooth()
+
+    def on_load_checkpoint(self, checkpoint):
+        self.width, self.criterion = checkpoint["width"], checkpoint["criterion"]
+        self.missing = checkpoint["an entry that no version has written"]
+
+
+def test_an_entry_that_is_no_plain_value_is_named(tmp_path):
+    module = build(kind=Keeping)
+    fit(module, QATCallback(), max_epochs=1).save_checkpoint(tmp_path / "m.ckpt")
+    message = "need the entry 'criterion', which Keeping.on_load_checkpoint reads, got .*: pass weights_only=False"
+    with pytest.raises(ValueError, match=message):
+        load_compressed(Keeping, tmp_path / "m.ckpt")
+    with pytest.raises(KeyError, match="an entry that no version has written"):
+        load_compressed(Keeping, tmp_path / "m.ckpt", weights_only=False)
+    export(module, tmp_path / "m.lcz")
+    with pytest.raises(ValueError, match="need the entry 'width', .* got an archive, which holds no entries of a mod"):
+        load_compressed(Keeping, tmp_path / "m.lcz")
+
+
 def test_a_trusted_checkpoint_builds_its_objects(held):
     module, folder = held
     loaded = load_compressed(Held, folder / "m.ckpt", weights_only=False).eval()
