@@ -9,8 +9,10 @@ import importlib
 import os
 import pickle
 import pkgutil
+import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import lightning as L
@@ -409,12 +411,30 @@ def test_every_rank_has_the_same_weights(case):
     assert differing_arrays(first, second) == []
 
 
-@cases(lambda case: case.fsdp2)
+@cases(lambda case: not case.fsdp2)
 def test_shards_are_compressed_as_the_whole(case, tmp_path):
-    """Cases without FSDP2 say why in the table."""
     first, second = run_distributed(_ranks, case, tmp_path)
     assert differing_arrays(first, second) == []
     case.promise(loaded(case.kind, tmp_path / "end.ckpt"))
+
+
+def _said(case):
+    """The refusal of one step under FSDP2, and all warnings."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        run = trainer(*case.callbacks(), max_steps=1, **fsdp2())
+        try:
+            run.fit(build(kind=sharded(case.kind, *PARTS)), Batches())
+        except ValueError as error:
+            return [str(error)], run.global_step
+    return [str(warning.message) for warning in warned], run.global_step
+
+
+@cases(lambda case: case.fsdp2)
+def test_a_promise_that_does_not_hold_of_shards_is_refused_or_named_before_training(case):
+    (said, steps), _ = run_distributed(_said, case)
+    assert any(re.search(case.fsdp2, text) for text in said), said
+    assert steps == (0 if case.fsdp2.startswith("need") else 1)
 
 
 @pytest.mark.filterwarnings("ignore:.*strategies that spawn their processes return no smaller model")
