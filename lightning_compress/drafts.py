@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 __all__ = ["draft_of"]
+
+_SUFFIX = ".tmp"
+_LOCKS: Any = import_module("fcntl") if os.name == "posix" else None
 
 
 @contextmanager
@@ -21,6 +26,10 @@ def draft_of(path: str | os.PathLike[str]) -> Iterator[Path]:
     the earlier file, or the new one, whole. After an error the draft is deleted, and the earlier file stays.
 
     A symbolic link at ``path`` stays; the file that it points to is replaced, and keeps its permissions.
+
+    A process that is killed leaves its draft. The next draft of this path that takes its place deletes it, on Linux and
+    until the machine starts anew: a lock shows that the writer is gone. On file systems whose folders cannot be locked,
+    such as NFS, such drafts stay.
 
     Args:
         path: the file or folder.
@@ -39,14 +48,67 @@ def draft_of(path: str | os.PathLike[str]) -> Iterator[Path]:
     place = Path(os.path.realpath(path))
     if not place.parent.is_dir():
         raise FileNotFoundError(f"need a path in a folder that exists, got {str(path)!r}: make {str(place.parent)!r}")
-    with TemporaryDirectory(prefix=f".{place.name}.", suffix=".tmp", dir=place.parent) as folder:
-        yield Path(folder) / place.name
-        written = sorted(Path(folder).iterdir(), key=lambda file: file.name == place.name)  # the named one last
+    with _locked_folder(place) as folder:
+        yield folder / place.name
+        written = sorted(folder.iterdir(), key=lambda file: file.name == place.name)  # the named one last
         for file in written:
             _flush(file)
         for file in written:
             _move(file, place.parent / file.name)
         _sync(place.parent)
+    _delete_orphans(place)
+
+
+@contextmanager
+def _locked_folder(place: Path) -> Iterator[Path]:
+    """A hidden folder beside ``place``, which is locked for as long as this process lives."""
+    while True:
+        with TemporaryDirectory(prefix=_prefix(place), suffix=_SUFFIX, dir=place.parent) as folder:
+            lock = _lock(folder, wait=True)
+            try:
+                if os.path.isdir(folder):  # another process may take it for an orphan before it is locked
+                    yield Path(folder)
+                    return
+            finally:
+                if lock is not None:
+                    os.close(lock)
+
+
+def _delete_orphans(place: Path) -> None:
+    """Delete the drafts of ``place`` whose writers have been killed."""
+    for draft in place.parent.iterdir() if _machine() else ():
+        if draft.name.startswith(_prefix(place)) and draft.name.endswith(_SUFFIX):
+            lock = _lock(draft, wait=False)
+            if lock is not None:
+                shutil.rmtree(draft, ignore_errors=True)
+                os.close(lock)
+
+
+def _lock(folder: str | Path, *, wait: bool) -> int | None:
+    """Lock a folder until the handle is closed; None if it cannot be locked, or if another process has locked it."""
+    if _LOCKS is None:
+        return None
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            _LOCKS.flock(handle, _LOCKS.LOCK_EX if wait else _LOCKS.LOCK_EX | _LOCKS.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            raise
+        return handle
+    return None
+
+
+def _prefix(place: Path) -> str:
+    """Begin of the names of this machine's drafts: some network file systems show locks to one machine alone."""
+    return f".{place.name}.{_machine()}"
+
+
+def _machine() -> str:
+    """A part of the number that Linux draws when the machine starts; empty on other systems."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text()[:8] + "."
+    return ""
 
 
 def _move(draft: Path, place: Path) -> None:

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from random import Random
 from threading import Barrier
 
 import pytest
@@ -145,3 +146,70 @@ def test_a_kill_leaves_the_earlier_file(suffix, moment, tmp_path):
     assert path.read_bytes() == earlier
     assert [file.name for file in tmp_path.glob("[!.]*")] == [path.name]
     export(nn.Linear(4, 2), path, torch.zeros(1, 4))
+    assert names(tmp_path) == [path.name]
+
+
+def _slow_writer(path, begun, go_on):
+    with draft_of(path) as draft:
+        draft.write_text("slow")
+        begun.set()
+        go_on.wait(30)
+
+
+def test_the_draft_of_a_writer_that_lives_stays(tmp_path):
+    context, path = multiprocessing.get_context("fork"), tmp_path / "a.txt"
+    begun, go_on = context.Event(), context.Event()
+    process = context.Process(target=_slow_writer, args=(path, begun, go_on))
+    process.start()
+    assert begun.wait(30)
+    with draft_of(path) as draft:
+        draft.write_text("fast")
+    (hidden, _) = names(tmp_path)
+    assert path.read_text() == "fast"
+    assert names(tmp_path / hidden) == ["a.txt"]
+    go_on.set()
+    process.join()
+    assert process.exitcode == 0
+    assert path.read_text() == "slow"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_another_files_draft_and_a_link_stay(tmp_path):
+    path = tmp_path / "a.txt"
+    with draft_of(path) as draft:
+        name = draft.parent.name
+        draft.touch()
+    (tmp_path / f"b{name}").mkdir()
+    (tmp_path / name.replace(".a.txt.", ".a.txt.other.", 1)).mkdir()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").touch()
+    (tmp_path / name).symlink_to(tmp_path / "mine")
+    with draft_of(path) as draft:
+        draft.touch()
+    assert len(names(tmp_path)) == 5
+    assert names(tmp_path / "mine") == ["file"]
+
+
+def _kill_oneself(path, seed):
+    generator = Random(seed)
+    while True:
+        with draft_of(path) as draft:
+            draft.write_text("x" * 1000)
+            if generator.random() < 0.3:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_writers_that_are_killed_and_writers_that_live_share_a_path(tmp_path):
+    context, path = multiprocessing.get_context("fork"), tmp_path / "a.txt"
+    killed = [context.Process(target=_kill_oneself, args=(path, seed)) for seed in range(8)]
+    for process in killed:
+        process.start()
+    for _ in range(50):
+        with draft_of(path) as draft:
+            draft.write_text("y" * 1000)
+    for process in killed:
+        process.join(30)
+        assert process.exitcode == -signal.SIGKILL
+    with draft_of(path) as draft:
+        draft.write_text("z")
+    assert names(tmp_path) == ["a.txt"]
