@@ -98,10 +98,17 @@ class ExecuTorchProgram(ComputationWriter):
             )
 
     def run(self, example: ExampleInput, path: Path) -> list[Tensor]:
-        """Run the file in ExecuTorch."""
+        """Run the file in ExecuTorch.
+
+        Raises:
+            ValueError: XNNPACK refuses the graph.
+        """
         leaves = [leaf.detach().cpu() for leaf in pytree.tree_leaves(example) if isinstance(leaf, Tensor)]
         with silenced():
-            return ExecuTorch().load(path)(leaves)
+            try:
+                return ExecuTorch().load(path)(leaves)
+            except RuntimeError as error:
+                raise _lacking(path, line_of(error)) from error
 
 
 def _lowered(program: ExportedProgram) -> Any:

@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from lightning_compress.deploy import export
+from lightning_compress.deploy.graph_passes.rounding import dequantize_for_each
 from lightning_compress.deploy.graph_passes.weights import fold_constants
 from lightning_compress.deploy.runtimes import ExecuTorch
+from lightning_compress.deploy.writers import executorch
 from lightning_compress.deploy.writers.executorch import ExecuTorchProgram
 from lightning_compress.lowering.modules import lower
 from lightning_compress.quantization import QATCallback, profiles
@@ -151,9 +153,14 @@ class Gated(nn.Module):
 
 
 @torch.no_grad()
-def test_integers_and_floats_may_read_the_same_value(tmp_path):
+def test_integers_and_floats_may_read_the_same_value(tmp_path, monkeypatch):
     module = Classifier(Gated())
     fit(module, QATCallback(profile=profiles.Mobile()))
     path = export(module.eval(), tmp_path / "m.pte", IMAGES[:1])
     assert ExecuTorch().operators(path).layers == 3
     assert torch.equal(ExecuTorch().load(path)([IMAGES])[0].argmax(1), module(IMAGES).argmax(1))
+    passes = [one for one in executorch._PASSES if one is not dequantize_for_each]
+    monkeypatch.setattr(executorch, "_PASSES", passes)
+    with pytest.raises(ValueError, match="need operations that ExecuTorch computes to write other.pte, got Runtime"):
+        export(module, tmp_path / "other.pte", IMAGES[:1])
+    assert [file.name for file in tmp_path.iterdir()] == ["m.pte"]
