@@ -37,7 +37,7 @@ def export(
 
     ==========  ============================================================================================
     ``.lcz``    the state dict and the carried records, lossless and small; checked bit for bit
-    ``.onnx``   the computation, opset 21, with a free batch size; checked by running it in ONNX Runtime
+    ``.onnx``   the computation, with a free batch size; checked by running it in ONNX Runtime
     ``.pt2``    the computation as a :class:`torch.export.ExportedProgram`; checked by loading and running it
     ``.pte``    the computation for phones, as a program of ExecuTorch; checked by running it in ExecuTorch
     ==========  ============================================================================================

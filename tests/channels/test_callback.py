@@ -44,7 +44,7 @@ class Product(nn.Module):
 
 def test_a_model_without_channels_that_can_go_is_refused_by_the_names_of_its_layers():
     module = Module(net=nn.Sequential(nn.Flatten(), Product(64, 8), nn.ReLU(), Product(8, 3)))
-    with pytest.raises(ValueError, match=r"need macs >= 1\.000 .*it is a Product: no .* weight: net\.1, net\.3"):
+    with pytest.raises(ValueError, match=r"(?s)need macs >= 1\.000 .*it is a Product: no .* weight: net\.1, net\.3"):
         trainer(callback(macs=0.5, include=("net.*",))).fit(module, data())
     with pytest.raises(ValueError, match=r"need latency >= "):
         trainer(callback(latency=0.01, include=("net.*",))).fit(module, data())
@@ -95,7 +95,7 @@ class TestArguments:
     def test_reach(self):
         with pytest.raises(
             ValueError,
-            match=r"need macs >= 1\.000 for .* with round_to=16, got macs=0\.5.*an output of the model: net\.head",
+            match=r"(?s)need macs >= 1\.000 for .* with round_to=16, got macs=0\.5.*an output of the model: net\.head",
         ):
             trainer(callback(round_to=16)).fit(Module(), data())
 

@@ -141,6 +141,7 @@ class Fail(L.Callback):
         self.place = None
         self.latents = latents_of(trainer)
         if self.ctrl_c:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background ignores it
             signal.raise_signal(signal.SIGINT)
         raise OSError("the disk is full")
 
@@ -172,9 +173,10 @@ def alive(references):
 
 def failed(module, *callbacks, place, ctrl_c=False):
     """Weak references to the latents of a run that failed."""
-    fail = Fail(place, ctrl_c)
+    fail, handler = Fail(place, ctrl_c), signal.getsignal(signal.SIGINT)
     with pytest.raises(SystemExit if ctrl_c else OSError):
         fit(module, *callbacks, fail)
+    signal.signal(signal.SIGINT, handler)  # Lightning ignores it after the first
     assert fail.place is None
     assert fail.latents
     return fail.latents

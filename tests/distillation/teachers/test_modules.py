@@ -35,7 +35,7 @@ def test_a_layer_that_does_not_run_is_refused() -> None:
     master = nn.Sequential(nn.Identity())
     master.spare = nn.Module()
     master.forward = lambda x: x
-    with pytest.raises(ValueError, match=r"need teacher layers that run .* got none of \['0', 'spare'\]"):
+    with pytest.raises(ValueError, match=r"need teacher layers that run .* got no call of 0, spare"):
         begun(master).answer(call(torch.ones(1)), ["0", "spare"])
 
 
