@@ -16,11 +16,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch import Callback, seed_everything
 from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.tables import quiet, show
+from benchmarks.trainers import trainer
 from examples.fashion_mnist import FashionClassifier, FashionData
 from examples.fashion_mnist.models import ResNet
 from lightning_compress.channels import ChannelPruningCallback
@@ -84,19 +85,10 @@ def train(
 ) -> tuple[float, nn.Module]:
     """Build a model and train it for 3 epochs: test accuracy in %, and the model."""
     seed_everything(seed, verbose=False)
-    trainer = Trainer(
-        max_epochs=3,
-        accelerator="cpu",
-        logger=False,
-        callbacks=list(callbacks),
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-    )
+    run = trainer(*callbacks, max_epochs=3)
     module = FashionClassifier(build())
-    trainer.fit(module, data)
-    return 100 * trainer.test(module, data, verbose=False)[0]["test_acc"], module.model.eval()
+    run.fit(module, data)
+    return 100 * run.test(module, data, verbose=False)[0]["test_acc"], module.model.eval()
 
 
 def _size(model: nn.Module) -> int:

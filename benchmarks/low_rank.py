@@ -14,10 +14,11 @@ from functools import partial
 from statistics import mean, median
 
 import torch
-from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch import Callback, seed_everything
 from torch import nn
 
 from benchmarks.tables import quiet, show
+from benchmarks.trainers import trainer
 from examples.fashion_mnist import FashionClassifier, FashionData, LeNet300, ResNet
 from lightning_compress.low_rank import LowRankCallback
 from lightning_compress.low_rank.factorization import decompose, project
@@ -54,19 +55,10 @@ def _train(
 ) -> tuple[float, nn.Module]:
     """Test accuracy in %, and the model."""
     seed_everything(seed, verbose=False)
-    trainer = Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        callbacks=list(callbacks),
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-    )
+    run = trainer(*callbacks, max_epochs=epochs)
     module, data = FashionClassifier(build()), FashionData(images=images, seed=seed)
-    trainer.fit(module, data)
-    return 100 * trainer.test(module, data, verbose=False)[0]["test_acc"], module.model.eval()
+    run.fit(module, data)
+    return 100 * run.test(module, data, verbose=False)[0]["test_acc"], module.model.eval()
 
 
 @torch.no_grad()

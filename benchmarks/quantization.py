@@ -20,10 +20,11 @@ from statistics import mean, median
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch import Callback, seed_everything
 from torch import Tensor, nn
 
 from benchmarks.tables import quiet, show
+from benchmarks.trainers import trainer
 from benchmarks.turns import Stopwatch, in_turns, median_ratio
 from examples.fashion_mnist import FashionClassifier, FashionData, ResNet
 from lightning_compress.deploy.export import export
@@ -95,14 +96,14 @@ def _train(depth: int, seed: int, variants: Sequence[str]) -> dict[str, tuple[Fa
     data = FashionData(images=20_000, seed=seed)
     seed_everything(seed, verbose=False)
     dense = FashionClassifier(ResNet(depth))
-    _trainer(max_epochs=3).fit(dense, data)
+    trainer(max_epochs=3).fit(dense, data)
     found = {}
     for name in variants:
         module = FashionClassifier(ResNet(depth), lr=0.02)
         module.load_state_dict(dense.state_dict())
-        trainer = _trainer(*_VARIANTS[name](), max_epochs=1)
-        trainer.fit(module, data)
-        found[name] = module, 100 * trainer.test(module, data, verbose=False)[0]["test_acc"]
+        run = trainer(*_VARIANTS[name](), max_epochs=1)
+        run.fit(module, data)
+        found[name] = module, 100 * run.test(module, data, verbose=False)[0]["test_acc"]
     return found
 
 
@@ -131,7 +132,7 @@ def _timed(name: str, data: FashionData, steps: int, compiled: bool) -> Stopwatc
         torch.compiler.reset()
         module.model.compile(fullgraph=True)
     gc.collect()
-    _trainer(*_VARIANTS[name](), watch, max_epochs=2, limit_train_batches=steps).fit(module, data)
+    trainer(*_VARIANTS[name](), watch, max_epochs=2, limit_train_batches=steps).fit(module, data)
     return watch
 
 
@@ -202,19 +203,6 @@ def _classes(model: nn.Module, images: Tensor) -> Tensor:
 def _alone(run: Callable[..., Any]) -> Run:
     """A function of one tensor, as runtimes have it."""
     return lambda inputs: [run(inputs[0])]
-
-
-def _trainer(*callbacks: Callback, **options: Any) -> Trainer:
-    return Trainer(
-        accelerator="cpu",
-        logger=False,
-        callbacks=list(callbacks),
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        **options,
-    )
 
 
 if __name__ == "__main__":
