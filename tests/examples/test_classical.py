@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from sklearn import linear_model, svm
 from sklearn.datasets import load_digits
 from sklearn.multiclass import OneVsRestClassifier
@@ -9,6 +8,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from examples.classical import LinearSVM, LogisticRegression, TableData
 from examples.classical.modules import hinge_loss
 from lightning_compress import PruningCallback
+from tests.support.runs import trainer
 
 L2 = 1e-2
 
@@ -21,17 +21,7 @@ def data():
 
 
 def fit(module, data, epochs, callbacks=()):
-    trainer = Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        callbacks=list(callbacks),
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-    )
-    trainer.fit(module, data)
+    trainer(*callbacks, max_epochs=epochs, limit_val_batches=0).fit(module, data)
 
 
 def predictions(module, rows):

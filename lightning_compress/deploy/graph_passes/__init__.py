@@ -7,15 +7,20 @@ program after some of them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
-__all__ = ["Pass", "rewritten"]
+__all__ = ["Pass", "packet_of", "rewritten"]
 
 Pass: TypeAlias = Callable[[GraphModule], int]
 """Changes a graph in place; returns the number of places that it has changed."""
+
+
+def packet_of(node: Any) -> Any:
+    """The operation of a node, whatever its overload; None if it calls none."""
+    return getattr(getattr(node, "target", None), "overloadpacket", None)
 
 
 def rewritten(program: ExportedProgram, *passes: Pass) -> GraphModule:

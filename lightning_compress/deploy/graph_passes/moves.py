@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
+from lightning_compress.deploy.graph_passes import packet_of
 from lightning_compress.deploy.graph_passes.rounding import Form, dequantized_form, quantized_form, round_after
 
 __all__ = ["round_after_moves", "round_before_moves"]
@@ -69,7 +70,7 @@ def round_after_moves(module: GraphModule) -> int:
     changed = 0
     for node in list(module.graph.nodes):
         forms[node] = dequantized_form(node)
-        if _is_move(node) or _packet(node) in _RECTIFIERS or _is_part(node):
+        if _is_move(node) or packet_of(node) in _RECTIFIERS or _is_part(node):
             found = {forms[source] for source in _sources(node)}
             form = forms[node] = found.pop() if len(found) == 1 else None
             readers = [user for user in node.users if quantized_form(user) != form and user.op != "output"]
@@ -82,7 +83,7 @@ def round_after_moves(module: GraphModule) -> int:
 
 def _is_move(node: Any) -> bool:
     """Whether all values that a node returns are values of its inputs, or zeros."""
-    packet = _packet(node)
+    packet = packet_of(node)
     if packet in (_aten.dropout, _aten.dropout_):
         return not node.args[2]
     if packet is _aten.pad:
@@ -94,14 +95,10 @@ def _is_move(node: Any) -> bool:
 
 
 def _is_part(node: Any) -> bool:
-    return node.target is getitem and _packet(node.args[0]) in _PARTS
+    return node.target is getitem and packet_of(node.args[0]) in _PARTS
 
 
 def _sources(node: Any) -> list[Node]:
     """The tensors whose values a node hands on."""
     first = node.args[0].args[0] if _is_part(node) else node.args[0]
     return [*first] if isinstance(first, list | tuple) else [first]
-
-
-def _packet(node: Any) -> Any:
-    return getattr(node.target, "overloadpacket", None)

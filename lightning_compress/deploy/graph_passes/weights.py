@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
+from lightning_compress.deploy.graph_passes import packet_of
 from lightning_compress.deploy.graph_passes.rounding import is_dequantize, is_quantize
 
 __all__ = ["float_layers", "fold_constants", "widen_codes"]
@@ -27,7 +28,7 @@ def float_layers(module: GraphModule) -> tuple[str, ...]:
     Integers need a weight with one scale for each channel and no zero point; its input and its output, after a ReLU,
     have to be rounded.
     """
-    layers = [node for node in module.graph.nodes if _packet(node) in _LAYERS | _CONVOLUTIONS]
+    layers = [node for node in module.graph.nodes if packet_of(node) in _LAYERS | _CONVOLUTIONS]
     return tuple(_name(node) for node in layers if not _is_integer(node))
 
 
@@ -63,13 +64,13 @@ def widen_codes(module: GraphModule) -> int:
 
 
 def _is_integer(node: Node) -> bool:
-    if _packet(node) not in _LAYERS or not is_dequantize(node.args[0]):
+    if packet_of(node) not in _LAYERS or not is_dequantize(node.args[0]):
         return False
     weight: Any = node.args[1]
     if weight.target is not _DEQUANTIZE or bool(_attribute(node.graph.owning_module, weight.args[2]).any()):
         return False
     reader = _sole_reader(node)
-    if _packet(reader) in _CLAMPS:
+    if packet_of(reader) in _CLAMPS:
         reader = _sole_reader(reader)
     return is_quantize(reader)
 
@@ -89,7 +90,3 @@ def _name(node: Node) -> str:
     stack = node.meta.get("nn_module_stack") or {}
     path = str([*stack.values()][-1][0]) if stack else ""
     return path.removeprefix("L['self'].") or node.name
-
-
-def _packet(node: Any) -> Any:
-    return getattr(getattr(node, "target", None), "overloadpacket", None)

@@ -80,7 +80,7 @@ class Onnx(ComputationWriter):
         """
         check_full_precision(module, self.suffix)
         if not is_quantized(module):
-            return with_blocks(module)
+            return module
         profile = self.profile or _profile_of(module)
         check_fits(module, profile)
         args, kwargs = as_arguments(example)

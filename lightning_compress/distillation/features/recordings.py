@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lightning_compress.distillation.features.names import OUTPUT
+from lightning_compress.example_inputs import entries_of
 
 __all__ = ["NetworkCall", "Recorder", "output_tensor"]
 
@@ -111,7 +112,7 @@ def output_tensor(output: Any) -> Tensor:
     found = output
     if isinstance(output, tuple | list) and output:
         found = output[0]
-    elif entries := _entries(output):
+    elif entries := entries_of(output):
         tensors = [value for name, value in entries.items() if isinstance(value, Tensor) and name != "loss"]
         found = entries.get("logits", tensors[0] if len(tensors) == 1 else None)
     if isinstance(found, Tensor):
@@ -121,12 +122,3 @@ def output_tensor(output: Any) -> Tensor:
         f"tensor 'logits' or one tensor, got {type(output).__name__}: name another layer, or give network= the name "
         "of a submodule with such an output"
     )
-
-
-def _entries(output: Any) -> dict[str, Any]:
-    """Name -> value of a mapping or a dataclass; empty for all else."""
-    if isinstance(output, Mapping):
-        return dict(output)
-    if is_dataclass(output) and not isinstance(output, type):
-        return {entry.name: getattr(output, entry.name) for entry in fields(output)}
-    return {}

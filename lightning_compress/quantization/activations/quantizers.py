@@ -134,10 +134,10 @@ class ActivationQuantizer:
     @torch.no_grad()
     def rescale(self, low: Tensor | None = None, high: Tensor | None = None) -> None:
         """Compute scale and zero point from a range, by default its own."""
-        low, high = (self.low if low is None else low).clamp(max=0), self.high if high is None else high
+        low, high = self.bounds((self.low if low is None else low).clamp(max=0), self.high if high is None else high)
         half, eps = 2 ** (self.bits - 1), torch.finfo(torch.float32).eps
         if self.symmetric:
-            self.scale.copy_((torch.maximum(-low, high) / (half - 1)).clamp_(min=eps))
+            self.scale.copy_((high / (half - 1)).clamp_(min=eps))
             self.zero_point.fill_(half)
             return
         scale = ((high.clamp(min=0) - low) / self.levels).clamp_(min=eps)
