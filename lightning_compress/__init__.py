@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lightning_compress import quantization as quantization
     from lightning_compress import report as report
     from lightning_compress import schedules as schedules
+    from lightning_compress import search as search
     from lightning_compress import sharing as sharing
     from lightning_compress import targets as targets
     from lightning_compress import training as training
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     )
     from lightning_compress.report import CompressionReport
     from lightning_compress.schemas import RecordError
+    from lightning_compress.search import plan
     from lightning_compress.sharing import WeightSharingCallback
 
 __version__ = "0.1.0"
@@ -66,6 +68,7 @@ __all__ = [
     "freeze",
     "load_archive",
     "load_compressed",
+    "plan",
     "remove_zero_channels",
     "split_low_rank",
 ]
@@ -82,6 +85,7 @@ _NAMES_BY_ROOM = {
     "quantization": ("BinarizationCallback", "PerChannel", "PerGroup", "PerTensor", "QATCallback"),
     "report": ("CompressionReport",),
     "schemas": ("RecordError",),
+    "search": ("plan",),
     "sharing": ("WeightSharingCallback",),
 }
 _ROOM_OF = {name: room for room, names in _NAMES_BY_ROOM.items() for name in names}

@@ -45,7 +45,7 @@ def count_macs(module: nn.Module, example_input: ExampleInput) -> Macs:
     example = on_device(example_input, device_of(module))
     # Compilation at this point would fix the graph before other callbacks have attached their hooks.
     eager = torch.compiler.set_stance("force_eager")
-    with evaluating(module), _unfused(), eager, FlopCounterMode(display=False) as counter:
+    with evaluating(module), _frozen(module), _unfused(), eager, FlopCounterMode(display=False) as counter:
         call(module, example)
     root = type(module).__name__
     macs = {
@@ -55,6 +55,19 @@ def count_macs(module: nn.Module, example_input: ExampleInput) -> Macs:
     }
     layers = {name: count for name in macs if (count := _own(name, macs)) > 0}
     return Macs(counter.get_total_flops() // 2, layers, _shapes(example))
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """No parameter requires a gradient: a module that returns a view of one would break the counter."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trained:
+            parameter.requires_grad = False
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad = True
 
 
 @contextmanager

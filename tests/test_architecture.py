@@ -26,6 +26,7 @@ STAIRS = [
     {"lowering", "loading"},
     {"deploy"},
     {"report"},
+    {"search"},
     {"cli"},
 ]
 MAY_IMPORT_LIGHTNING = {

@@ -91,3 +91,18 @@ def test_a_failure_leaves_no_trace_either():
         count_macs(net, torch.ones(1, 3))
     assert net.training
     assert torch.backends.mkldnn.enabled
+
+
+def test_a_module_that_returns_a_view_of_its_parameter_is_counted():
+    class Constant(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.values = nn.Parameter(torch.ones(4))
+            self.frozen = nn.Parameter(torch.ones(4), requires_grad=False)
+
+        def forward(self, x):
+            return self.values.view(1, -1).expand(len(x), -1)
+
+    net = nn.Sequential(Constant(), nn.Linear(4, 3))
+    assert count_macs(net, torch.ones(2, 4)).total == 24
+    assert [p.requires_grad for p in net.parameters()] == [True, False, True, True]

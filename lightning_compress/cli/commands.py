@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import reprlib
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ __all__ = ["contents_table", "main", "printable", "records_table"]
 _USAGE = """lightning-compress: compression that happens during training
 
   lightning-compress fit|validate|test|predict --config config.yaml ...   train or evaluate; see fit --help
+  lightning-compress plan --config config.yaml ...                        predict the effect of callbacks, before fit
   lightning-compress inspect model.lcz                                    show the tensors and records of an archive
 """
 
@@ -41,31 +44,67 @@ def main(args: Sequence[str] | None = None) -> None:
         _inspect(words[1:])
     else:
         sys.path.insert(0, str(Path.cwd()))
-        _run(None if args is None else words)
+        with _errors_in_a_line():
+            if words[0] == "plan":
+                _plan(words[1:])
+            else:
+                _train(None if args is None else words)
 
 
-def _run(words: Sequence[str] | None) -> None:
-    # This import takes seconds, and `inspect` does not need it.
-    from lightning_compress.cli.training import RunConfig
-    from lightning_compress.cli.vocabulary import suggestion
+def _command_line() -> Any:
+    """CompressionCLI of the installed Lightning, of ``lightning`` if both are installed."""
+    # These imports take seconds, and `inspect` does not need them.
     from lightning_compress.lightnings import PACKAGES
 
     if "lightning.pytorch" in PACKAGES:
         from lightning_compress.cli.lightning import CompressionCLI
     else:
         from lightning_compress.cli.pytorch_lightning import CompressionCLI  # type: ignore[assignment]
+    return CompressionCLI
 
+
+def _train(words: Sequence[str] | None) -> None:
+    from lightning_compress.cli.training import RunConfig
+
+    # Lightning warns if it gets words although the process has some too.
+    _command_line()(
+        args=None if words is None else list(words),
+        save_config_callback=RunConfig,
+        save_config_kwargs={"overwrite": True},
+        parser_kwargs={"exit_on_error": False},
+    )
+
+
+def _plan(words: Sequence[str]) -> None:
+    from lightning_compress.cli.prepared import Prepared
+    from lightning_compress.search import plan
+
+    options, rest = _plan_options().parse_known_args(words)
+    prepared = Prepared.of(rest, _command_line())
+    planned = plan(prepared.module, prepared.callbacks, prepared.example(prepared.callbacks))
+    print(json.dumps(planned.to_dict(), indent=2) if options.json else planned)
+
+
+def _plan_options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "lightning-compress plan",
+        description="Predict the effect of callbacks before any training. All other words are those of fit.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--json", action="store_true", help="print numbers for programs")
+    return parser
+
+
+@contextmanager
+def _errors_in_a_line() -> Iterator[None]:
+    """Say what a wrong word, or a config that this package refuses, is; errors of other code keep their traceback."""
     try:
-        # Lightning warns if it gets words although the process has some too.
-        CompressionCLI(
-            args=None if words is None else list(words),
-            save_config_callback=RunConfig,
-            save_config_kwargs={"overwrite": True},
-            parser_kwargs={"exit_on_error": False},
-        )
+        yield
     except argparse.ArgumentError as error:
         if "\n" in str(error):
             sys.stderr.write(f"{error}\n")
+        from lightning_compress.cli.vocabulary import suggestion
+
         cause = _cause(error)
         sys.stderr.write(f"lightning-compress: error: {cause}{suggestion(cause)}\n")
         sys.exit(2)

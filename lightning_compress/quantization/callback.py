@@ -155,15 +155,15 @@ class QATCallback(_Quantization):
 
     def begin(self, selection: Selection) -> None:
         super().begin(selection)
-        self._calibration: Calibration | None = None
+        self.calibration: Calibration | None = None
 
     def end(self) -> None:
-        if self._calibration is not None:
-            self._calibration.close()
-            self._calibration.switch(enabled=self.strength > 0, observing=False)
+        if self.calibration is not None:
+            self.calibration.close()
+            self.calibration.switch(enabled=self.strength > 0, observing=False)
 
     def state_dict(self) -> dict[str, Any]:
-        calibration = None if self._calibration is None else self._calibration.state_dict()
+        calibration = None if self.calibration is None else self.calibration.state_dict()
         return {**super().state_dict(), "calibration": calibration}
 
     def start(self, module: LightningModule) -> None:
@@ -172,43 +172,43 @@ class QATCallback(_Quantization):
         if self.activation_bits is not None:
             layers = possible_layers(module, [target.parameter for target in self.targets.values()])
             optimizer = RangeOptimizer(self.range_lr) if self.range_lr > 0 else None
-            self._calibration = Calibration(
+            self.calibration = Calibration(
                 module, layers, self.activation_bits, self.observer, self.decay, self.profile, optimizer
             )
             if state is not None:
-                self._calibration.load_state_dict(state)
-            self._calibration.open()
+                self.calibration.load_state_dict(state)
+            self.calibration.open()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        if self._calibration is None or self._run is None:
+        if self.calibration is None or self._run is None:
             return
-        if not self._calibration.placed:
-            self._calibration.watch()
+        if not self.calibration.placed:
+            self.calibration.watch()
             return
         progress = self._run.progress.fraction()
         if progress >= self.freeze_norms_at:
-            self._calibration.freeze_norms()
+            self.calibration.freeze_norms()
         self._step = trainer.global_step
         self._observing = progress < self.freeze_ranges_at and self._step % self.every_n_steps == 0
-        self._calibration.switch(enabled=self.strength > 0, observing=self._observing)
+        self.calibration.switch(enabled=self.strength > 0, observing=self._observing)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
         super().on_train_batch_end(trainer, pl_module, *rest)
-        if self._calibration is None:
+        if self.calibration is None:
             return
-        if not self._calibration.placed:
-            self._calibration.place()
-            if self._calibration.missed:
+        if not self.calibration.placed:
+            self.calibration.place()
+            if self.calibration.missed:
                 rank_zero_warn(
                     f"no quantizer reaches the inputs{' or outputs' if self.profile.round_outputs else ''} of "
-                    f"{listed(self._calibration.missed)}: these layers did not run in the first batch, were not called "
+                    f"{listed(self.calibration.missed)}: these layers did not run in the first batch, were not called "
                     "as modules, or compute with another tensor than their weight in F.linear or a convolution; they "
                     "compute with quantized weights in float"
                 )
         elif self._observing:
-            self._calibration.update(stepped=trainer.global_step != self._step)
-        self._calibration.switch(enabled=self.strength > 0, observing=False)
+            self.calibration.update(stepped=trainer.global_step != self._step)
+        self.calibration.switch(enabled=self.strength > 0, observing=False)
         if self._run is not None and self._run.progress.pauses():
             # Not when a validation begins: a run that resumes from a checkpoint of this batch skips it.
             self._round_biases(pl_module)
@@ -221,8 +221,8 @@ class QATCallback(_Quantization):
 
     def _round_biases(self, model: nn.Module) -> None:
         # Only when the model is validated or saved: rounding after every step would undo small updates.
-        if self._calibration is not None and self.strength == 1.0:
-            self._calibration.round_biases(model)
+        if self.calibration is not None and self.strength == 1.0:
+            self.calibration.round_biases(model)
 
 
 class BinarizationCallback(_Quantization):

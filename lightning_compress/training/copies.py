@@ -8,23 +8,52 @@ from typing import Any, cast
 
 from torch import nn
 
+from lightning_compress.example_inputs import line_of, unwrapped
 from lightning_compress.lightnings import LightningModule, package_of
+from lightning_compress.processes import is_sharded
 
-__all__ = ["uncompiled", "uncompiled_copy"]
+__all__ = ["detached_copy", "uncompiled", "uncompiled_copy"]
 
 
 def uncompiled_copy(module: LightningModule) -> LightningModule:
-    """Copy a module that is in a Trainer; the Trainer and its callbacks are not copied.
+    """Copy a module; the Trainer that it is in, if any, and its callbacks are not copied.
 
     A plain copy of a module that is compiled as a whole would run the original, with the weights of the original.
     """
-    trainer = module.trainer
-    kept = {id(one): one for one in (trainer, *trainer.callbacks)}  # type: ignore[attr-defined]
+    trainer: Any = module._trainer
+    kept = {} if trainer is None else {id(one): one for one in (trainer, *trainer.callbacks)}
     copied = copy.deepcopy(module, kept)
     if copied._compiler_ctx is None:
         return copied
     compiling: Any = import_module(f"{package_of(type(module))}.utilities.compile")
     return cast(LightningModule, compiling.to_uncompiled(copied))
+
+
+def detached_copy(module: nn.Module) -> nn.Module:
+    """Copy any module, to change it: it is in no Trainer, runs no compiled code, and its log reaches nobody.
+
+    Raises:
+        TypeError: the argument is not a module.
+        ValueError: the module is sharded over processes, or cannot be copied.
+    """
+    if is_sharded(unwrapped(module)):
+        raise ValueError("need a module with whole parameters, got one that is sharded: pass it before fit shards it")
+    try:
+        if not isinstance(module, LightningModule):
+            return copy.deepcopy(unwrapped(module))
+        copied = uncompiled_copy(module)
+    except Exception as error:  # an attribute that is a lock, a generator, or a tensor that has a gradient function
+        raise ValueError(
+            f"need a module that can be copied, got {type(module).__name__}, which raises {line_of(error)}: keep "
+            "attributes that cannot be copied outside the module"
+        ) from error
+    copied._trainer = None
+    vars(copied)["log"] = _log_nothing
+    return copied
+
+
+def _log_nothing(*_: Any, **__: Any) -> None:
+    """In place of ``log``, which warns where there is no Trainer."""
 
 
 def uncompiled(module: nn.Module) -> nn.Module:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from lightning_compress.arguments import argument_texts
 from lightning_compress.lightnings import DeepSpeedStrategy, FSDPStrategy, Strategy, of_each, rank_zero_warn
 from lightning_compress.messages import listed, listed_by_reason
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "asked",
+    "begin_on",
     "check_callbacks",
     "check_conflicts",
     "check_max_norm",
@@ -97,6 +100,30 @@ def check_conflicts(methods: Sequence[WeightCompression]) -> None:
                     f"{type(other).__name__} and {type(method).__name__} both on {name!r}, which have the same: make "
                     "their include and exclude patterns disjoint"
                 )
+
+
+def begin_on(method: WeightCompression, module: nn.Module, batch: Any = None) -> Selection:
+    """Select the targets of a method in a module, refuse those that it cannot compress, and begin on them.
+
+    Args:
+        method: the method.
+        module: the module.
+        batch: a training batch, for a method that selects by one; None if the method has it already.
+
+    Returns:
+        the targets, and the reasons to leave the other parameters alone.
+
+    Raises:
+        ValueError: the method cannot compress a target.
+    """
+    method.batch = method.batch if batch is None else batch
+    selection = method.select(module)
+    method.batch = None
+    for target in selection:
+        method.check(target)
+    check_max_norm(method, selection)
+    method.begin(selection)
+    return selection
 
 
 def asked(method: WeightCompression) -> dict[str, str]:

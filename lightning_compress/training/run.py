@@ -23,8 +23,8 @@ from lightning_compress.training.interplay.overwrites import OverwriteWatch
 from lightning_compress.training.interplay.swaps import Swaps
 from lightning_compress.training.method import verify
 from lightning_compress.training.plans import (
+    begin_on,
     check_conflicts,
-    check_max_norm,
     check_orders,
     check_resumed,
     check_strategy,
@@ -99,14 +99,7 @@ class CompressionRun:
         strategy = self._trainer.strategy
         reshard_(self._module)  # after a validation
         for method in self.methods:
-            method.batch = method.batch if batch is None else batch
-            selection = method.select(self._module)
-            method.batch = None
-            for target in selection:
-                method.check(target)
-            check_max_norm(method, selection)
-            method.begin(selection)
-            rank_zero_info(plan_text(method, selection))
+            rank_zero_info(plan_text(method, begin_on(method, self._module, batch)))
         check_conflicts(self.methods)
         self._latents = LatentWeights({name: target.parameter for name, target in self._targets.items()}, self._ordered)
         self._optimizers = SteppedOptimizers(self._trainer, self._module, self._latents, self.methods)

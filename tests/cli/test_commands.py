@@ -1,5 +1,6 @@
 """The command line, called as a user would, with configs as a user would type them."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -289,6 +290,37 @@ def test_faults_of_this_package_keep_their_traceback(folder, monkeypatch):
     line = "--trainer.max_epochs=1 --trainer.callbacks=PruningCallback --trainer.logger false"
     with pytest.raises(TypeError, match="not callable"):
         command(monkeypatch, f"lightning-compress fit --model project.Net --data project.Data {line}")
+
+
+def test_a_plan_is_printed_and_nothing_is_trained(folder, monkeypatch, capsys):
+    def fit(trainer, model, train_dataloaders=None, val_dataloaders=None, datamodule=None, ckpt_path=None):
+        raise AssertionError("trained")
+
+    monkeypatch.setattr("lightning.pytorch.Trainer.fit", fit)
+    command(monkeypatch, "lightning-compress plan --config config.yaml --trainer.callbacks+=QATCallback")
+    out = capsys.readouterr().out
+    assert out.startswith("Predicted archive (.lcz): ")
+    assert "\n1 PruningCallback: 0.5 sparse by taylor, NM(n=2, m=4)" in out
+    assert "quantizers of activations" in out
+    assert {path.name for path in folder.iterdir()} <= {"project.py", "config.yaml", "__pycache__"}
+
+
+def test_a_plan_as_json(folder, monkeypatch, capsys):
+    command(monkeypatch, "lightning-compress plan --json --config config.yaml --model.width=8")
+    found = json.loads(capsys.readouterr().out)
+    assert found["totals"]["after"]["macs"] == 12 * 8 + 8 * 3
+    assert [layer["after"]["nonzeros"] for layer in found["layers"]] == [48, 8, 12, 3]
+
+
+def test_a_plan_refuses_what_fit_refuses(folder, monkeypatch, capsys):
+    line = "--trainer.callbacks=PruningCallback --trainer.callbacks.include=[nope]"
+    with pytest.raises(SystemExit) as stopped:
+        command(monkeypatch, f"lightning-compress plan --config config.yaml {line}")
+    assert "error: need include patterns that match a parameter, got 'nope'" in str(stopped.value.code)
+    with pytest.raises(SystemExit) as stopped:
+        command(monkeypatch, "lightning-compress plan --config config.yaml --jason")
+    assert stopped.value.code == 2
+    assert "jason" in capsys.readouterr().err
 
 
 def test_inspect_lists_the_tensors(tmp_path, monkeypatch, capsys):

@@ -88,3 +88,19 @@ def test_a_config_writes_its_files(name, folder, monkeypatch):
     if "model.onnx" in WRITTEN[name]:
         (report,) = folder.rglob("report.md")
         assert "| model.onnx in ONNX Runtime |" in report.read_text()
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_is_planned(name, folder, monkeypatch, capsys):
+    """Without a teacher and without training; the plan names the callbacks that compress."""
+    if name == "distillation/student.yaml":
+        run("distillation/teacher.yaml", monkeypatch)
+        capsys.readouterr()
+    words = ["plan", "--config", str(EXAMPLES / name), *FEWER.get(name, [])]
+    monkeypatch.setattr("sys.argv", ["lightning-compress", *words])
+    main()
+    out = capsys.readouterr().out
+    asked = [kind for kind in ("PruningCallback", "QATCallback") if kind in (EXAMPLES / name).read_text()]
+    assert all(f" {kind}: " in out for kind in asked)
+    assert ("total, with buffers" in out) == bool(asked)

@@ -1,0 +1,84 @@
+"""Prepared runs: the module, data and callbacks of a config for ``fit``, built and not trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from lightning_compress.cli.vocabulary import expanded_words
+from lightning_compress.example_inputs import ExampleInput, first_samples, line_of, small_example_in
+
+__all__ = ["Prepared"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The parts of a run.
+
+    Attributes:
+        module: the LightningModule, with the weights of ``ckpt_path`` if one is given.
+        data: the data module; None if the module has the data.
+        callbacks: those of the Trainer, which trains nothing.
+    """
+
+    module: Any
+    data: Any
+    callbacks: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, words: Sequence[str], command_line: Any) -> Prepared:
+        """Build the parts that the words after ``fit`` describe, by a class of CompressionCLI."""
+        cli = _building(command_line)(
+            args=["fit", *words], save_config_callback=None, parser_kwargs={"exit_on_error": False}
+        )
+        config, module = cli.config.get("fit"), cli.model
+        # In the order of a Trainer: data and module are set up, then layers that are built late, then the weights.
+        module.trainer = cli.trainer
+        if cli.datamodule is not None:
+            cli.datamodule.trainer = cli.trainer
+            cli.datamodule.prepare_data()
+            cli.datamodule.setup("fit")
+        else:
+            module.prepare_data()
+        module.setup("fit")
+        module.configure_model()
+        if config.get("ckpt_path"):
+            _load(module, str(config.get("ckpt_path")))
+        return cls(module, cli.datamodule, tuple(cli.trainer.callbacks))
+
+    def example(self, callbacks: Sequence[object]) -> ExampleInput | None:
+        """The first example input in the training data; None if a callback or the module has one."""
+        if any(getattr(one, "example_input", None) is not None for one in callbacks):
+            return None
+        if getattr(self.module, "example_input_array", None) is not None:
+            return None
+        batch = next(iter((self.data or self.module).train_dataloader()))
+        example: ExampleInput = first_samples(small_example_in(batch, self.module), 1)
+        return example
+
+
+def _building(kind: Any) -> Any:
+    class Building(kind):  # type: ignore[misc]
+        """Builds the parts of a fit; ``fit`` does nothing."""
+
+        def parse_arguments(self, parser: Any, args: Any) -> None:
+            self.config = parser.parse_args(expanded_words(args))
+
+        def fit(self, **_: Any) -> None:
+            return
+
+    return Building
+
+
+def _load(module: nn.Module, path: str) -> None:
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        module.load_state_dict(weights)
+    except Exception as error:  # of many kinds, most of which do not name the file
+        raise ValueError(
+            f"need a checkpoint of this model as ckpt_path, got {path!r}, which raises {line_of(error)}"
+        ) from error

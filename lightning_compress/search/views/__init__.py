@@ -1,0 +1,1 @@
+"""Views of the results of a search: tables and pictures."""

@@ -1,0 +1,82 @@
+"""Tables as text of a limited width, as HTML for notebooks, and the short form of their numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from textwrap import fill
+
+from lightning_compress.report.views.tables import Table
+
+__all__ = ["WIDTH", "as_html", "as_text", "brief", "wrapped"]
+
+WIDTH = 80
+"""Characters of a line of text."""
+
+_LEAST = 12  # characters of the first column
+
+
+def as_text(table: Table) -> str:
+    """Lines of at most :data:`WIDTH` characters.
+
+    The first column stands to the left, and is shortened if need be; columns without an entry are left out.
+
+    >>> print(as_text(Table("", ("number", "square", "none"), (("2", "4", ""), ("12", "144", "")))))
+    number  square
+    2            4
+    12         144
+    """
+    first, *others = zip(table.heads, *table.rows, strict=True)
+    filled = [column for column in others if any(column[1:])]
+    widths = [max(map(len, column)) for column in filled]
+    room = max(_LEAST, WIDTH - sum(widths) - 2 * len(filled))
+    names = [_shortened(name, room) for name in first]
+    longest = max(map(len, names))
+    lines = []
+    for number, name in enumerate(names):
+        cells = [column[number].rjust(width) for column, width in zip(filled, widths, strict=True)]
+        lines.append("  ".join([name.ljust(longest), *cells]).rstrip())
+    return "\n".join(lines)
+
+
+def as_html(table: Table, texts: Sequence[str]) -> str:
+    """The title, paragraphs and the table; every text is escaped."""
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in table.heads)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
+    told = "".join(f"<pre>{escape(text)}</pre>" for text in texts)
+    return (
+        f"<p><b>{escape(table.title)}</b></p>{told}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    )
+
+
+def wrapped(line: str) -> str:
+    """A line, broken into lines of at most :data:`WIDTH` characters that are indented by two more than its first.
+
+    >>> print(wrapped("  left alone, bias or vector: encoder.fc1.bias, encoder.fc2.bias, encoder.fc3.bias"))
+      left alone, bias or vector: encoder.fc1.bias, encoder.fc2.bias,
+        encoder.fc3.bias
+    """
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return fill(line, WIDTH, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def brief(number: int) -> str:
+    """A count in at most seven characters.
+
+    >>> [brief(n) for n in (0, 12_345, 1_234_567, 23_000_000_000)]
+    ['0', '12,345', '1.23M', '23G']
+    """
+    if number < 100_000:
+        return f"{number:,}"
+    for unit, size in (("k", 1e3), ("M", 1e6), ("G", 1e9)):
+        if number < 1000 * size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number / 1e12:.3g}T"
+
+
+def _shortened(name: str, width: int) -> str:
+    """A name with its middle left out, if it is longer than ``width``."""
+    if len(name) <= width:
+        return name
+    left = (width - 2) // 2
+    return f"{name[:left]}...{name[len(name) - (width - 3 - left) :]}"
