@@ -12,7 +12,7 @@ INSTALL = { test -x $(BIN)/python || $(PYTHON) -m venv .venv; } && $(BIN)/python
 	touch $@
 
 .venv/.ready: pyproject.toml constraints.txt
-	$(INSTALL) '.[dev,channels,examples,executorch,onnx,openvino,plots]'
+	$(INSTALL) '.[dev,channels,examples,executorch,litert,onnx,openvino,plots]'
 	touch .venv/.demo $@
 
 test: lint                       ## lint, types, doctests, tests; on such small tensors one thread is fastest

@@ -40,6 +40,7 @@ def export(
     ``.onnx``   the computation, with a free batch size; checked by running it in ONNX Runtime
     ``.pt2``    the computation as a :class:`torch.export.ExportedProgram`; checked by loading and running it
     ``.pte``    the computation for phones, as a program of ExecuTorch; checked by running it in ExecuTorch
+    ``.tflite`` the computation for phones and microcontrollers; checked by running it in LiteRT
     ==========  ============================================================================================
 
     The computation is that of evaluation mode; the module itself is left as it is. Outputs may differ by

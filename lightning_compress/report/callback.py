@@ -68,8 +68,8 @@ class CompressionReport(CallbackBase):
             every run: that of the Trainer's first logger, or ``compression_reports/version_0``, ``version_1``... in
             ``default_root_dir``.
         baseline: metrics of the dense model to compare with, by the names that validation logs: ``{"val_acc": 0.93}``.
-        formats: suffixes of the model files to write: ``".lcz"``, ``".onnx"``, ``".pt2"``, ``".pte"``; or writers
-            with options.
+        formats: suffixes of the model files to write: ``".lcz"``, ``".onnx"``, ``".pt2"``, ``".pte"``,
+            ``".tflite"``; or writers with options.
         example_input: input of ``forward``: a tensor, a tuple of positional or a mapping of keyword arguments; by
             default the module's ``example_input_array``, else the first sample of the first training batch.
 

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
-__all__ = ["Pass", "packet_of", "rewritten"]
+__all__ = ["Pass", "packet_of", "rewrite", "rewritten"]
 
 Pass: TypeAlias = Callable[[GraphModule], int]
 """Changes a graph in place; returns the number of places that it has changed."""
@@ -26,9 +26,14 @@ def packet_of(node: Any) -> Any:
 def rewritten(program: ExportedProgram, *passes: Pass) -> GraphModule:
     """The graph of ``program`` after the passes, in their order; ``program`` stays as it is."""
     module: GraphModule = program.module(check_guards=False)
+    rewrite(module, *passes)
+    return module
+
+
+def rewrite(module: GraphModule, *passes: Pass) -> None:
+    """Change a graph by the passes, in their order."""
     for one in passes:
         one(module)
     module.graph.eliminate_dead_code()
     module.graph.lint()
     module.recompile()
-    return module

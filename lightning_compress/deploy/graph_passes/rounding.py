@@ -66,6 +66,7 @@ def round_after(node: Node, form: Form, readers: list[Node]) -> Node:
         quantize = graph.call_function(_QUANTIZE, (node, *form))
     with graph.inserting_after(quantize):
         dequantize = graph.call_function(_DEQUANTIZE, (quantize, *form))
+    dequantize.meta = dict(node.meta)  # the shape, for passes that come later
     for reader in readers:
         reader.replace_input_with(node, dequantize)
     return dequantize

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 import torch
@@ -13,13 +14,15 @@ from torch.fx.node import map_arg
 from lightning_compress.deploy.graph_passes import packet_of
 from lightning_compress.deploy.graph_passes.rounding import is_dequantize, is_quantize
 
-__all__ = ["float_layers", "fold_constants", "widen_codes"]
+__all__ = ["float_layers", "fold_constants", "reads_and_writes_codes", "round_weights", "unrounded_ends", "widen_codes"]
 
 _aten = torch.ops.aten
+_QUANTIZE = torch.ops.quantized_decomposed.quantize_per_channel.default
 _DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_channel.default
 _LAYERS = {_aten.linear, _aten.conv1d, _aten.conv2d}
 _CONVOLUTIONS = {_aten.conv3d, _aten.conv_transpose1d, _aten.conv_transpose2d, _aten.conv_transpose3d}
-_CLAMPS = {_aten.relu, _aten.relu_, _aten.hardtanh, _aten.hardtanh_, _aten.relu6, _aten.relu6_}
+_RECTIFIERS = {_aten.relu, _aten.relu_, _aten.hardtanh, _aten.hardtanh_, _aten.relu6, _aten.relu6_}
+_CLAMPS = {*_RECTIFIERS, _aten.clamp}
 
 
 def float_layers(module: GraphModule) -> tuple[str, ...]:
@@ -30,6 +33,18 @@ def float_layers(module: GraphModule) -> tuple[str, ...]:
     """
     layers = [node for node in module.graph.nodes if packet_of(node) in _LAYERS | _CONVOLUTIONS]
     return tuple(_name(node) for node in layers if not _is_integer(node))
+
+
+def unrounded_ends(module: GraphModule) -> tuple[str, ...]:
+    """Names of the last layers with integer weights and rounded inputs, if the output of none of them is rounded."""
+    layers = [node for node in module.graph.nodes if packet_of(node) in _LAYERS and is_dequantize(node.args[0])]
+    integer = {node for node in layers if getattr(node.args[1], "target", None) is _DEQUANTIZE}
+    before: set[Node] = set()  # those that an integer layer reads, directly or not
+    for node in reversed(module.graph.nodes):
+        if node in before or node in integer:
+            before.update(node.all_input_nodes)
+    ends = [node for node in layers if node in integer - before]
+    return () if any(map(_is_rounded, ends)) else tuple(map(_name, ends))
 
 
 def fold_constants(module: GraphModule) -> int:
@@ -63,14 +78,38 @@ def widen_codes(module: GraphModule) -> int:
     return changed
 
 
+def round_weights(module: GraphModule) -> int:
+    """Quantize the float values of weights in place of storing their codes: LiteRT takes codes from no other place."""
+    changed = 0
+    for node in list(module.graph.nodes):
+        if node.target is _DEQUANTIZE and node.args[0].op == "get_attr":
+            codes, scale = (_attribute(module, value) for value in node.args[:2])
+            name = f"values_{node.name}"
+            module.register_buffer(name, codes * scale.view(-1, *[1] * (codes.ndim - 1)))
+            with module.graph.inserting_before(node):
+                values = module.graph.get_attr(name)
+                rounded = module.graph.call_function(_QUANTIZE, (values, *node.args[1:]))
+            node.args = (rounded, *node.args[1:])
+            changed += 1
+    return changed
+
+
+def reads_and_writes_codes(node: Node) -> bool:
+    """Whether the first input of a node is rounded, and its output, after a ReLU."""
+    return is_dequantize(node.args[0]) and _is_rounded(node, _RECTIFIERS)
+
+
 def _is_integer(node: Node) -> bool:
-    if packet_of(node) not in _LAYERS or not is_dequantize(node.args[0]):
+    if packet_of(node) not in _LAYERS or not reads_and_writes_codes(node):
         return False
     weight: Any = node.args[1]
-    if weight.target is not _DEQUANTIZE or bool(_attribute(node.graph.owning_module, weight.args[2]).any()):
-        return False
+    return weight.target is _DEQUANTIZE and not _attribute(node.graph.owning_module, weight.args[2]).any()
+
+
+def _is_rounded(node: Node, between: Set[Any] = frozenset(_CLAMPS)) -> bool:
+    """Whether all that reads a node is a quantize operation, after some of the operations in ``between``."""
     reader = _sole_reader(node)
-    if packet_of(reader) in _CLAMPS:
+    while packet_of(reader) in between:
         reader = _sole_reader(reader)
     return is_quantize(reader)
 

@@ -2,7 +2,8 @@
 
 from lightning_compress.deploy.runtimes.executorch import ExecuTorch
 from lightning_compress.deploy.runtimes.interface import IntegerOperators, Run, Runtime, installed
+from lightning_compress.deploy.runtimes.litert import LiteRT
 from lightning_compress.deploy.runtimes.onnx_runtime import OnnxRuntime
 from lightning_compress.deploy.runtimes.openvino import OpenVINO
 
-__all__ = ["ExecuTorch", "IntegerOperators", "OnnxRuntime", "OpenVINO", "Run", "Runtime", "installed"]
+__all__ = ["ExecuTorch", "IntegerOperators", "LiteRT", "OnnxRuntime", "OpenVINO", "Run", "Runtime", "installed"]

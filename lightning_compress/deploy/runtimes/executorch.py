@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-
-from lightning_compress.deploy.runtimes.interface import IntegerOperators, Run, Runtime, counted
+from lightning_compress.deploy.runtimes.interface import IntegerOperators, Run, Runtime, counted, in_parts
 from lightning_compress.deploy.runtimes.silence import silenced
 
 __all__ = ["ExecuTorch"]
@@ -42,12 +39,7 @@ class ExecuTorch(Runtime):
             method = Engine.get().load_program(path).load_method("forward")
         shapes = [method.metadata.input_tensor_meta(i).sizes() for i in range(method.metadata.num_inputs())]
         most = min((shape[0] for shape in shapes if shape), default=1)
-
-        def run(inputs: Sequence[Tensor]) -> list[Tensor]:
-            parts = [method.execute(part) for part in _parts(inputs, most)]
-            return list(parts[0]) if len(parts) == 1 else [torch.cat(outputs) for outputs in zip(*parts, strict=True)]
-
-        return run
+        return in_parts(lambda inputs: list(method.execute(inputs)), most)
 
     def operators(self, path: Path) -> IntegerOperators:
         with silenced():
@@ -83,13 +75,6 @@ class ExecuTorch(Runtime):
             kind = node["xnode_union_type"]
             if kind in self._DELEGATED:
                 yield f"{kind.removeprefix('XNN')} {types[node['xnode_union']['output_id']]}"
-
-
-def _parts(inputs: Sequence[Tensor], most: int) -> list[list[Tensor]]:
-    """Inputs of at most so many samples each."""
-    count = max((len(tensor) for tensor in inputs if tensor.ndim), default=1)
-    starts = range(0, max(count, 1), most)
-    return [[x[i : i + most].contiguous() if x.ndim else x for x in inputs] for i in starts]
 
 
 def _kernel_calls(chain: Any) -> list[Any]:

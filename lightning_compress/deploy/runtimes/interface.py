@@ -10,9 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar, TypeAlias
 
+import torch
 from torch import Tensor
 
-__all__ = ["IntegerOperators", "Run", "Runtime", "counted", "installed"]
+__all__ = ["IntegerOperators", "Run", "Runtime", "counted", "in_parts", "installed"]
 
 Run: TypeAlias = Callable[[Sequence[Tensor]], list[Tensor]]
 """A loaded file: input tensors of the model, in order -> its output tensors."""
@@ -86,3 +87,19 @@ def counted(
     kinds = list(kinds)
     fused = Counter(kind for kind, _ in kinds if integer(kind))
     return IntegerOperators(dict(fused), tuple(name for kind, name in kinds if floating(kind)))
+
+
+def in_parts(run: Run, most: int) -> Run:
+    """A run that takes any number of samples, by one that takes at most so many.
+
+    >>> in_parts(lambda inputs: [inputs[0] + len(inputs[0])], 2)([torch.zeros(3)])
+    [tensor([2., 2., 1.])]
+    """
+
+    def whole(inputs: Sequence[Tensor]) -> list[Tensor]:
+        count = max((len(tensor) for tensor in inputs if tensor.ndim), default=1)
+        starts = range(0, max(count, 1), most)
+        parts = [run([x[i : i + most].contiguous() if x.ndim else x for x in inputs]) for i in starts]
+        return parts[0] if len(parts) == 1 else [torch.cat(outputs) for outputs in zip(*parts, strict=True)]
+
+    return whole

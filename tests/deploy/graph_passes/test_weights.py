@@ -1,9 +1,17 @@
 """Weights: those of integer layers stay codes, all others become the constants that they are."""
 
+import pytest
 import torch
 from torch import nn
 
-from lightning_compress.deploy.graph_passes.weights import float_layers, fold_constants, widen_codes
+from lightning_compress.deploy.graph_passes import rewritten
+from lightning_compress.deploy.graph_passes.weights import (
+    float_layers,
+    fold_constants,
+    round_weights,
+    unrounded_ends,
+    widen_codes,
+)
 from tests.support.rounded import OPS, after, counts, rounded
 
 X = 4 * torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
@@ -70,3 +78,32 @@ def test_codes_of_few_bits_are_int8():
     _, result = after(Net(), [widen_codes], X)
     ranges = [node.args[4:6] for node in result.graph.nodes if "dequantize_per_channel" in str(node.target)]
     assert ranges == [(-128, 127)] * 4
+
+
+def test_codes_are_rounded_from_floats():
+    before, result = after(Net(), [widen_codes, fold_constants, round_weights], X)
+    assert counts(before)["W"] == 4
+    assert counts(result)["W"] == counts(result)["quantize_per_channel"] == 2
+    sources = [node.args[0] for node in result.graph.nodes if "quantize_per_channel.default" in str(node.target)]
+    values = [source for source in sources if source.op == "get_attr"]
+    assert [result.get_buffer(value.target).dtype for value in values] == [torch.float32] * 2
+
+
+@pytest.mark.parametrize(
+    ("function", "ends"),
+    [
+        (lambda net, x: net.first(rounded(x)), ("first",)),
+        (lambda net, x: net.second(rounded(torch.relu(net.first(rounded(x))))), ("second",)),
+        (lambda net, x: rounded(net.first(rounded(x)).clamp(0, 6)), ()),
+        (lambda net, x: rounded(net.second(rounded(net.first(rounded(x)).sigmoid()))), ()),  # the last is rounded
+        (lambda net, x: (net.first(rounded(x)), rounded(net.second(rounded(x)))), ()),
+        (lambda net, x: (net.first(rounded(x)), net.second(rounded(x))), ("first", "second")),
+        (lambda net, x: net.first(x), ()),  # float inputs
+    ],
+)
+def test_the_last_layers_without_rounding_are_named(function, ends):
+    class Ending(Net):
+        def forward(self, x):
+            return function(self, x)
+
+    assert unrounded_ends(rewritten(torch.export.export(Ending(), (X,)))) == ends
