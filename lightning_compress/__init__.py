@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     )
     from lightning_compress.report import CompressionReport
     from lightning_compress.schemas import RecordError
-    from lightning_compress.search import plan
+    from lightning_compress.search import CompressionBudget, plan
     from lightning_compress.sharing import WeightSharingCallback
 
 __version__ = "0.1.0"
@@ -52,6 +52,7 @@ __all__ = [
     "BinarizationCallback",
     "Block",
     "ChannelPruningCallback",
+    "CompressionBudget",
     "CompressionReport",
     "DistillationCallback",
     "DistillationModule",
@@ -85,7 +86,7 @@ _NAMES_BY_ROOM = {
     "quantization": ("BinarizationCallback", "PerChannel", "PerGroup", "PerTensor", "QATCallback"),
     "report": ("CompressionReport",),
     "schemas": ("RecordError",),
-    "search": ("plan",),
+    "search": ("CompressionBudget", "plan"),
     "sharing": ("WeightSharingCallback",),
 }
 _ROOM_OF = {name: room for room, names in _NAMES_BY_ROOM.items() for name in names}

@@ -155,6 +155,13 @@ class Method(ABC):
         """Take over the state that the last :meth:`observe` and :meth:`backward_` found; nothing by default."""
         return
 
+    def falls_short(self) -> bool:
+        """Whether the weights, as they are, call for an update that no schedule asks for; never by default.
+
+        Asked before training pauses, to validate or to end, and when ``fit`` ends.
+        """
+        return False
+
     @property
     def outlives_later_projections(self) -> bool:
         """Whether later projections keep the promise of :meth:`verify`: they keep zeros, but not values or grids."""

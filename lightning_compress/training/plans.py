@@ -20,6 +20,7 @@ __all__ = [
     "begin_on",
     "check_callbacks",
     "check_conflicts",
+    "check_finished",
     "check_max_norm",
     "check_orders",
     "check_resumed",
@@ -201,6 +202,21 @@ def check_take_up(method: WeightCompression, joining: Sequence[str], replaced: S
             "in include to compress them from the start"
         )
     return method.takes_up and bool(joining or replaced)
+
+
+def check_finished(methods: Sequence[WeightCompression], fraction: float) -> None:
+    """Warn of methods that have not reached the compression that was asked for.
+
+    Args:
+        methods: the methods of a run that has ended.
+        fraction: of its length, at which it ended.
+    """
+    for method in methods:
+        if method.strength < 1.0:
+            rank_zero_warn(
+                f"{type(method).__name__}: the run ended at {fraction:.0%} of its length, before the end of its "
+                f"schedule. The model stays at strength {method.strength:.2f} of 1."
+            )
 
 
 def plan_text(method: WeightCompression, selection: Selection) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_compress.latent import LatentWeights
-from lightning_compress.lightnings import LightningModule, Trainer, rank_zero_info, rank_zero_warn
+from lightning_compress.lightnings import LightningModule, Trainer, rank_zero_info
 from lightning_compress.processes import local, reshard_
 from lightning_compress.targets import Selection, Target
 from lightning_compress.training.interplay.averages import Average, averaging_first
@@ -25,6 +25,11 @@ from lightning_compress.training.method import verify
 from lightning_compress.training.plans import (
     begin_on,
     check_conflicts,
+<<<<<<< HEAD
+=======
+    check_finished,
+    check_max_norm,
+>>>>>>> c94cfc7 (CompressionBudget: a number of bytes is met by zeros and shared values, chosen by second-order costs during training)
     check_orders,
     check_resumed,
     check_strategy,
@@ -161,6 +166,8 @@ class CompressionRun:
         if self._trainer.global_step != self._step:
             self._update()
             self._step = self._trainer.global_step
+        if self.progress.pauses():
+            self._make_up()
         self._followers.note()
         self._log.write(self._trainer.current_epoch)
 
@@ -228,14 +235,10 @@ class CompressionRun:
         self._take_up()
         self._latents.close()
         self._latents.adopt()
+        self._make_up()
         verify(self._ordered, self._latents)
         self._latents.drop()
-        for method in self.methods:
-            if method.strength < 1.0:
-                rank_zero_warn(
-                    f"{type(method).__name__}: the run ended at {self.progress.fraction():.0%} of its length, before "
-                    f"the end of its schedule. The model stays at strength {method.strength:.2f} of 1."
-                )
+        check_finished(self.methods, self.progress.fraction())
 
     def end(self) -> None:
         """Compress all weights, drop the latents and release the Trainer, after success and exceptions alike."""
@@ -280,6 +283,9 @@ class CompressionRun:
                 method.strength = strength
                 due.append(method)
         self._project_anew(due)
+
+    def _make_up(self) -> None:
+        self._project_anew([method for method in self._ordered if method.falls_short()])
 
     def _project_anew(self, due: Sequence[WeightCompression]) -> None:
         """Update the methods that are due, and project all weights."""

@@ -15,6 +15,7 @@ from lightning_compress import (
     BinarizationCallback,
     Block,
     ChannelPruningCallback,
+    CompressionBudget,
     CompressionReport,
     DistillationCallback,
     LowRankCallback,
@@ -32,6 +33,7 @@ from tests.support.promises import (
     all_of,
     at_most_two_of_four,
     binary,
+    file_of,
     half_the_macs,
     integers,
     low_rank,
@@ -155,6 +157,11 @@ CASES = {
     ),
     "low rank, layers left whole": Case(
         lambda: [LowRankCallback(split=False, schedule=RAMP, every_n_steps=3)], low_rank
+    ),
+    "budget of bytes": Case(
+        lambda: [CompressionBudget(bytes=4000, schedule=RAMP, every_n_steps=3)],
+        file_of(4000),
+        fsdp2="need whole parameters to measure the file",
     ),
     "8 bits": Case(lambda: [qat()], integers, plain=False),
     "4 bits of learned ranges": Case(

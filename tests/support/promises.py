@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from lightning_compress import export
 from lightning_compress.quantization.weights import grids_of
 
 Promise = Callable[[nn.Module], None]
@@ -48,6 +51,17 @@ def sparsity(fraction: float, *skipped: str) -> Promise:
         chosen = [weight for name, weight in weights(module).items() if name not in skipped]
         total = sum(weight.numel() for weight in chosen)
         assert abs(sum(int((weight == 0).sum()) for weight in chosen) - fraction * total) <= 1
+
+    return check
+
+
+def file_of(most: int) -> Promise:
+    """The archive takes so many bytes or less, and not much less."""
+
+    def check(module: nn.Module) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            size = export(module, Path(folder) / "m.lcz").stat().st_size
+        assert 0.85 * most <= size <= most
 
     return check
 
