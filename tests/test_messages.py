@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from lightning_compress import (
-    CompressionBudget,
     ChannelPruningCallback,
+    CompressionBudget,
     LowRankCallback,
     PruningCallback,
     QATCallback,

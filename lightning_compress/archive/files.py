@@ -76,14 +76,16 @@ def save_archive(
         file.writelines(pieces)
 
 
-def archived_bytes(tensors: Mapping[str, Tensor], records: Mapping[str, Any] | None = None) -> int:
+def archived_bytes(
+    tensors: Mapping[str, Tensor], records: Mapping[str, Any] | None = None, *, complete: bool = True
+) -> int:
     """The length in bytes of the file that `save_archive` would write.
 
     Example:
         >>> archived_bytes({"weight": torch.zeros(1000, 1000)})
         53
     """
-    return sum(map(len, _pieces(tensors, records)))
+    return sum(map(len, _pieces(tensors, records, complete)))
 
 
 def load_archive(path: str | os.PathLike[str], max_bytes: int | None = None) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from lightning_compress.messages import listed
 from lightning_compress.quantization import QATCallback
 from lightning_compress.quantization.records import QUANTIZATION
 from lightning_compress.quantization.weights import WeightGrids
+from lightning_compress.search.budget.callback import CompressionBudget
 from lightning_compress.search.projections import evidence_read, methods_in, project_, show_evidence
 from lightning_compress.targets import Selection
 from lightning_compress.training import WeightCompression
@@ -114,6 +115,11 @@ def _project_(module: nn.Module, begun: Sequence[Begun], example: ExampleInput |
         # The gradient that pulls every weight away from zero, by its size: criteria then score by magnitude.
         gradients = {name: -target.parameter.detach() for name, target in one.method.targets.items()}
         show_evidence(one.method, gradients, partial(_run, module, example))
+        if isinstance(one.method, CompressionBudget):
+            one.notes.append(
+                "zeros and values are chosen in training, by gradients: those shown are the choice for the present "
+                "weights, as if all of them mattered alike"
+            )
     waiting = project_([one.method for one in begun])
     for one in begun:
         if one.method in waiting:

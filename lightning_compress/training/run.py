@@ -25,11 +25,7 @@ from lightning_compress.training.method import verify
 from lightning_compress.training.plans import (
     begin_on,
     check_conflicts,
-<<<<<<< HEAD
-=======
     check_finished,
-    check_max_norm,
->>>>>>> c94cfc7 (CompressionBudget: a number of bytes is met by zeros and shared values, chosen by second-order costs during training)
     check_orders,
     check_resumed,
     check_strategy,

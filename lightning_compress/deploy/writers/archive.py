@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_compress.archive import is_plain, read_archive, save_archive
+from lightning_compress.archive import archived_bytes, is_plain, read_archive, save_archive
 from lightning_compress.carried import carried_records, record_structures
 from lightning_compress.deploy.formats import Writer
 from lightning_compress.loading.checkpoints import HPARAMS, HPARAMS_NAME, LEFT_OUT
 from lightning_compress.loading.structures import structures_in
 
-__all__ = ["Archive", "records_of"]
+__all__ = ["Archive", "records_of", "size_of"]
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,8 @@ class Archive(Writer):
         Raises:
             TypeError: the state dict holds something other than tensors, or a record something that is not plain.
         """
-        records, structures = records_of(module), {one.key: one for one in structures_in(module)}
-        altered = any(structures[key].alters(record) for key, record in carried_records(records).items())
-        save_archive(module.state_dict(), path, records, complete=not altered)
+        records = records_of(module)
+        save_archive(module.state_dict(), path, records, complete=_is_complete(module, records))
 
     def check(self, module: nn.Module, example: None, path: Path) -> None:
         """Load the file and compare its bytes with those of the state dict and of the records.
@@ -64,6 +64,18 @@ def records_of(module: nn.Module) -> dict[str, Any]:
         LEFT_OUT: [name for name in hparams if name not in plain],
     }
     return {key: value for key, value in records.items() if value}
+
+
+def size_of(module: nn.Module, tensors: Mapping[str, Tensor]) -> int:
+    """Bytes of the file of ``module`` with some tensors of its state dict replaced, by name."""
+    records = records_of(module)
+    return archived_bytes({**module.state_dict(), **tensors}, records, complete=_is_complete(module, records))
+
+
+def _is_complete(module: nn.Module, records: Mapping[str, Any]) -> bool:
+    """Whether the state dict alone is the model."""
+    structures = {one.key: one for one in structures_in(module)}
+    return not any(structures[key].alters(record) for key, record in carried_records(records).items())
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_compress.archive import archived_bytes
-from lightning_compress.deploy.writers.archive import records_of
+from lightning_compress.deploy.writers.archive import size_of
 from lightning_compress.macs import Macs
 from lightning_compress.processes import gather, local
 from lightning_compress.quantization.grids import AffineGrid, Grid
@@ -104,7 +104,7 @@ def profile(module: nn.Module) -> ModelProfile:
     (8, 32, 'weight')
     """
     state = {name: _whole(tensor) for name, tensor in module.state_dict().items()}
-    archived = archived_bytes(state, records_of(module))
+    archived = size_of(module, state)
     grids = grids_of(module)
     return ModelProfile(
         layers=tuple(_layer(name, _whole(parameter), grids.get(name)) for name, parameter in module.named_parameters()),

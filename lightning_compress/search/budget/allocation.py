@@ -1,8 +1,8 @@
 """Allocation: the choice of one option for each layer, at the least cost under a budget.
 
 An option of a layer has a cost ``c`` and takes ``b`` bytes. The options on the lower convex hull of the points
-``(b, c)`` of a layer count, and no others. From the smallest option of every layer, the steps along the hulls are taken in the order
-of what they gain for a byte, ``(c - c') / (b' - b)``, as long as they fit the budget.
+``(b, c)`` of a layer count, and no others. From the smallest option of every layer, the steps along the hulls are taken
+in the order of their gain for a byte, ``(c - c') / (b' - b)``, as long as they fit the budget.
 
 Paper: Shoham and Gersho, "Efficient bit allocation for an arbitrary set of quantizers", IEEE Transactions on Acoustics,
 Speech and Signal Processing 36 (1988).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -72,6 +72,8 @@ class CompressionBudget(WeightCompression):
     ValueError: need bytes >= 1, got bytes=0
     """
 
+    _module = nn.Module()  # the one in the Trainer, during fit
+
     def __init__(
         self,
         *,
@@ -85,9 +87,12 @@ class CompressionBudget(WeightCompression):
         check_count(bytes=bytes)
         self.bytes = bytes
 
+    def select(self, module: nn.Module) -> Selection:
+        self._module = module
+        return super().select(module)
+
     def begin(self, selection: Selection) -> None:
         super().begin(selection)
-        self._module = nn.Module()
         self._fisher = RunningMeans()
         self._zeros: float | None = None  # fraction, once it is chosen
         self._values: dict[str, int] = {}  # of each target, once they are chosen
@@ -118,7 +123,6 @@ class CompressionBudget(WeightCompression):
         return f"a file of at most {self.bytes:,} bytes, by zeros and shared values, {self.schedule}"
 
     def start(self, module: LightningModule) -> None:
-        self._module = module
         self._check_alone()
         if self._loaded is None:
             self._check_budget()
@@ -146,7 +150,7 @@ class CompressionBudget(WeightCompression):
         self._composition.stepped()
 
     def update(self, weights: Mapping[str, Tensor]) -> None:
-        if not self._fisher:
+        if not self._fisher and self._run is not None:
             self.strength = 0.0  # no optimizer has stepped yet: the next step asks again
             return
         self._strengthen()
@@ -171,7 +175,7 @@ class CompressionBudget(WeightCompression):
         if self.strength < 1.0:
             return False
         self._measured = self._measure({})
-        return self._measured > self.bytes
+        return self._measured > self.bytes or not self._complete
 
     def verify(self, weights: Mapping[str, Tensor]) -> None:
         self._composition.verify(weights)
@@ -189,6 +193,10 @@ class CompressionBudget(WeightCompression):
         self._fisher = RunningMeans({name: fisher.clone() for name, fisher in tensors["fisher"].items()})
         self._strengthen()
         self._composition.load_tensors(tensors, self.targets)
+
+    def replace(self, parameters: Mapping[str, nn.Parameter | None], remove: Callable[[str, Tensor], Tensor]) -> None:
+        super().replace(parameters, remove)
+        self._complete = False  # a model with fewer channels takes fewer bytes: it may keep more of its weights
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_fit_end(trainer, pl_module)

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from lightning_compress.archive import archived_bytes
-from lightning_compress.deploy.writers.archive import records_of
+from lightning_compress.deploy.writers.archive import size_of
 from lightning_compress.processes import from_rank_zero
 from lightning_compress.targets import Target
 
@@ -32,10 +31,9 @@ def archive_size(module: nn.Module, targets: Mapping[str, Target], weights: Mapp
     >>> archive_size(module, {}, {})
     50
     """
-    state = module.state_dict()
-    for name, weight in weights.items():
-        state |= dict.fromkeys(targets[name].aliases, weight)  # a tied weight is stored once
-    return from_rank_zero(archived_bytes(state, records_of(module)))
+    # A tied weight is one tensor under all its names, and is stored once.
+    tensors = {alias: weight for name, weight in weights.items() for alias in targets[name].aliases}
+    return from_rank_zero(size_of(module, tensors))
 
 
 def size_without(module: nn.Module, targets: Mapping[str, Target]) -> int:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lightning_compress import (
+    ChannelPruningCallback,
     CompressionBudget,
     DistillationCallback,
     PruningCallback,
@@ -212,3 +213,14 @@ def test_patterns_leave_other_weights_alone(tmp_path):
     assert set(callback.report()["values"]) == {"net.9.weight"}
     assert len(module.net[3].weight.unique()) > 1000
     assert file_size(module, tmp_path) <= 8000
+
+
+@pytest.mark.parametrize("until", [0.4, 0.9])
+def test_channels_are_removed_while_it_chooses(until, tmp_path):
+    """They go before the values are chosen, or after; the file of the small model is measured."""
+    module, callback = build(), budget(2000)
+    channels = ChannelPruningCallback(0.5, round_to=4, schedule=Linear(0.1, until), every_n_steps=3)
+    fit(module, channels, callback)
+    assert module.net[3].weight.numel() < 16 * 8 * 9
+    assert file_size(module, tmp_path) <= 2000
+    assert callback.report()["bytes"] == file_size(module, tmp_path)

@@ -1,0 +1,92 @@
+"""Budgets of bytes: files and accuracies of CompressionBudget, beside the dense model and settings by hand.
+
+LeNet-300-100 (10 epochs of Fashion-MNIST) and ResNet-8 (3 epochs of its first 20,000 images), with the recipe of
+FashionClassifier, every model in the same number of steps from the same random weights. Settings by hand are
+fractions of zeros and numbers of values of all layers, whose files take about as many bytes. The accuracy is that of
+the model after the last epoch on the 10,000 test images, by which nothing is chosen.
+
+``python -m benchmarks.budget 3`` takes three seeds; ``--by-hand`` adds the settings by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import mean
+
+import torch
+from lightning.pytorch import Callback, seed_everything
+from torch import nn
+
+from benchmarks.tables import quiet, show
+from benchmarks.trainers import trainer
+from examples.fashion_mnist import FashionClassifier, FashionData, LeNet300, ResNet
+from lightning_compress import CompressionBudget, PruningCallback, WeightSharingCallback, export
+from lightning_compress.schedules import Cubic
+
+MODELS: dict[str, tuple[Callable[[], nn.Module], int, int, tuple[int, ...]]] = {
+    "LeNet-300-100": (LeNet300, 10, 60_000, (20_000, 12_000)),
+    "ResNet-8": (partial(ResNet, 8), 3, 20_000, (30_000,)),
+}
+"""Name -> network, epochs, training images, budgets."""
+
+BY_HAND = {
+    "LeNet-300-100": [(0.92, 4), (0.93, 8), (0.945, 16), (0.95, 32), (0.96, 4), (0.965, 8), (0.97, 16), (0.975, 32)],
+    "ResNet-8": [(0.0, 8), (0.3, 8), (0.5, 16), (0.6, 32), (0.7, 64)],
+}
+"""Name -> fractions of zeros and numbers of values."""
+
+
+def main(seeds: int = 1, by_hand: bool = False) -> None:
+    """Print a row for each model and budget."""
+    quiet()
+    torch.set_num_threads(1)
+    for name, (build, epochs, images, budgets) in MODELS.items():
+        settings: dict[str, Callable[[], list[Callback]]] = {"dense": list}
+        settings |= {f"bytes={size:,}": partial(_budget, size) for size in budgets}
+        settings |= {f"{z:.1%} zeros, {v} values": partial(_settings, z, v) for z, v in BY_HAND[name] if by_hand}
+        found = {
+            setting: [_train(build, epochs, images, seed, make()) for seed in range(seeds)]
+            for setting, make in settings.items()
+        }
+        dense = mean(accuracy for accuracy, _ in found["dense"])
+        rows = []
+        for setting, runs in found.items():
+            accuracies, sizes = zip(*runs, strict=True)
+            cells = [" ".join(f"{one:.2f}" for one in accuracies), f"{mean(accuracies) - dense:+.2f}"]
+            rows.append([setting, *cells, " ".join(f"{size:,}" for size in sizes)])
+        title = f"{name} on Fashion-MNIST, {seeds} seeds"
+        show(title, ["", "test accuracy, %", "against dense, mean", "file, bytes"], rows)
+
+
+def _budget(size: int) -> list[Callback]:
+    return [CompressionBudget(bytes=size)]
+
+
+def _settings(zeros: float, values: int) -> list[Callback]:
+    sharing = WeightSharingCallback(values, schedule=Cubic(0.7, 0.9))
+    return [PruningCallback(zeros), sharing] if zeros else [sharing]
+
+
+def _train(
+    build: Callable[[], nn.Module], epochs: int, images: int, seed: int, callbacks: list[Callback]
+) -> tuple[float, int]:
+    """Test accuracy in %, and bytes of the file."""
+    seed_everything(seed, verbose=False)
+    run = trainer(*callbacks, max_epochs=epochs)
+    module, data = FashionClassifier(build()), FashionData(images=images, seed=seed)
+    run.fit(module, data)
+    with tempfile.TemporaryDirectory() as folder:
+        size = export(module, Path(folder) / "model.lcz").stat().st_size
+    return 100 * run.test(module, data, verbose=False)[0]["test_acc"], size
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("seeds", type=int, nargs="?", default=1)
+    parser.add_argument("--by-hand", action="store_true")
+    arguments = parser.parse_args()
+    main(arguments.seeds, arguments.by_hand)
