@@ -15,18 +15,24 @@ from tempfile import TemporaryDirectory
 
 import torch
 from lightning.pytorch import seed_everything
+from torch import Tensor
 
 from benchmarks.tables import quiet, show
 from benchmarks.trainers import trainer
 from examples.fashion_mnist import FashionClassifier, FashionData, ResNet
 from lightning_compress.deploy.export import export, find_writer
-from lightning_compress.deploy.runtimes import installed
+from lightning_compress.deploy.runtimes import LiteRT, Runtime, installed
 from lightning_compress.quantization import QATCallback, profiles
 from lightning_compress.report.measures.deployments import measure_deployments
 from lightning_compress.schedules import Constant
 
 PROFILES = (profiles.OnnxRuntime(), profiles.OpenVINO(), profiles.TensorRT(), profiles.Mobile(), profiles.CoreML())
-FILES = ((profiles.OnnxRuntime(), ".onnx"), (profiles.TensorRT(), ".onnx"), (profiles.Mobile(), ".pte"))
+FILES = (
+    (profiles.OnnxRuntime(), ".onnx"),
+    (profiles.TensorRT(), ".onnx"),
+    (profiles.Mobile(), ".pte"),
+    (profiles.Mobile(), ".tflite"),
+)
 
 
 def main(seeds: int = 1, weight_bits: int = 8) -> None:
@@ -45,6 +51,7 @@ def main(seeds: int = 1, weight_bits: int = 8) -> None:
         "file, runtime",
         "bytes",
         "of float",
+        "memory",
         "integer layers",
         "same class, %",
         "batch 1",
@@ -81,13 +88,23 @@ def _files(
         classes = module(images).argmax(1)
         measured = measure_deployments(dense, module, path, images[:1], images[:64], writer)
         for one, runtime in zip(measured, installed(writer.runtimes), strict=True):
-            same = (runtime.load(path)([images])[0].argmax(1) == classes).float().mean()
             layers = f"{one.integer} of {one.integer + len(one.floating)}"
-            latencies = [
-                f"{after.median / before.median:.2f}" for before, after in (one.latencies, one.batch_latencies)
+            pairs = (one.latencies, one.batch_latencies)
+            latencies = ["" if pair is None else f"{pair[1].median / pair[0].median:.2f}" for pair in pairs]
+            size = [
+                f"{one.bytes:,}",
+                f"{one.bytes / one.dense_bytes:.2f}",
+                "" if one.memory is None else f"{one.memory:,}",
             ]
-            size = [f"{one.bytes:,}", f"{one.bytes / one.dense_bytes:.2f}"]
-            yield [str(profile), f"{suffix}, {one.runtime}", *size, layers, f"{100 * same:.2f}", *latencies]
+            same = _same(runtime, path, images, classes)
+            yield [str(profile), f"{suffix}, {one.runtime}", *size, layers, same, *latencies]
+            if isinstance(runtime, LiteRT):
+                same = _same(LiteRT(reference=True), path, images, classes)
+                yield [str(profile), f"{suffix}, {one.runtime}, reference kernels", *size, layers, same, "", ""]
+
+
+def _same(runtime: Runtime, path: Path, images: Tensor, classes: Tensor) -> str:
+    return f"{100 * (runtime.load(path)([images])[0].argmax(1) == classes).float().mean():.2f}"
 
 
 if __name__ == "__main__":

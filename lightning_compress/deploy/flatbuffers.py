@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["integer_ends", "layers", "names_of_float_ends", "read", "without_names", "write"]
+__all__ = ["bytes_of_tensors", "integer_ends", "layers", "names_of_float_ends", "read", "without_names", "write"]
 
 _LAYERS = {
     "BATCH_MATMUL": "BatchMatMul",
@@ -24,6 +24,7 @@ _LAYERS = {
     "TRANSPOSE_CONV": "TransposedConv2D",
 }
 """Operator -> the name that tables show."""
+_LARGEST_TYPE, _DESCRIPTION = 8, 1024  # bytes
 
 
 def read(path: Path) -> Any:
@@ -50,6 +51,12 @@ def layers(model: Any) -> Iterator[tuple[str, bool]]:
             if kind in _LAYERS and not _is_mean(model, graph, operator):
                 output = graph.tensors[operator.outputs[0]].type
                 yield _LAYERS[kind], output in (TensorType.INT8, TensorType.INT16)
+
+
+def bytes_of_tensors(model: Any) -> int:
+    """Upper bound of the memory of a graph: of all its tensors, if none shared its place, and of their descriptions."""
+    tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
+    return sum(_LARGEST_TYPE * int(np.prod(tensor.shape, initial=1)) + _DESCRIPTION for tensor in tensors)
 
 
 def integer_ends(model: Any) -> None:

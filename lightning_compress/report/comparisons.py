@@ -75,7 +75,7 @@ def remarks(comparison: Comparison) -> list[str]:
         said.append(_on_latency(comparison, *comparison.latencies))
     for found in comparison.deployments:
         pairs = {"the example": found.latencies, f"{found.samples} samples": found.batch_latencies}
-        slow = [name for name, (dense, mine) in pairs.items() if not mine.upper < dense.lower]
+        slow = [name for name, pair in pairs.items() if pair and not pair[1].upper < pair[0].lower]
         if slow:
             said.append(f"{found.file} is no faster than the dense model in {found.runtime} on {' and '.join(slow)}.")
         if found.integer and found.floating:

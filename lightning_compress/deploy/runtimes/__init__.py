@@ -5,5 +5,6 @@ from lightning_compress.deploy.runtimes.interface import IntegerOperators, Run, 
 from lightning_compress.deploy.runtimes.litert import LiteRT
 from lightning_compress.deploy.runtimes.onnx_runtime import OnnxRuntime
 from lightning_compress.deploy.runtimes.openvino import OpenVINO
+from lightning_compress.deploy.runtimes.tflm import TFLM
 
-__all__ = ["ExecuTorch", "IntegerOperators", "LiteRT", "OnnxRuntime", "OpenVINO", "Run", "Runtime", "installed"]
+__all__ = ["TFLM", "ExecuTorch", "IntegerOperators", "LiteRT", "OnnxRuntime", "OpenVINO", "Run", "Runtime", "installed"]

@@ -48,10 +48,12 @@ class Runtime(ABC):
     Attributes:
         name: shown in tables.
         package: name of the package that is imported.
+        timed: whether its latency on this machine says something of the device.
     """
 
     name: ClassVar[str]
     package: ClassVar[str]
+    timed: ClassVar[bool] = True
 
     @abstractmethod
     def load(self, path: Path) -> Run:
@@ -60,6 +62,10 @@ class Runtime(ABC):
     @abstractmethod
     def operators(self, path: Path) -> IntegerOperators:
         """Count the operators of a file as the runtime computes them on this machine's CPU."""
+
+    def memory(self, path: Path) -> int | None:
+        """Bytes of memory that the device reserves besides the file; None if the runtime does not say."""
+        return None
 
 
 def installed(runtimes: Iterable[Runtime]) -> list[Runtime]:

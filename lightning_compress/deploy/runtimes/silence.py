@@ -9,15 +9,16 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from tempfile import TemporaryFile
+from typing import IO
 
 __all__ = ["silenced"]
 
 
 @contextmanager
-def silenced() -> Iterator[None]:
+def silenced() -> Iterator[IO[str]]:
     """Hold back warnings, logs, and all that is written to the error stream, by C++ too; on exit all is as before.
 
-    After an error, the held notes are written: they often hold the cause.
+    The value is the file of what is held back. After an error it is written: it often holds the cause.
     """
     disabled = logging.root.manager.disable
     sys.stderr.flush()
@@ -28,7 +29,7 @@ def silenced() -> Iterator[None]:
         os.dup2(notes.fileno(), 2)
         try:
             with redirect_stderr(notes):
-                yield
+                yield notes
         except BaseException:
             notes.seek(0)
             os.write(stream, notes.read().encode())

@@ -29,7 +29,7 @@ from lightning_compress.deploy.graph_passes.weights import (
     unrounded_ends,
     widen_codes,
 )
-from lightning_compress.deploy.runtimes import LiteRT
+from lightning_compress.deploy.runtimes import TFLM, LiteRT
 from lightning_compress.deploy.runtimes.silence import silenced
 from lightning_compress.deploy.traces import OfTensors, trace
 from lightning_compress.example_inputs import ExampleInput, device_of, line_of, on_device
@@ -59,7 +59,7 @@ class LiteRTModel(ComputationWriter):
     suffix = ".tflite"
     packages = ("litert_torch", "ai_edge_litert")
     extra = "litert"
-    runtimes = (LiteRT(),)
+    runtimes = (LiteRT(), TFLM())
     integer_ends: bool = False
 
     def __post_init__(self) -> None:

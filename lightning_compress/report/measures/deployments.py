@@ -35,12 +35,14 @@ class Deployment:
         dense_bytes: size of the dense model's file.
         integer: number of convolutions and matrix products that the runtime computes in integers.
         floating: names of those that it computes in float.
-        latencies: of the dense model and of the file on the example, in turns, on one thread.
+        latencies: of the dense model and of the file on the example, in turns, on one thread; None if they say nothing
+            of the device.
         batch_latencies: the same on all samples at once.
         samples: number of samples; outputs are compared on them.
         agreement: fraction of the samples that get the same class as in PyTorch, in [0, 1]; None if the model is not a
             classifier.
         difference: mean distance from PyTorch's outputs, as a fraction of the largest output.
+        memory: bytes that the device reserves besides the file; None if the runtime does not say.
     """
 
     file: str
@@ -49,11 +51,12 @@ class Deployment:
     dense_bytes: int
     integer: int
     floating: tuple[str, ...]
-    latencies: tuple[Latency, Latency]
-    batch_latencies: tuple[Latency, Latency]
+    latencies: tuple[Latency, Latency] | None
+    batch_latencies: tuple[Latency, Latency] | None
     samples: int
     agreement: float | None
     difference: float
+    memory: int | None = None
 
 
 def measure_deployments(
@@ -100,11 +103,12 @@ def _measured(
         dense_bytes=other.stat().st_size,
         integer=operators.layers,
         floating=operators.floating,
-        latencies=_latencies(runs, example),
-        batch_latencies=_latencies(runs, samples),
+        latencies=_latencies(runs, example) if runtime.timed else None,
+        batch_latencies=_latencies(runs, samples) if runtime.timed else None,
         samples=len(expected[0]) if expected and expected[0].ndim else 1,
         agreement=_agreement(expected, given),
         difference=_difference(expected, given),
+        memory=runtime.memory(path),
     )
 
 

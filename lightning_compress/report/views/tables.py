@@ -129,8 +129,10 @@ def _deployments(comparison: Comparison) -> list[Table]:
         size = f"{found.dense_bytes:,} → {found.bytes:,}"
         agreement = "" if found.agreement is None else f"{found.agreement:.2%}"
         name, parity = f"{found.file} in {found.runtime}", (agreement, f"{found.difference:.2%}")
-        rows.append((name, size, integer, "example", *_timed(*found.latencies), "", ""))
-        rows.append(("", "", "", f"{found.samples:,} samples", *_timed(*found.batch_latencies), *parity))
+        memory = "" if found.memory is None else f"{found.memory:,} of memory"
+        timed = [("", "") if pair is None else _timed(*pair) for pair in (found.latencies, found.batch_latencies)]
+        rows.append((name, size, integer, "example", *timed[0], "", ""))
+        rows.append(("", memory, "", f"{found.samples:,} samples", *timed[1], *parity))
     return [Table("Deployment", heads, tuple(rows))] if rows else []
 
 

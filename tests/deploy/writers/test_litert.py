@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lightning_compress.deploy import export, flatbuffers
-from lightning_compress.deploy.runtimes import LiteRT
+from lightning_compress.deploy.runtimes import TFLM, LiteRT
 from lightning_compress.deploy.writers.litert import LiteRTModel
 from lightning_compress.lowering.modules import lower
 from lightning_compress.quantization import QATCallback, profiles, scales
@@ -54,15 +54,18 @@ def test_a_quantized_module_computes_in_integers(quantized, tmp_path, capfd):
         warnings.simplefilter("error")
         path = export(quantized, tmp_path / "m.tflite", IMAGES[:3])
         operators = LiteRT().operators(path)
-        logits, others = (runtime.load(path)([IMAGES])[0] for runtime in (LiteRT(), LiteRT(reference=True)))
+        runtimes = (LiteRT(), LiteRT(reference=True), TFLM())
+        outputs = [runtime.load(path)([IMAGES])[0] for runtime in runtimes]
+        memory = TFLM().memory(path)
     assert capfd.readouterr() == ("", "")
+    assert 2 * 16 * 8 * 8 < memory < 16_000  # the largest two maps, and descriptions
     assert logging.root.manager.disable == disabled
     assert not [name for name in os.environ if name.startswith("LITERT")]
     assert (operators.layers, operators.floating) == (7, ())  # the means that are written as convolutions are none
     expected, exact = quantized(IMAGES), lower(quantized, (IMAGES[:2],), exact=True)(IMAGES)
     step = quantizers_of(quantized)[Place("net", "output")].scale
     assert len(expected.argmax(1).unique()) > 5
-    for given in (logits, others):
+    for given in outputs:
         assert (given.argmax(1) == expected.argmax(1)).float().mean() > 0.99
         assert ((given - exact).abs() < 0.01 * step).float().mean() > 0.9
         assert (given - exact).abs().max() < 2.01 * step
@@ -80,8 +83,9 @@ def test_a_file_may_take_and_give_codes(quantized, tmp_path):
     ends = *interpreter.get_input_details(), *interpreter.get_output_details()
     assert [end["dtype"] for end in ends] == [np.int8, np.int8]
     assert all(tensor.type != 0 for tensor in flatbuffers.read(path).subgraphs[0].tensors)
-    (logits,) = LiteRT().load(path)([IMAGES])  # rounded on the way
-    assert (logits.argmax(1) == quantized(IMAGES).argmax(1)).float().mean() > 0.99
+    for runtime in (LiteRT(), TFLM()):
+        (logits,) = runtime.load(path)([IMAGES])  # rounded on the way
+        assert (logits.argmax(1) == quantized(IMAGES).argmax(1)).float().mean() > 0.99
     with pytest.raises(ValueError, match="need quantizers at all .* for integer_ends, got floats: serv"):
         export(nn.Linear(2, 2), tmp_path / "m.tflite", torch.ones(1, 2), writer=LiteRTModel(integer_ends=True))
     with pytest.raises(TypeError, match="need integer_ends as True or False, got 1"):
@@ -131,9 +135,10 @@ def test_several_inputs_and_outputs(tmp_path):
     one, words = torch.rand(2, 4), torch.tensor([[0, 1, 2], [4, 4, 3]])
     module = Answers().eval()
     path = export(module, tmp_path / "m.tflite", {"words": words, "double": True, "one": one})
-    given = LiteRT().load(path)([words, one])
-    for have, want in zip(given, module(one, words, double=True).values(), strict=True):
-        torch.testing.assert_close(have, want, check_dtype=False)
+    for runtime in (LiteRT(), TFLM()):
+        given = runtime.load(path)([words, one])
+        for have, want in zip(given, module(one, words, double=True).values(), strict=True):
+            torch.testing.assert_close(have, want, check_dtype=False)
 
 
 def test_a_module_that_was_trained_for_another_profile_is_refused(tmp_path):

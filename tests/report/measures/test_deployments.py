@@ -1,6 +1,7 @@
 """Deployments: the file beside the dense model, in every runtime."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,8 +9,9 @@ from torch import nn
 
 from lightning_compress import PruningCallback
 from lightning_compress.deploy import export
+from lightning_compress.deploy.writers.litert import LiteRTModel
 from lightning_compress.deploy.writers.onnx import Onnx
-from lightning_compress.quantization import BinarizationCallback, QATCallback
+from lightning_compress.quantization import BinarizationCallback, QATCallback, profiles
 from lightning_compress.report import CompressionReport
 from lightning_compress.report.comparisons import Comparison, remarks
 from lightning_compress.report.measures.deployments import Deployment, measure_deployments
@@ -48,6 +50,22 @@ def test_what_the_runtimes_compute_is_compared_with_torch(tmp_path):
     other = measure_deployments(dense, dense, path, IMAGES[:1], IMAGES, Onnx())[0]
     assert other.agreement < 0.9  # an untrained network's classes
     assert other.difference > 0.1
+
+
+def test_phones_and_microcontrollers_run_the_same_file(tmp_path):
+    module = Classifier()
+    fit(module, QATCallback(profile=profiles.Mobile()))
+    path = export(module.eval(), tmp_path / "m.tflite", IMAGES[:1])
+    phone, micro = measure_deployments(Classifier(), module, path, IMAGES[:1], IMAGES, LiteRTModel())
+    assert (phone.runtime, micro.runtime) == ("LiteRT", "TFLM")
+    for one in (phone, micro):
+        assert (one.integer, one.floating, one.samples) == (2, (), len(IMAGES))
+        assert one.bytes < one.dense_bytes
+        assert one.agreement > 0.99
+    assert phone.latencies is not None
+    assert phone.memory is None
+    assert micro.latencies is micro.batch_latencies is None
+    assert 500 < micro.memory < 10_000  # activations of some hundred bytes, and descriptions
 
 
 def test_a_runtime_that_cannot_run_the_file_is_named(tmp_path, monkeypatch):
@@ -148,6 +166,13 @@ def test_the_table_and_the_remarks():
         ("m.onnx in ORT", "300 → 100", "2 / 3", "example", "2.000 → 1.000", "2.00x faster", "", ""),
         ("", "", "", "64 samples", "1.000 → 1.000", "no difference", "98.44%", "0.10%"),
     )
+    simulated = replace(found, runtime="TFLM", latencies=None, batch_latencies=None, memory=5000)
+    (table,) = [table for table in tables(replace(comparison, deployments=(simulated,))) if table.title == "Deployment"]
+    assert table.rows == (
+        ("m.onnx in TFLM", "300 → 100", "2 / 3", "example", "", "", "", ""),
+        ("", "5,000 of memory", "", "64 samples", "", "", "98.44%", "0.10%"),
+    )
+    assert "faster" not in " ".join(remarks(replace(comparison, latencies=None, deployments=(simulated,))))
     said = " ".join(remarks(comparison))
     assert "m.onnx is no faster than the dense model in ORT on 64 samples." in said
     assert "ORT computes these layers of m.onnx in float: matmul." in said
