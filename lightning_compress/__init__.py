@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     )
     from lightning_compress.report import CompressionReport
     from lightning_compress.schemas import RecordError
-    from lightning_compress.search import CompressionBudget, plan
+    from lightning_compress.search import CompressionBudget, plan, sensitivity
     from lightning_compress.sharing import WeightSharingCallback
 
 __version__ = "0.1.0"
@@ -71,6 +71,7 @@ __all__ = [
     "load_compressed",
     "plan",
     "remove_zero_channels",
+    "sensitivity",
     "split_low_rank",
 ]
 
@@ -86,7 +87,7 @@ _NAMES_BY_ROOM = {
     "quantization": ("BinarizationCallback", "PerChannel", "PerGroup", "PerTensor", "QATCallback"),
     "report": ("CompressionReport",),
     "schemas": ("RecordError",),
-    "search": ("CompressionBudget", "plan"),
+    "search": ("CompressionBudget", "plan", "sensitivity"),
     "sharing": ("WeightSharingCallback",),
 }
 _ROOM_OF = {name: room for room, names in _NAMES_BY_ROOM.items() for name in names}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import reprlib
 import sys
 import traceback
@@ -24,6 +23,7 @@ _USAGE = """lightning-compress: compression that happens during training
 
   lightning-compress fit|validate|test|predict --config config.yaml ...   train or evaluate; see fit --help
   lightning-compress plan --config config.yaml ...                        predict the effect of callbacks, before fit
+  lightning-compress sensitivity --config config.yaml ...                 measure each layer compressed alone
   lightning-compress inspect model.lcz                                    show the tensors and records of an archive
 """
 
@@ -45,8 +45,8 @@ def main(args: Sequence[str] | None = None) -> None:
     else:
         sys.path.insert(0, str(Path.cwd()))
         with _errors_in_a_line():
-            if words[0] == "plan":
-                _plan(words[1:])
+            if words[0] in ("plan", "sensitivity"):
+                _search(words[0], words[1:])
             else:
                 _train(None if args is None else words)
 
@@ -63,6 +63,13 @@ def _command_line() -> Any:
     return CompressionCLI
 
 
+def _search(name: str, words: Sequence[str]) -> None:
+    from lightning_compress.cli.searches import print_plan, print_sensitivity
+
+    commands = {"plan": print_plan, "sensitivity": print_sensitivity}
+    commands[name](words, _command_line())
+
+
 def _train(words: Sequence[str] | None) -> None:
     from lightning_compress.cli.training import RunConfig
 
@@ -73,26 +80,6 @@ def _train(words: Sequence[str] | None) -> None:
         save_config_kwargs={"overwrite": True},
         parser_kwargs={"exit_on_error": False},
     )
-
-
-def _plan(words: Sequence[str]) -> None:
-    from lightning_compress.cli.prepared import Prepared
-    from lightning_compress.search import plan
-
-    options, rest = _plan_options().parse_known_args(words)
-    prepared = Prepared.of(rest, _command_line())
-    planned = plan(prepared.module, prepared.callbacks, prepared.example(prepared.callbacks))
-    print(json.dumps(planned.to_dict(), indent=2) if options.json else planned)
-
-
-def _plan_options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "lightning-compress plan",
-        description="Predict the effect of callbacks before any training. All other words are those of fit.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--json", action="store_true", help="print numbers for programs")
-    return parser
 
 
 @contextmanager

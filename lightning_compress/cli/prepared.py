@@ -23,11 +23,13 @@ class Prepared:
         module: the LightningModule, with the weights of ``ckpt_path`` if one is given.
         data: the data module; None if the module has the data.
         callbacks: those of the Trainer, which trains nothing.
+        loaded: whether the module has the weights of a checkpoint.
     """
 
     module: Any
     data: Any
     callbacks: tuple[Any, ...]
+    loaded: bool
 
     @classmethod
     def of(cls, words: Sequence[str], command_line: Any) -> Prepared:
@@ -46,9 +48,15 @@ class Prepared:
             module.prepare_data()
         module.setup("fit")
         module.configure_model()
-        if config.get("ckpt_path"):
-            _load(module, str(config.get("ckpt_path")))
-        return cls(module, cli.datamodule, tuple(cli.trainer.callbacks))
+        path = config.get("ckpt_path")
+        if path:
+            _load(module, str(path))
+        return cls(module, cli.datamodule, tuple(cli.trainer.callbacks), bool(path))
+
+    def held_out(self) -> Any:
+        """The loader of the validation data, the first if there are several."""
+        loaders = (self.data or self.module).val_dataloader()
+        return loaders[0] if isinstance(loaders, list | tuple) else loaders
 
     def example(self, callbacks: Sequence[object]) -> ExampleInput | None:
         """The first example input in the training data; None if a callback or the module has one."""

@@ -21,7 +21,7 @@ from lightning_compress.example_inputs import (
 from lightning_compress.macs import count_macs
 from lightning_compress.report.measures.profiles import LayerProfile, ModelProfile, profile
 from lightning_compress.report.views.tables import Table
-from lightning_compress.search.compressed import Begun, compress_, train_constants_
+from lightning_compress.search.projecting.compressed import Begun, compress_, train_constants_
 from lightning_compress.search.views.tables import as_html, as_text, brief, wrapped
 from lightning_compress.training.copies import detached_copy
 from lightning_compress.training.plans import plan_text

@@ -47,6 +47,7 @@ trainer:
     - class_path: ModelCheckpoint
       init_args: {save_last: true}
 """
+SHAPES = {"0.weight": (16, 12), "0.bias": (16,), "2.weight": (3, 16), "2.bias": (3,)}
 PROJECT = '''
 import lightning as L
 import torch
@@ -321,6 +322,40 @@ def test_a_plan_refuses_what_fit_refuses(folder, monkeypatch, capsys):
         command(monkeypatch, "lightning-compress plan --config config.yaml --jason")
     assert stopped.value.code == 2
     assert "jason" in capsys.readouterr().err
+
+
+def test_sensitivities_of_a_config(folder, monkeypatch, capsys):
+    weights = {f"net.{layer}": torch.rand(shape) for layer, shape in SHAPES.items()}
+    torch.save({"state_dict": weights}, folder / "dense.ckpt")
+    line = "--config config.yaml --ckpt_path dense.ckpt --metric val_loss --mode min --examples 40 --fisher_examples 8"
+    command(monkeypatch, f"lightning-compress sensitivity {line} --path trials.jsonl --csv rows.csv --plot heat.png")
+    printed = capsys.readouterr()
+    assert "Drop of the metric with one layer compressed, 40 examples" in printed.out
+    assert "new model" not in printed.err
+    assert (folder / "rows.csv").read_text().startswith("layer,method,label,metric,drop,cost,")
+    assert (folder / "heat.png").read_bytes()[1:4] == b"PNG"
+    command(monkeypatch, f"lightning-compress sensitivity {line} --path trials.jsonl --json")
+    found = json.loads(capsys.readouterr().out)
+    assert [row["layer"] for row in found["rows"]] == ["net.0.weight", "net.2.weight"]
+    module = torch.nn.Sequential(torch.nn.Linear(12, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
+    module.load_state_dict({name.removeprefix("net."): value for name, value in weights.items()})
+    x = torch.randn(64, 12, generator=torch.Generator().manual_seed(0))[:40]
+    loss = torch.nn.functional.cross_entropy(module(x), x[:, :3].argmax(1)).item()
+    assert found["dense"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_sensitivities_of_a_new_model_say_so(folder, monkeypatch, capsys):
+    command(monkeypatch, "lightning-compress sensitivity --config config.yaml --examples 8 --fisher_examples 8")
+    assert "these are the weights of a new model: pass --ckpt_path" in capsys.readouterr().err
+
+
+def test_sensitivities_refuse_what_the_function_refuses(folder, monkeypatch):
+    with pytest.raises(SystemExit) as stopped:
+        command(monkeypatch, "lightning-compress sensitivity --config config.yaml --metric val_loss")
+    assert "error: need mode='min' or mode='max' with metric" in str(stopped.value.code)
+    with pytest.raises(SystemExit) as stopped:
+        command(monkeypatch, "lightning-compress sensitivity --config config.yaml --trainer.callbacks=null")
+    assert "error: need at least one method, got none" in str(stopped.value.code)
 
 
 def test_inspect_lists_the_tensors(tmp_path, monkeypatch, capsys):

@@ -20,7 +20,7 @@ from lightning_compress.quantization import QATCallback
 from lightning_compress.quantization.records import QUANTIZATION
 from lightning_compress.quantization.weights import WeightGrids
 from lightning_compress.search.budget.callback import CompressionBudget
-from lightning_compress.search.projections import evidence_read, methods_in, project_, show_evidence
+from lightning_compress.search.projecting.projections import evidence_read, methods_in, project_, show_evidence
 from lightning_compress.targets import Selection
 from lightning_compress.training import WeightCompression
 from lightning_compress.training.plans import begin_on, check_callbacks, check_conflicts, check_orders

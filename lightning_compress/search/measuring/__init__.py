@@ -1,0 +1,1 @@
+"""Measuring: the examples, the trials and the record of a sensitivity."""
