@@ -23,6 +23,7 @@ from benchmarks.trainers import trainer
 from examples.fashion_mnist import FashionClassifier, FashionData, ResNet
 from lightning_compress import PruningCallback, QATCallback, sensitivity
 from lightning_compress.quantization import scales
+from lightning_compress.search import Sensitivity
 
 _METHODS = [
     *(QATCallback(bits, activation_bits=None, scale=scales.mse) for bits in (4, 3, 2)),
@@ -51,10 +52,18 @@ def main(seeds: int = 1) -> None:
             costs = sensitivity(dense, data.test, methods=_METHODS, metric=_zero, mode="min", fisher_examples=count)
             pairs = zip(measured.rows, costs.rows, strict=True)
             result = replace(measured, rows=tuple(replace(row, cost=other.cost) for row, other in pairs))
-            rows[count].append([*result.rank_correlations.values(), result.rank_correlation])
-    header = ["Fisher examples", *dict.fromkeys(row.label for row in measured.rows), "all"]
+            rows[count].append([*result.rank_correlations.values(), *_correlations(result)])
+    labels = dict.fromkeys(row.label for row in measured.rows)
+    header = ["Fisher examples", *labels, "all bits", "all sparsities", "all"]
     cells = [[f"{count:,}", *(f"{mean(values):.2f}" for values in zip(*rows[count], strict=True))] for count in _COUNTS]
     show(f"ResNet-8: rank correlation of proxy and measured rise of the loss, {seeds} seeds", header, cells)
+
+
+def _correlations(result: Sensitivity) -> list[float]:
+    """Rank correlations over the rows of all bits, of all sparsities, and over all rows."""
+    kinds = ("weight_bits", "sparsity", "")
+    parts = (tuple(row for row in result.rows if row.label.startswith(kind)) for kind in kinds)
+    return [replace(result, rows=part).rank_correlation for part in parts]
 
 
 def _zero(module: nn.Module, batches: Sequence[Any]) -> float:

@@ -40,7 +40,7 @@ class Bench:
 
     @cached_property
     def _moments(self) -> GradientMoments:
-        """Of all parameters: frozen ones that a method compresses have a sensitivity, too."""
+        """Moments of all parameters: frozen ones that a method compresses have a sensitivity, too."""
         frozen = [parameter for parameter in self._module.parameters() if not parameter.requires_grad]
         for parameter in frozen:
             parameter.requires_grad = parameter.is_floating_point()
