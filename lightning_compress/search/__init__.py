@@ -1,23 +1,23 @@
 """Search: plans before training, sensitivities of layers, and compression that is chosen during training."""
 
 from lightning_compress.search.budget.callback import CompressionBudget
-from lightning_compress.search.fisher import Loss, diagonal_fisher, second_order_cost
+from lightning_compress.search.fisher import BatchLoss, diagonal_fisher, second_order_cost
 from lightning_compress.search.measuring.results import LayerSensitivity, Sensitivity
-from lightning_compress.search.objectives import Logged, Mean, Metric, OfOutputs, Scored, training_loss
+from lightning_compress.search.objectives import Logged, Mean, OfOutputs, Score, Scored, training_loss
 from lightning_compress.search.plans import Plan, PlannedLayer, PlannedMethod, plan
 from lightning_compress.search.sensitivities import sensitivity
 
 __all__ = [
+    "BatchLoss",
     "CompressionBudget",
     "LayerSensitivity",
     "Logged",
-    "Loss",
     "Mean",
-    "Metric",
     "OfOutputs",
     "Plan",
     "PlannedLayer",
     "PlannedMethod",
+    "Score",
     "Scored",
     "Sensitivity",
     "diagonal_fisher",

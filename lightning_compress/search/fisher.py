@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from lightning_compress.example_inputs import evaluating
 from lightning_compress.messages import listed
 
-__all__ = ["GradientMoments", "Loss", "diagonal_fisher", "gradient_moments", "second_order_cost"]
+__all__ = ["BatchLoss", "GradientMoments", "diagonal_fisher", "gradient_moments", "second_order_cost"]
 
-Loss: TypeAlias = Callable[[nn.Module, Any], Tensor]
+BatchLoss: TypeAlias = Callable[[nn.Module, Any], Tensor]
 """Module, batch -> the mean loss of the batch, one number."""
 
 
@@ -34,7 +34,7 @@ class GradientMoments:
 
 
 def gradient_moments(
-    module: nn.Module, examples: Iterable[Any], loss: Loss, names: Collection[str] | None = None
+    module: nn.Module, examples: Iterable[Any], loss: BatchLoss, names: Collection[str] | None = None
 ) -> GradientMoments:
     """Moments of the gradients of single examples, in evaluation mode; the module and its gradients are left alone.
 
@@ -78,7 +78,7 @@ def gradient_moments(
 
 
 def diagonal_fisher(
-    module: nn.Module, examples: Iterable[Any], loss: Loss, names: Collection[str] | None = None
+    module: nn.Module, examples: Iterable[Any], loss: BatchLoss, names: Collection[str] | None = None
 ) -> dict[str, Tensor]:
     r"""The diagonal of the empirical Fisher matrix, by the labels of the data.
 

@@ -16,11 +16,11 @@ from torchmetrics import Metric as TorchMetric
 
 from lightning_compress.example_inputs import line_of, tensors_in
 from lightning_compress.messages import listed
-from lightning_compress.search.fisher import Loss
+from lightning_compress.search.fisher import BatchLoss
 
-__all__ = ["Logged", "Mean", "Metric", "OfOutputs", "Scored", "size_of", "training_loss"]
+__all__ = ["Logged", "Mean", "OfOutputs", "Score", "Scored", "size_of", "training_loss"]
 
-Metric: TypeAlias = Callable[[nn.Module, Sequence[Any]], float]
+Score: TypeAlias = Callable[[nn.Module, Sequence[Any]], float]
 """Module, batches -> number."""
 
 
@@ -73,7 +73,7 @@ class Mean:
         loss: module, batch -> mean of the batch.
     """
 
-    loss: Loss = training_loss
+    loss: BatchLoss = training_loss
 
     def __call__(self, module: nn.Module, batches: Sequence[Any]) -> float:
         sizes = [size_of(batch) for batch in batches]

@@ -14,13 +14,13 @@ from torch import nn
 
 from lightning_compress.arguments import argument_texts, check_code, check_count
 from lightning_compress.example_inputs import device_of, evaluating, tensors_in, unwrapped
-from lightning_compress.search.fisher import Loss
+from lightning_compress.search.fisher import BatchLoss
 from lightning_compress.search.measuring.bench import Bench
 from lightning_compress.search.measuring.records import TrialRecord, fingerprint
 from lightning_compress.search.measuring.results import LayerSensitivity, Sensitivity
 from lightning_compress.search.measuring.subsets import count_of, subset
 from lightning_compress.search.measuring.trials import Trial, label_of, trials_of
-from lightning_compress.search.objectives import Mean, Metric, training_loss
+from lightning_compress.search.objectives import Mean, Score, training_loss
 from lightning_compress.training import WeightCompression
 from lightning_compress.training.copies import detached_copy
 from lightning_compress.training.plans import check_callbacks, check_orders
@@ -33,8 +33,8 @@ def sensitivity(
     data: Any,
     *,
     methods: Sequence[WeightCompression],
-    loss: Loss = training_loss,
-    metric: Metric | None = None,
+    loss: BatchLoss = training_loss,
+    metric: Score | None = None,
     mode: Literal["min", "max"] | None = None,
     examples: int = 1024,
     fisher_examples: int = 512,
@@ -95,7 +95,7 @@ def sensitivity(
         torch.manual_seed(0)
         copied = detached_copy(module)
         batches = subset(data, examples, device_of(copied))
-        measured: Metric = Mean(loss) if metric is None else metric
+        measured: Score = Mean(loss) if metric is None else metric
         with evaluating(copied):
             dense = float(measured(copied, batches))
         trials = trials_of(methods, copied, batches[0])

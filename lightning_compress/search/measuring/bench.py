@@ -10,10 +10,10 @@ from torch import nn
 
 from lightning_compress.archive import archived_bytes
 from lightning_compress.example_inputs import evaluating
-from lightning_compress.search.fisher import GradientMoments, Loss, gradient_moments, second_order_cost
+from lightning_compress.search.fisher import BatchLoss, GradientMoments, gradient_moments, second_order_cost
 from lightning_compress.search.measuring.subsets import singly
 from lightning_compress.search.measuring.trials import Trial, alone
-from lightning_compress.search.objectives import Metric
+from lightning_compress.search.objectives import Score
 
 __all__ = ["Bench"]
 
@@ -30,7 +30,7 @@ class Bench:
     """
 
     def __init__(
-        self, module: nn.Module, batches: Sequence[Any], loss: Loss, metric: Metric, fisher_examples: int
+        self, module: nn.Module, batches: Sequence[Any], loss: BatchLoss, metric: Score, fisher_examples: int
     ) -> None:
         self._fisher_examples = fisher_examples
         self._module = module
