@@ -30,13 +30,13 @@ _METHODS = [
     *(PruningCallback(sparsity) for sparsity in (0.5, 0.7, 0.9, 0.95)),
 ]
 _COUNTS = (128, 512, 1024)
-"""Numbers of examples of the Fisher information; 512 is the default."""
+"""Numbers of examples of the Fisher information and of the mean gradient; 512 is the default."""
 
 
 def main(seeds: int = 1) -> None:
     """Print the tables."""
     quiet()
-    rows: dict[int, list[list[float]]] = {count: [] for count in _COUNTS}
+    found: dict[str, list[list[float]]] = {}
     for seed in range(seeds):
         data = FashionData(images=20_000, seed=seed)
         seed_everything(seed, verbose=False)
@@ -50,20 +50,27 @@ def main(seeds: int = 1) -> None:
         print(f"seed {seed}: {len(measured.rows)} trials of {measured.examples:,} images in {seconds:.0f} seconds")
         for count in _COUNTS:
             costs = sensitivity(dense, data.test, methods=_METHODS, metric=_zero, mode="min", fisher_examples=count)
-            pairs = zip(measured.rows, costs.rows, strict=True)
-            result = replace(measured, rows=tuple(replace(row, cost=other.cost) for row, other in pairs))
-            rows[count].append([*result.rank_correlations.values(), *_correlations(result)])
+            pairs = list(zip(measured.rows, costs.rows, strict=True))
+            proxies = {
+                f"second order, {count} examples": [replace(row, cost=other.cost) for row, other in pairs],
+                f"and first order, {count} examples": [
+                    replace(row, cost=other.cost + other.first_order) for row, other in pairs
+                ],
+            }
+            for name, rows in proxies.items():
+                found.setdefault(name, []).append(_correlations(replace(measured, rows=tuple(rows))))
     labels = dict.fromkeys(row.label for row in measured.rows)
-    header = ["Fisher examples", *labels, "all bits", "all sparsities", "all"]
-    cells = [[f"{count:,}", *(f"{mean(values):.2f}" for values in zip(*rows[count], strict=True))] for count in _COUNTS]
+    header = ["proxy", *labels, "all bits", "all sparsities", "all"]
+    cells = [[name, *(f"{mean(values):.2f}" for values in zip(*runs, strict=True))] for name, runs in found.items()]
     show(f"ResNet-8: rank correlation of proxy and measured rise of the loss, {seeds} seeds", header, cells)
 
 
 def _correlations(result: Sensitivity) -> list[float]:
-    """Rank correlations over the rows of all bits, of all sparsities, and over all rows."""
+    """Rank correlations over the layers of each method; over the rows of all bits, of all sparsities, and all rows."""
     kinds = ("weight_bits", "sparsity", "")
     parts = (tuple(row for row in result.rows if row.label.startswith(kind)) for kind in kinds)
-    return [replace(result, rows=part).rank_correlation for part in parts]
+    together = [replace(result, rows=part).rank_correlation for part in parts]
+    return [*result.rank_correlations.values(), *together]
 
 
 def _zero(module: nn.Module, batches: Sequence[Any]) -> float:

@@ -120,6 +120,7 @@ def _row(trial: Trial, found: Mapping[str, Any], dense: float, mode: str) -> Lay
         metric=metric,
         drop=metric - dense if mode == "min" else dense - metric,
         cost=found["cost"],
+        first_order=found["first_order"],
         sparsity=found["sparsity"],
         archive_bytes=found["archive_bytes"],
     )

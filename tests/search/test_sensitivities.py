@@ -99,6 +99,8 @@ def test_metric_and_proxy_by_hand(method, project, trained):
         projected = project(weight)
         cost = 0.5 * (torch.stack(squares).square().mean(0) * (weight - projected).square()).sum()
         assert row.cost == pytest.approx(float(cost), rel=1e-3)
+        slope = (torch.stack(squares).mean(0) * (projected - weight)).sum()
+        assert row.first_order == pytest.approx(float(slope), rel=1e-3, abs=1e-5)
         kept = weight.clone()
         weight.copy_(projected)
         loss = float(F.cross_entropy(reference(images), labels).detach())
@@ -204,7 +206,9 @@ def test_rank_correlations_against_scipy(trained):
 
 
 def rows_of(*pairs):
-    return tuple(LayerSensitivity(str(i), "m", "m", drop, drop, cost, 0.0, 1) for i, (cost, drop) in enumerate(pairs))
+    return tuple(
+        LayerSensitivity(str(i), "m", "m", drop, drop, cost, 0.0, 0.0, 1) for i, (cost, drop) in enumerate(pairs)
+    )
 
 
 @pytest.mark.parametrize(

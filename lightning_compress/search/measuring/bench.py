@@ -62,6 +62,9 @@ class Bench:
                 "cost": sum(
                     second_order_cost(moments.square[name], before[name], projected[name]) for name in trial.names
                 ),
+                "first_order": sum(
+                    float((moments.mean[name] * (projected[name] - before[name])).sum()) for name in trial.names
+                ),
                 "sparsity": 1 - int(weight.count_nonzero()) / weight.numel(),
                 "archive_bytes": archived_bytes(projected),
             }

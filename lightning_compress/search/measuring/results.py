@@ -34,6 +34,8 @@ class LayerSensitivity:
         metric: the metric with this layer compressed.
         drop: by how much the metric is worse than the dense one; negative if it is better.
         cost: the second-order proxy, ``1/2 sum F (w - P(w))^2``.
+        first_order: the first-order term ``sum g (P(w) - w)`` with the mean gradient g of the same examples; it
+            vanishes at a minimum, and is no part of the proxy.
         sparsity: fraction of zeros of the layer.
         archive_bytes: size of the layer as an archive of its own; of all parameters that lose channels with it.
     """
@@ -44,6 +46,7 @@ class LayerSensitivity:
     metric: float
     drop: float
     cost: float
+    first_order: float
     sparsity: float
     archive_bytes: int
 
