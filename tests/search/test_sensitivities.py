@@ -15,6 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from lightning_compress import (
     BinarizationCallback,
     ChannelPruningCallback,
+    CompressionBudget,
     CompressionReport,
     LowRankCallback,
     PruningCallback,
@@ -345,6 +346,18 @@ def test_views(trained):
     assert [tick.get_text() for tick in right.get_xticklabels()][::8] == ["sparsity=0.1", "Binarization"]
 
 
+def test_each_layer_goes_to_the_method_that_makes_it_smallest():
+    table = [("a", "x", 0.1, 50), ("b", "x", 0.2, 60), ("a", "y", 0.05, 90), ("b", "y", 0.3, 10), ("c", "y", 0.9, 5)]
+    rows = (LayerSensitivity(layer, m, m, drop, drop, 0.0, 0.0, 0.0, size) for layer, m, drop, size in table)
+    found = Sensitivity(tuple(rows), 0.0, "min", 1, 1)
+    assert found.choose(0.25) == {"x": ("a", "b")}
+    assert found.choose(0.3) == {"x": ("a",), "y": ("b",)}
+    assert found.choose(0.05) == {"y": ("a",)}
+    assert found.choose(drop=0.0) == {}
+    with pytest.raises(TypeError, match="need drop as a number, got '1 %'"):
+        found.choose("1 %")
+
+
 def test_a_drawing_without_matplotlib_names_the_extra(trained, monkeypatch):
     found = measured(trained, PruningCallback(0.5))
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
@@ -376,6 +389,7 @@ def test_no_bar_in_a_pipe(trained, capsys):
         ),
         ([PruningCallback(0.5)], {"metric": "val_acc"}, TypeError, "need metric as a function or an object"),
         ([ChannelPruningCallback(0.5, round_to=4)], {}, ValueError, r"need ChannelPruningCallback\(channels=...\)"),
+        ([CompressionBudget(bytes=3_000)], {}, ValueError, "need methods with an amount for each layer, got Compress"),
         ([PruningCallback(0.5, include=("head",))], {}, ValueError, "need include patterns that match a parameter"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torchmetrics.functional import spearman_corrcoef
 
+from lightning_compress.arguments import check_number
 from lightning_compress.report.views.tables import Table
 from lightning_compress.search.views.tables import as_html, as_text, wrapped
 
@@ -92,6 +93,23 @@ class Sensitivity:
     def row(self, layer: str, method: str) -> LayerSensitivity | None:
         """The row of a layer and a method; None if the method leaves the layer alone."""
         return next((row for row in self._of(method) if row.layer == layer), None)
+
+    def choose(self, drop: float) -> dict[str, tuple[str, ...]]:
+        """Method -> the layers that it makes smallest, among the methods whose drop on a layer alone is small enough.
+
+        Drops of single layers do not add up: a choice is a start for ``fit``, not a promise.
+
+        Args:
+            drop: the largest drop of a layer alone.
+
+        Raises:
+            TypeError: ``drop`` is not a number.
+        """
+        check_number(drop=drop)
+        fitting = sorted((row for row in self.rows if row.drop <= drop), key=lambda row: row.archive_bytes)
+        chosen = {layer: next((row.method for row in fitting if row.layer == layer), None) for layer in self.layers}
+        layers = {method: tuple(layer for layer in chosen if chosen[layer] == method) for method in self.methods}
+        return {method: names for method, names in layers.items() if names}
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as numbers and text, for ``json.dumps``; None for numbers that are not finite."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lightning_compress.channels import ChannelPruningCallback
 from lightning_compress.channels.dependencies.discovery import discover
 from lightning_compress.quantization.weights import clear_grids
+from lightning_compress.search.budget.callback import CompressionBudget
 from lightning_compress.search.projecting.projections import evidence_read, fresh, project_, show_evidence
 from lightning_compress.training import WeightCompression
 from lightning_compress.training.plans import begin_on
@@ -56,6 +57,11 @@ def trials_of(methods: Sequence[WeightCompression], module: nn.Module, batch: An
 
 
 def _trials_of(number: int, method: WeightCompression, module: nn.Module, batch: Any) -> Iterator[Trial]:
+    if isinstance(method, CompressionBudget):
+        raise ValueError(
+            f"need methods with an amount for each layer, got {method!r}, whose amount is that of the whole file: pass "
+            "PruningCallback(...), WeightSharingCallback(...) or QATCallback(...)"
+        )
     if not isinstance(method, ChannelPruningCallback):
         selection = begin_on(fresh(method), module, batch)
         yield from (Trial(target.name, number, method, (target.name,), (target.name,)) for target in selection)
