@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["draw"]
 
+_DARK = 0.65  # of the range of shades: beyond it, black numbers cannot be read
+
 
 def draw(found: Sensitivity) -> Figure:
     """The drops, and the second-order proxy beside them; layers are rows and methods columns.
@@ -38,6 +40,8 @@ def _heat(axes: Axes, found: Sensitivity, name: str, title: str) -> None:
     values = [[math.nan if row is None else getattr(row, name) for row in line] for line in rows]
     # By decades: one layer of few bits costs as much as all others together.
     shades = [[math.log10(max(value, 1e-6)) if value == value else math.nan for value in line] for line in values]
+    known = [shade for line in shades for shade in line if shade == shade]
+    dark = min(known) + _DARK * (max(known) - min(known))
     axes.imshow(shades, aspect="auto", cmap="YlOrRd")
     axes.set_title(title, fontsize=9)
     axes.set_yticks(range(len(found.layers)), found.layers, fontsize=8)
@@ -45,7 +49,8 @@ def _heat(axes: Axes, found: Sensitivity, name: str, title: str) -> None:
     for y, line in enumerate(values):
         for x, value in enumerate(line):
             if value == value:
-                axes.text(x, y, f"{value:.2g}", ha="center", va="center", fontsize=7)
+                color = "white" if shades[y][x] > dark else "black"
+                axes.text(x, y, f"{value:.2g}", ha="center", va="center", fontsize=7, color=color)
 
 
 def _labels(found: Sensitivity) -> list[str]:
