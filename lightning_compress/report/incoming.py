@@ -35,9 +35,10 @@ class FullSanityCheck:
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
-        self._steps = trainer.num_sanity_val_steps
+        self._steps = vars(trainer).setdefault("_sanity_steps", trainer.num_sanity_val_steps)
         trainer.num_sanity_val_steps = math.inf
 
     def close(self) -> None:
-        """Give the Trainer its number of steps back."""
+        """Give the Trainer its number of steps back, which several callbacks may have taken."""
         self._trainer.num_sanity_val_steps = self._steps
+        vars(self._trainer).pop("_sanity_steps", None)

@@ -155,6 +155,21 @@ class Method(ABC):
         """Take over the state that the last :meth:`observe` and :meth:`backward_` found; nothing by default."""
         return
 
+    def advance(self, progress: float, *, due: bool, reached: float = 0.0) -> bool:
+        """Take up the strength that the schedule gives, and say whether to update with it now.
+
+        Args:
+            progress: fraction of the run that is done.
+            due: whether ``every_n_steps`` have passed since the last update.
+            reached: least strength, that of a shorter run that is continued.
+        """
+        strength = max(self.schedule(progress), reached)
+        arrived = strength == 1.0 and self.strength < 1.0
+        updates = strength > 0 and (arrived or ((due or self.postponed) and not self.settled))
+        if updates:
+            self.strength = strength
+        return updates
+
     def falls_short(self) -> bool:
         """Whether the weights, as they are, call for an update that no schedule asks for; never by default.
 

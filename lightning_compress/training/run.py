@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_compress.latent import LatentWeights
+from lightning_compress.latent.snapshots import Snapshot, restore_, take
 from lightning_compress.lightnings import LightningModule, Trainer, rank_zero_info
 from lightning_compress.processes import local, reshard_
 from lightning_compress.targets import Selection, Target
@@ -189,6 +190,14 @@ class CompressionRun:
         checkpoint[_PROGRESS] = self.progress.fraction()
         self.average.save(checkpoint)
 
+    def snapshot(self) -> Snapshot:
+        """The model, its latents and the memory of its optimizers, to :meth:`rewind` to."""
+        return take(self._module, self._latents, self._trainer.optimizers)
+
+    def rewind(self, snapshot: Snapshot) -> None:
+        """Go back to a snapshot, once the methods have their state of that time; learning rates stay."""
+        restore_(snapshot, self._module, self._latents, self._trainer.optimizers)
+
     def load(self, checkpoint: Mapping[str, Any]) -> None:
         """Refuse a checkpoint of other arguments; keep its latents until :meth:`start`."""
         check_resumed(self.methods, checkpoint.get("callbacks", {}))
@@ -269,14 +278,10 @@ class CompressionRun:
         self._optimizers.parameters = self._parameters
 
     def _update(self, first: bool = False) -> None:
-        progress, step = self.progress.fraction(), self._trainer.global_step
-        due = []
+        progress, due = self.progress.fraction(), []
         for method in self._ordered:
-            strength = max(method.schedule(progress), self._reached.get(method, 0.0))
-            on_step = first or method.postponed or step // method.every_n_steps != self._step // method.every_n_steps
-            arrived = strength == 1.0 and method.strength < 1.0
-            if strength > 0 and (arrived or (on_step and not method.settled)):
-                method.strength = strength
+            now, before = (step // method.every_n_steps for step in (self._trainer.global_step, self._step))
+            if method.advance(progress, due=first or now != before, reached=self._reached.get(method, 0.0)):
                 due.append(method)
         self._project_anew(due)
 

@@ -1,50 +1,46 @@
-"""A budget: zeros and distinct values of each layer, chosen during training so that the file fits."""
+"""A budget: zeros and distinct values of each layer, chosen during training so that a wish comes true."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from lightning_compress.arguments import check_count
-from lightning_compress.evidence import RunningMeans
 from lightning_compress.lightnings import LightningModule, Trainer, rank_zero_info, rank_zero_warn
 from lightning_compress.messages import listed
-from lightning_compress.schedules import Cubic, Linear, Schedule
-from lightning_compress.search.budget.allocation import choose
-from lightning_compress.search.budget.composition import Composition
-from lightning_compress.search.budget.estimates import LARGEST, Sample, options_of, sample, sparsity_for, totals
-from lightning_compress.search.budget.files import archive_size, size_without
-from lightning_compress.search.budget.tables import choice_table
+from lightning_compress.report.incoming import FullSanityCheck
+from lightning_compress.schedules import Linear, Schedule
+from lightning_compress.search.budget.choice.choices import Choice
+from lightning_compress.search.budget.choice.composition import check
+from lightning_compress.search.budget.guard import Guard, check_trained
+from lightning_compress.search.budget.size import Size
+from lightning_compress.search.budget.wishes import new_wish
 from lightning_compress.targets import Selection, Target
 from lightning_compress.training import SHARE, WeightCompression
 
 __all__ = ["CompressionBudget"]
 
-_NUMBERS = (4, 8, 16, 32, 0)  # distinct values of all layers, with each of which a fraction of zeros is tried
-_PRUNED = 0.75  # strength at which the zeros are complete, and sharing begins
-_AIMED, _LEAST, _MOST = 0.98, 0.96, 0.995  # of the budget: the last steps still change some values
-_DECAY = 0.99  # of the mean of squared gradients
-_HALVINGS = 12
+_UNJUDGED = 0.99  # largest strength before the guard has ended its search
 
 
 class CompressionBudget(WeightCompression):
-    """Make the ``.lcz`` file of the model fit a number of bytes, by zeros and shared values that the callback chooses.
+    """Compress to a wish, a size of the file or a loss of metric, by zeros and shared values that the callback chooses.
 
-    The callback decides three times in one ``fit``:
+    ``bytes=``: the ``.lcz`` file fits a number of bytes. When the schedule begins, the callback chooses the fraction of
+    zeros: for several numbers of distinct values it finds the fraction with which the file fits, and takes the one of
+    the least estimated cost. The smallest weights over all layers are then masked, more of them as the schedule
+    advances. When the zeros are complete, at three quarters of the schedule, it chooses the number of distinct values
+    of each layer that costs least within the bytes that are left. When the schedule ends, it measures the file, and
+    moves the fraction of zeros until the file fits. Before each later validation and at the end it measures again.
 
-    1. When the schedule begins, it chooses the fraction of zeros. For several numbers of distinct values it finds the
-       fraction with which the file fits, and takes the one of the least estimated cost. The smallest weights over all
-       layers are then masked, more of them as the schedule advances.
-    2. When the zeros are complete, at three quarters of the schedule, it chooses the number of distinct values of each
-       layer that costs least within the bytes that are left.
-    3. When the schedule ends, it measures the file, and moves the fraction of zeros until the file fits.
-
-    From then on the zeros and the number of values stay fixed, and training goes on. Before each validation and at the
-    end the file is measured again: if it has grown beyond the budget, some more weights are masked.
+    ``max_drop=``: the file is as small as it may be while a metric holds. The trained model is validated as it comes
+    in. The callback then tries smaller and smaller files, from an eighth of the dense one on, one between two
+    validations. While the metric is at most ``max_drop`` worse, the next file takes 0.6 times the bytes. If it is not,
+    weights, optimizers and masks go back to the last good model, and a size between the last good and the failed one
+    comes next. When the schedule ends, the last good size stays, and the rest of the run trains it. A metric that
+    collapses, or is not a number, goes back as well.
 
     The cost of a choice is the second-order estimate ``1/2 sum_i F_i (w_i - P(w)_i)^2``. The diagonal of the Fisher
     information ``F`` is a running mean of the squared gradients of the batches.
@@ -52,14 +48,20 @@ class CompressionBudget(WeightCompression):
     Args:
         bytes: most bytes of the file that ``export(module, "model.lcz")`` writes, biases and all other tensors
             included.
-        schedule: progress of the run -> how far the compression is, from 0 to 1; its begin ends the dense phase.
-        every_n_steps: optimizer steps between two updates of the masks and of the shared values.
+        max_drop: how much worse than the reference the metric may be, in its unit: 0.01 is a point of accuracy.
+        monitor: name of the metric, as the module logs it in validation; for ``max_drop``.
+        mode: ``"max"`` if a large metric is good, ``"min"`` if a small one is.
+        reference: metric of the dense model; by default the model is validated as it comes into ``fit``.
+        schedule: progress of the run -> how far the compression is, from 0 to 1. Its begin ends the dense phase, and
+            its end the search. ``Linear(0.15, 0.85)`` by default for ``bytes``, ``Linear(0.0, 0.7)`` for ``max_drop``.
+        every_n_steps: optimizer steps between two updates.
         include: patterns of the parameters to compress; see :func:`~lightning_compress.targets.select`.
         exclude: patterns of the parameters to leave alone.
 
     Raises:
-        ValueError: an argument is out of its range; in ``fit``, ``bytes`` is less than the model can take or more than
-            the dense model takes, another method shares or quantizes the same weights, or FSDP2 shards them.
+        ValueError: an argument is out of its range, or there is no wish or more than one; in ``fit``, ``bytes`` is less
+            than the model can take or more than the dense model takes, there is no trained model to compare with, the
+            module does not log ``monitor``, another method shares or quantizes the same weights, or FSDP2 shards them.
         TypeError: an argument is of another kind.
 
     Papers: LeCun, Denker and Solla, "Optimal brain damage", NeurIPS (1990), for the cost; Shoham and Gersho, "Efficient
@@ -73,19 +75,30 @@ class CompressionBudget(WeightCompression):
     """
 
     _module = nn.Module()  # the one in the Trainer, during fit
+    _sanity: FullSanityCheck | None = None
+    _incoming: float | None = None  # metric of the model that came in
 
     def __init__(
         self,
         *,
-        bytes: int,  # noqa: A002 -- the wish is named as what it counts
-        schedule: Schedule = Linear(0.15, 0.85),
+        bytes: int | None = None,  # noqa: A002 -- the wish is named as what it counts
+        max_drop: float | None = None,
+        monitor: str = "val_acc",
+        mode: Literal["min", "max"] = "max",
+        reference: float | None = None,
+        schedule: Schedule | None = None,
         every_n_steps: int = 50,
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
     ) -> None:
-        super().__init__(order=SHARE, schedule=schedule, every_n_steps=every_n_steps, include=include, exclude=exclude)
-        check_count(bytes=bytes)
+        if schedule is None:
+            schedule = Linear(0.15, 0.85) if max_drop is None else Linear(0.0, 0.7)
         self.bytes = bytes
+        self.max_drop = max_drop
+        self.monitor = monitor
+        self.mode = mode
+        self.reference = reference
+        super().__init__(order=SHARE, schedule=schedule, every_n_steps=every_n_steps, include=include, exclude=exclude)
 
     def select(self, module: nn.Module) -> Selection:
         self._module = module
@@ -93,15 +106,13 @@ class CompressionBudget(WeightCompression):
 
     def begin(self, selection: Selection) -> None:
         super().begin(selection)
-        self._fisher = RunningMeans()
-        self._zeros: float | None = None  # fraction, once it is chosen
-        self._values: dict[str, int] = {}  # of each target, once they are chosen
-        self._complete = False  # the file was fitted to the budget
+        self._choice = Choice(self._module, self.targets)
+        self._wish = new_wish(self.bytes, self.max_drop, self.monitor, self.mode, self.reference)
         self._measured = 0  # bytes of the file
-        self._composition = Composition(self.targets)
 
     def end(self) -> None:
         self._module = nn.Module()
+        self._close_sanity_check()
 
     @property
     def takes_up(self) -> bool:
@@ -109,7 +120,7 @@ class CompressionBudget(WeightCompression):
 
     @property
     def masks_in_place(self) -> bool:
-        return self._composition.masks_in_place
+        return self._choice.composition.masks_in_place
 
     def check(self, target: Target) -> None:
         if isinstance(target.parameter, DTensor):
@@ -117,183 +128,171 @@ class CompressionBudget(WeightCompression):
                 f"need whole parameters to measure the file, got {target.name!r}, which FSDP2 shards: use a single "
                 "device or DDP, or PruningCallback and WeightSharingCallback"
             )
-        self._composition.check(target)
+        check(target)
 
     def describe(self) -> str:
-        return f"a file of at most {self.bytes:,} bytes, by zeros and shared values, {self.schedule}"
+        if self.bytes is not None:
+            return f"a file of at most {self.bytes:,} bytes, by zeros and shared values, {self.schedule}"
+        return (
+            f"the smallest file with which {self.monitor} is at most {self.max_drop:g} worse, by zeros and shared "
+            f"values, {self.schedule}"
+        )
 
     def start(self, module: LightningModule) -> None:
         self._check_alone()
         if self._loaded is None:
-            self._check_budget()
+            if isinstance(self._wish, Guard) and self._wish.reference is None:
+                self._wish.reference = self._incoming
+            _tell(self._wish.check(self._choice))
+            self._keep()
         super().start(module)
 
     def restore(self) -> None:
         if self._loaded is not None:
-            self._zeros, self._values = self._loaded["zeros"], dict(self._loaded["values"])
-            self._complete, self._measured = self._loaded["complete"], self._loaded["measured"]
-            self._composition.prune(self._zeros or 0.0)
-            self._composition.share(self._values)
+            self._choice.set_state(self._loaded["choice"])
+            self._wish.load_state_dict(self._loaded["wish"])
+            self._measured = self._loaded["measured"]
         super().restore()
 
     def state_dict(self) -> dict[str, Any]:
-        chosen = {"zeros": self._zeros, "values": self._values}
-        return {**super().state_dict(), **chosen, "complete": self._complete, "measured": self._measured}
+        state = {"choice": self._choice.state(), "wish": self._wish.state_dict(), "measured": self._measured}
+        return {**super().state_dict(), **state}
+
+    def advance(self, progress: float, *, due: bool, reached: float = 0.0) -> bool:
+        if isinstance(self._wish, Size):
+            return super().advance(progress, due=due, reached=reached)
+        strength = self.schedule(progress) if self._wish.ended else min(_UNJUDGED, self.schedule(progress))
+        arrived = strength == 1.0 and self.strength < 1.0
+        if strength == 0 or not (arrived or (due and self._wish.climbs)):
+            return False
+        self.strength = strength
+        return True
 
     def observe(self, latents: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
-        if not self._values:
-            self._fisher.observe({name: gradient.square() for name, gradient in gradients.items()})
-        self._composition.observe(latents, gradients)
+        if isinstance(self._wish, Guard) or not self._choice.values:
+            self._choice.observe(gradients)
+        self._choice.composition.observe(latents, gradients)
 
     def stepped(self) -> None:
-        self._fisher.join(_DECAY)
-        self._composition.stepped()
+        self._choice.stepped()
 
     def update(self, weights: Mapping[str, Tensor]) -> None:
-        if not self._fisher and self._run is not None:
+        if not self._choice.fisher and self._run is not None:
             self.strength = 0.0  # no optimizer has stepped yet: the next step asks again
             return
-        self._strengthen()
-        if self._zeros is None:
-            self._choose_zeros(weights)
-        if self.strength >= _PRUNED and not self._values:
-            self._choose_values(self._composition.pruned(weights))
-        self._composition.update(weights)
-        if self.strength == 1.0:
-            self._fit_zeros(weights)
+        _tell(self._wish.update(self._choice, weights, self.strength))
 
     def project_(self, weights: Mapping[str, Tensor]) -> None:
-        self._composition.project_(weights)
+        self._choice.composition.project_(weights)
 
     def backward_(self, gradients: Mapping[str, Tensor], latents: Mapping[str, Tensor]) -> None:
-        self._composition.backward_(gradients, latents)
+        self._choice.composition.backward_(gradients, latents)
 
     def forget_(self, memories: Mapping[str, Tensor]) -> None:
-        self._composition.forget_(memories)
+        self._choice.composition.forget_(memories)
 
     def falls_short(self) -> bool:
-        if self.strength < 1.0:
+        if self.strength < 1.0 or not isinstance(self._wish, Size):
             return False
-        self._measured = self._measure({})
-        return self._measured > self.bytes or not self._complete
+        self._measured = self._choice.size()
+        return self._measured > self._wish.most or not self._wish.fitted
 
     def verify(self, weights: Mapping[str, Tensor]) -> None:
-        self._composition.verify(weights)
+        self._choice.composition.verify(weights)
 
     def metrics(self) -> dict[str, float]:
-        return self._composition.metrics() | ({"bytes": float(self._measured)} if self._measured else {})
+        return self._choice.composition.metrics() | ({"bytes": float(self._measured)} if self._measured else {})
 
     def report(self) -> dict[str, object]:
-        return {**super().report(), "bytes": self._measured, "zeros": self._zeros, "values": dict(self._values)}
+        return {**super().report(), "bytes": self._measured, **self._choice.state()}
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        return {**self._composition.tensors(), "fisher": dict(self._fisher)}
+        return self._choice.tensors()
 
     def load_tensors(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
-        self._fisher = RunningMeans({name: fisher.clone() for name, fisher in tensors["fisher"].items()})
-        self._strengthen()
-        self._composition.load_tensors(tensors, self.targets)
+        self._wish.strengthen(self._choice, self.strength)
+        self._choice.load_tensors(tensors, self.targets)
 
     def replace(self, parameters: Mapping[str, nn.Parameter | None], remove: Callable[[str, Tensor], Tensor]) -> None:
         super().replace(parameters, remove)
-        self._complete = False  # a model with fewer channels takes fewer bytes: it may keep more of its weights
+        if isinstance(self._wish, Size):
+            self._wish.fitted = False  # a model with fewer channels takes fewer bytes: it may keep more of its weights
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_fit_start(trainer, pl_module)
+        self._incoming = None
+        if self.max_drop is not None and self.reference is None and self._loaded is None:
+            check_trained(pl_module)
+            self._sanity = FullSanityCheck(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not isinstance(self._wish, Guard) or trainer.state.fn != "fit" or self._run is None:
+            return
+        if trainer.sanity_checking:
+            if self._sanity is not None:
+                self._incoming = self._wish.read(trainer.callback_metrics)
+        else:
+            self._wish.judge(self._wish.read(trainer.callback_metrics))
+            if self.strength == 0:
+                self._keep()  # the dense model
+                return
+            if self._wish.holds:
+                self._keep()
+            elif self.strength < 1.0:  # later ModelCheckpoint saves what was validated, and on_fit_end goes back
+                self._go_back()
+            self._wish.go_on(over=self.schedule(self._run.progress.fraction()) == 1.0)
+
+    def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._close_sanity_check()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if isinstance(self._wish, Guard):
+            if self._wish.trying or not self._wish.holds:
+                self._go_back()
+            self.strength = 1.0  # the search ends with the run
         super().on_fit_end(trainer, pl_module)
-        if self.strength < 1.0:  # the run says so for every method
-            return
-        self._measured = self._measure({})
-        if self._measured > self.bytes:
-            rank_zero_warn(
-                f"CompressionBudget missed bytes={self.bytes:,} by {self._measured - self.bytes:,}: the file takes "
-                f"{self._measured:,} bytes with {self._zeros:.1%} zeros; ask for more bytes, or let it compress more "
-                "parameters"
-            )
-        rank_zero_info(f"CompressionBudget: the file takes {self._measured:,} of {self.bytes:,} bytes")
+        if self.strength == 1.0:  # else the run warns
+            self._measured = self._choice.size()
+            if missed := self._wish.missed(self._choice, self._measured):
+                rank_zero_warn(missed)
+            _tell(self._wish.result(self._choice, self._measured))
 
-    def _choose_zeros(self, weights: Mapping[str, Tensor]) -> None:
-        """Choose the fraction of zeros that costs least, with the number of values that goes with it."""
-        layers = {name: self._sample(name, weight) for name, weight in weights.items()}
-        left = _AIMED * self.bytes - self._fixed()
-        fractions = {number: sparsity_for(layers, number, left) for number in _NUMBERS}
-        found = {number: totals(layers, fraction, number) for number, fraction in fractions.items()}
-        fitting = [number for number, (_, size) in found.items() if size <= left] or [_NUMBERS[0]]
-        self._zeros = fractions[min(fitting, key=lambda number: found[number][0])]
-        self._composition.prune(self._zeros)
+    def _close_sanity_check(self) -> None:
+        if self._sanity is not None:
+            self._sanity.close()
+        self._sanity = None
 
-    def _choose_values(self, pruned: Mapping[str, Tensor]) -> None:
-        """Choose the number of values of each layer, whose zeros are given."""
-        options = {name: options_of(self._sample(name, weight)) for name, weight in pruned.items()}
-        chosen = choose(options, _AIMED * self.bytes - self._fixed())
-        self._values = {name: option.values for name, option in chosen.items()}
-        self._composition.share(self._values)
-        rank_zero_info(f"CompressionBudget chose for {self.bytes:,} bytes:\n{choice_table(chosen, pruned)}")
+    def _keep(self) -> None:
+        """Keep the model, and the choice that it was made with, as the one to go back to."""
+        if self._run is not None and isinstance(self._wish, Guard):
+            chosen = {"choice": self._choice.state(), "tensors": self._choice.copied_tensors()}
+            self._wish.good = {**chosen, "model": self._run.snapshot(), "metric": self._wish.last}
 
-    def _fit_zeros(self, weights: Mapping[str, Tensor]) -> None:
-        """Move the fraction of zeros until the file fits: to either side at first, and later only upwards."""
-        zeros = self._zeros or 0.0
-        size = self._size_with(zeros, weights)
-        least, most = (0.0, 1.0) if self._complete else (_LEAST, _MOST)
-        self._complete = True
-        if size > most * self.bytes:
-            low, high = zeros, LARGEST
-        elif size < least * self.bytes and zeros:
-            low, high = 0.0, zeros
-        else:
-            return
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            low, high = (low, middle) if self._size_with(middle, weights) <= _AIMED * self.bytes else (middle, high)
-        self._zeros = high
-        self._measured = self._size_with(high, weights)
-
-    def _size_with(self, zeros: float, weights: Mapping[str, Tensor]) -> int:
-        """Bytes of the file with another fraction of zeros, which the masks have from now on."""
-        self._composition.prune(zeros)
-        pruned = self._composition.pruned(weights)
-        self._composition.share_(pruned)
-        return self._measure(pruned)
-
-    def _strengthen(self) -> None:
-        """Give zeros and values the strengths that they have at this point of the schedule: one after the other."""
-        pruned, shared = min(1.0, self.strength / _PRUNED), max(0.0, (self.strength - _PRUNED) / (1 - _PRUNED))
-        self._composition.strengthen(Cubic(0.0, 1.0)(pruned), shared)
+    def _go_back(self) -> None:
+        """Go back to the last good model."""
+        if self._run is not None and isinstance(self._wish, Guard):
+            good = self._wish.good
+            self._choice.set_state(good["choice"])
+            self.load_tensors(good["tensors"])
+            self._run.rewind(good["model"])
+            self._wish.last = good["metric"]
 
     def _check_alone(self) -> None:
-        """Refuse methods that change the weights after this one, so that another file is written than is measured."""
-        for method in () if self._run is None else self._run.methods:
+        """Refuse methods that this one cannot measure, or cannot take back to the last good model."""
+        others = [] if self._run is None else [method for method in self._run.methods if method is not self]
+        for method in others:
+            if isinstance(self._wish, Guard):
+                raise ValueError(
+                    f"need CompressionBudget(max_drop=...) as the only weight method, got {type(method).__name__} too: "
+                    "leave it out, or ask for bytes="
+                )
             if method.order > self.order and (names := [name for name in self.targets if name in method.targets]):
                 raise ValueError(
                     f"need the shared values of CompressionBudget in the file, got {type(method).__name__}, which "
                     f"changes them, on {listed(names)}: name them in exclude of one of the two"
                 )
 
-    def _check_budget(self) -> None:
-        """Refuse a budget that the model cannot meet, or that it meets as it is."""
-        fixed = self._fixed()
-        dense = fixed + sum(target.parameter.nbytes for target in self.targets.values())
-        if self.bytes >= dense:
-            raise ValueError(
-                f"need bytes below the {dense:,} that this model takes without compression, got bytes={self.bytes:,}: "
-                "leave CompressionBudget out, or ask for less"
-            )
-        layers = {name: self._sample(name, target.parameter.detach()) for name, target in self.targets.items()}
-        least = fixed + totals(layers, LARGEST, 2)[1]
-        if self.bytes < least:
-            raise ValueError(
-                f"need bytes >= {least:,.0f} for this model, got bytes={self.bytes:,}: {fixed:,} bytes are what is "
-                f"not compressed, such as biases, and the rest is what {LARGEST:.0%} zeros leave"
-            )
 
-    def _sample(self, name: str, weight: Tensor) -> Sample:
-        fisher = self._fisher.get(name)
-        if fisher is None:  # no gradient reaches it: it counts as the others do on average
-            known = [float(one.mean()) for one in self._fisher.values()]
-            fisher = torch.full_like(weight, sum(known) / len(known) if known else 1.0)
-        return sample(weight, fisher)
-
-    def _measure(self, weights: Mapping[str, Tensor]) -> int:
-        return archive_size(self._module, self.targets, weights)
-
-    def _fixed(self) -> int:
-        return size_without(self._module, self.targets)
+def _tell(text: str) -> None:
+    if text:
+        rank_zero_info(text)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from lightning_compress import export
-from lightning_compress.search.budget.files import archive_size, size_without
+from lightning_compress.search.budget.choice.files import archive_size, size_without
 from lightning_compress.targets import select
 from tests.support.toys import build
 

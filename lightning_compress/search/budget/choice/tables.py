@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from lightning_compress.search.budget.allocation import Option
+from lightning_compress.search.budget.choice.allocation import Option
 
 __all__ = ["choice_table"]
 

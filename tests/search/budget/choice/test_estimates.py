@@ -7,7 +7,7 @@ from scipy.stats import entropy
 from sklearn.cluster import KMeans
 
 from lightning_compress.archive import archived_bytes
-from lightning_compress.search.budget.estimates import LARGEST, options_of, sample, sparsity_for, totals
+from lightning_compress.search.budget.choice.estimates import LARGEST, options_of, sample, sparsity_for, totals
 from lightning_compress.sharing.kmeans import assign, fit
 
 

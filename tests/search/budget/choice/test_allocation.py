@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from lightning_compress.search.budget.allocation import Option, choose
+from lightning_compress.search.budget.choice.allocation import Option, choose
 
 
 def layers(seed, number=4, each=5):

@@ -11,9 +11,15 @@ from lightning_compress.sharing import WeightSharingCallback
 from lightning_compress.targets import Selection, Target
 from lightning_compress.training import WeightCompression
 
-__all__ = ["Composition"]
+__all__ = ["Composition", "check"]
 
 _SMALLEST = 1e-3  # density
+
+
+def check(target: Target) -> None:
+    """Refuse a target that cannot be pruned or cannot share values; see :meth:`Method.check`."""
+    for method in (PruningCallback(), WeightSharingCallback()):
+        method.check(target)
 
 
 class Composition:
@@ -42,6 +48,10 @@ class Composition:
         """Whether the weights are masked and nothing else."""
         return self._pruning is not None and self._pruning.masks_in_place and not self._sharing
 
+    def reset(self) -> None:
+        """Forget zeros and values."""
+        self._pruning, self._sharing, self._scales = None, {}, {}
+
     def prune(self, zeros: float) -> None:
         """Set the fraction of zeros over all targets, in [0, 1); the next update masks accordingly."""
         if self._pruning is None and zeros:
@@ -53,6 +63,7 @@ class Composition:
 
     def share(self, values: Mapping[str, int]) -> None:
         """Set the number of distinct values of each target, zero included; 0 leaves it with its floats."""
+        self._sharing = {}
         for number in sorted(set(values.values()) - {0}):
             targets = tuple(target for name, target in self._targets.items() if values[name] == number)
             self._sharing[number] = WeightSharingCallback(number)
@@ -64,11 +75,6 @@ class Composition:
         self._strengths = pruning, sharing
         for method in self.methods:
             method.strength = pruning if method is self._pruning else sharing
-
-    def check(self, target: Target) -> None:
-        """Refuse a target that cannot be pruned or cannot share values; see :meth:`Method.check`."""
-        for method in (PruningCallback(), WeightSharingCallback()):
-            method.check(target)
 
     def update(self, weights: Mapping[str, Tensor]) -> None:
         """Compute masks and codebooks for the present strengths."""

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from lightning_compress.archive.coding.streams import entropy
-from lightning_compress.search.budget.allocation import Option
+from lightning_compress.search.budget.choice.allocation import Option
 from lightning_compress.sharing.kmeans import assign, fit
 
 __all__ = ["LARGEST", "VALUES", "Sample", "options_of", "sample", "sparsity_for", "totals"]

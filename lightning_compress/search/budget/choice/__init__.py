@@ -1,0 +1,1 @@
+"""Choice: zeros and distinct values for a number of bytes."""

@@ -1,0 +1,165 @@
+"""Guard: the wish for the smallest file with which a metric holds, and the last good model to go back to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lightning_compress.arguments import check_number
+from lightning_compress.messages import listed
+from lightning_compress.processes import from_rank_zero
+from lightning_compress.search.budget.choice.choices import Choice
+from lightning_compress.search.budget.ladder import Ladder
+
+__all__ = ["Guard", "check_trained"]
+
+_FIRST, _STEP = 0.125, 0.6  # of the dense file: the first size that is tried; factor from each good size to the next
+_CHANGING = "reference", "good", "holds", "trying", "climbs", "ended", "last"
+
+
+class Guard:
+    """Compares the metric of smaller and smaller files with that of the dense model.
+
+    Args:
+        max_drop: how much the metric may be worse than the reference.
+        monitor: name of the metric, as the module logs it in validation.
+        mode: whether a good metric is large or small.
+        reference: the metric of the dense model; None if it is measured.
+
+    Raises:
+        ValueError: ``max_drop`` is negative or infinite, or ``mode`` is another word.
+        TypeError: an argument is of another kind.
+    """
+
+    def __init__(self, max_drop: float, monitor: str, mode: Literal["min", "max"], reference: float | None) -> None:
+        check_number(max_drop=max_drop, **({} if reference is None else {"reference": reference}))
+        if not 0 <= max_drop < math.inf:
+            raise ValueError(f"need max_drop >= 0, got max_drop={max_drop!r}")
+        if not isinstance(monitor, str) or not monitor:
+            raise TypeError(f"need monitor as the name of a metric, got {monitor!r}")
+        if mode not in ("min", "max"):
+            raise ValueError(f"need mode 'min' or 'max', got mode={mode!r}")
+        self.max_drop = max_drop
+        self.monitor = monitor
+        self.mode = mode
+        self.reference = reference
+        self.ladder: Ladder | None = None
+        self.good: dict[str, Any] = {}
+        """The last good model, at first the dense one, and the choice that it was made with."""
+        self.last = math.nan
+        """The metric of the last validation."""
+        self.holds = False
+        """Whether the model of the last validation was good."""
+        self.trying = False
+        """Whether the weights have a size that no validation has judged."""
+        self.climbs = True
+        """Whether the next update takes the next size of the ladder."""
+        self.ended = False
+        """Whether the search is over."""
+
+    @property
+    def bound(self) -> float:
+        """The worst value that is good."""
+        reference = math.nan if self.reference is None else self.reference
+        return reference - self.max_drop if self.mode == "max" else reference + self.max_drop
+
+    def check(self, choice: Choice) -> str:
+        """Refuse to begin without a reference, and build the ladder of sizes; the reference as text."""
+        if self.reference is None:
+            raise ValueError(
+                "need a validation of the dense model before training to compare with, got none: give the Trainer "
+                f"validation data, or the value of {self.monitor} as reference="
+            )
+        dense = float(choice.dense())
+        self.ladder = Ladder(_FIRST * dense, choice.least(), _STEP)
+        dense_metric = f"{self.monitor} of the dense model is {self.reference:.4g}"
+        return f"CompressionBudget: {dense_metric}, and {self.bound:.4g} is good"
+
+    def strengthen(self, choice: Choice, strength: float) -> None:
+        """Each size that is tried has all of its zeros and values at once."""
+        choice.composition.strengthen(1.0, 1.0)
+
+    def update(self, choice: Choice, weights: Mapping[str, Tensor], strength: float) -> str:
+        """Take the next size of the ladder, if it is due; its choice as text."""
+        self.strengthen(choice, strength)
+        finite = all(bool(weight.isfinite().all()) for weight in weights.values())  # else the next validation goes back
+        if not self.climbs or not finite or self.ladder is None:
+            return ""
+        self.climbs, self.trying = False, True
+        choice.choose_zeros(weights, self.ladder.size)
+        table = choice.choose_values(weights, self.ladder.size)
+        choice.composition.update(weights)
+        return f"CompressionBudget tries {self.ladder.size:,.0f} bytes:\n{table}"
+
+    def read(self, metrics: Mapping[str, Tensor]) -> float:
+        """The monitored metric, the same on all processes; a collective.
+
+        Raises:
+            ValueError: the module has not logged it.
+        """
+        if self.monitor not in metrics:
+            raise ValueError(
+                f"need monitor as a metric that the module logs in validation, got monitor={self.monitor!r} where it "
+                f"logs {listed(sorted(metrics)) or 'nothing'}"
+            )
+        return float(from_rank_zero(float(metrics[self.monitor])))
+
+    def judge(self, value: float) -> None:
+        """Note whether the metric holds, which a value that is not a number never does, and choose the next size."""
+        self.last = value
+        self.holds = value >= self.bound if self.mode == "max" else value <= self.bound
+        if self.trying and self.ladder is not None:
+            self.trying = False
+            self.ladder.judge(self.holds)
+
+    def go_on(self, *, over: bool) -> None:
+        """Try the next size, unless the time for it is over or no size is left: then the good model stays."""
+        self.ended = self.ended or over or (self.ladder is not None and self.ladder.ended)
+        self.climbs = not self.ended
+
+    def result(self, choice: Choice, size: int) -> str:
+        """The metric and the size of the file, as text."""
+        return (
+            f"CompressionBudget: {self.monitor} is {self.last:.4g}, {self.reference:.4g} in the dense model; the file "
+            f"takes {size:,} bytes, {choice.dense() / size:.1f} times fewer than its tensors"
+        )
+
+    def missed(self, choice: Choice, size: int) -> str:
+        """That no smaller file held the metric, as text; empty if one did."""
+        if self.ladder is not None and math.isfinite(self.ladder.good):
+            return ""
+        return (
+            f"CompressionBudget missed max_drop={self.max_drop:g}: no smaller file held {self.monitor} at "
+            f"{self.bound:.4g}, so the model is the dense one; allow a larger drop, train longer, or validate more "
+            "often"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state that changes in a run, as plain values and tensors."""
+        ladder = None if self.ladder is None else asdict(self.ladder)
+        return {"ladder": ladder, **{name: getattr(self, name) for name in _CHANGING}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the state that :meth:`state_dict` gave."""
+        self.ladder = None if state["ladder"] is None else Ladder(**state["ladder"])
+        for name in _CHANGING:
+            setattr(self, name, state[name])
+
+
+def check_trained(module: nn.Module) -> None:
+    """Refuse a model with random weights, whose metric is no reference.
+
+    Raises:
+        ValueError: the model has batch normalizations, and none of them has seen a batch.
+    """
+    norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm) and norm.num_batches_tracked is not None]
+    if norms and not any(int(norm.num_batches_tracked or 0) for norm in norms):
+        raise ValueError(
+            "need a trained model to compare with, got one whose batch normalizations have seen no batch: train it "
+            "first, or give the metric of a trained one as reference="
+        )

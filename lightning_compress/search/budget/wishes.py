@@ -1,0 +1,33 @@
+"""Wishes: what a budget asks for."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from lightning_compress.arguments import check_count
+from lightning_compress.search.budget.guard import Guard
+from lightning_compress.search.budget.size import Size
+
+__all__ = ["Wish", "new_wish"]
+
+Wish: TypeAlias = Size | Guard
+
+
+def new_wish(
+    most: int | None, max_drop: float | None, monitor: str, mode: Literal["min", "max"], reference: float | None
+) -> Wish:
+    """The wish of the arguments of a budget.
+
+    Raises:
+        ValueError: there is none, or more than one, or an argument is out of its range.
+        TypeError: an argument is of another kind.
+    """
+    if (most is None) == (max_drop is None):
+        raise ValueError(
+            f"need one wish, bytes or max_drop, got bytes={most!r} and max_drop={max_drop!r}: name the size that "
+            "the file may have, or the loss of the metric that you accept"
+        )
+    if max_drop is not None:
+        return Guard(max_drop, monitor, mode, reference)
+    check_count(bytes=most)
+    return Size(most or 0)

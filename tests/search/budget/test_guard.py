@@ -1,0 +1,261 @@
+"""CompressionBudget(max_drop=...): the search, the way back, and its life in a Trainer."""
+
+import logging
+import math
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
+
+from lightning_compress import CompressionBudget, CompressionReport, DistillationCallback, PruningCallback, export
+from lightning_compress.schedules import Linear
+from tests.support.distributed import run_distributed
+from tests.support.runs import Randomness, resumes, same, state, trainer, uninterrupted
+from tests.support.toys import Batches, Digits, build, held_out, teacher
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """State dict of a dense model of some epochs."""
+    module = build()
+    fit(module, epochs=8)
+    return module.state_dict()
+
+
+def fit(module, *callbacks, epochs=8, ckpt_path=None, **options):
+    L.seed_everything(0, verbose=False)
+    run = trainer(*callbacks, max_epochs=epochs, **({"num_sanity_val_steps": 2} | options))
+    run.fit(module, Batches(), held_out(), ckpt_path=ckpt_path)
+    return run
+
+
+def budget(max_drop=0.05, **options):
+    return CompressionBudget(max_drop=max_drop, **({"every_n_steps": 3} | options))
+
+
+def loaded(weights, kind=Digits):
+    module = build(kind=kind)
+    module.load_state_dict(weights)
+    return module
+
+
+def accuracy(module):
+    images, labels = held_out().dataset.tensors
+    with torch.no_grad():
+        right = (module.eval()(images).argmax(1) == labels).float().mean()
+        module.train()
+        return float(right)
+
+
+def file_size(module, folder):
+    return export(module, folder / "m.lcz").stat().st_size
+
+
+def test_the_metric_holds_and_the_file_is_much_smaller(trained, tmp_path):
+    before, module = accuracy(loaded(trained)), loaded(trained)
+    dense = file_size(module, tmp_path)
+    fit(module, budget())
+    assert accuracy(module) >= before - 0.05
+    assert file_size(module, tmp_path) < dense / 3
+
+
+def test_the_reference_is_the_metric_of_all_batches_of_the_model_that_came_in(trained, caplog):
+    caplog.set_level(logging.INFO)
+    module = loaded(trained)
+    before = accuracy(module)
+    run = fit(module, budget(), epochs=2)
+    assert f"val_acc of the dense model is {before:.4g}, and {before - 0.05:.4g} is good" in caplog.text
+    assert run.num_sanity_val_steps == 2
+
+
+class Metric(Digits):
+    """Logs a metric of its own, by the number of validations in training that have begun."""
+
+    values = ()
+    seen = -1  # the sanity check
+
+    def on_validation_epoch_end(self):
+        self.log("good", 1.0 if self.seen < 0 else self.values[min(self.seen, len(self.values) - 1)])
+        type(self).seen += 1
+
+
+def metrics(*values):
+    return type("Some", (Metric,), {"values": values})
+
+
+class Sizes(L.Callback):
+    """Number of distinct values and of zeros at the end of each epoch, when the guard has judged."""
+
+    def __init__(self):
+        self.weights = []
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.weights.append(pl_module.net[9].weight.detach().clone())
+
+
+def test_a_failed_size_goes_back_to_the_last_good_model(trained):
+    sizes, module = Sizes(), loaded(trained, metrics(1.0, 0.0, 1.0))
+    fit(module, sizes, budget(0.1, monitor="good"), epochs=3)
+    assert torch.equal(sizes.weights[0], sizes.weights[1])  # the first size was good, the second was not
+    assert not torch.equal(sizes.weights[1], sizes.weights[2])
+
+
+def test_weights_optimizers_and_masks_go_back_bit_for_bit(trained):
+    module = loaded(trained, metrics(1.0, 0.0))
+    module.optimizer, module.options = torch.optim.SGD, {"lr": 0.05, "momentum": 0.9}
+    found = []
+
+    class Look(L.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            (optimizer,) = trainer.optimizers
+            momenta = {i: held["momentum_buffer"].clone() for i, held in optimizer.state_dict()["state"].items()}
+            found.append((state(pl_module), momenta, optimizer.param_groups[0]["lr"]))
+
+    callback = budget(0.1, monitor="good")
+    fit(module, callback, Look(), epochs=2)
+    (first, momenta, rate), (second, again, later) = found
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert all(torch.equal(momenta[i], again[i]) for i in momenta)
+    assert later < rate  # the learning rate follows its scheduler
+
+
+@pytest.mark.parametrize("bad", [0.0, math.nan])
+def test_nothing_holds_so_the_dense_model_stays_and_the_run_says_so(bad, trained):
+    module, dense = loaded(trained, metrics(bad)), loaded(trained)
+    with pytest.warns(UserWarning, match="missed max_drop=0.1: no smaller file held good at 0.9, so the model is the"):
+        fit(module, budget(0.1, monitor="good"), epochs=3)
+    assert same(module.net, dense.net)
+
+
+def test_weights_that_are_not_a_number_go_back(trained, tmp_path):
+    """A step of a huge learning rate destroys the model after its first good validation."""
+
+    class Explode(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            if trainer.current_epoch == 1:
+                with torch.no_grad():
+                    pl_module.net[11].bias.fill_(math.nan)
+
+    class Whole(Digits):
+        def validation_step(self, batch, batch_idx):
+            logits = self(batch[0])
+            self.log("finite", logits.isfinite().all().float())
+
+    module = loaded(trained, Whole)
+    fit(module, budget(0.1, monitor="finite"), Explode(), epochs=4)
+    assert all(parameter.isfinite().all() for parameter in module.parameters())
+    assert file_size(module, tmp_path) < 8000
+
+
+def test_a_metric_that_shall_be_small(trained, tmp_path):
+    module = loaded(trained)
+    images, labels = held_out().dataset.tensors
+
+    def loss():
+        with torch.no_grad():
+            value = nn.functional.cross_entropy(module.eval()(images), labels)
+            module.train()
+            return float(value)
+
+    before = loss()
+    fit(module, budget(0.2, monitor="val_loss", mode="min"))
+    assert loss() <= before + 0.2
+    assert file_size(module, tmp_path) < 6000
+
+
+def test_from_random_weights_it_needs_a_reference(tmp_path):
+    with pytest.raises(ValueError, match="need a trained model to compare with, got one whose batch normalizations"):
+        fit(build(), budget())
+    module = build()
+    fit(module, budget(0.05, reference=0.7, schedule=Linear(0.4, 0.8)), epochs=16)
+    assert accuracy(module) >= 0.65
+    assert file_size(module, tmp_path) < 8000
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
+def test_without_validation_it_needs_a_reference(trained):
+    L.seed_everything(0, verbose=False)
+    with pytest.raises(ValueError, match="need a validation of the dense model before training"):
+        trainer(budget(), max_epochs=2, limit_val_batches=0).fit(loaded(trained), Batches())
+
+
+def test_a_metric_that_is_never_logged(trained):
+    with pytest.raises(ValueError, match="need monitor as a metric .* got monitor='val_f1' where it logs .*val_acc"):
+        fit(loaded(trained), budget(monitor="val_f1"))
+
+
+def test_another_weight_method_is_refused(trained):
+    with pytest.raises(ValueError, match="as the only weight method, got PruningCallback too"):
+        fit(loaded(trained), budget(), PruningCallback(0.5))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({}, ValueError, "need one wish, bytes or max_drop, got bytes=None and max_drop=None"),
+        ({"bytes": 10, "max_drop": 0.1}, ValueError, "need one wish"),
+        ({"max_drop": -0.1}, ValueError, "need max_drop >= 0"),
+        ({"max_drop": math.inf}, ValueError, "max_drop"),
+        ({"max_drop": "1 %"}, TypeError, "max_drop"),
+        ({"max_drop": 0.1, "mode": "best"}, ValueError, "need mode 'min' or 'max', got mode='best'"),
+        ({"max_drop": 0.1, "monitor": None}, TypeError, "monitor"),
+        ({"max_drop": 0.1, "reference": "dense.ckpt"}, TypeError, "reference"),
+    ],
+)
+def test_wrong_arguments(options, error, match):
+    with pytest.raises(error, match=match):
+        CompressionBudget(**options)
+
+
+def test_a_teacher_and_a_report_beside_it(trained, tmp_path):
+    module, report = loaded(trained), CompressionReport(tmp_path, example_input=torch.zeros(1, 1, 8, 8))
+    run = fit(module, DistillationCallback(teacher(), alpha=0.1), report, budget(0.1), epochs=5)
+    assert run.num_sanity_val_steps == 2
+    assert (tmp_path / "report.md").exists()
+
+
+def test_the_best_checkpoint_has_the_metric_that_was_logged(trained, tmp_path):
+    """While the search goes on no checkpoint is best: the model that was validated may not be the one that stays."""
+    module = loaded(trained)
+    best = ModelCheckpoint(tmp_path, monitor="val_acc", mode="max")
+    fit(module, best, budget(), epochs=8)
+    weights = torch.load(best.best_model_path, weights_only=True)["state_dict"]
+    assert accuracy(loaded(weights)) == pytest.approx(float(best.best_model_score))
+    assert len(weights["net.9.weight"].unique()) < 300
+
+
+@resumes
+def test_resumed_is_bit_identical_around_good_and_failed_sizes(trained, tmp_path):
+    kind = metrics(1.0, 0.0, 1.0, 0.0, 1.0)
+
+    class Carried(kind):
+        """Carries the number of validations through checkpoints."""
+
+        def on_save_checkpoint(self, checkpoint):
+            checkpoint["seen"] = type(self).seen
+
+        def on_load_checkpoint(self, checkpoint):
+            type(self).seen = checkpoint["seen"]
+
+    def run(*callbacks, ckpt_path=None):
+        Carried.seen = -1
+        module = loaded(trained, Carried)
+        fit(module, budget(0.1, monitor="good"), Randomness(), *callbacks, epochs=5, ckpt_path=ckpt_path)
+        return module
+
+    uninterrupted(run, tmp_path, range(2, 60, 7))
+
+
+def _guarded(weights):
+    module = loaded(weights)
+    L.seed_everything(0, verbose=False)
+    run = trainer(budget(), max_epochs=5, num_sanity_val_steps=2, strategy="ddp", devices=2)
+    run.fit(module, Batches(seed=run.global_rank + 1), held_out())
+    return {name: parameter.detach().numpy() for name, parameter in module.named_parameters()}
+
+
+def test_every_process_chooses_the_same(trained):
+    first, second = run_distributed(_guarded, trained)
+    assert all((first[name] == second[name]).all() for name in first)
