@@ -10,7 +10,7 @@ __all__ = ["trainer"]
 
 
 def trainer(*callbacks: Callback, **options: Any) -> Trainer:
-    """A Trainer on the CPU, without validation."""
+    """A Trainer on the CPU, without validation unless the options ask for it."""
     return Trainer(
         accelerator="cpu",
         logger=False,
@@ -18,6 +18,5 @@ def trainer(*callbacks: Callback, **options: Any) -> Trainer:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        limit_val_batches=0,
-        **options,
+        **{"limit_val_batches": 0, **options},
     )

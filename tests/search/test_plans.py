@@ -14,6 +14,7 @@ from torch import nn
 
 from lightning_compress import (
     ChannelPruningCallback,
+    CompressionBudget,
     CompressionReport,
     LowRankCallback,
     PruningCallback,
@@ -275,3 +276,9 @@ def test_compiled_modules():
     for compiled in (torch.compile(net, backend="eager"), torch.compile(build(), backend="eager")):
         example = torch.rand(2, 4) if compiled._modules.get("_orig_mod") is net else EXAMPLE
         assert plan(compiled, [PruningCallback(0.5)], example).after.sparsity > 0.3
+
+
+def test_the_size_of_a_budget_of_a_metric_is_found_in_training():
+    planned = plan(build(), [CompressionBudget(max_drop=0.01)], EXAMPLE)
+    assert planned.methods[0].notes == ("the size is found in training, by the metric: no compression is predicted",)
+    assert planned.after.archive_bytes == planned.before.archive_bytes

@@ -117,8 +117,10 @@ def _project_(module: nn.Module, begun: Sequence[Begun], example: ExampleInput |
         show_evidence(one.method, gradients, partial(_run, module, example))
         if isinstance(one.method, CompressionBudget):
             one.notes.append(
-                "zeros and values are chosen in training, by gradients: those shown are the choice for the present "
-                "weights, as if all of them mattered alike"
+                "the size is found in training, by the metric: no compression is predicted"
+                if one.method.bytes is None
+                else "zeros and values are chosen in training, by gradients: those shown are the choice for the "
+                "present weights, as if all of them mattered alike"
             )
     waiting = project_([one.method for one in begun])
     for one in begun:
