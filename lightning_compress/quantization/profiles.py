@@ -12,8 +12,14 @@ from dataclasses import dataclass, fields
 __all__ = ["CoreML", "Mobile", "OnnxRuntime", "OpenVINO", "Profile", "TensorRT"]
 
 
+class _Named:
+    # LightningCLI takes another class in place of a default instance only if not all its bases are dataclasses.
+    def __str__(self) -> str:
+        return type(self).__name__
+
+
 @dataclass(frozen=True)
-class Profile:
+class Profile(_Named):
     """The needs of a runtime; each profile has defaults of its own.
 
     Args:
@@ -47,9 +53,6 @@ class Profile:
             value = getattr(self, field.name)
             if not isinstance(value, bool):
                 raise TypeError(f"need {field.name} as True or False, got {value!r}")
-
-    def __str__(self) -> str:
-        return type(self).__name__
 
 
 @dataclass(frozen=True)

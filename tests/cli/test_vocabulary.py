@@ -2,8 +2,10 @@
 
 from argparse import ArgumentError
 
+import lightning as L
 import pytest
 import yaml
+from jsonargparse import ArgumentParser
 
 from lightning_compress.cli.vocabulary import expanded, expanded_words, suggestion
 
@@ -94,3 +96,22 @@ def test_words_of_the_command_line():
     assert expanded_words(words)[1] == (
         '--trainer.callbacks.init_args.schedule={"class_path": "lightning_compress.schedules.Cubic"}'
     )
+
+
+CLASSES = [
+    *[("QATCallback", {}, "profile", kind) for kind in ("OnnxRuntime", "OpenVINO", "TensorRT", "Mobile", "CoreML")],
+    *[("QATCallback", {}, "granularity", kind) for kind in ("PerTensor", "PerChannel")],
+    *[("PruningCallback", {}, "pattern", kind) for kind in ("Unstructured",)],
+    *[("PruningCallback", {}, "schedule", kind) for kind in ("Constant", "Cosine", "Exponential", "Step")],
+    *[("CompressionBudget", {"bytes": 20_000}, "schedule", kind) for kind in ("Cubic", "Linear")],
+]
+
+
+@pytest.mark.parametrize(("callback", "others", "argument", "kind"), CLASSES)
+def test_every_class_of_an_argument_is_built(callback, others, argument, kind):
+    """Parsers take a dataclass for a group of its own fields, and refuse its subclasses, if all its bases are such."""
+    config = [{"class_path": callback, "init_args": {**others, argument: kind}}]
+    parser = ArgumentParser()
+    parser.add_argument("--callbacks", type=list[L.Callback])
+    (built,) = parser.instantiate(parser.parse_object({"callbacks": expanded(config)})).callbacks
+    assert type(getattr(built, argument)).__name__ == kind

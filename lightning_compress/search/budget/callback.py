@@ -51,6 +51,7 @@ class CompressionBudget(WeightCompression):
         max_drop: how much worse than the reference the metric may be, in its unit: 0.01 is a point of accuracy.
         monitor: name of the metric, as the module logs it in validation; for ``max_drop``.
         mode: ``"max"`` if a large metric is good, ``"min"`` if a small one is.
+        patience: number of validations, one after the other, in which a size may fail before the model goes back.
         reference: metric of the dense model; by default the model is validated as it comes into ``fit``.
         schedule: progress of the run -> how far the compression is, from 0 to 1. Its begin ends the dense phase, and
             its end the search. ``Linear(0.15, 0.85)`` by default for ``bytes``, ``Linear(0.0, 0.7)`` for ``max_drop``.
@@ -66,8 +67,7 @@ class CompressionBudget(WeightCompression):
 
     Papers: LeCun, Denker and Solla, "Optimal brain damage", NeurIPS (1990), for the cost; Shoham and Gersho, "Efficient
     bit allocation for an arbitrary set of quantizers", IEEE Transactions on Acoustics, Speech and Signal Processing 36
-    (1988), for the choice; Han, Mao and Dally, "Deep Compression", https://arxiv.org/abs/1510.00149 (2016), for zeros
-    and shared values in one file.
+    (1988), for the choice; Han, Mao and Dally, "Deep Compression", https://arxiv.org/abs/1510.00149 (2016).
 
     >>> CompressionBudget(bytes=0)
     Traceback (most recent call last):
@@ -85,6 +85,7 @@ class CompressionBudget(WeightCompression):
         max_drop: float | None = None,
         monitor: str = "val_acc",
         mode: Literal["min", "max"] = "max",
+        patience: int = 2,
         reference: float | None = None,
         schedule: Schedule | None = None,
         every_n_steps: int = 50,
@@ -97,6 +98,7 @@ class CompressionBudget(WeightCompression):
         self.max_drop = max_drop
         self.monitor = monitor
         self.mode = mode
+        self.patience = patience
         self.reference = reference
         super().__init__(order=SHARE, schedule=schedule, every_n_steps=every_n_steps, include=include, exclude=exclude)
 
@@ -107,7 +109,8 @@ class CompressionBudget(WeightCompression):
     def begin(self, selection: Selection) -> None:
         super().begin(selection)
         self._choice = Choice(self._module, self.targets)
-        self._wish = new_wish(self.bytes, self.max_drop, self.monitor, self.mode, self.reference)
+        guarded = {"monitor": self.monitor, "mode": self.mode, "patience": self.patience, "reference": self.reference}
+        self._wish = new_wish(self.bytes, self.max_drop, guarded)
         self._measured = 0  # bytes of the file
 
     def end(self) -> None:
@@ -232,15 +235,14 @@ class CompressionBudget(WeightCompression):
             if self._sanity is not None:
                 self._incoming = self._wish.read(trainer.callback_metrics)
         else:
-            self._wish.judge(self._wish.read(trainer.callback_metrics))
-            if self.strength == 0:
-                self._keep()  # the dense model
-                return
-            if self._wish.holds:
+            value, progress = self._wish.read(trainer.callback_metrics), self._run.progress.fraction()
+            back = self._wish.judge(value, over=self.schedule(progress) == 1.0)
+            if self._wish.holds or self.strength == 0:  # at strength 0 it is the dense model
                 self._keep()
-            elif self.strength < 1.0:  # later ModelCheckpoint saves what was validated, and on_fit_end goes back
+            elif (
+                back and self.strength < 1.0
+            ):  # later ModelCheckpoint saves what was validated, and on_fit_end goes back
                 self._go_back()
-            self._wish.go_on(over=self.schedule(self._run.progress.fraction()) == 1.0)
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._close_sanity_check()

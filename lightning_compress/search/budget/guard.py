@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_compress.arguments import check_number
+from lightning_compress.arguments import check_count, check_number
 from lightning_compress.messages import listed
 from lightning_compress.processes import from_rank_zero
 from lightning_compress.search.budget.choice.choices import Choice
@@ -19,7 +19,7 @@ from lightning_compress.search.budget.ladder import Ladder
 __all__ = ["Guard", "check_trained"]
 
 _FIRST, _STEP = 0.125, 0.6  # of the dense file: the first size that is tried; factor from each good size to the next
-_CHANGING = "reference", "good", "holds", "trying", "climbs", "ended", "last"
+_CHANGING = "reference", "good", "holds", "trying", "failures", "climbs", "ended", "last"
 
 
 class Guard:
@@ -29,6 +29,7 @@ class Guard:
         max_drop: how much the metric may be worse than the reference.
         monitor: name of the metric, as the module logs it in validation.
         mode: whether a good metric is large or small.
+        patience: number of validations, one after the other, in which a size may fail before the model goes back.
         reference: the metric of the dense model; None if it is measured.
 
     Raises:
@@ -36,7 +37,9 @@ class Guard:
         TypeError: an argument is of another kind.
     """
 
-    def __init__(self, max_drop: float, monitor: str, mode: Literal["min", "max"], reference: float | None) -> None:
+    def __init__(
+        self, max_drop: float, *, monitor: str, mode: Literal["min", "max"], patience: int, reference: float | None
+    ) -> None:
         check_number(max_drop=max_drop, **({} if reference is None else {"reference": reference}))
         if not 0 <= max_drop < math.inf:
             raise ValueError(f"need max_drop >= 0, got max_drop={max_drop!r}")
@@ -45,8 +48,10 @@ class Guard:
         if mode not in ("min", "max"):
             raise ValueError(f"need mode 'min' or 'max', got mode={mode!r}")
         self.max_drop = max_drop
+        check_count(patience=patience)
         self.monitor = monitor
         self.mode = mode
+        self.patience = patience
         self.reference = reference
         self.ladder: Ladder | None = None
         self.good: dict[str, Any] = {}
@@ -57,6 +62,8 @@ class Guard:
         """Whether the model of the last validation was good."""
         self.trying = False
         """Whether the weights have a size that no validation has judged."""
+        self.failures = 0
+        """Number of validations, one after the other, in which the present size failed."""
         self.climbs = True
         """Whether the next update takes the next size of the ladder."""
         self.ended = False
@@ -109,18 +116,28 @@ class Guard:
             )
         return float(from_rank_zero(float(metrics[self.monitor])))
 
-    def judge(self, value: float) -> None:
-        """Note whether the metric holds, which a value that is not a number never does, and choose the next size."""
+    def judge(self, value: float, *, over: bool) -> bool:
+        """Judge the model of a validation, and choose the next size.
+
+        Args:
+            value: its metric; one that is not a number never holds.
+            over: whether the time for the search is over.
+
+        Returns:
+            whether to go back to the last good model.
+        """
         self.last = value
         self.holds = value >= self.bound if self.mode == "max" else value <= self.bound
-        if self.trying and self.ladder is not None:
-            self.trying = False
+        self.failures = 0 if self.holds else self.failures + 1
+        waits = self.trying and not self.holds and math.isfinite(value) and self.failures < self.patience and not over
+        if waits or self.ladder is None:
+            return False
+        if self.trying:
             self.ladder.judge(self.holds)
-
-    def go_on(self, *, over: bool) -> None:
-        """Try the next size, unless the time for it is over or no size is left: then the good model stays."""
-        self.ended = self.ended or over or (self.ladder is not None and self.ladder.ended)
+        self.trying, self.failures = False, 0
+        self.ended = self.ended or over or self.ladder.ended
         self.climbs = not self.ended
+        return not self.holds
 
     def result(self, choice: Choice, size: int) -> str:
         """The metric and the size of the file, as text."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 from lightning_compress.arguments import check_count
 from lightning_compress.search.budget.guard import Guard
@@ -13,10 +14,13 @@ __all__ = ["Wish", "new_wish"]
 Wish: TypeAlias = Size | Guard
 
 
-def new_wish(
-    most: int | None, max_drop: float | None, monitor: str, mode: Literal["min", "max"], reference: float | None
-) -> Wish:
+def new_wish(most: int | None, max_drop: float | None, guarded: Mapping[str, Any]) -> Wish:
     """The wish of the arguments of a budget.
+
+    Args:
+        most: ``bytes`` of the budget.
+        max_drop: ``max_drop`` of the budget.
+        guarded: the other arguments of a :class:`~.guard.Guard`.
 
     Raises:
         ValueError: there is none, or more than one, or an argument is out of its range.
@@ -28,6 +32,6 @@ def new_wish(
             "the file may have, or the loss of the metric that you accept"
         )
     if max_drop is not None:
-        return Guard(max_drop, monitor, mode, reference)
+        return Guard(max_drop, **guarded)
     check_count(bytes=most)
     return Size(most or 0)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from itertools import pairwise
 
 import lightning as L
 import pytest
@@ -32,7 +33,7 @@ def fit(module, *callbacks, epochs=8, ckpt_path=None, **options):
 
 
 def budget(max_drop=0.05, **options):
-    return CompressionBudget(max_drop=max_drop, **({"every_n_steps": 3} | options))
+    return CompressionBudget(max_drop=max_drop, **({"every_n_steps": 3, "patience": 1} | options))
 
 
 def loaded(weights, kind=Digits):
@@ -100,6 +101,15 @@ def test_a_failed_size_goes_back_to_the_last_good_model(trained):
     fit(module, sizes, budget(0.1, monitor="good"), epochs=3)
     assert torch.equal(sizes.weights[0], sizes.weights[1])  # the first size was good, the second was not
     assert not torch.equal(sizes.weights[1], sizes.weights[2])
+
+
+def test_a_size_may_fail_once_if_patience_is_two(trained):
+    sizes, module = Sizes(), loaded(trained, metrics(1.0, 0.0, 1.0, 0.0, 0.0, 1.0))
+    fit(module, sizes, budget(0.1, monitor="good", patience=2, schedule=Linear(0.0, 1.0)), epochs=6)
+    same_as_before = [torch.equal(*pair) for pair in pairwise(sizes.weights)]
+    # The second size failed and then held. The third failed twice, and the model of the second came back.
+    assert torch.equal(sizes.weights[4], sizes.weights[2])
+    assert not any(same_as_before)
 
 
 def test_weights_optimizers_and_masks_go_back_bit_for_bit(trained):
@@ -201,6 +211,7 @@ def test_another_weight_method_is_refused(trained):
         ({"max_drop": "1 %"}, TypeError, "max_drop"),
         ({"max_drop": 0.1, "mode": "best"}, ValueError, "need mode 'min' or 'max', got mode='best'"),
         ({"max_drop": 0.1, "monitor": None}, TypeError, "monitor"),
+        ({"max_drop": 0.1, "patience": 0}, ValueError, "patience"),
         ({"max_drop": 0.1, "reference": "dense.ckpt"}, TypeError, "reference"),
     ],
 )
