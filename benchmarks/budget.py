@@ -8,8 +8,8 @@ the model after the last epoch on the 10,000 test images, by which nothing is ch
 ``python -m benchmarks.budget 3`` takes three seeds; ``--by-hand`` adds the settings by hand.
 
 ``--max-drop`` instead compresses four trained models of the examples as far as the accuracy on the validation data
-loses at most a point, in a second fit of as many epochs at a fifth of the learning rate, validated about twenty times or
-once in each epoch. It prints the accuracy on the test data before and after.
+loses at most a point, in a second fit of as many epochs at a fifth of the learning rate, with about twenty validations
+or one in each epoch. It prints the accuracy on the test data before and after.
 """
 
 from __future__ import annotations
