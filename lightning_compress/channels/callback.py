@@ -13,7 +13,7 @@ from lightning_compress.carried import carry, copies
 from lightning_compress.channels import criteria
 from lightning_compress.channels.budget.budgets import budget_of, check_shards
 from lightning_compress.channels.budget.costs import NO_COSTS, costs_of, narrowed_sizes
-from lightning_compress.channels.budget.latencies import fraction_to_keep
+from lightning_compress.channels.budget.latencies import Runner, check_runner, eager, fraction_to_keep
 from lightning_compress.channels.budget.model_budgets import ModelBudget
 from lightning_compress.channels.criteria import Criterion, members
 from lightning_compress.channels.dependencies.discovery import discover
@@ -49,21 +49,21 @@ class ChannelPruningCallback(WeightCompression):
         macs: fraction of the multiply-accumulates of linear and convolution layers to keep, in (0, 1); 0.5 by default.
         parameters: instead of ``macs``, fraction of the parameters to keep, in (0, 1).
         latency: instead of ``macs``, fraction of the latency to keep, in (0, 1): of a forward pass of ``example_input``
-            in evaluation mode in PyTorch, on the device of the model. When ``fit`` starts, copies of different widths
-            are timed; the widest that is fast enough gives the MACs to keep.
+            in evaluation mode, in ``runtime``. When ``fit`` starts, copies of different widths are timed; the widest
+            that is fast enough gives the MACs to keep.
+        runtime: where latency is measured, for ``latency``: PyTorch on the device of the model by default, or a runtime
+            of ``deploy.runtimes``, such as ``OnnxRuntime()``, which runs float files of the copies on one CPU thread.
         channels: instead of ``macs``, fraction of the channels of every layer to keep, in (0, 1).
         criterion: importance of channels; see :mod:`~lightning_compress.channels.criteria`.
         round_to: every layer keeps a multiple of this number of channels; runtimes are slow at odd numbers.
-        remove: remove the channels when the schedule has ended. Otherwise they stay as zeros, which
-            :func:`~lightning_compress.channels.remove_zero_channels` removes after ``fit``. Strategies that spawn their
-            processes or shard the parameters (FSDP2) always leave zeros, and warn about it.
+        remove: remove the channels when the schedule has ended. Otherwise they stay as zeros, as they always do under
+            strategies that spawn processes or shard parameters (FSDP2); ``remove_zero_channels`` removes them.
         remove_blocks: also remove residual branches whole: the block becomes its shortcut plus a constant. Fewer layers
             take less time than narrower ones. Otherwise every layer keeps at least ``round_to`` channels.
         decay: decay of the running mean of scores, for criteria that read gradients, in [0, 1).
         example_input: input of ``forward``: a tensor, a tuple of positional or a mapping of keyword arguments. By
-            default ``module.example_input_array``, or the first examples of the training data. Data that cannot be
-            looked up by index, such as a stream, is not read for it: the first training batch is taken, and the run
-            begins with it, before its forward pass.
+            default ``module.example_input_array``, or the first examples of the training data; of a stream, which is
+            not read for it, the first training batch, before its forward pass.
         schedule: progress of the run -> strength, the fraction of the reduction that is reached.
         every_n_steps: optimizer steps between two choices of channels.
         include: patterns of the layers whose output channels may be removed; see
@@ -74,8 +74,7 @@ class ChannelPruningCallback(WeightCompression):
         ImportError: in ``fit``, torch-pruning is not installed (extra ``channels``).
         ValueError: an argument is out of range; before the first step, the budget is out of reach, or ``forward`` takes
             no input that the data holds.
-        TypeError: ``include`` or ``exclude`` is one string; the criterion or schedule is a name or a number, or the
-            criterion scores no channels.
+        TypeError: an argument is of another kind, or the criterion scores no channels.
 
     Papers: Fang et al., "DepGraph: Towards Any Structural Pruning", https://arxiv.org/abs/2301.12900 (2023); He et al.,
     "Soft Filter Pruning for Accelerating Deep Convolutional Neural Networks", https://arxiv.org/abs/1808.06866 (2018).
@@ -85,7 +84,7 @@ class ChannelPruningCallback(WeightCompression):
     ValueError: need 0 < macs < 1, got macs=0.0
     """
 
-    changeable = WeightCompression.changeable | {"decay", "example_input"}
+    changeable = WeightCompression.changeable | {"decay", "example_input", "runtime"}
 
     def __init__(
         self,
@@ -94,6 +93,7 @@ class ChannelPruningCallback(WeightCompression):
         parameters: float | None = None,
         latency: float | None = None,
         channels: float | None = None,
+        runtime: Runner = eager,
         criterion: Criterion = criteria.magnitude,
         round_to: int = 16,
         remove: bool = True,
@@ -111,6 +111,7 @@ class ChannelPruningCallback(WeightCompression):
         if evidence_of(criterion) == "inputs":
             raise ValueError(f"need a criterion that reads the gradient or nothing, got inputs by {criterion!r}")
         self.budget = budget_of(macs, parameters, latency, channels)
+        check_runner(runtime, self.budget)
         if remove_blocks and self.budget.name == "channels":
             raise ValueError(
                 "need macs, parameters or latency with remove_blocks=True, got "
@@ -119,7 +120,7 @@ class ChannelPruningCallback(WeightCompression):
         check_count(round_to=round_to)
         check_decay(decay=decay)
         self.macs = self.budget.amount if self.budget.name == "macs" else None
-        self.parameters, self.latency, self.channels = parameters, latency, channels
+        self.parameters, self.latency, self.channels, self.runtime = parameters, latency, channels, runtime
         self.criterion = criterion
         self.round_to = round_to
         self.remove = remove
@@ -169,8 +170,8 @@ class ChannelPruningCallback(WeightCompression):
                 example, found = discover(module, self._given_example(module), self.batch, self.remove_blocks)
                 # The same on every rank, whose batches may differ.
                 found = from_rank_zero(found.chosen(module, self.include, self.exclude))
-                costs, runnable = costs_of(module, found.prices), uncompiled(module)
-                fraction = fraction_to_keep(self.budget, runnable, example, found.groups, costs, self.round_to)
+                costs, model = costs_of(module, found.prices), (self.runtime, uncompiled(module), example)
+                fraction = fraction_to_keep(self.budget, *model, found.groups, costs, self.round_to)
         self._found = found
         self._budget = ModelBudget(self.budget, fraction, found.groups, costs, self.round_to)
         if self._budget.is_met:

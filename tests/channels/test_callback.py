@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_compress.channels import ChannelPruningCallback, criteria
+from lightning_compress.deploy.runtimes import OnnxRuntime
 from lightning_compress.evidence import reads
 from lightning_compress.pruning import PruningCallback
 from lightning_compress.pruning import criteria as pruning_criteria
@@ -160,7 +161,7 @@ class Stopwatch:
         self.slower = 1.0
         monkeypatch.setattr("lightning_compress.channels.budget.latencies.relative_latency", self)
 
-    def __call__(self, module, reference, example):
+    def __call__(self, module, reference, example, runner):
         counts = [sum(p.numel() for p in model.parameters()) for model in (module, reference)]
         return self.slower * counts[0] / counts[1]
 
@@ -187,6 +188,29 @@ def test_a_resumed_run_does_not_measure_again(monkeypatch, tmp_path):
     trainer(pruning, max_steps=6, max_epochs=-1).fit(Module(), data(), ckpt_path=tmp_path / "m.ckpt")
     with pytest.raises(ValueError, match=r"need latency >= .* with round_to=2, got latency=0\.6: measured with"):
         trainer(callback(latency=0.6)).fit(Module(), data())
+
+
+def test_latency_is_measured_in_the_runtime_that_is_given(monkeypatch):
+    """A runtime in which a run returns its parameters, and a clock that reads them."""
+
+    def runtime(module, example):
+        assert not module.training
+        return lambda: sum(p.numel() for p in module.parameters())
+
+    monkeypatch.setattr("lightning_compress.channels.budget.latencies.time_ratio", lambda run, other: run() / other())
+    module = Module()
+    dense = sum(p.numel() for p in module.parameters())
+    trainer(callback(latency=0.5, runtime=runtime, round_to=1)).fit(module, data())
+    assert 0.3 < sum(p.numel() for p in module.parameters()) / dense <= 0.55
+
+
+def test_a_runtime_without_a_budget_of_latency_is_refused():
+    with pytest.raises(ValueError, match=r"need latency= to measure it in a runtime, got runtime=OnnxRuntime.* macs=0"):
+        ChannelPruningCallback(0.5, runtime=OnnxRuntime())
+    with pytest.raises(TypeError, match="need runtime as an object, got the class OnnxRuntime"):
+        ChannelPruningCallback(latency=0.5, runtime=OnnxRuntime)
+    with pytest.raises(TypeError, match="need runtime as a function or an object, got 'onnxruntime'"):
+        ChannelPruningCallback(latency=0.5, runtime="onnxruntime")
 
 
 def test_excluded_layers_keep_their_channels():

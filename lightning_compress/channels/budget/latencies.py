@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 
+from lightning_compress.arguments import check_code
 from lightning_compress.channels.budget.budgets import Budget
 from lightning_compress.channels.budget.costs import Costs
 from lightning_compress.channels.budget.selection import choose_units, lowest_cost
@@ -21,16 +22,53 @@ from lightning_compress.example_inputs import float_outputs
 from lightning_compress.processes import from_rank_zero
 from lightning_compress.timing import time_ratio
 
-__all__ = ["fraction_to_keep", "largest_fraction", "macs_within_latency", "relative_latency"]
+__all__ = [
+    "Runner",
+    "check_runner",
+    "eager",
+    "fraction_to_keep",
+    "largest_fraction",
+    "macs_within_latency",
+    "relative_latency",
+]
+
+Runner: TypeAlias = Callable[[nn.Module, Any], Callable[[], object]]
+"""A model in evaluation mode and its input -> a function that runs the model once."""
+
+
+def eager(module: nn.Module, example: Any) -> Callable[[], object]:
+    """A function that runs ``module`` once in PyTorch, on the device of the model."""
+    return partial(float_outputs, module, example)
+
+
+def check_runner(runner: Runner, budget: Budget) -> None:
+    """Refuse something else than code, and a runtime where no latency is measured.
+
+    Raises:
+        TypeError: ``runner`` is a name, a number or a class.
+        ValueError: ``runner`` is given, and the budget is none of latency.
+    """
+    check_code(runtime=runner)
+    if runner is not eager and budget.name != "latency":
+        raise ValueError(
+            f"need latency= to measure it in a runtime, got runtime={runner!r} with {budget.name}={budget.amount}: "
+            "leave runtime out, or ask for latency"
+        )
 
 
 def fraction_to_keep(
-    budget: Budget, module: nn.Module, example: Any, groups: Sequence[Group], costs: Costs, round_to: int
+    budget: Budget,
+    runner: Runner,
+    module: nn.Module,
+    example: Any,
+    groups: Sequence[Group],
+    costs: Costs,
+    round_to: int,
 ) -> float:
     """The fraction that a budget asks for; of the MACs if it is one of latency, by :func:`macs_within_latency`."""
     if budget.name != "latency":
         return budget.amount
-    return macs_within_latency(module, example, groups, costs, budget.amount, round_to)
+    return macs_within_latency(module, example, groups, costs, budget.amount, round_to, runner)
 
 
 def macs_within_latency(
@@ -40,6 +78,7 @@ def macs_within_latency(
     costs: Costs,
     limit: float,
     round_to: int,
+    runner: Runner = eager,
 ) -> float:
     """The largest fraction of the dense model's MACs with which ``module`` meets a limit of latency.
 
@@ -53,6 +92,7 @@ def macs_within_latency(
         costs: MACs of ``module`` and of the dense model.
         limit: fraction of the latency of the dense model, in (0, 1).
         round_to: every layer keeps a multiple of this number of channels.
+        runner: runs the copies.
 
     Raises:
         ValueError: even the narrowest copy is too slow.
@@ -66,7 +106,7 @@ def macs_within_latency(
         removed = choose_units(groups, scores, costs.sizes, prices, fraction * dense, round_to)
         trial = copy.deepcopy(module)
         narrow_module_(trial, groups, removed)
-        return relative_latency(trial, reference, example)
+        return relative_latency(trial, reference, example, runner)
 
     now = costs.fraction("macs")
     if latency(now) <= limit:
@@ -82,8 +122,8 @@ def macs_within_latency(
 
 
 @torch.no_grad()
-def relative_latency(module: nn.Module, reference: nn.Module, example: Any) -> float:
-    """Latency of ``module`` divided by that of ``reference``, in evaluation mode, as this process runs them.
+def relative_latency(module: nn.Module, reference: nn.Module, example: Any, runner: Runner = eager) -> float:
+    """Latency of ``module`` divided by that of ``reference``, in evaluation mode.
 
     In a distributed run all processes return the ratio that the first one measured.
 
@@ -91,8 +131,9 @@ def relative_latency(module: nn.Module, reference: nn.Module, example: Any) -> f
         module: the model.
         reference: the model that it is compared with.
         example: input of both; see :func:`~lightning_compress.example_inputs.call`.
+        runner: runs both.
     """
-    run, run_reference = (partial(float_outputs, model.eval(), example) for model in (module, reference))
+    run, run_reference = (runner(model.eval(), example) for model in (module, reference))
     return from_rank_zero(time_ratio(run, run_reference))
 
 

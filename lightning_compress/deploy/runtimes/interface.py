@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import ClassVar, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from lightning_compress.example_inputs import ExampleInput, on_device
 
 __all__ = ["IntegerOperators", "Run", "Runtime", "counted", "in_parts", "installed"]
 
@@ -54,6 +60,30 @@ class Runtime(ABC):
     name: ClassVar[str]
     package: ClassVar[str]
     timed: ClassVar[bool] = True
+
+    def __call__(self, module: nn.Module, example_input: ExampleInput) -> Callable[[], object]:
+        """A function that runs ``module`` once, on ``example_input``, from a file in this runtime.
+
+        ``ChannelPruningCallback(latency=..., runtime=...)`` measures latencies by it.
+
+        Args:
+            module: the model; a copy of it on the CPU is exported.
+            example_input: input of ``forward``.
+
+        Raises:
+            ImportError: the runtime is not installed.
+            ValueError: the model cannot be exported to a file of this runtime.
+        """
+        # The writers import the runtimes, by which they check their files.
+        from lightning_compress.deploy.export import export, find_writers
+
+        kinds = {suffix: [type(runtime) for runtime in writer.runtimes] for suffix, writer in find_writers().items()}
+        suffixes = [suffix for suffix, runtimes in kinds.items() if type(self) in runtimes]
+        example = on_device(example_input, torch.device("cpu"))
+        with TemporaryDirectory() as folder:
+            path = export(copy.deepcopy(module).cpu(), Path(folder) / f"model{suffixes[0]}", example)
+            run = self.load(path)
+        return partial(run, [leaf for leaf in pytree.tree_leaves(example) if isinstance(leaf, Tensor)])
 
     @abstractmethod
     def load(self, path: Path) -> Run:

@@ -78,3 +78,15 @@ def test_what_is_installed_is_found(monkeypatch):
 
 def test_additions_are_no_layers():
     assert IntegerOperators({"QLinearAdd": 3, "QLinearConv": 2, "FullyConnected i8": 1}, ()).layers == 3
+
+
+@pytest.mark.parametrize("runtime", [OnnxRuntime(), OnnxRuntime(fused=False), OpenVINO()], ids=repr)
+def test_a_runtime_runs_a_module(runtime, files):
+    module, _ = files["floats"]
+    run = runtime(module, IMAGES[:4])
+    (output,) = run()
+    torch.testing.assert_close(output, module(IMAGES[:4]).detach(), atol=1e-4, rtol=1e-4)
+    module.train()
+    runtime(module, IMAGES[:4])
+    assert module.training
+    module.eval()
