@@ -23,6 +23,7 @@ from torch import Tensor
 
 from lightning_compress.archive.coding.streams import entropy
 from lightning_compress.search.budget.choice.allocation import Option
+from lightning_compress.search.fisher import second_order_cost
 from lightning_compress.sharing.kmeans import assign, fit
 
 __all__ = ["LARGEST", "VALUES", "Sample", "options_of", "sample", "sparsity_for", "totals"]
@@ -104,7 +105,7 @@ def totals(layers: Mapping[str, Sample], sparsity: float, number: int) -> tuple[
         masked = layer.weights.abs() < threshold
         pruned = Sample(layer.weights.masked_fill(masked, 0.0), layer.fisher, layer.each)
         kept_cost, kept_bytes = _projected(pruned, number) if number else _floats(pruned)
-        cost += kept_cost + layer.each * _loss(layer.fisher[masked], layer.weights[masked])
+        cost += kept_cost + layer.each * second_order_cost(layer.fisher, layer.weights, pruned.weights)
         size += kept_bytes
     return cost, size
 
@@ -127,8 +128,8 @@ def _projected(layer: Sample, number: int) -> tuple[float, float]:
     codebook = fit(weights, number - (zeros > 0))
     codes = assign(weights, codebook).long()
     counts = torch.cat([torch.tensor([zeros]), codes.bincount(minlength=len(codebook))])
-    error = weights - codebook[codes] if len(weights) else weights
-    return layer.each * _loss(fisher, error), layer.each * entropy(counts.numpy()) / 8 + 4 * len(codebook)
+    cost = second_order_cost(fisher, weights, codebook[codes] if len(weights) else weights)
+    return layer.each * cost, layer.each * entropy(counts.numpy()) / 8 + 4 * len(codebook)
 
 
 def _floats(layer: Sample) -> tuple[float, float]:
@@ -136,7 +137,3 @@ def _floats(layer: Sample) -> tuple[float, float]:
     kept = int(layer.weights.count_nonzero())
     counts = torch.tensor([len(layer.weights) - kept, kept])
     return 0.0, layer.each * (entropy(counts.numpy()) + _FLOAT * kept) / 8
-
-
-def _loss(fisher: Tensor, error: Tensor) -> float:
-    return float((fisher * error.square()).sum()) / 2
