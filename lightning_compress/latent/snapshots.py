@@ -42,7 +42,7 @@ def take(module: nn.Module, latents: LatentWeights, optimizers: Sequence[Optimiz
 @torch.no_grad()
 def restore_(snapshot: Snapshot, module: nn.Module, latents: LatentWeights, optimizers: Sequence[Optimizer]) -> None:
     """Write a snapshot back, in place."""
-    latents.unmask()
+    latents.drop()
     module.load_state_dict(snapshot["module"])
     latents.load(snapshot["latents"])
     for optimizer, state in zip(optimizers, snapshot["optimizers"], strict=True):

@@ -282,3 +282,10 @@ def test_the_size_of_a_budget_of_a_metric_is_found_in_training():
     planned = plan(build(), [CompressionBudget(max_drop=0.01)], EXAMPLE)
     assert planned.methods[0].notes == ("the size is found in training, by the metric: no compression is predicted",)
     assert planned.after.archive_bytes == planned.before.archive_bytes
+
+
+def test_a_plan_refuses_the_budgets_that_fit_refuses():
+    with pytest.raises(ValueError, match="need bytes >= .* got bytes=100"):
+        plan(build(), [CompressionBudget(bytes=100)], EXAMPLE)
+    with pytest.raises(ValueError, match="need bytes below .* got bytes=100,000"):
+        plan(build(), [CompressionBudget(bytes=100_000)], EXAMPLE)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from lightning_compress.lightnings import LightningModule, Trainer, rank_zero_info, rank_zero_warn
+from lightning_compress.lightnings import LightningModule, Trainer, of_each, rank_zero_info, rank_zero_warn
 from lightning_compress.messages import listed
 from lightning_compress.report.incoming import FullSanityCheck
 from lightning_compress.schedules import Linear, Schedule
@@ -22,6 +22,7 @@ from lightning_compress.training import SHARE, WeightCompression
 
 __all__ = ["CompressionBudget"]
 
+_BATCHES = 10  # whose gradients are read before the first size is tried
 _UNJUDGED = 0.99  # largest strength before the guard has ended its search
 
 
@@ -55,7 +56,7 @@ class CompressionBudget(WeightCompression):
         reference: metric of the dense model; by default the model is validated as it comes into ``fit``.
         schedule: progress of the run -> how far the compression is, from 0 to 1. Its begin ends the dense phase, and
             its end the search. ``Linear(0.15, 0.85)`` by default for ``bytes``, ``Linear(0.0, 0.7)`` for ``max_drop``.
-        every_n_steps: optimizer steps between two updates.
+        every_n_steps: optimizer steps between two updates of masks and values, for ``bytes``.
         include: patterns of the parameters to compress; see :func:`~lightning_compress.targets.select`.
         exclude: patterns of the parameters to leave alone.
 
@@ -144,11 +145,16 @@ class CompressionBudget(WeightCompression):
     def start(self, module: LightningModule) -> None:
         self._check_alone()
         if self._loaded is None:
-            if isinstance(self._wish, Guard) and self._wish.reference is None:
-                self._wish.reference = self._incoming
-            _tell(self._wish.check(self._choice))
-            self._keep()
+            if isinstance(self._wish, Guard) and self._incoming is not None:
+                self._wish.reference = self._wish.last = self._incoming
+            self.check_wish()
+            if isinstance(self._wish, Guard) and self._run is not None:
+                self._wish.keep(self._choice, self._run)
         super().start(module)
+
+    def check_wish(self) -> None:
+        """Refuse a wish that the model cannot meet, once the callback has begun on it; see the class."""
+        _tell(self._wish.check(self._choice))
 
     def restore(self) -> None:
         if self._loaded is not None:
@@ -166,7 +172,7 @@ class CompressionBudget(WeightCompression):
             return super().advance(progress, due=due, reached=reached)
         strength = self.schedule(progress) if self._wish.ended else min(_UNJUDGED, self.schedule(progress))
         arrived = strength == 1.0 and self.strength < 1.0
-        if strength == 0 or not (arrived or (due and self._wish.climbs)):
+        if strength == 0 or not (arrived or (self._wish.climbs and self._choice.batches >= _BATCHES)):
             return False
         self.strength = strength
         return True
@@ -224,6 +230,13 @@ class CompressionBudget(WeightCompression):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_fit_start(trainer, pl_module)
         self._incoming = None
+        averaging = of_each("callbacks.WeightAveraging") + of_each("callbacks.StochasticWeightAveraging")
+        for callback in trainer.callbacks if self.max_drop is not None else ():  # type: ignore[attr-defined]
+            if isinstance(callback, averaging):
+                raise ValueError(
+                    f"need a model that is validated as it is kept, got {type(callback).__name__} beside max_drop=, "
+                    "which validates or leaves an average: leave one of the two out"
+                )
         if self.max_drop is not None and self.reference is None and self._loaded is None:
             check_trained(pl_module)
             self._sanity = FullSanityCheck(trainer)
@@ -236,21 +249,21 @@ class CompressionBudget(WeightCompression):
                 self._incoming = self._wish.read(trainer.callback_metrics)
         else:
             value, progress = self._wish.read(trainer.callback_metrics), self._run.progress.fraction()
-            back = self._wish.judge(value, over=self.schedule(progress) == 1.0)
-            if self._wish.holds or self.strength == 0:  # at strength 0 it is the dense model
-                self._keep()
-            elif (
-                back and self.strength < 1.0
-            ):  # later ModelCheckpoint saves what was validated, and on_fit_end goes back
-                self._go_back()
+            back = self._wish.judge(value, trainer.global_step, over=self.schedule(progress) == 1.0)
+            dense_phase = self.strength == 0 and self.reference is not None
+            if self._wish.improves() if dense_phase else self._wish.holds:
+                self._wish.keep(self._choice, self._run)
+            elif back and not dense_phase and self.strength < 1.0:  # at 1 a checkpoint holds what was validated
+                self._wish.go_back(self._choice, self._run, self.targets)
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._close_sanity_check()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if isinstance(self._wish, Guard):
-            if self._wish.trying or not self._wish.holds:
-                self._go_back()
+        if isinstance(self._wish, Guard) and self._run is not None:
+            unseen = self._wish.trying or self._wish.judged != trainer.global_step
+            if unseen or not self._wish.holds:
+                self._wish.go_back(self._choice, self._run, self.targets)
             self.strength = 1.0  # the search ends with the run
         super().on_fit_end(trainer, pl_module)
         if self.strength == 1.0:  # else the run warns
@@ -263,21 +276,6 @@ class CompressionBudget(WeightCompression):
         if self._sanity is not None:
             self._sanity.close()
         self._sanity = None
-
-    def _keep(self) -> None:
-        """Keep the model, and the choice that it was made with, as the one to go back to."""
-        if self._run is not None and isinstance(self._wish, Guard):
-            chosen = {"choice": self._choice.state(), "tensors": self._choice.copied_tensors()}
-            self._wish.good = {**chosen, "model": self._run.snapshot(), "metric": self._wish.last}
-
-    def _go_back(self) -> None:
-        """Go back to the last good model."""
-        if self._run is not None and isinstance(self._wish, Guard):
-            good = self._wish.good
-            self._choice.set_state(good["choice"])
-            self.load_tensors(good["tensors"])
-            self._run.rewind(good["model"])
-            self._wish.last = good["metric"]
 
     def _check_alone(self) -> None:
         """Refuse methods that this one cannot measure, or cannot take back to the last good model."""

@@ -15,11 +15,13 @@ from lightning_compress.messages import listed
 from lightning_compress.processes import from_rank_zero
 from lightning_compress.search.budget.choice.choices import Choice
 from lightning_compress.search.budget.ladder import Ladder
+from lightning_compress.targets import Target
+from lightning_compress.training.run import CompressionRun
 
 __all__ = ["Guard", "check_trained"]
 
 _FIRST, _STEP = 0.125, 0.6  # of the dense file: the first size that is tried; factor from each good size to the next
-_CHANGING = "reference", "good", "holds", "trying", "failures", "climbs", "ended", "last"
+_CHANGING = "reference", "judged", "good", "holds", "trying", "failures", "climbs", "ended", "last"
 
 
 class Guard:
@@ -43,6 +45,7 @@ class Guard:
         check_number(max_drop=max_drop, **({} if reference is None else {"reference": reference}))
         if not 0 <= max_drop < math.inf:
             raise ValueError(f"need max_drop >= 0, got max_drop={max_drop!r}")
+        _check_reference(reference, monitor)
         if not isinstance(monitor, str) or not monitor:
             raise TypeError(f"need monitor as the name of a metric, got {monitor!r}")
         if mode not in ("min", "max"):
@@ -58,6 +61,8 @@ class Guard:
         """The last good model, at first the dense one, and the choice that it was made with."""
         self.last = math.nan
         """The metric of the last validation."""
+        self.judged = -1
+        """The optimizer step of the last validation."""
         self.holds = False
         """Whether the model of the last validation was good."""
         self.trying = False
@@ -82,6 +87,7 @@ class Guard:
                 "need a validation of the dense model before training to compare with, got none: give the Trainer "
                 f"validation data, or the value of {self.monitor} as reference="
             )
+        _check_reference(self.reference, self.monitor)
         dense = float(choice.dense())
         self.ladder = Ladder(_FIRST * dense, choice.least(), _STEP)
         dense_metric = f"{self.monitor} of the dense model is {self.reference:.4g}"
@@ -112,21 +118,41 @@ class Guard:
         if self.monitor not in metrics:
             raise ValueError(
                 f"need monitor as a metric that the module logs in validation, got monitor={self.monitor!r} where it "
-                f"logs {listed(sorted(metrics)) or 'nothing'}"
+                f"logs {listed(sorted(metrics)) or 'nothing'}; the metric of one of several loaders needs reference="
             )
         return float(from_rank_zero(float(metrics[self.monitor])))
 
-    def judge(self, value: float, *, over: bool) -> bool:
+    def keep(self, choice: Choice, run: CompressionRun) -> None:
+        """Keep the model, and the choice that it was made with, as the one to go back to."""
+        chosen = {"choice": choice.state(), "tensors": choice.copied_tensors()}
+        self.good = {**chosen, "model": run.snapshot(), "metric": self.last}
+
+    def go_back(self, choice: Choice, run: CompressionRun, targets: Mapping[str, Target]) -> None:
+        """Go back to the last good model."""
+        choice.set_state(self.good["choice"])
+        self.strengthen(choice, 1.0)
+        choice.load_tensors(self.good["tensors"], targets)
+        run.rewind(self.good["model"])
+        self.last = self.good["metric"]
+
+    def improves(self) -> bool:
+        """Whether the metric of the last validation is better than that of the model that was kept."""
+        kept = self.good.get("metric", math.nan)
+        better = self.last > kept if self.mode == "max" else self.last < kept
+        return math.isfinite(self.last) and (better or math.isnan(kept))
+
+    def judge(self, value: float, step: int, *, over: bool) -> bool:
         """Judge the model of a validation, and choose the next size.
 
         Args:
             value: its metric; one that is not a number never holds.
+            step: number of optimizer steps that it has taken.
             over: whether the time for the search is over.
 
         Returns:
             whether to go back to the last good model.
         """
-        self.last = value
+        self.last, self.judged = value, step
         self.holds = value >= self.bound if self.mode == "max" else value <= self.bound
         self.failures = 0 if self.holds else self.failures + 1
         waits = self.trying and not self.holds and math.isfinite(value) and self.failures < self.patience and not over
@@ -150,10 +176,11 @@ class Guard:
         """That no smaller file held the metric, as text; empty if one did."""
         if self.ladder is not None and math.isfinite(self.ladder.good):
             return ""
+        tried = self.ladder is not None and self.ladder.bad > 0
+        found = f"no smaller file held {self.monitor} at {self.bound:.4g}" if tried else "no validation judged a size"
         return (
-            f"CompressionBudget missed max_drop={self.max_drop:g}: no smaller file held {self.monitor} at "
-            f"{self.bound:.4g}, so the model is the dense one; allow a larger drop, train longer, or validate more "
-            "often"
+            f"CompressionBudget missed max_drop={self.max_drop:g}: {found}, so the model is the dense one, with "
+            f"{self.monitor} {self.last:.4g}; allow a larger drop, train longer, or validate more often"
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -166,6 +193,14 @@ class Guard:
         self.ladder = None if state["ladder"] is None else Ladder(**state["ladder"])
         for name in _CHANGING:
             setattr(self, name, state[name])
+
+
+def _check_reference(reference: float | None, monitor: str) -> None:
+    if reference is not None and not math.isfinite(reference):
+        raise ValueError(
+            f"need a finite metric of the dense model to compare with, got {reference!r} for {monitor}: mend the "
+            "metric, or give reference="
+        )
 
 
 def check_trained(module: nn.Module) -> None:

@@ -40,7 +40,7 @@ class Size:
         if self.most < least:
             raise ValueError(
                 f"need bytes >= {least:,.0f} for this model, got bytes={self.most:,}: {fixed:,} bytes are what is "
-                f"not compressed, such as biases, and the rest is what {LARGEST:.0%} zeros leave"
+                f"not compressed here, such as biases, and the rest is what {LARGEST:.0%} zeros leave; ask for more"
             )
         return ""
 

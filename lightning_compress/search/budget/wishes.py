@@ -13,6 +13,8 @@ __all__ = ["Wish", "new_wish"]
 
 Wish: TypeAlias = Size | Guard
 
+_DEFAULTS = {"monitor": "val_acc", "mode": "max", "patience": 2, "reference": None}
+
 
 def new_wish(most: int | None, max_drop: float | None, guarded: Mapping[str, Any]) -> Wish:
     """The wish of the arguments of a budget.
@@ -34,4 +36,8 @@ def new_wish(most: int | None, max_drop: float | None, guarded: Mapping[str, Any
     if max_drop is not None:
         return Guard(max_drop, **guarded)
     check_count(bytes=most)
+    if ignored := [f"{name}={value!r}" for name, value in guarded.items() if value != _DEFAULTS[name]]:
+        raise ValueError(
+            f"need max_drop= to compare a metric, got {', '.join(ignored)} with bytes={most}: leave it out"
+        )
     return Size(most or 0)

@@ -116,6 +116,8 @@ def _project_(module: nn.Module, begun: Sequence[Begun], example: ExampleInput |
         gradients = {name: -target.parameter.detach() for name, target in one.method.targets.items()}
         show_evidence(one.method, gradients, partial(_run, module, example))
         if isinstance(one.method, CompressionBudget):
+            if one.method.bytes is not None:
+                one.method.check_wish()
             one.notes.append(
                 "the size is found in training, by the metric: no compression is predicted"
                 if one.method.bytes is None

@@ -7,7 +7,7 @@ from itertools import pairwise
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, StochasticWeightAveraging
 from torch import nn
 
 from lightning_compress import CompressionBudget, CompressionReport, DistillationCallback, PruningCallback, export
@@ -134,7 +134,7 @@ def test_weights_optimizers_and_masks_go_back_bit_for_bit(trained):
 @pytest.mark.parametrize("bad", [0.0, math.nan])
 def test_nothing_holds_so_the_dense_model_stays_and_the_run_says_so(bad, trained):
     module, dense = loaded(trained, metrics(bad)), loaded(trained)
-    with pytest.warns(UserWarning, match="missed max_drop=0.1: no smaller file held good at 0.9, so the model is the"):
+    with pytest.warns(UserWarning, match="missed max_drop=0.1: no smaller file held good at 0.9"):
         fit(module, budget(0.1, monitor="good"), epochs=3)
     assert same(module.net, dense.net)
 
@@ -157,6 +157,57 @@ def test_weights_that_are_not_a_number_go_back(trained, tmp_path):
     fit(module, budget(0.1, monitor="finite"), Explode(), epochs=4)
     assert all(parameter.isfinite().all() for parameter in module.parameters())
     assert file_size(module, tmp_path) < 8000
+
+
+@pytest.mark.parametrize("every", [1, 100])
+def test_a_model_that_is_ruined_before_a_size_is_tried_goes_back(every, trained):
+    """The weights are no numbers from the third step on, and the first validation comes before or after a choice."""
+
+    class Ruin(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            if trainer.global_step == 3:
+                with torch.no_grad():
+                    pl_module.net[11].weight.fill_(math.nan)
+
+    module, dense = loaded(trained), loaded(trained)
+    with pytest.warns(
+        UserWarning, match="missed max_drop=0.05: no validation judged a size, so the model is the dense"
+    ):
+        fit(module, Ruin(), budget(every_n_steps=every), epochs=1)
+    assert same(module.net, dense.net)
+
+
+def test_steps_after_the_last_validation_are_taken_back(trained):
+    """No validation has seen the model that they lead to."""
+    before, module = accuracy(loaded(trained)), loaded(trained)
+
+    class Ruin(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            if trainer.global_step == 95:
+                with torch.no_grad():
+                    pl_module.net[11].weight.mul_(-1)
+
+    fit(module, Ruin(), budget(), val_check_interval=7)
+    assert accuracy(module) >= before - 0.05
+
+
+@pytest.mark.parametrize(
+    "averaging", [EMAWeightAveraging(decay=0.9), StochasticWeightAveraging(1e-3)], ids=["EMA", "SWA"]
+)
+def test_averages_beside_it_are_refused(averaging, trained):
+    with pytest.raises(
+        ValueError, match="need a model that is validated as it is kept, got .*Averaging beside max_drop"
+    ):
+        fit(loaded(trained), averaging, budget())
+
+
+def test_a_dense_phase_keeps_the_best_model_to_go_back_to(trained):
+    """Where the reference is given, the model may begin with any metric, and the first size may fail."""
+    module = loaded(trained, metrics(0.2, 0.6, 0.4, 0.0))
+    sizes = Sizes()
+    with pytest.warns(UserWarning, match="missed max_drop=0.05"):
+        fit(module, sizes, budget(monitor="good", reference=0.9, schedule=Linear(0.5, 1.0)), epochs=6)
+    assert torch.equal(sizes.weights[-1], sizes.weights[1])
 
 
 def test_a_metric_that_shall_be_small(trained, tmp_path):
@@ -212,6 +263,8 @@ def test_another_weight_method_is_refused(trained):
         ({"max_drop": 0.1, "mode": "best"}, ValueError, "need mode 'min' or 'max', got mode='best'"),
         ({"max_drop": 0.1, "monitor": None}, TypeError, "monitor"),
         ({"max_drop": 0.1, "patience": 0}, ValueError, "patience"),
+        ({"max_drop": 0.1, "reference": math.inf}, ValueError, "need a finite metric of the dense model .*got inf"),
+        ({"bytes": 10, "monitor": "val_f1"}, ValueError, "need max_drop= to compare a metric, got monitor='val_f1'"),
         ({"max_drop": 0.1, "reference": "dense.ckpt"}, TypeError, "reference"),
     ],
 )

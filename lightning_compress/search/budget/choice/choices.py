@@ -43,6 +43,8 @@ class Choice:
         """Fraction of zeros over all targets, once it is chosen."""
         self.values: dict[str, int] = {}
         """Name -> number of distinct values, once they are chosen; 0 for floats."""
+        self.batches = 0
+        """Number of batches whose gradients have counted."""
         self._module = module
         self._targets = targets
 
@@ -53,6 +55,7 @@ class Choice:
     def stepped(self) -> None:
         """Let the gradients count that were observed: the optimizer has stepped."""
         self.fisher.join(_DECAY)
+        self.batches += 1
 
     def choose_zeros(self, weights: Mapping[str, Tensor], budget: float) -> None:
         """Choose the fraction of zeros that costs least, with the number of values that goes with it."""
@@ -113,13 +116,13 @@ class Choice:
 
     def state(self) -> dict[str, Any]:
         """Zeros and values, as plain numbers."""
-        return {"zeros": self.zeros, "values": dict(self.values)}
+        return {"zeros": self.zeros, "values": dict(self.values), "batches": self.batches}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Set zeros and values, before :meth:`load_tensors`."""
         self.composition.reset()
         self._prune(state["zeros"])
-        self.values = dict(state["values"])
+        self.values, self.batches = dict(state["values"]), state["batches"]
         self.composition.share(self.values)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
