@@ -61,6 +61,9 @@ class Runtime(ABC):
     package: ClassVar[str]
     timed: ClassVar[bool] = True
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
     def __call__(self, module: nn.Module, example_input: ExampleInput) -> Callable[[], object]:
         """A function that runs ``module`` once, on ``example_input``, from a file in this runtime.
 

@@ -80,7 +80,7 @@ def test_additions_are_no_layers():
     assert IntegerOperators({"QLinearAdd": 3, "QLinearConv": 2, "FullyConnected i8": 1}, ()).layers == 3
 
 
-@pytest.mark.parametrize("runtime", [OnnxRuntime(), OnnxRuntime(fused=False), OpenVINO()], ids=repr)
+@pytest.mark.parametrize("runtime", [OnnxRuntime(), OnnxRuntime(fused=False), OpenVINO()], ids=str)
 def test_a_runtime_runs_a_module(runtime, files):
     module, _ = files["floats"]
     run = runtime(module, IMAGES[:4])
