@@ -260,7 +260,7 @@ class CompressionBudget(WeightCompression):
         self._close_sanity_check()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if isinstance(self._wish, Guard) and self._run is not None:
+        if isinstance(self._wish, Guard) and self._run is not None and self._wish.good:  # else no training came
             unseen = self._wish.trying or self._wish.judged != trainer.global_step
             if unseen or not self._wish.holds:
                 self._wish.go_back(self._choice, self._run, self.targets)

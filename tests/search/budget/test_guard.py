@@ -242,6 +242,14 @@ def test_without_validation_it_needs_a_reference(trained):
         trainer(budget(), max_epochs=2, limit_val_batches=0).fit(loaded(trained), Batches())
 
 
+@resumes
+def test_a_run_that_is_resumed_at_its_end_keeps_its_model(trained, tmp_path):
+    last, module, resumed = ModelCheckpoint(tmp_path, "last"), loaded(trained), loaded(trained)
+    fit(module, last, budget(), epochs=4)
+    fit(resumed, budget(), epochs=4, ckpt_path=tmp_path / "last.ckpt")
+    assert same(module, resumed)
+
+
 def test_a_metric_that_is_never_logged(trained):
     with pytest.raises(ValueError, match="need monitor as a metric .* got monitor='val_f1' where it logs .*val_acc"):
         fit(loaded(trained), budget(monitor="val_f1"))
