@@ -15,9 +15,8 @@ from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
-from lightning_compress.example_inputs import ExampleInput, on_device
+from lightning_compress.example_inputs import ExampleInput, on_device, tensors_in
 
 __all__ = ["IntegerOperators", "Run", "Runtime", "counted", "in_parts", "installed"]
 
@@ -86,7 +85,7 @@ class Runtime(ABC):
         with TemporaryDirectory() as folder:
             path = export(copy.deepcopy(module).cpu(), Path(folder) / f"model{suffixes[0]}", example)
             run = self.load(path)
-        return partial(run, [leaf for leaf in pytree.tree_leaves(example) if isinstance(leaf, Tensor)])
+        return partial(run, tensors_in(example))
 
     @abstractmethod
     def load(self, path: Path) -> Run:

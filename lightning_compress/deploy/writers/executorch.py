@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
-from torch.utils import _pytree as pytree
 
 from lightning_compress.arguments import check_count
+from lightning_compress.deploy.checks import cpu_tensors
 from lightning_compress.deploy.formats import ComputationWriter, check_full_precision
 from lightning_compress.deploy.graph_passes import rewritten
 from lightning_compress.deploy.graph_passes.moves import round_after_moves, round_before_moves
@@ -103,10 +103,9 @@ class ExecuTorchProgram(ComputationWriter):
         Raises:
             ValueError: XNNPACK refuses the graph.
         """
-        leaves = [leaf.detach().cpu() for leaf in pytree.tree_leaves(example) if isinstance(leaf, Tensor)]
         with silenced():
             try:
-                return ExecuTorch().load(path)(leaves)
+                return ExecuTorch().load(path)(cpu_tensors(example))
             except RuntimeError as error:
                 raise _lacking(path, line_of(error)) from error
 

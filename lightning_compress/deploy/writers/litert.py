@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from lightning_compress.deploy import flatbuffers
-from lightning_compress.deploy.checks import check_equal, check_near
+from lightning_compress.deploy.checks import check_equal, check_near, cpu_tensors
 from lightning_compress.deploy.formats import ComputationWriter, check_full_precision
 from lightning_compress.deploy.graph_passes import rewrite, rewritten
 from lightning_compress.deploy.graph_passes.moves import round_after_moves, round_before_moves
@@ -133,10 +132,9 @@ class LiteRTModel(ComputationWriter):
         return self._run(LiteRT(), example, path)
 
     def _run(self, runtime: LiteRT, example: ExampleInput, path: Path) -> list[Tensor]:
-        leaves = [leaf.detach().cpu() for leaf in pytree.tree_leaves(example) if isinstance(leaf, Tensor)]
         with silenced():
             try:
-                return runtime.load(path)(leaves)
+                return runtime.load(path)(cpu_tensors(example))
             except (RuntimeError, ValueError) as error:
                 raise _lacking(path, line_of(error)) from error
 

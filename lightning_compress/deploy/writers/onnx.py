@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from lightning_compress.arguments import check_count, check_patterns
-from lightning_compress.deploy.checks import check_near
+from lightning_compress.deploy.checks import check_near, cpu_tensors
 from lightning_compress.deploy.formats import ComputationWriter, check_full_precision
 from lightning_compress.deploy.onnx_passes.blocks import pack_four_bits, translations, with_blocks
 from lightning_compress.deploy.onnx_passes.rewrites import broadcast_constants, fill_channels, keep_floats, pool_means
@@ -142,9 +141,8 @@ class Onnx(ComputationWriter):
     def _run(self, runtime: OnnxRuntime, example: ExampleInput, path: Path) -> list[Tensor]:
         from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as MissingKernelError
 
-        leaves = [leaf.cpu() for leaf in pytree.tree_leaves(example) if isinstance(leaf, Tensor)]
         try:
-            return runtime.load(path)(leaves)
+            return runtime.load(path)(cpu_tensors(example))
         except MissingKernelError as error:
             raise ValueError(
                 f"need operations that ONNX Runtime computes to write {path.name}, got {error}; export module.float() "

@@ -12,12 +12,11 @@ from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from lightning_compress.deploy import Writer, export
 from lightning_compress.deploy.checks import cpu_tensors, difference, largest
 from lightning_compress.deploy.runtimes import Run, Runtime, installed
-from lightning_compress.example_inputs import ExampleInput, call, evaluating
+from lightning_compress.example_inputs import ExampleInput, call, evaluating, tensors_in
 from lightning_compress.metrics import Agreement
 from lightning_compress.timing import Latency, time_in_turns
 
@@ -76,7 +75,7 @@ def measure_deployments(
     with TemporaryDirectory() as folder:
         other = export(copy.deepcopy(dense), Path(folder) / path.name, example, writer=writer)
         tried = [
-            _tried(runtime, other, path, _tensors(example), _tensors(samples), expected)
+            _tried(runtime, other, path, tensors_in(example), tensors_in(samples), expected)
             for runtime in installed(writer.runtimes)
         ]
     return tuple(found for found in tried if found is not None)
@@ -120,10 +119,6 @@ def _latencies(runs: tuple[Run, Run], inputs: list[Tensor]) -> tuple[Latency, La
 def _outputs(module: nn.Module, samples: ExampleInput) -> list[Tensor]:
     with evaluating(module):
         return cpu_tensors(call(module, samples))
-
-
-def _tensors(example: ExampleInput) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(example) if isinstance(leaf, Tensor)]
 
 
 def _agreement(expected: Sequence[Tensor], given: Sequence[Tensor]) -> float | None:

@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw"]
+__all__ = ["draw", "new_figure"]
 
 _BEFORE, _AFTER = "#9aa5b1", "#2166ac"
 
 
-def draw(comparison: Comparison) -> Figure:
-    """Zeros per layer, and the sizes of the state dict and the archive before and after.
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches, which belongs to no window.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -25,8 +25,17 @@ def draw(comparison: Comparison) -> Figure:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("need matplotlib to draw: pip install 'lightning-compress[plots]'") from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def draw(comparison: Comparison) -> Figure:
+    """Zeros per layer, and the sizes of the state dict and the archive before and after.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
     weights = [layer for layer in comparison.after.layers if len(layer.shape) > 1]
-    figure = Figure(figsize=(10, max(2.5, 1.2 + 0.28 * len(weights))), layout="constrained")
+    figure = new_figure(10, max(2.5, 1.2 + 0.28 * len(weights)))
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     _zeros(left, comparison)
     _sizes(right, comparison)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from lightning_compress.report.views.plots import new_figure
 from lightning_compress.search.measuring.results import LayerSensitivity, Sensitivity
 
 if TYPE_CHECKING:
@@ -22,13 +23,8 @@ def draw(found: Sensitivity) -> Figure:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("need matplotlib to draw: pip install 'lightning-compress[plots]'") from error
     layers, methods = found.layers, found.methods
-    size = (4 + 1.1 * len(methods), max(2.5, 1.8 + 0.3 * len(layers)))
-    figure = Figure(figsize=size, layout="constrained")
+    figure = new_figure(4 + 1.1 * len(methods), max(2.5, 1.8 + 0.3 * len(layers)))
     left, right = figure.subplots(1, 2, sharey=True)
     _heat(left, found, "drop", f"drop of the metric (dense {found.dense:.4g})")
     _heat(right, found, "cost", f"second-order proxy (rank correlation {found.rank_correlation:.2f})")
