@@ -118,9 +118,7 @@ class CompressionBudget(WeightCompression):
         self._module = nn.Module()
         self._close_sanity_check()
 
-    @property
-    def takes_up(self) -> bool:
-        return False
+    takes_up = False  # the choice is one for the targets that fit began with
 
     @property
     def masks_in_place(self) -> bool:

@@ -88,8 +88,8 @@ class Guard:
                 f"validation data, or the value of {self.monitor} as reference="
             )
         _check_reference(self.reference, self.monitor)
-        dense = float(choice.dense())
-        self.ladder = Ladder(_FIRST * dense, choice.least(), _STEP)
+        fixed = choice.fixed()
+        self.ladder = Ladder(_FIRST * (fixed + choice.floats()), fixed + choice.least(), _STEP)
         dense_metric = f"{self.monitor} of the dense model is {self.reference:.4g}"
         return f"CompressionBudget: {dense_metric}, and {self.bound:.4g} is good"
 
@@ -104,8 +104,9 @@ class Guard:
         if not self.climbs or not finite or self.ladder is None:
             return ""
         self.climbs, self.trying = False, True
-        choice.choose_zeros(weights, self.ladder.size)
-        table = choice.choose_values(weights, self.ladder.size)
+        left = self.ladder.size - choice.fixed()
+        choice.choose_zeros(weights, left)
+        table = choice.choose_values(weights, left)
         choice.composition.update(weights)
         return f"CompressionBudget tries {self.ladder.size:,.0f} bytes:\n{table}"
 
@@ -167,9 +168,10 @@ class Guard:
 
     def result(self, choice: Choice, size: int) -> str:
         """The metric and the size of the file, as text."""
+        dense = choice.fixed() + choice.floats()
         return (
             f"CompressionBudget: {self.monitor} is {self.last:.4g}, {self.reference:.4g} in the dense model; the file "
-            f"takes {size:,} bytes, {choice.dense() / size:.1f} times fewer than its tensors"
+            f"takes {size:,} bytes, {dense / size:.1f} times fewer than its tensors"
         )
 
     def missed(self, choice: Choice, size: int) -> str:

@@ -31,7 +31,8 @@ class Size:
 
     def check(self, choice: Choice) -> str:
         """Refuse a budget that the model cannot meet, or that it meets as it is; nothing to tell."""
-        dense, least, fixed = choice.dense(), choice.least(), choice.fixed()
+        fixed = choice.fixed()
+        dense, least = fixed + choice.floats(), fixed + choice.least()
         if self.most >= dense:
             raise ValueError(
                 f"need bytes below the {dense:,} that this model takes without compression, got bytes={self.most:,}: "
@@ -54,9 +55,9 @@ class Size:
         told = ""
         self.strengthen(choice, strength)
         if choice.zeros is None:
-            choice.choose_zeros(weights, AIMED * self.most)
+            choice.choose_zeros(weights, AIMED * self.most - choice.fixed())
         if strength >= _PRUNED and not choice.values:
-            table = choice.choose_values(weights, AIMED * self.most)
+            table = choice.choose_values(weights, AIMED * self.most - choice.fixed())
             told = f"CompressionBudget chose for {self.most:,} bytes:\n{table}"
         choice.composition.update(weights)
         if strength == 1.0:

@@ -57,20 +57,29 @@ class Choice:
         self.fisher.join(_DECAY)
         self.batches += 1
 
-    def choose_zeros(self, weights: Mapping[str, Tensor], budget: float) -> None:
-        """Choose the fraction of zeros that costs least, with the number of values that goes with it."""
+    def choose_zeros(self, weights: Mapping[str, Tensor], left: float) -> None:
+        """Choose the fraction of zeros that costs least, with the number of values that goes with it.
+
+        Args:
+            weights: name -> latent.
+            left: bytes for the targets.
+        """
         layers = {name: self._sample(name, weight) for name, weight in weights.items()}
-        left = budget - self.fixed()
         fractions = {number: sparsity_for(layers, number, left) for number in _NUMBERS}
         found = {number: totals(layers, fraction, number) for number, fraction in fractions.items()}
         fitting = [number for number, (_, size) in found.items() if size <= left] or [_NUMBERS[0]]
         self._prune(fractions[min(fitting, key=lambda number: found[number][0])])
 
-    def choose_values(self, weights: Mapping[str, Tensor], budget: float) -> str:
-        """Choose the number of values of each target, with new zeros; the choice as text."""
+    def choose_values(self, weights: Mapping[str, Tensor], left: float) -> str:
+        """Choose the number of values of each target, with new zeros; the choice as text.
+
+        Args:
+            weights: name -> latent.
+            left: bytes for the targets.
+        """
         pruned = self.composition.pruned(weights)
         options = {name: options_of(self._sample(name, weight)) for name, weight in pruned.items()}
-        chosen = choose(options, budget - self.fixed())
+        chosen = choose(options, left)
         self.values = {name: option.values for name, option in chosen.items()}
         self.composition.share(self.values)
         return choice_table(chosen, pruned)
@@ -105,14 +114,14 @@ class Choice:
         """Bytes of the file without the targets; a collective."""
         return size_without(self._module, self._targets)
 
-    def dense(self) -> int:
-        """Bytes of the file if all targets are plain floats; a collective."""
-        return self.fixed() + sum(target.parameter.nbytes for target in self._targets.values())
+    def floats(self) -> int:
+        """Bytes of the targets as plain floats."""
+        return sum(target.parameter.nbytes for target in self._targets.values())
 
     def least(self) -> float:
-        """Estimated bytes of the file with as many zeros, and as few values, as there may be; a collective."""
+        """Estimated bytes of the targets with as many zeros, and as few values, as there may be."""
         layers = {name: self._sample(name, target.parameter.detach()) for name, target in self._targets.items()}
-        return self.fixed() + totals(layers, LARGEST, 2)[1]
+        return totals(layers, LARGEST, 2)[1]
 
     def state(self) -> dict[str, Any]:
         """Zeros and values, as plain numbers."""
