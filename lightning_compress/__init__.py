@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     )
     from lightning_compress.report import CompressionReport
     from lightning_compress.schemas import RecordError
-    from lightning_compress.search import CompressionBudget, plan, sensitivity
+    from lightning_compress.search import CompressionBudget, compare, plan, sensitivity
     from lightning_compress.sharing import WeightSharingCallback
 
 __version__ = "0.1.0"
@@ -65,6 +65,7 @@ __all__ = [
     "RecordError",
     "Unstructured",
     "WeightSharingCallback",
+    "compare",
     "export",
     "freeze",
     "load_archive",
@@ -87,7 +88,7 @@ _NAMES_BY_ROOM = {
     "quantization": ("BinarizationCallback", "PerChannel", "PerGroup", "PerTensor", "QATCallback"),
     "report": ("CompressionReport",),
     "schemas": ("RecordError",),
-    "search": ("CompressionBudget", "plan", "sensitivity"),
+    "search": ("CompressionBudget", "compare", "plan", "sensitivity"),
     "sharing": ("WeightSharingCallback",),
 }
 _ROOM_OF = {name: room for room, names in _NAMES_BY_ROOM.items() for name in names}

@@ -24,6 +24,7 @@ _USAGE = """lightning-compress: compression that happens during training
   lightning-compress fit|validate|test|predict --config config.yaml ...   train or evaluate; see fit --help
   lightning-compress plan --config config.yaml ...                        predict the effect of callbacks, before fit
   lightning-compress sensitivity --config config.yaml ...                 measure each layer compressed alone
+  lightning-compress compare runs/*                                       size, latency and metric of many runs
   lightning-compress inspect model.lcz                                    show the tensors and records of an archive
 """
 
@@ -45,7 +46,9 @@ def main(args: Sequence[str] | None = None) -> None:
     else:
         sys.path.insert(0, str(Path.cwd()))
         with _errors_in_a_line():
-            if words[0] in ("plan", "sensitivity"):
+            if words[0] == "compare":
+                _compare(words[1:])
+            elif words[0] in ("plan", "sensitivity"):
                 _search(words[0], words[1:])
             else:
                 _train(None if args is None else words)
@@ -68,6 +71,12 @@ def _search(name: str, words: Sequence[str]) -> None:
 
     commands = {"plan": print_plan, "sensitivity": print_sensitivity}
     commands[name](words, _command_line())
+
+
+def _compare(words: Sequence[str]) -> None:
+    from lightning_compress.cli.searches import print_comparison
+
+    print_comparison(words)
 
 
 def _train(words: Sequence[str] | None) -> None:
@@ -95,7 +104,7 @@ def _errors_in_a_line() -> Iterator[None]:
         cause = _cause(error)
         sys.stderr.write(f"lightning-compress: error: {cause}{suggestion(cause)}\n")
         sys.exit(2)
-    except (ImportError, TypeError, ValueError) as error:
+    except (ImportError, OSError, TypeError, ValueError) as error:
         said = _refusal(error)
         if said is None:
             raise

@@ -1,4 +1,4 @@
-"""Commands that train nothing: ``plan`` and ``sensitivity``; their other words are those of ``fit``."""
+"""Commands that train nothing: ``plan``, ``sensitivity`` and ``compare``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 
 from lightning_compress.cli.prepared import Prepared
 from lightning_compress.drafts import draft_of
-from lightning_compress.search import Logged, Sensitivity, plan, sensitivity
+from lightning_compress.search import Logged, Sensitivity, compare, plan, sensitivity
 from lightning_compress.training import WeightCompression
 
-__all__ = ["print_plan", "print_sensitivity"]
+__all__ = ["print_comparison", "print_plan", "print_sensitivity"]
 
 
 def print_plan(words: Sequence[str], command_line: Any) -> None:
@@ -63,6 +63,32 @@ def print_sensitivity(words: Sequence[str], command_line: Any) -> None:
         path=options.path,
     )
     _write(found, options)
+    _print(found, options.json)
+
+
+def print_comparison(words: Sequence[str]) -> None:
+    """Compare runs by their reports; see :func:`~lightning_compress.search.compare`.
+
+    Args:
+        words: those after ``compare``.
+    """
+    parser = argparse.ArgumentParser(
+        "lightning-compress compare",
+        description="Size, latency and metric of many runs, by the reports that CompressionReport wrote.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "paths", nargs="+", metavar="PATH", help="a folder with reports in or below it, or a report.json"
+    )
+    parser.add_argument("--metric", metavar="NAME", help="the metric (default: the one that the monitors watch)")
+    parser.add_argument("--mode", choices=("min", "max"), help="whether the metric is better when smaller or larger")
+    parser.add_argument("--suffix", default=".lcz", help="of the files whose bytes are compared (default .lcz)")
+    parser.add_argument("--json", action="store_true", help="print numbers for programs")
+    parser.add_argument("--plot", metavar="FILE", help="draw the metric against the bytes (extra plots)")
+    options = parser.parse_args(words)
+    found = compare(options.paths, metric=options.metric, mode=options.mode, suffix=options.suffix)
+    if options.plot:
+        found.draw().savefig(options.plot, dpi=120)
     _print(found, options.json)
 
 

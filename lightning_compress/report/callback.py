@@ -243,6 +243,7 @@ class CompressionReport(CallbackBase):
             steps=trainer.global_step,
             methods=_methods(trainer.callbacks),  # type: ignore[attr-defined]
             deployments=tuple(deployments),
+            files={path.name: path.stat().st_size for path in paths if path.name not in failures},
             failures={name: str(error) for name, error in failures.items()},
         )
         del self._bench

@@ -30,6 +30,7 @@ class Comparison:
         compared_with: that model, in words.
         modes: metric name -> ``"min"`` or ``"max"``, as the monitors of the Trainer say.
         steps: optimizer steps of the run.
+        files: file name -> bytes, of the model files that were written.
         failures: file name -> error, of the model files that could not be written or failed their check.
         methods: callback name -> its report.
         deployments: the exported files in the runtimes.
@@ -44,6 +45,7 @@ class Comparison:
     compared_with: str = ""
     modes: Mapping[str, str] = field(default_factory=dict)
     steps: int = 0
+    files: Mapping[str, int] = field(default_factory=dict)
     failures: Mapping[str, str] = field(default_factory=dict)
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     deployments: tuple[Deployment, ...] = ()

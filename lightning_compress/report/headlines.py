@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Literal
 
 from lightning_compress.messages import listed
 from lightning_compress.report.comparisons import Comparison
 from lightning_compress.report.measures.profiles import LayerProfile
 
-__all__ = ["headlines", "is_worse"]
+__all__ = ["direction", "headlines", "is_worse"]
 
 # Usual words in the names of metrics.
 _LOWER = re.compile(r"\b(cer|error|err|fid|loss|mae|mape|mse|nll|perplexity|ppl|rmse|smape|wer)\b")
@@ -76,9 +77,23 @@ def is_worse(name: str, before: float, after: float, modes: Mapping[str, str]) -
     >>> is_worse("val_acc", 0.92, 0.88, {}), is_worse("val/loss", 0.4, 0.3, {}), is_worse("speed", 1.0, 0.5, {})
     (True, False, False)
     """
+    mode = direction(name, modes)
+    if mode is None or f"{before:.4f}" == f"{after:.4f}":
+        return False
+    return after > before if mode == "min" else after < before
+
+
+def direction(name: str, modes: Mapping[str, str]) -> Literal["min", "max"] | None:
+    """Whether a metric is better when it is smaller (``"min"``) or larger (``"max"``); None if nothing says so.
+
+    Args:
+        name: name of the metric.
+        modes: name -> ``"min"`` or ``"max"``, of the metrics that a monitor watches; see :func:`is_worse`.
+
+    >>> direction("val_acc", {}), direction("val_acc", {"val_acc": "min"}), direction("speed", {})
+    ('max', 'min', None)
+    """
     words = name.lower().replace("_", " ")
     lower = modes[name] == "min" if name in modes else bool(_LOWER.search(words))
     higher = modes[name] == "max" if name in modes else bool(_HIGHER.search(words))
-    if lower == higher or f"{before:.4f}" == f"{after:.4f}":
-        return False
-    return after > before if lower else after < before
+    return None if lower == higher else "min" if lower else "max"

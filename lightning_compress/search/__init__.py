@@ -1,14 +1,18 @@
-"""Search: plans before training, sensitivities of layers, and compression that is chosen during training."""
+"""Search: plans before training, sensitivities, budgets that choose during training, and comparisons of runs."""
 
 from lightning_compress.search.budget.callback import CompressionBudget
 from lightning_compress.search.fisher import BatchLoss, diagonal_fisher, second_order_cost
 from lightning_compress.search.measuring.results import LayerSensitivity, Sensitivity
 from lightning_compress.search.objectives import Logged, Mean, OfOutputs, Score, Scored, training_loss
 from lightning_compress.search.plans import Plan, PlannedLayer, PlannedMethod, plan
+from lightning_compress.search.runs.compared import ComparedRun, ComparedRuns
+from lightning_compress.search.runs.comparing import compare
 from lightning_compress.search.sensitivities import sensitivity
 
 __all__ = [
     "BatchLoss",
+    "ComparedRun",
+    "ComparedRuns",
     "CompressionBudget",
     "LayerSensitivity",
     "Logged",
@@ -20,6 +24,7 @@ __all__ = [
     "Score",
     "Scored",
     "Sensitivity",
+    "compare",
     "diagonal_fisher",
     "plan",
     "second_order_cost",

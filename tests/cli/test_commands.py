@@ -16,6 +16,7 @@ from lightning_compress.cli import main
 from lightning_compress.pruning import NM, criteria
 from lightning_compress.report import CompressionReport
 from lightning_compress.schedules import Linear
+from tests.support.reports import write_report
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Lightning's use of jsonargparse
 ROOT = Path(__file__).parents[2]
@@ -356,6 +357,32 @@ def test_sensitivities_refuse_what_the_function_refuses(folder, monkeypatch):
     with pytest.raises(SystemExit) as stopped:
         command(monkeypatch, "lightning-compress sensitivity --config config.yaml --trainer.callbacks=null")
     assert "error: need at least one method, got none" in str(stopped.value.code)
+
+
+def test_runs_are_compared(tmp_path, monkeypatch, capsys):
+    write_report(tmp_path / "a", size=100, metrics={"val_acc": 0.8})
+    write_report(tmp_path / "b", size=300, metrics={"val_acc": 0.9})
+    monkeypatch.chdir(tmp_path)
+    command(monkeypatch, "lightning-compress compare a b --plot runs.png")
+    assert "\n1 a  *    100   10.00x" in capsys.readouterr().out
+    assert (tmp_path / "runs.png").read_bytes()[1:4] == b"PNG"
+    command(monkeypatch, "lightning-compress compare a b --metric val_acc --mode min --json")
+    assert [run["front"] for run in json.loads(capsys.readouterr().out)["runs"]] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("none", "need paths of runs, got 'none', which does not exist"),
+        (".", "need a folder with a report.json in it or below it, got '.'"),
+    ],
+    ids=["path", "report"],
+)
+def test_a_comparison_says_in_a_line_what_is_wrong(words, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        command(monkeypatch, f"lightning-compress compare {words}")
+    assert str(stopped.value.code).startswith(f"lightning-compress: error: {said}")
 
 
 def test_inspect_lists_the_tensors(tmp_path, monkeypatch, capsys):

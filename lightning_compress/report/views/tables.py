@@ -14,6 +14,7 @@ from rich.text import Text
 from lightning_compress.report.comparisons import Comparison, remarks
 from lightning_compress.report.headlines import headlines
 from lightning_compress.report.measures.profiles import LayerProfile
+from lightning_compress.report.saved_reports import FORMAT
 from lightning_compress.report.views.stages import stages
 from lightning_compress.timing import Latency
 
@@ -71,7 +72,7 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
         for name, model in (("before", comparison.before), ("after", comparison.after))
     }
     became = {stage.name: stage.bytes for stage in stages(comparison.before, comparison.after)}
-    whole = {**asdict(comparison), "totals": totals, "stages": became, "remarks": remarks(comparison)}
+    whole = {"format": FORMAT, **asdict(comparison), "totals": totals, "stages": became, "remarks": remarks(comparison)}
     whole["headlines"] = headlines(comparison)
     return {name: _finite(value) for name, value in whole.items()}
 

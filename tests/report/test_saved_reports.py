@@ -1,0 +1,63 @@
+"""report.json, written and read back."""
+
+import json
+
+import pytest
+
+from lightning_compress.report.saved_reports import read_report
+from tests.support.reports import write_report
+
+
+def test_a_report_is_read_as_it_was_written(tmp_path):
+    path = write_report(
+        tmp_path / "a",
+        size=300,
+        metrics={"val_acc": 0.9, "val_loss": None},
+        modes={"val_acc": "max"},
+        files={"model.lcz": 301, "model.onnx": 400},
+        latencies=(2e-3, 1e-3),
+    )
+    found = read_report(path)
+    assert (found.before.archive_bytes, found.after.archive_bytes, found.after.sparsity) == (1000, 300, 0.75)
+    assert (found.bytes(".lcz"), found.bytes(".onnx"), found.bytes(".pt2")) == (301, 400, None)
+    assert (found.metrics, found.modes) == ({"val_acc": 0.9, "val_loss": None}, {"val_acc": "max"})
+    assert found.methods == {"PruningCallback": "0.75 sparse"}
+    assert found.latencies["PyTorch on cpu"][0].median == 2e-3
+
+
+def test_the_archive_is_known_though_it_was_not_asked_for(tmp_path):
+    assert read_report(write_report(tmp_path / "a", size=300, files={"model.onnx": 400})).bytes(".lcz") == 300
+    failed = write_report(tmp_path / "b", size=300, failures={"model.lcz": "no space"})
+    assert read_report(failed).bytes(".lcz") is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("format", None, "which has no number as its format"),
+        ("format", "1", "which has no number as its format"),
+        ("after", {"layers": [], "macs": None}, "which is damaged: KeyError: 'state_bytes'"),
+        ("after", 3, "which is damaged: TypeError"),
+        ("metrics_after", {"val_acc": "high"}, "damaged: TypeError: need val_acc as a number, got 'high'"),
+        ("files", {"model.lcz": "many"}, "damaged: TypeError: need bytes of model.lcz as an integer, got 'many'"),
+        ("latencies", [{"median": 1.0}], "which is damaged"),
+    ],
+    ids=["no_format", "text", "keys", "number", "metric", "bytes", "latency"],
+)
+def test_a_damaged_report_says_where(key, value, said, tmp_path):
+    path = write_report(tmp_path / "a", size=300, latencies=(2e-3, 1e-3))
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(ValueError, match=said) as error:
+        read_report(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_report_without_a_part_is_damaged(tmp_path):
+    path = write_report(tmp_path / "a", size=300)
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value for name, value in values.items() if name != "files"}))
+    with pytest.raises(ValueError, match="damaged: KeyError: 'files'"):
+        read_report(path)
+    path.write_text("[1, 2]")
+    with pytest.raises(ValueError, match="no number as its format"):
+        read_report(path)
