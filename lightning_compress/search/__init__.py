@@ -5,8 +5,8 @@ from lightning_compress.search.fisher import BatchLoss, diagonal_fisher, second_
 from lightning_compress.search.measuring.results import LayerSensitivity, Sensitivity
 from lightning_compress.search.objectives import Logged, Mean, OfOutputs, Score, Scored, training_loss
 from lightning_compress.search.plans import Plan, PlannedLayer, PlannedMethod, plan
-from lightning_compress.search.runs.compared import ComparedRun, ComparedRuns
-from lightning_compress.search.runs.comparing import compare
+from lightning_compress.search.comparison.compared import ComparedRun, ComparedRuns
+from lightning_compress.search.comparison.comparing import compare
 from lightning_compress.search.sensitivities import sensitivity
 
 __all__ = [

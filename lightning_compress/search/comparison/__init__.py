@@ -1,0 +1,1 @@
+"""Runs side by side: their reports, sizes, latencies and metrics, and the Pareto front."""

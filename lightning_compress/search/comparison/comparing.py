@@ -1,0 +1,168 @@
+"""Comparing: reports of many runs are found, read and put side by side."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from lightning_compress.messages import listed
+from lightning_compress.report.headlines import direction
+from lightning_compress.report.saved_reports import NAME, SavedReport, read_report
+from lightning_compress.search.comparison.compared import ComparedRun, ComparedRuns
+from lightning_compress.search.comparison.fronts import pareto_front
+
+__all__ = ["compare", "compared_run", "mode_of"]
+
+
+def compare(
+    paths: Sequence[str | Path],
+    *,
+    metric: str | None = None,
+    mode: Literal["min", "max"] | None = None,
+    suffix: str = ".lcz",
+) -> ComparedRuns:
+    """Compare many runs by the reports that :class:`~lightning_compress.report.CompressionReport` wrote.
+
+    The runs whose metric and bytes no other run beats are marked: they are the Pareto front.
+
+    Args:
+        paths: folders with reports in them or below them, or files ``report.json``.
+        metric: name of the metric; by default the one that the monitors of the runs watch, else the only one that all
+            runs have.
+        mode: whether the metric is better when it is smaller (``"min"``) or larger (``"max"``); by default known from
+            the monitors, or from a usual word in its name.
+        suffix: that of the files whose bytes are compared. The bytes of the archive, ``".lcz"``, are in every report.
+            Latencies are those of this file in a runtime, if they were measured, else those of PyTorch.
+
+    Raises:
+        ValueError: a folder without a report, a report that is damaged or of a later version, runs without the metric
+            or with different ones, a direction that nothing says, or files that no run has written.
+        FileNotFoundError: a path that does not exist.
+        TypeError: ``paths`` is one path.
+    """
+    if isinstance(paths, str | Path):
+        raise TypeError(f"need paths as a list, got {str(paths)!r}: write [{str(paths)!r}]")
+    if mode not in ("min", "max", None):
+        raise ValueError(f"need mode 'min' or 'max', got mode={mode!r}")
+    reports = [read_report(file) for file in _files(paths)]
+    named = _metric(reports, metric)
+    modes = {name: chosen for report in reports for name, chosen in report.modes.items()}
+    chosen = mode if named is None or mode else mode_of(named, modes)
+    if all(report.bytes(suffix) is None for report in reports):
+        there = sorted({name.removeprefix("model") for report in reports for name in report.files})
+        raise ValueError(f"need suffix as that of a file that a run has written, got {suffix!r}; there are: {there}")
+    names = _names([report.path.parent for report in reports])
+    runs = [compared_run(report, name, named, suffix) for report, name in zip(reports, names, strict=True)]
+    runs.sort(key=lambda run: (run.bytes is None, run.bytes or 0, run.name))
+    return ComparedRuns(_marked(runs, chosen), named, chosen, suffix)
+
+
+def compared_run(report: SavedReport, name: str, metric: str | None, suffix: str) -> ComparedRun:
+    """One run for a table; not yet marked.
+
+    Args:
+        report: its report.
+        name: its name in the table.
+        metric: name of the metric, if there is one.
+        suffix: that of the file whose bytes count.
+    """
+    file = f"model{suffix}"
+    inside = [place for place in report.latencies if place.startswith(f"{file} in ")]
+    places = [*inside, *(place for place in report.latencies if place.startswith("PyTorch"))]
+    return ComparedRun(
+        name=name,
+        path=str(report.path),
+        methods=tuple(f"{callback}: {method}" for callback, method in report.methods.items() if method),
+        bytes=report.bytes(suffix),
+        dense_bytes=report.before.archive_bytes if suffix == ".lcz" else None,
+        sparsity=report.after.sparsity,
+        metric=None if metric is None else report.metrics.get(metric),
+        latencies=report.latencies[places[0]] if places else None,
+        measured_in=places[0] if places else "",
+        front=False,
+    )
+
+
+def mode_of(metric: str, modes: dict[str, str]) -> Literal["min", "max"]:
+    """The direction of a metric, as a monitor or its name says.
+
+    Args:
+        metric: its name.
+        modes: name -> ``"min"`` or ``"max"``, of the metrics that a monitor watches.
+
+    Raises:
+        ValueError: nothing says it.
+    """
+    found = direction(metric, modes)
+    if found is None:
+        raise ValueError(f"need mode='min' or mode='max', since nothing says when {metric} is better, got none")
+    return found
+
+
+def _files(paths: Sequence[str | Path]) -> list[Path]:
+    """Every report once, in the order of the paths."""
+    found: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        if not path.exists():
+            raise FileNotFoundError(f"need paths of runs, got {str(path)!r}, which does not exist")
+        inside = [path] if path.is_file() else sorted(path.rglob(NAME))
+        whole = [file for file in inside if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+        if not whole:
+            raise ValueError(f"need a folder with a {NAME} in it or below it, got {str(path)!r}: did its run end?")
+        found |= {file.resolve(): file for file in whole if file.resolve() not in found}
+    if not found:
+        raise ValueError("need at least one run, got none")
+    return list(found.values())
+
+
+def _metric(reports: Sequence[SavedReport], asked: str | None) -> str | None:
+    """The metric that all runs have; None if no run has any."""
+    every = [set(report.metrics) for report in reports]
+    if asked is not None:
+        without = [str(report.path.parent) for report, names in zip(reports, every, strict=True) if asked not in names]
+        if without:
+            there = sorted(set().union(*every))
+            raise ValueError(
+                f"need metric as one that every run has, got {asked!r}, which is missing in {listed(without)}; "
+                f"there are: {', '.join(there) or 'none'}"
+            )
+        return asked
+    if not any(every):
+        return None
+    common = set.intersection(*every)
+    if not common:
+        told = [
+            f"{report.path.parent} has {', '.join(sorted(names)) or 'none'}"
+            for report, names in zip(reports, every, strict=True)
+        ]
+        raise ValueError(f"need runs with a metric in common, got different ones: {'; '.join(told[:4])}")
+    watched = {name for report in reports for name in report.modes} & common
+    best = watched if len(watched) == 1 else common
+    if len(best) > 1:
+        raise ValueError(f"need metric as one of several, got none: the runs have {', '.join(sorted(best))}")
+    return best.pop()
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The folders without the part that all have in common."""
+    if len(folders) == 1:
+        return [folders[0].resolve().name]
+    whole = [folder.resolve() for folder in folders]
+    common = Path(os.path.commonpath(whole))
+    return [str(folder.relative_to(common)) if folder != common else folder.name for folder in whole]
+
+
+def _marked(runs: Sequence[ComparedRun], mode: str | None) -> tuple[ComparedRun, ...]:
+    """The runs, with those on the Pareto front marked; a run without a file or a finite metric is not on it."""
+    if mode is None:
+        return tuple(runs)
+    sign = 1 if mode == "min" else -1
+    points = [
+        (math.nan if run.bytes is None else run.bytes, math.nan if run.metric is None else sign * run.metric)
+        for run in runs
+    ]
+    return tuple(replace(run, front=best) for run, best in zip(runs, pareto_front(points), strict=True))
