@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lightning_compress import adapters as adapters
     from lightning_compress import channels as channels
     from lightning_compress import deploy as deploy
     from lightning_compress import distillation as distillation

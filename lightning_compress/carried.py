@@ -51,6 +51,10 @@ def _nothing(module: nn.Module, remove: Callable[[str, Tensor], Tensor]) -> None
     return
 
 
+def _finished(module: nn.Module, record: dict[str, Any]) -> None:
+    return
+
+
 def _trust(module: nn.Module, record: dict[str, Any], shapes: Shapes) -> None:
     return
 
@@ -70,6 +74,7 @@ class Structure:
             such a module. Everything that a record asks memory for must be in these shapes. Trusts by default.
         alters: record -> whether the module computes something else than one of its class with the same state dict. By
             default every record that is not empty does.
+        finish: module, record -> None. Called by ``load_compressed`` once the weights are loaded. Nothing by default.
         order: place in the order of attachment: ``LAYERS`` are made before ``SHAPES`` change, both before
             ``ATTACHMENTS``.
     """
@@ -81,6 +86,7 @@ class Structure:
     order: int = ATTACHMENTS
     check: Callable[[nn.Module, dict[str, Any], Shapes], None] = _trust
     alters: Callable[[dict[str, Any]], bool] = bool
+    finish: Callable[[nn.Module, dict[str, Any]], None] = _finished
 
 
 def carry(module: nn.Module, structure: Structure) -> None:

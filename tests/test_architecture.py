@@ -8,9 +8,10 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "lightning_compress"
 STAIRS = [
     {"arguments", "drafts", "lightnings", "messages", "probes", "schemas"},
+    {"carried"},
+    {"adapters"},
     {
         "archive",
-        "carried",
         "evidence",
         "example_inputs",
         "metrics",

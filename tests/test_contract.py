@@ -36,6 +36,7 @@ from lightning_compress.timing import Latency
 from lightning_compress.training import WeightCompression
 from tests.support.cases import CASES, cases
 from tests.support.distributed import run_distributed
+from tests.support.promises import shipped
 from tests.support.runs import Randomness, Save, kill, resumes, same, trainer, uninterrupted
 from tests.support.shards import differing as differing_arrays
 from tests.support.shards import fsdp2, gathered, sharded
@@ -250,7 +251,7 @@ assert not any(name.startswith("lightning_compress") for name in sys.modules)
 def test_checkpoints_load_without_this_package_and_give_the_logged_metric(tmp_path):
     expected, paths = [], []
     for name, case in CASES.items():
-        for weights_only in (False, True) if case.plain and case.keeps_shapes else ():
+        for weights_only in (False, True) if case.plain and case.keeps_shapes and case.kind is Digits else ():
             folder = tmp_path / f"{name}-{weights_only}"
             saving = checkpoints(folder, every_n_train_steps=None, every_n_epochs=1, save_weights_only=weights_only)
             seen = []
@@ -484,7 +485,7 @@ def test_the_archive_is_the_module(case, tmp_path):
     module = build(kind=case.kind)
     fit(module, *case.callbacks())
     path = export(module, tmp_path / "m.lcz")
-    found = load_compressed(case.kind, path)
+    found, module = load_compressed(case.kind, path), shipped(module)
     assert same(found, module)
     assert read_archive(path).complete == case.plain  # if not, load_archive warns
     images = digits()[0][1400:]

@@ -165,3 +165,71 @@ def test_a_projection_that_waits_leaves_no_latent(parameters):
     weights.restore("ab")
     assert parameters["a"].tolist() == pytest.approx([1.3, -1.6])
     assert not weights.restored
+
+
+def test_an_offset_is_projected_with_the_latent_and_taken_off_again(parameters):
+    """Against the sum written out; offset and latent are binary fractions, so that nothing is rounded."""
+    weights, offset = LatentWeights(parameters, [Round("ab")]), torch.tensor([0.25, 0.75])
+    parameters["a"].requires_grad_(False).copy_(torch.tensor([0.5, -2.5]))
+    weights.offsets = {"a": lambda: offset}
+    weights.update([])
+    assert parameters["a"].tolist() == [0.75, -2.75]  # round(0.75) - 0.25, round(-1.75) - 0.75
+    offset.mul_(-1)
+    weights.refresh(["a", "b"])
+    assert parameters["a"].tolist() == [0.25, -2.25]  # round(0.25) + 0.25, round(-3.25) + 0.75
+    assert weights.latents["a"].tolist() == [0.5, -2.5]
+    assert parameters["b"].tolist() == [2.0, 1.0]
+    assert not weights.overwritten()
+    assert [sums["a"].tolist() for _, sums in weights.stages()] == [[0.0, -3.0]]
+
+
+def test_nobody_changes_the_latent_of_a_frozen_parameter(parameters):
+    """An optimizer that holds it, an average in its place: the latent stays, the offset moves it."""
+    weights = LatentWeights(parameters, [Round("a")])
+    parameters["a"].requires_grad_(False).copy_(torch.tensor([0.5, -2.5]))
+    weights.offsets = {"a": lambda: torch.tensor([0.25, 0.75])}
+    weights.update([])
+    parameters["a"].copy_(torch.tensor([9.0, 9.0]))
+    assert weights.compressed({"a": parameters["a"]})["a"].tolist() == [0.75, -2.75]
+    weights.compress(["a"])
+    weights.adopt()
+    assert parameters["a"].tolist() == [0.75, -2.75]
+    assert weights.latents["a"].tolist() == [0.5, -2.5]
+
+
+def test_a_trained_parameter_with_an_offset_is_exchanged(parameters):
+    weights = LatentWeights(parameters, [Round("a")])
+    weights.offsets = {"a": lambda: torch.tensor([0.25, 0.75])}
+    weights.update([])
+    weights.restore(["a"])
+    assert parameters["a"].tolist() == pytest.approx([0.3, -2.6])
+    with torch.no_grad():
+        parameters["a"].add_(1.0)
+    weights.compress(["a"])
+    assert parameters["a"].tolist() == [1.75, -1.75]  # round(1.55) - 0.25, round(-0.85) - 0.75
+    assert weights.latents["a"].tolist() == pytest.approx([1.3, -1.6])
+
+
+def test_a_mask_with_an_offset_leaves_the_latent_as_it_is():
+    """Without an exchange the latent would be read from the parameter, which lost its last bits to the offset."""
+
+    class Mask(Keep):
+        masks_in_place = True
+
+    latent = torch.rand(1000, generator=torch.Generator().manual_seed(0)) - 0.5
+    parameter = nn.Parameter(latent.clone(), requires_grad=False)
+    weights, offset = LatentWeights({"p": parameter}, [Mask("p")]), torch.full((1000,), 3.7)
+    weights.offsets = {"p": lambda: offset}
+    for _ in range(10):
+        offset.mul_(-0.9)
+        weights.refresh(["p"]) if weights.latents else weights.update([])
+    assert torch.equal(weights.latents["p"], latent)
+    assert torch.equal(parameter + offset == 0, latent + offset <= 0)
+
+
+def test_a_short_weight_is_projected_in_the_precision_of_its_offset():
+    parameter = nn.Parameter(torch.tensor([1.0, 2.0]), requires_grad=False).bfloat16()
+    weights = LatentWeights({"p": parameter}, [Round("p")])
+    weights.offsets = {"p": lambda: torch.tensor([0.499, 0.501])}
+    weights.update([])
+    assert parameter.tolist() == torch.tensor([1 - 0.499, 3 - 0.501]).bfloat16().tolist()

@@ -24,6 +24,7 @@ def test_type_checkers_see_every_public_name():
 
 
 WRITTEN = {
+    "adapters": "declare merge",
     "schedules": "Constant Step Linear Cubic Cosine Exponential",
     "pruning.criteria": "magnitude taylor movement wanda random",
     "pruning": "Unstructured NM Block",

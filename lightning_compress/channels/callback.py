@@ -182,7 +182,7 @@ class ChannelPruningCallback(WeightCompression):
         self._momentum_networks = MomentumNetworks(module, [target.name for target in targets])
         return Selection(targets, dict(found.left_alone))
 
-    takes_up = False  # the groups of channels are those of the first trace
+    takes_up = compresses_sums = False  # the groups of channels are those of the first trace, without adapters
 
     def begin(self, selection: Selection) -> None:
         super().begin(selection)

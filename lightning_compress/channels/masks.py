@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from lightning_compress.adapters import additive_paths
 from lightning_compress.channels.groups import Group, RemovedEntries, mask_, removed_entries
 from lightning_compress.processes import local_positions
 from lightning_compress.targets import Target
@@ -54,7 +55,9 @@ def masked_targets(module: nn.Module, groups: Sequence[Group]) -> tuple[Target, 
     """The parameters of ``module`` that have entries of the groups."""
     parameters = dict(module.named_parameters())
     names = dict.fromkeys(part.name for group in groups for part in group.slices if part.name in parameters)
-    return tuple(Target(n, (n,), module.get_submodule(n.rpartition(".")[0]), parameters[n]) for n in names)
+    holders = {name: module.get_submodule(name.rpartition(".")[0]) for name in names}
+    paths = {path.weight_name: path for path in additive_paths(module)}
+    return tuple(Target(n, (n,), holders[n], parameters[n], path=paths.get(n)) for n in names)
 
 
 def masks_of(

@@ -22,6 +22,7 @@ from lightning_compress.example_inputs import (
     on_device,
     unwrapped,
 )
+from lightning_compress.training.copies import merged_copy
 
 __all__ = ["FORMATS", "export", "find_writer", "find_writers"]
 
@@ -43,7 +44,8 @@ def export(
     ``.tflite`` the computation for phones and microcontrollers; checked by running it in LiteRT
     ==========  ============================================================================================
 
-    The computation is that of evaluation mode; the module itself is left as it is. Outputs may differ by
+    The computation is that of evaluation mode; the module itself is left as it is. Weights that were compressed with
+    their adapters are written merged. Outputs may differ by
     ``tolerance * max(1, max |output|)``, with ``tolerance`` 1e-4, or 4 units of the last place of a shorter dtype.
 
     A module that was trained by ``QATCallback`` is written with integer weights and explicit quantize and dequantize
@@ -76,7 +78,7 @@ def export(
     >>> export(nn.Linear(4, 2), Path(tempfile.mkdtemp()) / "m.lcz").name
     'm.lcz'
     """
-    module, path = unwrapped(module), Path(path)
+    module, path = merged_copy(unwrapped(module)), Path(path)
     writer = find_writer(path.suffix) if writer is None else _checked(writer, path)
     writer.require()
     if example_input is None and writer.needs_example:

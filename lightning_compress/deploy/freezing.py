@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from lightning_compress.deploy.checks import check_equal, check_near, cpu_tensors
 from lightning_compress.example_inputs import ExampleInput, as_arguments, device_of, evaluating, on_device, unwrapped
 from lightning_compress.lowering.modules import is_quantized, lower
+from lightning_compress.training.copies import merged_copy
 
 __all__ = ["freeze"]
 
@@ -42,7 +43,7 @@ def freeze(module: nn.Module, example_input: ExampleInput) -> Callable[..., Any]
         fast = freeze(module, images)
         logits = fast(images)
     """
-    module = unwrapped(module)
+    module = merged_copy(unwrapped(module))
     with evaluating(module):
         example = on_device(example_input, device_of(module))
         args, kwargs = as_arguments(example)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_compress.processes import on_any_process
 
-__all__ = ["check_same", "rewritten"]
+__all__ = ["check_fitting", "check_same", "rewritten"]
 
 
 def rewritten(compressed: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
@@ -29,6 +29,20 @@ def rewritten(compressed: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -
     """
     differ = on_any_process([_beyond_rounding(one, weights[name]) for name, one in compressed.items()])
     return [name for name, differs in zip(compressed, differ, strict=True) if differs]
+
+
+def check_fitting(latents: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
+    """Require that each latent of a checkpoint belongs to a parameter of its shape.
+
+    Raises:
+        ValueError: one of them does not.
+    """
+    for name, latent in latents.items():
+        if name not in parameters or parameters[name].shape != latent.shape:
+            raise ValueError(
+                f"need latent weights of the targeted parameters, got {name!r} of shape {tuple(latent.shape)}: "
+                "resume with the include and exclude patterns that the checkpoint was written with"
+            )
 
 
 def check_same(weights: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> None:

@@ -7,8 +7,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 import torch
 from torch import Tensor
 
-from lightning_compress.latent.differences import check_same, rewritten
+from lightning_compress.latent.compositions import Composition
+from lightning_compress.latent.differences import check_fitting, check_same, rewritten
 from lightning_compress.latent.masked import MaskedWeights
+from lightning_compress.latent.offsets import Offset
 from lightning_compress.latent.projections import Projection
 from lightning_compress.processes import gather, local, shard
 
@@ -20,12 +22,16 @@ class LatentWeights:
 
     A parameter that no projection is active for is its own latent: it costs no memory and no time. A parameter whose
     projections all mask in place is not exchanged. A parameter that other code writes into, such as a target network,
-    is opened: it holds its latent, and is projected where it is seen (:meth:`compressed`). Sharded parameters
-    (``DTensor``) are handled shard by shard.
+    is opened: it holds its latent, and is projected where it is seen (:meth:`compressed`). A parameter with an offset
+    holds ``P(latent + offset) - offset``; if it is frozen, its latent never changes. Sharded parameters (``DTensor``)
+    are handled shard by shard.
 
     Args:
         parameters: name -> parameter.
         projections: applied one after the other, ``P3(P2(P1(latent)))``.
+
+    Attributes:
+        offsets: name -> offset, of the parameters to which the forward pass adds something.
 
     >>> class Sign:
     ...     active, masks_in_place = ("p",), False
@@ -42,16 +48,17 @@ class LatentWeights:
 
     def __init__(self, parameters: Mapping[str, Tensor], projections: Sequence[Projection]) -> None:
         self._parameters = dict(parameters)
-        self._projections = tuple(projections)
+        self._projections = Composition(projections)
         self._exchanged: dict[str, Tensor] = {}  # name -> latent
-        self._masked = MaskedWeights(self._projections)
+        self._masked = MaskedWeights(tuple(projections))
         self._restored: set[str] = set()
         self._open: set[str] = set()
+        self.offsets: Mapping[str, Offset] = {}
 
     @property
     def latents(self) -> Mapping[str, Tensor]:
         """Name -> latent (this rank's shard of it) of those parameters that have one; read only."""
-        opened = {name: self._weight(name).clone() for name in self._active(self._parameters) if name in self._open}
+        opened = {name: self._weight(name).clone() for name in self._projections.active(self._open)}
         return {**self._exchanged, **self._masked.latents(self._weight), **opened}
 
     @property
@@ -68,7 +75,7 @@ class LatentWeights:
     def restore(self, names: Iterable[str]) -> None:
         """``p = latent`` for those of the named parameters that have a latent."""
         names = list(names)
-        has_latent = self._exchanged.keys() | self._masked.hidden.keys() | set(self._active(self._open))
+        has_latent = self._exchanged.keys() | self._masked.hidden.keys() | set(self._projections.active(self._open))
         moved = [name for name in names if name in self._exchanged]
         if moved:
             torch._foreach_copy_([self._weight(name) for name in moved], [self._exchanged[name] for name in moved])
@@ -78,15 +85,23 @@ class LatentWeights:
     def compress(self, names: Iterable[str]) -> None:
         """``latent = p ; p = P(latent)`` for those of the named parameters that a projection is active for."""
         self._open.difference_update(self._restored.intersection(names))
-        active = [name for name in self._active(names) if name not in self._open]
+        active = [name for name in self._changeable(self._projections.active(names)) if name not in self._open]
         self._store([name for name in active if name not in self._masked.hidden])
         self._project(active)
+
+    @torch.no_grad()
+    def refresh(self, names: Iterable[str]) -> None:
+        """``p = P(latent + offset) - offset`` for those of the named parameters that have a latent: offsets changed."""
+        for name in self._projections.active(names):
+            if name in self._exchanged and name not in self._restored:
+                self._weight(name).copy_(self._exchanged[name])
+                self._project([name])
 
     @torch.no_grad()
     def update(self, due: Collection[Projection]) -> None:
         """Update the due projections, each from the weights as those before it left them; project all weights anew."""
         self.unmask()
-        names = self._active(self._parameters)
+        names = self._projections.active(self._parameters)
         closed = [name for name in names if name not in self._open]
         self.restore([name for name in closed if name not in self._restored])
         self._store([name for name in closed if name not in self._exchanged])
@@ -96,16 +111,17 @@ class LatentWeights:
     @torch.no_grad()
     def backward(self, gradients: Mapping[str, Tensor]) -> None:
         """Turn gradients (of this rank's shards) at the projected weights into those of the latents, in place."""
-        for projection in reversed(self._projections):
-            if mine := _of(projection, gradients):
-                projection.backward_(mine, self._exchanged)
+        self._projections.backward_(gradients, self._exchanged)
 
     @torch.no_grad()
-    def project(self, weights: Mapping[str, Tensor]) -> None:
-        """Project tensors other than the parameters, by the name of the parameter that each stands for, in place."""
-        for projection in self._projections:
-            if mine := _of(projection, weights):
-                projection.project_(mine)
+    def project(self, weights: Mapping[str, Tensor], offsets: Mapping[str, Offset] | None = None) -> None:
+        """Project tensors other than the parameters, by the name of the parameter that each stands for, in place.
+
+        Args:
+            weights: name -> tensor.
+            offsets: name -> offset, of the tensors; by default those of the parameters.
+        """
+        self._projections.project_(weights, self.offsets if offsets is None else offsets)
 
     @torch.no_grad()
     def compressed(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -119,33 +135,29 @@ class LatentWeights:
             name -> projected latent where the tensor holds that already, up to rounding errors; else the projected
             tensor. Only of parameters that a projection is active for.
         """
-        latents = {**{name: weights[name] for name in self._active(weights)}, **self.latents}
+        latents = {**{name: weights[name] for name in self._projections.active(weights)}, **self.latents}
         compressed = {name: latent.clone() for name, latent in latents.items()}
         self.project(compressed)
-        if changed := rewritten(compressed, weights):
+        if changed := self._changeable(rewritten(compressed, weights)):
             compressed = {name: (weights if name in changed else latents)[name].clone() for name in latents}
             self.project(compressed)
         return compressed
 
     def stages(self) -> Iterator[tuple[Projection, Mapping[str, Tensor]]]:
-        """Project copies of the latents: yield each projection in turn, with all weights as it leaves them.
+        """Project copies of the latents: yield each projection in turn, with all weights and offsets as it leaves them.
 
         Raises:
             RuntimeError: the last of these weights differ from those that the parameters hold.
         """
         weights = {name: latent.clone() for name, latent in self.latents.items()}
-        for projection in self._projections:
-            if mine := _of(projection, weights):
-                projection.project_(mine)
-                yield projection, weights
+        yield from self._projections.stages(weights, self.offsets)
         closed = [name for name in weights if name not in self._open]
         check_same({name: weights[name] for name in closed}, self._held(closed))
 
     @torch.no_grad()
     def overwritten(self) -> list[str]:
         """Names of the parameters that do not hold their projected latents, since other code wrote; a collective."""
-        weights = {name: latent.clone() for name, latent in self.latents.items()}
-        self.project(weights)
+        self.project(weights := {name: latent.clone() for name, latent in self.latents.items()})
         return [name for name in rewritten(weights, self._held(weights)) if name not in self._open]
 
     @torch.no_grad()
@@ -154,7 +166,9 @@ class LatentWeights:
 
         A collective. A value that differs by rounding errors alone is not taken.
         """
-        before = {name: latent.clone() for name, latent in {**self._exchanged, **self._masked.hidden}.items()}
+        latents = {**self._exchanged, **self._masked.hidden}
+        before = {name: latents[name].clone() for name in self._changeable(latents)}
+        self.refresh(latents.keys() - before.keys())
         given = {name: self._weight(name).clone() for name in before}
         self.unmask()
         self.restore(given)
@@ -189,20 +203,16 @@ class LatentWeights:
         Raises:
             ValueError: a latent belongs to no parameter here, or has another shape.
         """
+        check_fitting(latents, self._parameters)
         for name, latent in latents.items():
-            parameter = self._parameters.get(name)
-            if parameter is None or parameter.shape != latent.shape:
-                raise ValueError(
-                    f"need latent weights of the targeted parameters, got {name!r} of shape {tuple(latent.shape)}: "
-                    "resume with the include and exclude patterns that the checkpoint was written with"
-                )
+            parameter = self._parameters[name]
             self._exchanged[name] = shard(latent.to(parameter.device, parameter.dtype), parameter).clone()
         for name in self._exchanged.keys() & set(opened):
             self._weight(name).copy_(self._exchanged[name])
         self.open(opened)
         # A checkpoint that was written after fit holds no latents: there the weights are their own latents.
         known = self._exchanged.keys() | self._open
-        self._store([name for name in self._active(self._parameters) if name not in known])
+        self._store([name for name in self._projections.active(self._parameters) if name not in known])
         self._forget_idle()
         self._mask(list(self._exchanged))
 
@@ -229,7 +239,7 @@ class LatentWeights:
         self._parameters = {name: parameter for name, parameter in now.items() if parameter is not None}
         self._exchanged = {
             name: remove(name, self._exchanged[name]) if name in parameters else self._exchanged[name]
-            for name in self._active(self._exchanged)
+            for name in self._projections.active(self._exchanged)
         }
         self._open &= self._parameters.keys()
         self._mask(list(self._exchanged))
@@ -254,12 +264,13 @@ class LatentWeights:
         self._restored.clear()
         self._open.clear()
 
-    def _active(self, names: Iterable[str]) -> list[str]:
-        return [name for name in names if any(name in projection.active for projection in self._projections)]
+    def _changeable(self, names: Iterable[str]) -> list[str]:
+        """Those whose latents may change: frozen parameters move by their offsets alone."""
+        return [name for name in names if name not in self.offsets or self._parameters[name].requires_grad]
 
     def _forget_idle(self) -> None:
         """Forget latents that nothing projects: a method waits to begin, or is missing that wrote the checkpoint."""
-        for name in self._exchanged.keys() - self._active(self._exchanged):
+        for name in self._exchanged.keys() - self._projections.active(self._exchanged):
             del self._exchanged[name]
 
     def _store(self, names: Sequence[str]) -> None:
@@ -272,19 +283,14 @@ class LatentWeights:
     def _project(self, names: Sequence[str], due: Collection[Projection] = ()) -> None:
         """``p = P(p)``, after an update of the projections that are due."""
         weights = {name: self._weight(name).clone() if name in self._open else self._weight(name) for name in names}
-        for projection in self._projections:
-            mine = _of(projection, weights)
-            if mine and projection in due:
-                projection.update(mine)
-            if mine:
-                projection.project_(mine)
+        self._projections.project_(weights, self.offsets, due)
         self._restored.difference_update(names)
         self._mask(names)
 
     def _mask(self, names: Iterable[str]) -> None:
         """Exchange those of the named parameters no longer whose projections all mask in place."""
         for name in names:
-            if name in self._exchanged and self._masked.covers(name):
+            if name in self._exchanged and name not in self.offsets and self._masked.covers(name):
                 self._masked.hidden[name] = self._exchanged.pop(name)
 
     def _held(self, names: Iterable[str]) -> dict[str, Tensor]:
@@ -292,8 +298,3 @@ class LatentWeights:
 
     def _weight(self, name: str) -> Tensor:
         return local(self._parameters[name].detach())
-
-
-def _of(projection: Projection, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those of the tensors that the projection is active for."""
-    return {name: tensor for name, tensor in tensors.items() if name in projection.active}

@@ -30,7 +30,7 @@ def load_compressed(
     structures: Sequence[Structure] = (),
     **init_args: Any,
 ) -> _Module:
-    """Load a compressed module with its carried records: removed channels, split layers, quantizers.
+    """Load a compressed module with its carried records: removed channels, split layers, quantizers, merged adapters.
 
     It needs no Trainer and no callback. The file cannot run code. A checkpoint without carried records is loaded as
     ``cls.load_from_checkpoint`` does.
@@ -62,10 +62,12 @@ def load_compressed(
     if not lightning and not (issubclass(cls, nn.Module) and is_archive(ckpt_path)):
         raise TypeError(f"need the class of the LightningModule of a checkpoint as cls, got {cls.__name__}")
     found: list[Structure] = []
+    records: dict[str, Any] = {}
 
     def attach(module: nn.Module, checkpoint: Mapping[str, Any]) -> None:
         recognize_grids(module, grids)
-        wanted = [find_structure(key, structures) for key in carried_records(checkpoint)]
+        records.update(carried_records(checkpoint))
+        wanted = [find_structure(key, structures) for key in records]
         found.extend(sorted(wanted, key=lambda one: one.order))
         for structure in found:
             attach_structure(module, structure, checkpoint)
@@ -84,8 +86,10 @@ def load_compressed(
         raise RecordError(
             f"need records that make the module of the state dict, got others of {names}: {error}"
         ) from error
-    for structure in found if lightning else ():
-        carry(module, structure)
+    for structure in found:
+        structure.finish(module, records[structure.key])
+        if lightning:
+            carry(module, structure)
     return cast(_Module, module)
 
 

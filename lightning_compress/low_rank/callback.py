@@ -131,7 +131,8 @@ class LowRankCallback(WeightCompression):
         reasons = {target.name: _reason(target) for target in selection}
         sizes = {target.name: _size(target) for target in selection if not reasons[target.name]}
         layers = factorized_layers(module)
-        mine = {f"{name}.weight": layers[name] for name in dict.fromkeys(target.layer for target in selection) if name}
+        split = dict.fromkeys(target.layer for target in selection if target.layer in layers)
+        mine = {f"{name}.weight": layers[name] for name in split}
         if not sizes and not mine:
             raise ValueError(
                 "need a layer that can be split in two, got none:" + "\n  ".join(["", *listed_by_reason(reasons)])
@@ -158,6 +159,7 @@ class LowRankCallback(WeightCompression):
         return True
 
     takes_up = False  # the ranks share one budget
+    compresses_sums = False  # a layer with adapters cannot be split
 
     @property
     def settled(self) -> bool:
@@ -248,7 +250,7 @@ class LowRankCallback(WeightCompression):
 
 def _reason(target: Target) -> str:
     """The reason why a parameter cannot be a target; empty if it can."""
-    if target.layer:
+    if target.layer and target.path is None:
         return "of a layer that is split already"
     if len(target.aliases) > 1:
         return "tied to another layer"

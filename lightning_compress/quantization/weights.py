@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from lightning_compress.adapters.merging import GRIDS
 from lightning_compress.arguments import check_code
 from lightning_compress.processes import gather, local, shard
 from lightning_compress.quantization.granularities import Granularity
@@ -21,14 +22,12 @@ from lightning_compress.training import QUANTIZE, WeightCompression
 
 __all__ = ["WeightGrids", "clear_grids", "grids_of", "set_grid"]
 
-_GRIDS = "weight_grids"
-
 
 def grids_of(module: nn.Module) -> dict[str, Grid]:
     """Name in the state dict -> grid, of every weight in ``module`` that has one. A tied weight has all its names."""
     noted: dict[int, Grid] = {}
     for holder in module.modules():
-        for key, grid in vars(holder).get(_GRIDS, {}).items():
+        for key, grid in vars(holder).get(GRIDS, {}).items():
             noted.setdefault(id(holder.get_parameter(key)), grid)  # the first holder's is updated, see Target
     return {
         f"{name}.{key}" if name else key: noted[id(parameter)]
@@ -41,13 +40,13 @@ def grids_of(module: nn.Module) -> dict[str, Grid]:
 def set_grid(module: nn.Module, name: str, grid: Grid) -> None:
     """Note the grid of the weight ``name`` on the module that holds it; the state dict does not change."""
     path, _, key = name.rpartition(".")
-    vars(module.get_submodule(path)).setdefault(_GRIDS, {})[key] = grid
+    vars(module.get_submodule(path)).setdefault(GRIDS, {})[key] = grid
 
 
 def clear_grids(module: nn.Module) -> None:
     """Forget the grids of all weights in ``module``."""
     for holder in module.modules():
-        vars(holder).pop(_GRIDS, None)
+        vars(holder).pop(GRIDS, None)
 
 
 class WeightGrids(WeightCompression):

@@ -31,6 +31,7 @@ from lightning_compress.report.incoming import FullSanityCheck, was_trained
 from lightning_compress.report.measures.bench import Bench
 from lightning_compress.report.measures.profiles import ModelProfile, profile
 from lightning_compress.report.views.outputs import show, write
+from lightning_compress.training.copies import merged_copy
 
 __all__ = ["CompressionReport"]
 
@@ -206,7 +207,7 @@ class CompressionReport(CallbackBase):
         if stage != "fit" or self._before is None:
             return
         after = profile(pl_module)
-        module = whole_copy(pl_module) if self._bench.sharded else pl_module
+        module = whole_copy(pl_module) if self._bench.sharded else merged_copy(pl_module)
         if not trainer.is_global_zero:
             return
         if trainer.fast_dev_run:  # type: ignore[attr-defined]

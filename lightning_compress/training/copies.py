@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import copy
 from importlib import import_module
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from torch import nn
 
+from lightning_compress.adapters import additive_paths, merge
+from lightning_compress.adapters.records import ADAPTERS
+from lightning_compress.carried import carry
 from lightning_compress.example_inputs import line_of, unwrapped
 from lightning_compress.lightnings import LightningModule, package_of
 from lightning_compress.processes import is_sharded
 
-__all__ = ["detached_copy", "uncompiled", "uncompiled_copy"]
+__all__ = ["detached_copy", "merged_copy", "uncompiled", "uncompiled_copy"]
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 def uncompiled_copy(module: LightningModule) -> LightningModule:
@@ -50,6 +55,16 @@ def detached_copy(module: nn.Module) -> nn.Module:
     copied._trainer = None
     vars(copied)["log"] = _log_nothing
     return copied
+
+
+def merged_copy(module: _Module) -> _Module:
+    """A copy with merged adapters, as it ships; the module itself if it has no adapters, or is sharded."""
+    if not additive_paths(module) or is_sharded(module):
+        return module
+    merged = merge(detached_copy(module))
+    if isinstance(merged, LightningModule):
+        carry(merged, ADAPTERS)
+    return cast(_Module, merged)
 
 
 def _log_nothing(*_: Any, **__: Any) -> None:

@@ -119,6 +119,11 @@ class Method(ABC):
         """Whether no other method may project the targets of this one; methods of another order may by default."""
         return False
 
+    @property
+    def compresses_sums(self) -> bool:
+        """Whether a target may be the sum of a weight and its adapters; it may by default."""
+        return True
+
     @abstractmethod
     def check(self, target: Target) -> None:
         """Raise ValueError, naming the target and the fix, if this method cannot compress it."""

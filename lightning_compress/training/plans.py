@@ -10,7 +10,8 @@ from torch import nn
 from lightning_compress.arguments import argument_texts
 from lightning_compress.lightnings import DeepSpeedStrategy, FSDPStrategy, Strategy, of_each, rank_zero_warn
 from lightning_compress.messages import listed, listed_by_reason
-from lightning_compress.targets import Selection
+from lightning_compress.processes import is_sharded
+from lightning_compress.targets import Selection, Target
 
 if TYPE_CHECKING:
     from lightning_compress.training.callback import WeightCompression
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "asked",
     "begin_on",
+    "check_adapters",
     "check_callbacks",
     "check_conflicts",
     "check_finished",
@@ -121,6 +123,7 @@ def begin_on(method: WeightCompression, module: nn.Module, batch: Any = None) ->
     selection = method.select(module)
     method.batch = None
     for target in selection:
+        check_adapters(method, target)
         method.check(target)
     check_max_norm(method, selection)
     method.begin(selection)
@@ -163,6 +166,26 @@ def check_resumed(methods: Sequence[WeightCompression], states: Mapping[str, Map
                 f"where it has {' and '.join(others)}: resume with those patterns, or load the weights alone, with "
                 "load_compressed, and fit without ckpt_path"
             )
+
+
+def check_adapters(method: WeightCompression, target: Target) -> None:
+    """Refuse a weight with adapters where the sum of both cannot be compressed.
+
+    Raises:
+        ValueError: the method changes layers, or the weight is sharded over processes.
+    """
+    if target.path is None:
+        return
+    if not method.compresses_sums:
+        raise ValueError(
+            f"need plain layers for {type(method).__name__}, got adapters at {target.path.name!r}: merge them before "
+            "fit, with adapters.merge, or name the layer in exclude"
+        )
+    if is_sharded(target.path.layer):
+        raise ValueError(
+            f"need whole parameters to compress a weight with its adapters, got shards of {target.name!r}: train on "
+            "one device or with strategy='ddp'"
+        )
 
 
 def check_max_norm(method: WeightCompression, selection: Selection) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_compress.adapters.records import announce
 from lightning_compress.latent import LatentWeights
 from lightning_compress.latent.snapshots import Snapshot, restore_, take
 from lightning_compress.lightnings import LightningModule, Trainer, rank_zero_info
@@ -108,8 +109,7 @@ class CompressionRun:
         self._swaps, self._followers = Swaps(self._latents), Followers(self._latents)
         self._attend()
         self._swaps.attach(strategy)
-        callbacks = self._trainer.callbacks  # type: ignore[attr-defined]
-        self._gate = MonitorGate(callbacks, closed=lambda: not self.reached)
+        self._gate = MonitorGate(self._trainer.callbacks, closed=lambda: not self.reached)  # type: ignore[attr-defined]
         self._release += [part.release for part in (self._gate, self._optimizers, self._followers, self._swaps)]
 
     def start(self) -> None:
@@ -142,7 +142,7 @@ class CompressionRun:
     def before_step(self, optimizer: Optimizer) -> None:
         """Restore latents before an optimizer steps, and let the methods observe and transform its gradients."""
         names = self._optimizers.announce(optimizer)
-        self._followers.step(names)
+        self._followers.step([*names, *self._optimizers.adapted_by(optimizer)])
         self._followers.look()
         self._overwrites.look("step", self._trainer.current_epoch, self._latents)
         self._latents.restore(names)
@@ -242,6 +242,7 @@ class CompressionRun:
         self._latents.adopt()
         self._make_up()
         verify(self._ordered, self._latents)
+        self.average.settle()
         self._latents.drop()
         check_finished(self.methods, self.progress.fraction())
 
@@ -269,13 +270,14 @@ class CompressionRun:
 
     def _attend(self) -> None:
         """Watch the present targets, and all other code that writes into them."""
-        targets = self._targets
-        self._layers = LayerWatch(self._module)
+        targets, self._layers = self._targets, LayerWatch(self._module)
         self._parameters = {name: target.parameter for name, target in targets.items()}
         self.average = Average(self._trainer.callbacks, self._module, targets, self._latents)  # type: ignore[attr-defined]
         self._swaps.targets = targets
         self._followers.attend(self._parameters)
-        self._optimizers.parameters = self._parameters
+        self._optimizers.attend(targets)
+        self._latents.offsets = self._optimizers.paths
+        announce(self._module, self._optimizers.paths.values())
 
     def _update(self, first: bool = False) -> None:
         progress, due = self.progress.fraction(), []

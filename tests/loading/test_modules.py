@@ -29,7 +29,7 @@ def path(tmp_path):
 def test_an_unknown_record_is_named(path):
     with pytest.raises(
         ValueError,
-        match=r"got a record 'mine\.os\.system' beside those of \['channels', .*\]: .* in structures",
+        match=r"got a record 'mine\.os\.system' beside those of \['adapters', .*\]: .* in structures",
     ):
         load_compressed(Digits, path)
 

@@ -31,12 +31,14 @@ from lightning_compress.sharing import gradients, initial_centers
 from tests.support.promises import (
     Promise,
     all_of,
+    at_least,
     at_most_two_of_four,
     binary,
     file_of,
     half_the_macs,
     integers,
     low_rank,
+    merged,
     narrow,
     nothing,
     sparsity,
@@ -46,13 +48,14 @@ from tests.support.promises import (
     whole_channels,
     without_block,
 )
-from tests.support.toys import Digits, Residual, teacher
+from tests.support.toys import Adapted, Digits, LoRA, Residual, teacher
 
 __all__ = ["CASES", "Case", "cases"]
 
 STEM = ("net.0",)
 RAMP = Linear(0.1, 0.6)  # of 36 steps: begins at 4, done at 22
 REPORTS = tempfile.TemporaryDirectory()
+WHOLE = "need whole parameters to compress a weight with its adapters"
 ZEROS = "channels stay as zeros, because parameters that ModelParallelStrategy shards cannot change"
 
 
@@ -175,6 +178,18 @@ CASES = {
         lambda: [qat(), PruningCallback(pattern=NM(2, 4), schedule=RAMP, exclude=STEM)],
         all_of(integers, at_most_two_of_four),
         plain=False,
+    ),
+    "2:4 with adapters": Case(
+        lambda: [PruningCallback(pattern=NM(2, 4), schedule=RAMP, exclude=STEM)],
+        merged(two_of_four),
+        kind=Adapted,
+        fsdp2=WHOLE,
+    ),
+    "4-bit weights of LoRA": Case(
+        lambda: [qat(4, activation_bits=None), pruning(0.5)],
+        merged(all_of(integers, at_least(0.5))),
+        kind=LoRA,
+        fsdp2=WHOLE,
     ),
     "taught": Case(lambda: [DistillationCallback(teacher(), alpha=0.5)], nothing),
     "taught by an average and pruned": Case(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_compress import export
+from lightning_compress.adapters import additive_paths, merge
 from lightning_compress.quantization.weights import grids_of
 
 Promise = Callable[[nn.Module], None]
@@ -44,6 +46,20 @@ def all_of(*promises: Promise) -> Promise:
     return check
 
 
+def shipped(module: nn.Module) -> nn.Module:
+    """The module; a copy with merged adapters, if it has some."""
+    return merge(copy.deepcopy(module)) if additive_paths(module) else module
+
+
+def merged(promise: Promise) -> Promise:
+    """The promise about the module with merged adapters."""
+
+    def check(module: nn.Module) -> None:
+        promise(shipped(module))
+
+    return check
+
+
 def sparsity(fraction: float, *skipped: str) -> Promise:
     """The fraction of all weights is zero, within one weight."""
 
@@ -51,6 +67,16 @@ def sparsity(fraction: float, *skipped: str) -> Promise:
         chosen = [weight for name, weight in weights(module).items() if name not in skipped]
         total = sum(weight.numel() for weight in chosen)
         assert abs(sum(int((weight == 0).sum()) for weight in chosen) - fraction * total) <= 1
+
+    return check
+
+
+def at_least(fraction: float) -> Promise:
+    """At least this fraction of all weights is zero: small weights may be rounded to zero as well."""
+
+    def check(module: nn.Module) -> None:
+        total = sum(weight.numel() for weight in weights(module).values())
+        assert sum(int((weight == 0).sum()) for weight in weights(module).values()) >= fraction * total - 1
 
     return check
 

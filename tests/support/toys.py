@@ -1,5 +1,7 @@
 """A small convolutional classifier of real digits, and a loader that carries its state."""
 
+import math
+import warnings
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
+from lightning_compress.adapters import declare
 from tests.support.runs import trainer
 
 
@@ -82,6 +85,49 @@ class Residual(Digits):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.net[2] = Shortcut(8)
+
+
+class Added(nn.Module):
+    """A frozen linear layer or convolution with an adapter of rank 2 beside it, in the way of LoRA, without PEFT."""
+
+    def __init__(self, base: nn.Linear | nn.Conv2d) -> None:
+        super().__init__()
+        out, *inputs = base.weight.shape
+        self.base = base.requires_grad_(False)
+        self.down = nn.Parameter(torch.randn(2, math.prod(inputs)) / math.prod(inputs) ** 0.5)
+        self.up = nn.Parameter(torch.zeros(out, 2))
+        declare(self, "base.weight", Added.delta)
+
+    def delta(self) -> Tensor:
+        """What the layer adds to the weight of its base."""
+        return (self.up @ self.down).view_as(self.base.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if isinstance(self.base, nn.Linear):
+            return self.base(x) + F.linear(x, self.delta())
+        return self.base(x) + F.conv2d(x, self.delta(), None, self.base.stride, self.base.padding)
+
+
+class Adapted(Digits):
+    """The same, of which adapters and batch normalization are trained."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for index in (0, 3, 9, 11):
+            self.net[index] = Added(self.net[index])
+
+
+class LoRA(Digits):
+    """The same, with LoRA of PEFT."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from peft import LoraConfig, inject_adapter_in_model
+
+        layers = [f"net.{index}" for index in (0, 3, 9, 11)]
+        inject_adapter_in_model(LoraConfig(r=2, lora_alpha=4, target_modules=layers), self)
 
 
 class Manual(Digits):

@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_compress.adapters import additive_paths
 from lightning_compress.archive import archived_bytes
 from lightning_compress.deploy.writers.archive import size_of
 from lightning_compress.macs import Macs
 from lightning_compress.processes import gather, local
 from lightning_compress.quantization.grids import AffineGrid, Grid
 from lightning_compress.quantization.weights import grids_of
+from lightning_compress.training.copies import merged_copy
 
 __all__ = ["LayerProfile", "ModelProfile", "profile"]
 
@@ -94,7 +96,9 @@ class ModelProfile:
 
 
 def profile(module: nn.Module) -> ModelProfile:
-    """Profile ``module``. Sharded parameters are gathered, so every rank has to call it.
+    """Profile ``module`` as it ships. Sharded parameters are gathered, so every rank has to call it.
+
+    A weight with adapters is the sum of both, under the name of the weight.
 
     Raises:
         TypeError: the state dict holds something other than tensors.
@@ -103,11 +107,18 @@ def profile(module: nn.Module) -> ModelProfile:
     >>> weighed.parameters, weighed.state_bytes, weighed.layers[0].name
     (8, 32, 'weight')
     """
-    state = {name: _whole(tensor) for name, tensor in module.state_dict().items()}
-    archived = size_of(module, state)
-    grids = grids_of(module)
+    shipped = merged_copy(module)
+    state = {name: _whole(tensor) for name, tensor in shipped.state_dict().items()}
+    archived = size_of(shipped, state)
+    grids = grids_of(shipped)
+    names = (
+        {} if shipped is module else {f"{path.name}.{path.key}": path.weight_name for path in additive_paths(module)}
+    )
     return ModelProfile(
-        layers=tuple(_layer(name, _whole(parameter), grids.get(name)) for name, parameter in module.named_parameters()),
+        layers=tuple(
+            _layer(names.get(name, name), _whole(parameter), grids.get(name))
+            for name, parameter in shipped.named_parameters()
+        ),
         state_bytes=sum({_memory(name, tensor): tensor.nbytes for name, tensor in state.items()}.values()),
         archive_bytes=archived,
     )

@@ -79,10 +79,11 @@ def project_(methods: Sequence[WeightCompression]) -> list[WeightCompression]:
     ([], [[3.0, 0.0]])
     """
     ordered = sorted(methods, key=lambda method: method.order)
-    targets = {name: target.parameter for method in ordered for name, target in method.targets.items()}
+    targets = {name: target for method in ordered for name, target in method.targets.items()}
     for method in ordered:
         method.strength = 1.0
-    latents = LatentWeights(targets, ordered)
+    latents = LatentWeights({name: target.parameter for name, target in targets.items()}, ordered)
+    latents.offsets = {name: target.path for name, target in targets.items() if target.path is not None}
     latents.update(ordered)
     latents.drop()
     return [method for method in ordered if method.strength < 1.0]

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from lightning_compress.adapters import additive_paths
 from lightning_compress.latent import LatentWeights
 from lightning_compress.lightnings import Callback, LightningModule, WeightAveraging
 from lightning_compress.targets import Target
@@ -53,8 +55,9 @@ class Average:
         if self.model is not None:
             state = checkpoint["state_dict"]
             checkpoint[_AVERAGES] = {name: state[name] for name in self._targets}
-            projected = {name: weight.clone() for name, weight in checkpoint[_AVERAGES].items()}
-            self._latents.project(projected)
+            latents = {**checkpoint[_AVERAGES], **self._frozen()}
+            projected = {name: latent.clone() for name, latent in latents.items()}
+            self._latents.project(projected, {path.weight_name: path for path in additive_paths(self.model)})
             state.update({alias: projected[name] for name, target in self._targets.items() for alias in target.aliases})
 
     @torch.no_grad()
@@ -63,6 +66,23 @@ class Average:
         if self.model is not None:
             for name, weight in checkpoint.get(_AVERAGES, {}).items():
                 self.model.get_parameter(name).copy_(weight)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Let the averaged model hold the latents that are frozen, before the others are dropped."""
+        if (model := self.model) is not None:
+            for name, latent in self._frozen().items():
+                model.get_parameter(name).copy_(latent)
+
+    def _frozen(self) -> dict[str, Tensor]:
+        """Latents of frozen weights with adapters: the mean of what these weights hold is of no use."""
+        latents = self._latents.latents
+        frozen = [
+            name
+            for name, target in self._targets.items()
+            if target.path is not None and not target.parameter.requires_grad
+        ]
+        return {name: latents[name] for name in frozen if name in latents}
 
     @property
     def model(self) -> torch.nn.Module | None:

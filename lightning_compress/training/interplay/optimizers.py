@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
+from lightning_compress.adapters import AdditivePath
 from lightning_compress.latent import LatentWeights
 from lightning_compress.lightnings import LightningModule, Trainer
 from lightning_compress.processes import local
+from lightning_compress.targets import Target
 
 if TYPE_CHECKING:
     from lightning_compress.training.callback import WeightCompression
@@ -29,7 +31,7 @@ class SteppedOptimizers:
         methods: all methods of the run; each learns of every step.
 
     Attributes:
-        parameters: name -> parameter, of all targets.
+        paths: name -> the adapters of a target.
     """
 
     def __init__(
@@ -39,13 +41,19 @@ class SteppedOptimizers:
         latents: LatentWeights,
         methods: Sequence[WeightCompression],
     ) -> None:
-        self.parameters: Mapping[str, Tensor] = {}
+        self._parameters: Mapping[str, Tensor] = {}
+        self.paths: Mapping[str, AdditivePath] = {}
         self._methods = methods
         self._trainer = trainer
         self._module = module
         self._latents = latents
         self._announced: dict[Optimizer, list[str]] = {}  # about to be stepped by the Trainer -> its targets
         self._followed: dict[Optimizer, Callable[[], None]] = {}  # optimizer -> removes its hook
+
+    def attend(self, targets: Mapping[str, Target]) -> None:
+        """Compress these targets after the steps of their optimizers, name -> target; they may have replaced others."""
+        self._parameters = {name: target.parameter for name, target in targets.items()}
+        self.paths = {name: target.path for name, target in targets.items() if target.path is not None}
 
     def follow(self, optimizer: Optimizer) -> None:
         """Compress the weights of an optimizer after its steps; it may also join in the middle of a run.
@@ -66,19 +74,24 @@ class SteppedOptimizers:
         """
         self.follow(optimizer)
         # An optimizer passes over parameters without a gradient, which other code may keep.
-        names = [name for name in self._targets_of(optimizer) if self.parameters[name].grad is not None]
+        names = [name for name in self._targets_of(optimizer) if self._parameters[name].grad is not None]
         self._announced[optimizer] = names
         scaler = getattr(self._trainer.precision_plugin, "scaler", None)
         if scaler is None and not self._latents.restored.isdisjoint(names):
             raise _several_gradients(optimizer)
         return names
 
+    def adapted_by(self, optimizer: Optimizer) -> list[str]:
+        """Names of the targets whose adapters an optimizer holds now."""
+        held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        return [name for name, path in self.paths.items() if any(id(part) in held for part in path.adapters)]
+
     @torch.no_grad()
     def forget(self, methods: Sequence[WeightCompression]) -> None:
         """Clear momentum without gradients: it would fade into subnormal numbers, which make a CPU's step slow."""
         for optimizer in self._trainer.optimizers:
             for name in self._targets_of(optimizer):
-                parameter = self.parameters[name]
+                parameter = self._parameters[name]
                 memories = [
                     local(memory)
                     for memory in optimizer.state.get(parameter, {}).values()
@@ -104,10 +117,11 @@ class SteppedOptimizers:
         for method in self._methods:
             method.stepped()
         self._latents.compress(self._targets_of(optimizer) if names is None else names)
+        self._latents.refresh(self.adapted_by(optimizer))
 
     def _targets_of(self, optimizer: Optimizer) -> list[str]:
         """Names of the targets that an optimizer holds now: frozen parameters may join it later (finetuning)."""
-        names = {id(parameter): name for name, parameter in self.parameters.items()}
+        names = {id(parameter): name for name, parameter in self._parameters.items()}
         return [names[id(p)] for group in optimizer.param_groups for p in group["params"] if id(p) in names]
 
 

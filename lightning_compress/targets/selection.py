@@ -1,4 +1,4 @@
-"""Targets: the parameters of a model that a method compresses, and the reasons to leave the others alone."""
+"""Selection: the targets of a method, chosen by patterns."""
 
 from __future__ import annotations
 
@@ -14,23 +14,19 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from lightning_compress.adapters import AdditivePath, additive_paths
+from lightning_compress.adapters.paths import unknown_adapters
 from lightning_compress.arguments import check_patterns
 from lightning_compress.messages import listed, listed_by_reason
 from lightning_compress.probes import keeps_zeros
+from lightning_compress.targets.layers import is_layer, is_transposed
 
-__all__ = [
-    "FROZEN",
-    "Selection",
-    "Target",
-    "is_layer",
-    "is_linear",
-    "is_named",
-    "is_transposed",
-    "select",
-]
+__all__ = ["FROZEN", "Selection", "Target", "is_named", "select"]
 
 FROZEN = "frozen: name it in include to compress it"
 """The reason to leave a parameter alone that no gradient reaches."""
+
+_PART = "a part of an adapter: the weight that it adds to is compressed"
 
 _NORMALIZATION = (
     nn.modules.batchnorm._NormBase,
@@ -38,16 +34,6 @@ _NORMALIZATION = (
     nn.GroupNorm,
     nn.RMSNorm,
     nn.LocalResponseNorm,
-)
-_LAYERS = (
-    nn.Linear,
-    nn.Bilinear,
-    nn.modules.conv._ConvNd,
-    nn.RNNBase,
-    nn.RNNCellBase,
-    nn.MultiheadAttention,
-    nn.Embedding,
-    nn.EmbeddingBag,
 )
 
 
@@ -61,7 +47,8 @@ class Target:
         module: the module that holds it.
         parameter: the parameter.
         layer: name of the layer that the holding module is a part of, if that layer consists of several modules
-            (it has a true attribute ``is_one_layer``); patterns match that name too.
+            (it has a true attribute ``is_one_layer``, or adapters); patterns match that name too.
+        path: what adapters add to the parameter, if it has some.
     """
 
     name: str
@@ -69,6 +56,7 @@ class Target:
     module: nn.Module
     parameter: nn.Parameter
     layer: str = ""
+    path: AdditivePath | None = None
 
     @property
     def module_name(self) -> str:
@@ -118,34 +106,6 @@ class Selection:
         return Selection(left, {**self.skipped, **reasons})
 
 
-def is_transposed(layer: nn.Module) -> bool:
-    """Whether ``layer`` is a linear layer that holds its weight as ``(in, out)``: ``x @ weight + bias``.
-
-    That is ``Conv1D`` of transformers, of which GPT-2 is built, known by its name and by its attribute ``nf``, the
-    number of its outputs: the package is not imported.
-
-    >>> is_transposed(nn.Linear(3, 2))
-    False
-    """
-    weight = layer._parameters.get("weight")
-    named = any(kind.__name__ == "Conv1D" for kind in type(layer).__mro__)
-    return named and hasattr(layer, "nf") and weight is not None and weight.ndim == 2
-
-
-def is_linear(layer: nn.Module) -> bool:
-    """Whether ``layer`` is a linear layer, whichever way round it holds its weight."""
-    return isinstance(layer, nn.Linear) or is_transposed(layer)
-
-
-def is_layer(module: nn.Module) -> bool:
-    """Whether ``module`` is a layer of torch with weights, or of a subclass of one, and no module of one's own.
-
-    >>> is_layer(nn.LSTM(2, 2)), is_layer(nn.Sequential())
-    (True, False)
-    """
-    return isinstance(module, _LAYERS) or is_transposed(module)
-
-
 def select(module: nn.Module, include: Sequence[str] = ("*",), exclude: Sequence[str] = ()) -> Selection:
     """Choose the parameters of ``module`` that a weight method compresses.
 
@@ -153,7 +113,8 @@ def select(module: nn.Module, include: Sequence[str] = ("*",), exclude: Sequence
     layers. Biases and normalization are always left alone, and so are the tensors that a weight is computed from
     (parametrizations, weight and spectral norm, masks of ``torch.nn.utils.prune``, weight standardization). A frozen
     parameter (``requires_grad=False``) and a parameter of a module of your own are candidates when a pattern other than
-    ``"*"`` matches them; the first dimension of the latter counts as the outputs.
+    ``"*"`` matches them; the first dimension of the latter counts as the outputs. A frozen weight with a trained
+    adapter (:mod:`~lightning_compress.adapters`) is a candidate like a trained one; the adapter is left alone.
 
     Args:
         module: the model.
@@ -163,7 +124,8 @@ def select(module: nn.Module, include: Sequence[str] = ("*",), exclude: Sequence
 
     Raises:
         TypeError: ``include`` or ``exclude`` is one string.
-        ValueError: a pattern matches no parameter, nothing is left to compress, or a lazy module has no shapes yet.
+        ValueError: a pattern matches no parameter, nothing is left to compress, a lazy module has no shapes yet, or an
+            included layer has adapters that are no known sum.
 
     >>> net = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
     >>> [target.name for target in select(net, exclude=("2",))]
@@ -184,7 +146,12 @@ def select(module: nn.Module, include: Sequence[str] = ("*",), exclude: Sequence
                     f"need {argument} patterns that match a parameter, got {pattern!r}; "
                     f"there are: {listed(target.name for target in parameters) or 'none'}"
                 )
-    skipped = {target.name: _reason_to_skip(target, include, exclude) for target in parameters}
+    _check_adapters(module, parameters, include, exclude)
+    parts = _parts(parameters)
+    skipped = {
+        target.name: _reason_to_skip(target, include, exclude, is_part=id(target.parameter) in parts)
+        for target in parameters
+    }
     chosen = tuple(target for target in parameters if not skipped[target.name])
     if not chosen:
         raise ValueError(
@@ -203,11 +170,37 @@ def _parameters(module: nn.Module) -> list[Target]:
             names = aliases.setdefault(id(parameter), [])
             names.append(f"{module_name}.{key}" if module_name else key)
             holders.setdefault(id(parameter), (holder, parameter))
+    paths = {path.weight_name: path for path in additive_paths(module)}
     layers = [name for name, layer in module.named_modules() if getattr(layer, "is_one_layer", False)]
+    layers += [path.name for path in paths.values()] + list(unknown_adapters(module))
     return [
-        Target(names[0], tuple(names), *holders[key], next((n for n in layers if names[0].startswith(f"{n}.")), ""))
+        Target(
+            names[0],
+            tuple(names),
+            *holders[key],
+            next((n for n in layers if names[0].startswith(f"{n}.")), ""),
+            next((paths[name] for name in names if name in paths), None),
+        )
         for key, names in aliases.items()
     ]
+
+
+def _parts(parameters: Sequence[Target]) -> set[int]:
+    """The parameters that are parts of adapters."""
+    return {id(part) for target in parameters if target.path is not None for part in target.path.adapters}
+
+
+def _check_adapters(
+    module: nn.Module, parameters: Sequence[Target], include: Sequence[str], exclude: Sequence[str]
+) -> None:
+    """Refuse adapters that are no known sum, at a weight that would be compressed."""
+    unknown = unknown_adapters(module)
+    for target in parameters:
+        if target.layer in unknown and _matches(target, include) and not _matches(target, exclude):
+            raise ValueError(
+                f"need adapters that add to a weight, as LoRA does, got {unknown[target.layer]} at {target.layer!r}: "
+                f"merge it before fit, declare what it adds with adapters.declare, or name {target.layer!r} in exclude"
+            )
 
 
 def _matches(target: Target, patterns: Sequence[str]) -> bool:
@@ -227,11 +220,15 @@ def is_named(target: Target, include: Sequence[str]) -> bool:
     return _matches(target, [pattern for pattern in include if pattern != "*"])
 
 
-def _reason_to_skip(target: Target, include: Sequence[str], exclude: Sequence[str]) -> str:
+def _reason_to_skip(target: Target, include: Sequence[str], exclude: Sequence[str], *, is_part: bool) -> str:
     if _matches(target, exclude):
         return "excluded"
     if not _matches(target, include):
         return "not included"
+    return _PART if is_part else _reason_of_weight(target, include)
+
+
+def _reason_of_weight(target: Target, include: Sequence[str]) -> str:
     if isinstance(target.module, _NORMALIZATION):
         return "normalization"
     if target.parameter.ndim < 2:
@@ -240,6 +237,8 @@ def _reason_to_skip(target: Target, include: Sequence[str], exclude: Sequence[st
         return "it has no elements"
     if not target.parameter.is_floating_point():
         return "not floating point"
+    if target.path is not None and len(target.aliases) > 1:
+        return "tied: its adapter adds to it in one of the layers alone"
     if _is_parametrized(target):
         return "the weight is computed from it anew in every pass: remove the parametrization first"
     if target.name.endswith("weight") and not keeps_zeros(target.module):
@@ -248,7 +247,8 @@ def _reason_to_skip(target: Target, include: Sequence[str], exclude: Sequence[st
 
 
 def _reason_to_be_named(target: Target) -> str:
-    if not target.parameter.requires_grad:
+    trained = [target.parameter, *(() if target.path is None else target.path.adapters)]
+    if not any(parameter.requires_grad for parameter in trained):
         return FROZEN
     return "" if is_layer(target.module) else "of a module of your own: name it in include"
 

@@ -1,0 +1,61 @@
+"""LoRA of PEFT, recognized without importing PEFT: a model that has its layers has imported it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["WEIGHT", "delta", "is_sum", "obstacle"]
+
+WEIGHT = "base_layer.weight"
+"""Name of the weight in a layer of PEFT."""
+
+_SUMS = ("Linear", "Embedding", "_ConvNd")
+
+
+def is_sum(layer: nn.Module) -> bool:
+    """Whether ``layer`` is a LoRA layer of PEFT that computes with its weight plus the sum of its adapters."""
+    return _is_adapted(layer) and not obstacle(layer)
+
+
+def obstacle(layer: nn.Module) -> str:
+    """A few words on the adapters of PEFT at ``layer``, if the layer is more than a sum; empty otherwise."""
+    if not _is_adapted(layer):
+        return ""
+    kind = type(layer)
+    name = f"{kind.__module__.rpartition('.')[0].rpartition('.')[2]}.{kind.__name__}"
+    if not isinstance(layer, _classes("peft.tuners.lora.layer", _SUMS)):
+        return name
+    held: Any = layer
+    if not isinstance(getattr(held.base_layer, "weight", None), nn.Parameter):
+        return f"{name} on a {type(held.base_layer).__name__}"
+    if getattr(held.base_layer, "groups", 1) > 1:
+        return f"{name} on a convolution of groups, which PEFT cannot merge"
+    variants = {type(held.lora_variant[one]).__name__ for one in _active(layer) if one in held.lora_variant}
+    return f"{name} with {', '.join(sorted(variants))}" if variants else ""
+
+
+def delta(layer: nn.Module) -> Tensor:
+    """The sum of the active adapters of a LoRA layer, ``sum_i s_i B_i A_i``; 0 if they are switched off."""
+    adapted: Any = layer
+    active = [] if adapted.disable_adapters or adapted.merged else _active(layer)
+    deltas = [adapted.get_delta_weight(adapter) for adapter in active]
+    return sum(deltas[1:], deltas[0]) if deltas else torch.zeros_like(adapted.base_layer.weight)
+
+
+def _active(layer: nn.Module) -> list[str]:
+    adapted: Any = layer
+    return [one for one in adapted.active_adapters if one in adapted.lora_A or one in adapted.lora_embedding_A]
+
+
+def _is_adapted(layer: nn.Module) -> bool:
+    return isinstance(layer, _classes("peft.tuners.tuners_utils", ("BaseTunerLayer",))) and hasattr(layer, "base_layer")
+
+
+def _classes(module: str, names: tuple[str, ...]) -> tuple[type, ...]:
+    """Classes of a module that is imported; none if it is not."""
+    imported = sys.modules.get(module)
+    return tuple(getattr(imported, name) for name in names if hasattr(imported, name))

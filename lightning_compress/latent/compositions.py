@@ -1,0 +1,60 @@
+"""Compositions: several projections, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+from torch import Tensor
+
+from lightning_compress.latent.offsets import Offset, shifted
+from lightning_compress.latent.projections import Projection
+
+__all__ = ["Composition"]
+
+
+class Composition:
+    """``P3(P2(P1(weight + offset))) - offset``; most weights have no offset.
+
+    Args:
+        projections: in their order.
+    """
+
+    def __init__(self, projections: Sequence[Projection]) -> None:
+        self._projections = tuple(projections)
+
+    def active(self, names: Iterable[str]) -> list[str]:
+        """Those of the named weights that a projection is active for."""
+        return [name for name in names if any(name in projection.active for projection in self._projections)]
+
+    def project_(
+        self, weights: Mapping[str, Tensor], offsets: Mapping[str, Offset], due: Collection[Projection] = ()
+    ) -> None:
+        """Overwrite weights, after an update of the projections that are due, each from what those before it left."""
+        with shifted(weights, offsets) as sums:
+            for projection in self._projections:
+                mine = _of(projection, sums)
+                if mine and projection in due:
+                    projection.update(mine)
+                if mine:
+                    projection.project_(mine)
+
+    def stages(
+        self, weights: Mapping[str, Tensor], offsets: Mapping[str, Offset]
+    ) -> Iterator[tuple[Projection, Mapping[str, Tensor]]]:
+        """Overwrite weights: yield each projection in turn, with all sums of weight and offset as it leaves them."""
+        with shifted(weights, offsets) as sums:
+            for projection in self._projections:
+                if mine := _of(projection, sums):
+                    projection.project_(mine)
+                    yield projection, sums
+
+    def backward_(self, gradients: Mapping[str, Tensor], latents: Mapping[str, Tensor]) -> None:
+        """Turn gradients at the projected weights into those of the latents, in place."""
+        for projection in reversed(self._projections):
+            if mine := _of(projection, gradients):
+                projection.backward_(mine, latents)
+
+
+def _of(projection: Projection, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of the tensors that the projection is active for."""
+    return {name: tensor for name, tensor in tensors.items() if name in projection.active}

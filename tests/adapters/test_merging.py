@@ -1,0 +1,88 @@
+"""Merging meets zeros, grids and shared values exactly, though sums are rounded."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_compress import PruningCallback, QATCallback, WeightSharingCallback
+from lightning_compress.adapters import merge
+from lightning_compress.adapters.merging import merged_weight
+from lightning_compress.adapters.paths import additive_paths
+from lightning_compress.quantization.weights import grids_of
+from lightning_compress.schedules import Constant
+from tests.support.toys import Adapted, Added, build, digits, fit
+
+
+@pytest.fixture(scope="module")
+def quantized():
+    module = build(kind=Adapted)
+    fit(module, QATCallback(4, activation_bits=None), PruningCallback(0.5, schedule=Constant()))
+    return module
+
+
+def test_the_plain_sum_misses_the_grid_and_the_merged_weight_meets_it(quantized):
+    grids = grids_of(quantized)
+    missed = 0
+    for path in additive_paths(quantized):
+        grid, total = grids[path.weight_name], path.parameter.detach() + path()
+        missed += int((grid.project(total) != total).sum())
+        exact = merged_weight(path)
+        assert torch.equal(grid.project(exact), exact)
+        torch.testing.assert_close(exact, total, rtol=1e-5, atol=1e-6)
+    assert missed
+
+
+def test_merge_leaves_a_plain_model_that_computes_the_same(quantized):
+    module, images = copy.deepcopy(quantized).eval(), digits()[0][1400:]
+    merged = merge(copy.deepcopy(module))
+    assert isinstance(merged.net[0], nn.Conv2d)
+    assert [type(layer) for layer in merged.net if isinstance(layer, Added)] == []
+    with torch.no_grad():
+        torch.testing.assert_close(merged(images), module(images), rtol=1e-5, atol=1e-5)
+    assert merge(merged) is merged  # nothing is left to merge
+
+
+def test_zeros_survive_a_delta_that_another_machine_computes(quantized):
+    """The delta then differs in its last bits, so that ``weight + delta`` is 1e-9 where it was 0."""
+    module = copy.deepcopy(quantized)
+    zeros = [merged_weight(path) == 0 for path in additive_paths(module)]
+    for path in additive_paths(module):
+        path.layer.up.data *= 1 + 3e-7
+    for path, zero in zip(additive_paths(module), zeros, strict=True):
+        assert torch.equal(merged_weight(path) == 0, zero)
+
+
+def test_other_adapters_are_merged_off_the_grid_with_a_warning(quantized):
+    module = copy.deepcopy(quantized)
+    path = additive_paths(module)[2]
+    nn.init.ones_(path.layer.up)
+    with pytest.warns(UserWarning, match="the merged weight of 'net.9' is not on its grid: its adapters are not those"):
+        weight = merged_weight(path)
+    assert torch.equal(weight, path.parameter.detach() + path())
+
+
+def test_shared_values_stay_few():
+    module = build(kind=Adapted)
+    fit(module, WeightSharingCallback(8, schedule=Constant()))
+    (path,) = [path for path in additive_paths(module) if path.name == "net.9"]
+    assert len((path.parameter + path()).unique()) > 8
+    assert len(merged_weight(path).unique()) <= 8
+
+
+def test_a_weight_that_is_not_compressed_is_the_plain_sum():
+    layer = Added(nn.Linear(64, 32))
+    nn.init.normal_(layer.up)
+    (path,) = additive_paths(layer)
+    assert torch.equal(merged_weight(path), layer.base.weight + layer.delta())
+    assert merge(layer) is layer.base
+
+
+def test_a_layer_that_is_used_twice_is_merged_once():
+    layer = Added(nn.Linear(3, 3))
+    nn.init.ones_(layer.up)
+    total, net = layer.base.weight + layer.delta(), nn.Sequential(layer, nn.ReLU(), layer)
+    merge(net)
+    assert net[0] is net[2] is layer.base
+    assert torch.equal(net[0].weight, total)

@@ -1,0 +1,62 @@
+"""Checkpoints and archives say whose adapters are merged."""
+
+import copy
+
+import pytest
+import torch
+
+from lightning_compress import PruningCallback, QATCallback, RecordError, export, load_archive, load_compressed
+from lightning_compress.adapters import additive_paths, merge
+from lightning_compress.schedules import Constant
+from tests.support.promises import shipped
+from tests.support.runs import same
+from tests.support.toys import Adapted, Digits, build, fit
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A quantized module with adapters, and its checkpoint."""
+    module, path = build(kind=Adapted), tmp_path_factory.mktemp("trained") / "end.ckpt"
+    fit(module, QATCallback(4, activation_bits=None), PruningCallback(0.5, schedule=Constant())).save_checkpoint(path)
+    return module, path
+
+
+def test_a_checkpoint_loads_merged(trained):
+    module, path = trained
+    loaded = load_compressed(Adapted, path)
+    assert not additive_paths(loaded)
+    assert same(loaded, shipped(module))
+
+
+def test_a_checkpoint_loads_into_the_plain_class_unmerged(trained):
+    module, path = trained
+    plain = Adapted.load_from_checkpoint(path, map_location="cpu")
+    state = module.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in plain.state_dict().items())
+
+
+def test_an_archive_is_that_of_the_plain_model(trained, tmp_path):
+    module, _ = trained
+    path = export(module, tmp_path / "m.lcz")
+    assert additive_paths(module)  # a copy was merged
+    plain = Digits()
+    plain.load_state_dict(load_archive(path), strict=True)
+    assert same(load_compressed(Adapted, path), shipped(module))
+
+
+def test_a_merged_module_can_be_saved_again(trained, tmp_path):
+    module, _ = trained
+    merged = merge(copy.deepcopy(module))
+    fit(merged, QATCallback(4, activation_bits=None, include=("net.*",)), max_steps=1).save_checkpoint(
+        tmp_path / "merged.ckpt"
+    )
+    assert same(load_compressed(Adapted, tmp_path / "merged.ckpt"), merged)
+
+
+def test_a_record_of_another_model_is_refused(trained, tmp_path):
+    _, path = trained
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["compression_structures"]["adapters"]["merged"] = ["net.77"]
+    torch.save(checkpoint, tmp_path / "forged.ckpt")
+    with pytest.raises(RecordError, match="need adapters as names of layers, got 'net.77'"):
+        load_compressed(Adapted, tmp_path / "forged.ckpt")
