@@ -24,6 +24,13 @@ GRIDS = "weight_grids"
 MERGED = "holds_merged_adapters"
 """Attribute of a module that its adapters were merged into."""
 
+_HOOKS = (
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+)
 _MOST_VALUES = 1 << 16
 
 
@@ -52,8 +59,8 @@ def merge(module: nn.Module, names: Collection[str] | None = None) -> nn.Module:
 def unload(module: nn.Module, paths: Sequence[AdditivePath]) -> nn.Module:
     """Put the layers of the weights in the places of the layers with adapters; see :func:`merge`."""
     bases = {id(path.layer): path.base for path in paths}
-    for base in bases.values():
-        vars(base)[MERGED] = True
+    for path in paths:
+        _note(path)
     for parent in list(module.modules()):
         for name, child in list(parent._modules.items()):
             if id(child) in bases:
@@ -100,9 +107,17 @@ def _merge_layer(layer: Any, safe_merge: bool = False, adapter_names: list[str] 
     whole = adapter_names is None and not layer.merged and not layer.disable_adapters
     exact = merged_weight(path) if whole else None
     type(layer).merge(layer, safe_merge=safe_merge, adapter_names=adapter_names)
-    vars(path.base)[MERGED] = True
+    _note(path)
     if exact is not None:
         _write(path, exact)
+
+
+def _note(path: AdditivePath) -> None:
+    """The base takes the place of the layer, with the hooks that are on it, such as those of quantizers."""
+    vars(path.base)[MERGED] = True
+    for name in _HOOKS:
+        getattr(path.base, name).update(getattr(path.layer, name))
+        getattr(path.layer, name).clear()
 
 
 @torch.no_grad()

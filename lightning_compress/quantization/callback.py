@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_compress.adapters.views import plain_view
 from lightning_compress.arguments import check_code, check_count, check_decay, check_number
 from lightning_compress.carried import carry
 from lightning_compress.lightnings import LightningModule, Trainer, rank_zero_warn
@@ -170,7 +171,7 @@ class QATCallback(_Quantization):
         state = None if self._loaded is None else self._loaded["calibration"]
         super().start(module)
         if self.activation_bits is not None:
-            layers = possible_layers(module, [target.parameter for target in self.targets.values()])
+            layers = possible_layers(plain_view(module), [target.parameter for target in self.targets.values()])
             optimizer = RangeOptimizer(self.range_lr) if self.range_lr > 0 else None
             self.calibration = Calibration(
                 module, layers, self.activation_bits, self.observer, self.decay, self.profile, optimizer

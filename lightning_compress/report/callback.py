@@ -254,8 +254,7 @@ class CompressionReport(CallbackBase):
             raise failure
         if "report.png" not in written:
             rank_zero_info("report.png is left out: pip install 'lightning-compress[plots]' to have it drawn")
-        models = [path.name for path in paths]
-        rank_zero_info(f"{', '.join(written + models)} are in {folder}")
+        rank_zero_info(f"{', '.join([*written, *(path.name for path in paths)])} are in {folder}")
 
     def _export(self, module: LightningModule, paths: Sequence[Path]) -> dict[str, Exception]:
         """Write the model files; file name -> error. The first error is raised after the report is written."""

@@ -185,10 +185,11 @@ CASES = {
         kind=Adapted,
         fsdp2=WHOLE,
     ),
-    "4-bit weights of LoRA": Case(
-        lambda: [qat(4, activation_bits=None), pruning(0.5)],
+    "8 bits of LoRA": Case(
+        lambda: [qat(), pruning(0.5)],
         merged(all_of(integers, at_least(0.5))),
         kind=LoRA,
+        plain=False,
         fsdp2=WHOLE,
     ),
     "taught": Case(lambda: [DistillationCallback(teacher(), alpha=0.5)], nothing),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightning_compress.adapters.views import plain_view
 from lightning_compress.processes import largest, mean
 from lightning_compress.quantization.activations.biases import round_bias_
 from lightning_compress.quantization.activations.compilation import EAGER, RECOMPUTING
@@ -37,7 +38,7 @@ class Calibration:
 
     Args:
         module: the model.
-        targets: names of the layers that shall compute in integers.
+        targets: names of the layers that shall compute in integers, as they are once adapters are merged.
         bits: of the activations.
         observer: the range of one batch.
         decay: of the running ranges.
@@ -130,8 +131,8 @@ class Calibration:
                 self._bits, low, high, self._observer, self._decay, symmetric=self._profile.symmetric_activations
             )
             attach_quantizer(self._module, place, self.quantizers[place])
-        norms = norms_after(self._module, flow)
-        before = quantizers_before(self._module, flow, quantizers_of(self._module))
+        norms = norms_after(trace.module, flow)
+        before = quantizers_before(trace.module, flow, quantizers_of(self._module))
         self._sums = {name: (before[name], norms.get(name)) for name in self._targets if name in before}
         self.placed, self.missed = True, placement.missed
         if any(submodule._compiled_call_impl is not None for submodule in self._module.modules()):
@@ -203,7 +204,7 @@ class Calibration:
         """
         if not self._profile.round_biases:
             return
-        quantizers, grids = quantizers_of(self._module), grids_of(self._module)
+        quantizers, grids, model = quantizers_of(self._module), grids_of(plain_view(self._module)), plain_view(model)
         for name, (place, norm) in self._sums.items():
             grid = grids.get(f"{name}.weight")  # None if the target is another parameter of the layer
             if isinstance(grid, AffineGrid):

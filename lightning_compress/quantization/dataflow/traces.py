@@ -18,6 +18,8 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from lightning_compress.adapters import AdditivePath, additive_paths
+from lightning_compress.adapters.views import plain_view
 from lightning_compress.example_inputs import tensors_in
 
 __all__ = ["Call", "Operation", "Trace"]
@@ -69,12 +71,14 @@ class _Open:
 class Trace(TorchFunctionMode):
     """Watches ``module`` while it is entered. It sees only operations that gradients flow through.
 
+    A layer with adapters is one layer: its operations are those of the layer of the weight, as after merging.
+
     Args:
         module: the model.
         note: computes a note on every activation when it appears, before it may be changed in place.
 
     Attributes:
-        module: the same.
+        module: the same; a view of it without adapters, if it has some.
         operations: in the order of their execution.
         calls: in the order of their ends: an inner call comes before the one around it.
         weights: module -> values that its ``weight`` had. FSDP2 lends a module another tensor while it runs.
@@ -92,14 +96,18 @@ class Trace(TorchFunctionMode):
 
     def __init__(self, module: nn.Module, note: Callable[[Tensor], Any] | None = None) -> None:
         super().__init__()
-        self.module = module
+        self.module = plain_view(module)
         self.operations: list[Operation] = []
         self.calls: list[Call] = []
         self.weights: dict[str, set[int]] = defaultdict(set)
         self.biases: dict[str, set[int]] = defaultdict(set)
         self.escaped: set[int] = set()
         self.notes: dict[int, Any] = {}
-        self._names = {id(submodule): name for name, submodule in module.named_modules()}
+        self._watched = module
+        self._paths = {id(path.layer): path for path in additive_paths(module)}
+        hidden = {id(part) for path in self._paths.values() for part in path.layer.modules() if part is not path.layer}
+        self._names = {id(part): name for name, part in module.named_modules() if id(part) not in hidden}
+        self._inside: nn.Module | None = None  # a layer with adapters, which runs now
         self._note = note
         self._values: dict[int, int] = {}  # id of a tensor -> its value now
         self._kept: list[Tensor] = []  # kept alive, so that no id is used twice
@@ -111,7 +119,7 @@ class Trace(TorchFunctionMode):
         # Global hooks, not hooks of these modules: a copy made meanwhile (a teacher, an average) inherits none.
         self._handles.append(register_module_forward_pre_hook(self._begin))
         self._handles.append(register_module_forward_hook(self._end, always_call=True))
-        self._see_parameters(self.module)
+        self._see_parameters(self._watched)
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -125,7 +133,7 @@ class Trace(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or self._inside is not None:
             return func(*args, **kwargs)
         leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         inputs = tuple(self.value(leaf) for leaf in leaves)
@@ -177,19 +185,32 @@ class Trace(TorchFunctionMode):
         first = self.value(args[0]) if args and isinstance(args[0], Tensor) else -1
         self._count += 1
         self._open.append(_Open(self._names[id(module)], first, self._open[0].outermost if self._open else self._count))
+        self._inside = module if id(module) in self._paths else None
 
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
         if id(module) in self._names and self._open:
             self._see_parameters(module)  # these hooks run before the module's own, which take lent weights back
+            if self._inside is module:
+                self._inside = None
+                self._merge(self._paths[id(module)], args, output)
             call = self._open.pop()
             result = self.value(output) if isinstance(output, Tensor) else -1
             self.calls.append(Call(call.module, call.input, result, call.outermost))
             if not self._open and result == -1:
                 self.escaped.update(self.value(tensor) for tensor in tensors_in(output))
 
+    def _merge(self, path: AdditivePath, args: Any, output: Any) -> None:
+        """See the operations of the layer of a weight, which give the output of the layer with adapters."""
+        if isinstance(output, Tensor) and args:
+            number = self._hold(output, self.value(path.base(args[0])))
+            if self._note is not None and number in self.notes:
+                with torch.no_grad():
+                    self.notes[number] = self._note(output)
+
     def _see_parameters(self, module: nn.Module) -> None:
         for part in module.modules():
             for key, values in (("weight", self.weights), ("bias", self.biases)):
-                parameter = part._parameters.get(key)
+                holder = self._paths[id(part)].base if id(part) in self._paths else part
+                parameter = holder._parameters.get(key)
                 if parameter is not None and id(part) in self._names:
                     values[self._names[id(part)]].add(self.value(parameter))
