@@ -24,12 +24,13 @@ _USAGE = """lightning-compress: compression that happens during training
   lightning-compress fit|validate|test|predict --config config.yaml ...   train or evaluate; see fit --help
   lightning-compress plan --config config.yaml ...                        predict the effect of callbacks, before fit
   lightning-compress sensitivity --config config.yaml ...                 measure each layer compressed alone
+  lightning-compress sweep --config config.yaml --study sqlite:///s.db    search the ranges of a config over many runs
   lightning-compress compare runs/*                                       size, latency and metric of many runs
   lightning-compress inspect model.lcz                                    show the tensors and records of an archive
 """
 
 
-def main(args: Sequence[str] | None = None) -> None:
+def main(args: Sequence[str] | None = None, *, callbacks: Sequence[Any] = ()) -> None:
     """Run one command.
 
     The config names models, data and callbacks by ``class_path``; classes of this package also by their bare names.
@@ -37,6 +38,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
     Args:
         args: the words after the program's name; by default those of the process.
+        callbacks: for the Trainer, beside those of the config.
     """
     words = list(sys.argv[1:] if args is None else args)
     if not words or words[0] in ("-h", "--help"):
@@ -48,10 +50,10 @@ def main(args: Sequence[str] | None = None) -> None:
         with _errors_in_a_line():
             if words[0] == "compare":
                 _compare(words[1:])
-            elif words[0] in ("plan", "sensitivity"):
+            elif words[0] in ("plan", "sensitivity", "sweep"):
                 _search(words[0], words[1:])
             else:
-                _train(None if args is None else words)
+                _train(None if args is None else words, callbacks)
 
 
 def _command_line() -> Any:
@@ -68,8 +70,9 @@ def _command_line() -> Any:
 
 def _search(name: str, words: Sequence[str]) -> None:
     from lightning_compress.cli.searches import print_plan, print_sensitivity
+    from lightning_compress.cli.sweeps.command import print_sweep
 
-    commands = {"plan": print_plan, "sensitivity": print_sensitivity}
+    commands = {"plan": print_plan, "sensitivity": print_sensitivity, "sweep": print_sweep}
     commands[name](words, _command_line())
 
 
@@ -79,7 +82,7 @@ def _compare(words: Sequence[str]) -> None:
     print_comparison(words)
 
 
-def _train(words: Sequence[str] | None) -> None:
+def _train(words: Sequence[str] | None, callbacks: Sequence[Any]) -> None:
     from lightning_compress.cli.training import RunConfig
 
     # Lightning warns if it gets words although the process has some too.
@@ -87,6 +90,7 @@ def _train(words: Sequence[str] | None) -> None:
         args=None if words is None else list(words),
         save_config_callback=RunConfig,
         save_config_kwargs={"overwrite": True},
+        trainer_defaults={"callbacks": list(callbacks)} if callbacks else None,
         parser_kwargs={"exit_on_error": False},
     )
 

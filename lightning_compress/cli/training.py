@@ -6,7 +6,7 @@ The class of each Lightning is in a file of its own: :mod:`~.cli.lightning` and 
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentError
+from argparse import SUPPRESS, ArgumentError
 from collections.abc import Callable
 from pathlib import Path
 from pydoc import locate
@@ -61,6 +61,13 @@ class Compression(_OfEither):
         for name in lightning_compress.__all__:  # jsonargparse resolves a bare name once its class is imported
             getattr(lightning_compress, name)
         return super().init_parser(**{"parser_mode": _MODE, **kwargs})
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_core_arguments_to_parser(parser)
+        # Without a default it is not in the saved configs of runs that have none.
+        parser.add_argument(
+            "--sweep", type=dict[str, Any], default=SUPPRESS, help="ranges of lightning-compress sweep; not of this run"
+        )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         if args is None:

@@ -1,4 +1,4 @@
-"""Search: plans before training, sensitivities, budgets that choose during training, and comparisons of runs."""
+"""Search: plans before training, sensitivities, budgets that choose during training, sweeps and comparisons."""
 
 from lightning_compress.search.budget.callback import CompressionBudget
 from lightning_compress.search.comparison.compared import ComparedRun, ComparedRuns
@@ -8,6 +8,7 @@ from lightning_compress.search.measuring.results import LayerSensitivity, Sensit
 from lightning_compress.search.objectives import Logged, Mean, OfOutputs, Score, Scored, training_loss
 from lightning_compress.search.plans import Plan, PlannedLayer, PlannedMethod, plan
 from lightning_compress.search.sensitivities import sensitivity
+from lightning_compress.search.sweeps.results import SweepResult, SweptTrial
 
 __all__ = [
     "BatchLoss",
@@ -24,6 +25,8 @@ __all__ = [
     "Score",
     "Scored",
     "Sensitivity",
+    "SweepResult",
+    "SweptTrial",
     "compare",
     "diagonal_fisher",
     "plan",

@@ -1,5 +1,6 @@
 """Reports as ``report.json`` holds them, of runs that nobody has trained."""
 
+import json
 import math
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from lightning_compress.report.comparisons import Comparison
 from lightning_compress.report.measures.deployments import Deployment
 from lightning_compress.report.measures.profiles import LayerProfile, ModelProfile
 from lightning_compress.report.views.outputs import write
+from lightning_compress.report.views.tables import as_dict
 from lightning_compress.timing import Latency
 
 
@@ -33,16 +35,45 @@ def write_report(
 ) -> Path:
     """Write the report of a run into a new folder; its dense model takes 1,000 bytes."""
     folder.mkdir(parents=True)
+    comparison = comparison_of(
+        size,
+        metrics or ({"val_acc": 0.9} if metrics is None else {}),
+        modes,
+        files,
+        failures,
+        latencies,
+        in_onnx_runtime,
+    )
+    write(comparison, folder)
+    return folder / "report.json"
+
+
+def write_numbers(
+    folder: Path, *, size: int, metrics: dict[str, float | None] | None = None, failures: dict[str, str] | None = None
+) -> None:
+    """Write ``report.json`` alone, without the pictures."""
+    comparison = comparison_of(size, {"val_acc": 0.9} if metrics is None else metrics, failures=failures)
+    (folder / "report.json").write_text(json.dumps(as_dict(comparison)))
+
+
+def comparison_of(
+    size: int,
+    metrics: dict[str, float | None],
+    modes: dict[str, str] | None = None,
+    files: dict[str, int] | None = None,
+    failures: dict[str, str] | None = None,
+    latencies: tuple[float, float] | None = None,
+    in_onnx_runtime: tuple[float, float] | None = None,
+) -> Comparison:
     deployments = ()
     if in_onnx_runtime:
         deployments = (
             Deployment("model.onnx", "ONNX Runtime", 7, 70, 1, (), pair(in_onnx_runtime), None, 64, None, 0.0),
         )
-    given = {"val_acc": 0.9} if metrics is None else metrics
-    comparison = Comparison(
+    return Comparison(
         before=model(1000, 20),
         after=model(size, 5),
-        metrics_after={name: math.nan if value is None else value for name, value in given.items()},
+        metrics_after={name: math.nan if value is None else value for name, value in metrics.items()},
         modes=modes or {},
         files=files or {},
         failures=failures or {},
@@ -50,5 +81,3 @@ def write_report(
         methods={"PruningCallback": {"method": "0.75 sparse", "strength": 1.0}},
         deployments=deployments,
     )
-    write(comparison, folder)
-    return folder / "report.json"

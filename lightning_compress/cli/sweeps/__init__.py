@@ -1,0 +1,1 @@
+"""The command ``sweep``: its words, its config, and the process of each trial."""

@@ -1,0 +1,74 @@
+"""Trials: the config of one run of a sweep, in a folder of its own, and the rule that stops a hopeless one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePath
+from statistics import median
+from typing import Any, Literal, TypeAlias
+
+from lightning_compress.search.sweeps.keys import KeyPath, put
+from lightning_compress.search.sweeps.settings import callbacks_of
+
+__all__ = ["Fit", "TrialError", "Watch", "is_hopeless", "trial_config"]
+
+Watch: TypeAlias = Callable[[Mapping[str, float]], bool]
+"""Metrics of a validation -> whether the run is to stop."""
+
+Fit: TypeAlias = Callable[[Path, Watch], bool]
+"""Config of a run, its watch -> whether the run came to its end; raises :class:`TrialError` if it failed."""
+
+_LEAST = 5  # runs that a run is compared with, before it is stopped
+
+
+class TrialError(RuntimeError):
+    """A run of a sweep failed; the message is the reason."""
+
+
+def trial_config(config: Mapping[str, Any], values: Mapping[KeyPath, Any], folder: Path) -> dict[str, Any]:
+    """The config of one trial: values put in, a fixed seed, and everything that the run writes in its own folder.
+
+    A report is added if the config has none.
+
+    Args:
+        config: the config that all trials have in common.
+        values: path -> value.
+        folder: the folder of the trial.
+    """
+    changed = put(config, values)
+    seed = changed.get("seed_everything")
+    if isinstance(seed, bool) or seed is None:  # true draws a seed, which would be another in each trial
+        changed["seed_everything"] = 0
+    trainer = changed["trainer"] = dict(changed.get("trainer") or {})
+    trainer["default_root_dir"] = str(folder)
+    loggers = trainer.get("logger")
+    for entry in loggers if isinstance(loggers, list) else [loggers]:
+        if isinstance(entry, dict) and "save_dir" in (entry.get("init_args") or {}):
+            entry["init_args"]["save_dir"] = str(folder)
+    callbacks = trainer["callbacks"] = callbacks_of(changed)
+    reports = [entry for entry in callbacks if str(entry.get("class_path")).endswith("CompressionReport")]
+    if not reports:
+        reports = [{"class_path": "lightning_compress.CompressionReport", "init_args": {}}]
+        callbacks.extend(reports)
+    for entry in callbacks:
+        path = (entry.get("init_args") or {}).get("dirpath")
+        if path:
+            entry["init_args"]["dirpath"] = str(folder / PurePath(path).name)
+    reports[0]["init_args"] = {**(reports[0].get("init_args") or {}), "dirpath": str(folder)}
+    return changed
+
+
+def is_hopeless(values: Sequence[float], others: Sequence[float], mode: Literal["min", "max"]) -> bool:
+    """Whether a run is worse so far than half of the runs that came to their end.
+
+    Args:
+        values: the metric of its validations so far.
+        others: the metric of the other runs at the latest of these validations; of fewer than five nothing follows.
+        mode: whether the metric is better when it is smaller (``"min"``) or larger (``"max"``).
+
+    >>> is_hopeless([0.2, 0.5], [0.6, 0.7, 0.8, 0.4, 0.9], "max"), is_hopeless([0.2, 0.75], [0.6] * 5, "max")
+    (True, False)
+    """
+    if len(others) < _LEAST or not values:
+        return False
+    return max(values) < median(others) if mode == "max" else min(values) > median(others)

@@ -1,0 +1,54 @@
+from pathlib import Path
+
+import pytest
+
+from lightning_compress.search.sweeps.trials import is_hopeless, trial_config
+
+FOLDER = Path("sweeps/a/trial_0003")
+
+
+def test_everything_that_a_trial_writes_is_in_its_folder():
+    config = {
+        "seed_everything": True,
+        "trainer": {
+            "logger": {"class_path": "CSVLogger", "init_args": {"save_dir": "runs", "name": "x"}},
+            "callbacks": [
+                {"class_path": "ModelCheckpoint", "init_args": {"dirpath": "/data/best", "monitor": "a"}},
+                {"class_path": "ModelCheckpoint", "init_args": {"dirpath": None}},
+                {"class_path": "lightning_compress.CompressionReport", "init_args": {"dirpath": "report"}},
+            ],
+        },
+        "model": {"init_args": {"lr": 0.1}},
+    }
+    found = trial_config(config, {("model", "init_args", "lr"): 0.2}, FOLDER)
+    checkpoint, other, report = (entry["init_args"] for entry in found["trainer"]["callbacks"])
+    assert (found["seed_everything"], found["model"]["init_args"]["lr"]) == (0, 0.2)
+    assert found["trainer"]["default_root_dir"] == str(FOLDER)
+    assert found["trainer"]["logger"]["init_args"]["save_dir"] == str(FOLDER)
+    assert (checkpoint["dirpath"], other["dirpath"], report["dirpath"]) == (str(FOLDER / "best"), None, str(FOLDER))
+    assert config["trainer"]["callbacks"][0]["init_args"]["dirpath"] == "/data/best"
+
+
+@pytest.mark.parametrize("callbacks", [None, [], {"class_path": "Timer"}], ids=["none", "empty", "single"])
+def test_a_report_is_added(callbacks):
+    found = trial_config({"seed_everything": 7, "trainer": {"callbacks": callbacks, "logger": False}}, {}, FOLDER)
+    *others, report = found["trainer"]["callbacks"]
+    assert report == {"class_path": "lightning_compress.CompressionReport", "init_args": {"dirpath": str(FOLDER)}}
+    assert others == ([callbacks] if isinstance(callbacks, dict) else [])
+    assert found["seed_everything"] == 7
+
+
+@pytest.mark.parametrize(
+    ("values", "others", "mode", "hopeless"),
+    [
+        ([0.5], [0.6, 0.6, 0.6, 0.6], "max", False),  # too few to know
+        ([0.5], [0.6] * 5, "max", True),
+        ([0.7, 0.5], [0.6] * 5, "max", False),  # its best so far counts
+        ([0.5], [0.4, 0.4, 0.4, 0.6, 0.6], "max", False),
+        ([0.5], [0.4] * 5, "min", True),
+        ([0.5], [0.5] * 5, "min", False),
+        ([], [0.5] * 5, "min", False),
+    ],
+)
+def test_a_hopeless_run_is_worse_than_half_of_the_others(values, others, mode, hopeless):
+    assert is_hopeless(values, others, mode) == hopeless
