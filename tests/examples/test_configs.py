@@ -37,6 +37,7 @@ WRITTEN = {
     "digits/combined.yaml": {*REPORT, "best.ckpt", "last.ckpt"},
     "digits/config.yaml": {*REPORT, "best.ckpt", "last.ckpt"},
     "digits/quantized.yaml": ONNX,
+    "digits/sweep.yaml": {*REPORT, "best.ckpt", "last.ckpt"},
     "distillation/student.yaml": {"student.ckpt"},
     "distillation/teacher.yaml": {"teacher.ckpt"},
     "fashion_mnist/config.yaml": {*REPORT, "last.ckpt"},

@@ -165,7 +165,7 @@ class SweepResult:
         failed = [trial for trial in self.trials if trial.state == "failed"]
         if failed:
             lines.append(f"{len(failed)} failed; trial {failed[0].number}: {failed[0].reason}")
-        chosen = self.best or next(iter(self.front), None)
+        chosen = self.best or (self.front[-1] if self.front else None)
         if chosen is not None:
             lines.append(f"Trial {chosen.number} again:")
         told = [wrapped(line) for line in lines]

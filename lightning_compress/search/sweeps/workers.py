@@ -130,7 +130,7 @@ class Worker:
         before, again = counted(trials), trials[trial.number].system_attrs.get("retry_history", [])
         if not again and sum(other.number < trial.number for other in before) >= count:
             trial.set_user_attr("surplus", True)
-            raise TrialPruned
+            raise TrialError("another worker began the last trial at the same instant")
         if again:
             self._say(f"trial {trial.number} takes trial {again[-1]} up again, whose worker was lost")
         begun = time.monotonic()

@@ -54,7 +54,7 @@ def test_the_front_is_a_table(study):
     assert ["3", "100", "10.00x", "0.8500", "0.85", "4"] in rows
     assert ["1", "500", "2.00x", "0.9500", "0.95", "null"] in rows
     assert "1 failed; trial 5: need 0 < sparsity < 1" in str(found)
-    assert str(found).endswith("Trial 3 again:\n  lightning-compress fit --config f/config.yaml")
+    assert str(found).endswith("Trial 1 again:\n  lightning-compress fit --config f/config.yaml")
 
 
 def test_many_settings_stand_below_the_table(study):

@@ -1,0 +1,1 @@
+"""Callbacks of this package under the tuner of Ray."""
