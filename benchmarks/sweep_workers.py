@@ -3,7 +3,7 @@
 The digits example with all methods, 10 epochs a trial. The second worker is killed by SIGKILL in its second trial, and
 the first one takes the trial up again. ``python -m benchmarks.sweep_workers`` runs on SQLite; with ``postgresql`` as a
 word, on a server of its own, by the programs that Debian installs (``apt-get install postgresql``; ``pip install
-psycopg``).
+'psycopg[binary]'``).
 """
 
 from __future__ import annotations

@@ -99,7 +99,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--mode", choices=("min", "max"), help="whether the metric is better when smaller or larger")
     add("--suffix", default=".lcz", help="of the file whose bytes count (default .lcz)")
     add("--bytes", type=int, metavar="N", help="best metric of files of at most N bytes, in place of a Pareto front")
-    add("--stop_hopeless", action="store_true", help="stop runs worse than half of the others so far; needs --bytes")
+    add(
+        "--stop_hopeless",
+        action="store_true",
+        help="stop runs worse than three quarters of the others were; needs --bytes",
+    )
     add("--sampler", default="TPESampler", metavar="CLASS", help="a class of optuna.samplers (default TPESampler)")
     add("--seed", type=int, metavar="N", help="of the sampler; give each worker another one")
     add("--folder", metavar="DIR", help="of the folders of trials (default sweeps/NAME)")

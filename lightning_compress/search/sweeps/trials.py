@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
-from statistics import median
+from statistics import quantiles
 from typing import Any, Literal, TypeAlias
 
 from lightning_compress.search.sweeps.keys import KeyPath, put
@@ -19,6 +19,8 @@ Fit: TypeAlias = Callable[[Path, Watch], bool]
 """Config of a run, its watch -> whether the run came to its end; raises :class:`TrialError` if it failed."""
 
 _LEAST = 5  # runs that a run is compared with, before it is stopped
+_BEGIN = 0.25  # of the validations, before a run is stopped
+_LATEST = 3  # validations that count
 
 
 class TrialError(RuntimeError):
@@ -58,17 +60,27 @@ def trial_config(config: Mapping[str, Any], values: Mapping[KeyPath, Any], folde
     return changed
 
 
-def is_hopeless(values: Sequence[float], others: Sequence[float], mode: Literal["min", "max"]) -> bool:
-    """Whether a run is worse so far than half of the runs that came to their end.
+def is_hopeless(values: Sequence[float], others: Sequence[Sequence[float]], mode: Literal["min", "max"]) -> bool:
+    """Whether a run is worse now than three quarters of the runs that came to their end were at the same validation.
+
+    The best of the latest three validations counts. An earlier one may have been of a model that was hardly compressed.
 
     Args:
         values: the metric of its validations so far.
-        others: the metric of the other runs at the latest of these validations; of fewer than five nothing follows.
+        others: that of all validations of each other run; of fewer than five runs nothing follows, and nothing from the
+            first quarter of the validations.
         mode: whether the metric is better when it is smaller (``"min"``) or larger (``"max"``).
 
-    >>> is_hopeless([0.2, 0.5], [0.6, 0.7, 0.8, 0.4, 0.9], "max"), is_hopeless([0.2, 0.75], [0.6] * 5, "max")
+    >>> others = [[0.1 * run, 0.2 * run] for run in range(1, 6)]
+    >>> is_hopeless([0.15], others, "max"), is_hopeless([0.25], others, "max")
     (True, False)
     """
-    if len(others) < _LEAST or not values:
+    count = len(values)
+    longer = [other for other in others if len(other) >= count]
+    if len(longer) < _LEAST or count < _BEGIN * max(map(len, longer)):
         return False
-    return max(values) < median(others) if mode == "max" else min(values) > median(others)
+    best = max if mode == "max" else min
+    latest = slice(max(0, count - _LATEST), count)
+    lower, _, upper = quantiles([best(other[latest]) for other in longer], n=4, method="inclusive")
+    mine = best(values[latest])
+    return mine < lower if mode == "max" else mine > upper

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ class Worker:
         settings: the aims and the config.
         folder: the folder of the folders of trials.
         fit: runs a config.
-        stop_hopeless: whether a run is stopped that is worse so far than half of the others.
+        stop_hopeless: whether a run is stopped that is worse than three quarters of the others were.
         say: prints a line.
 
     Raises:
@@ -146,7 +146,7 @@ class Worker:
             raise
         self._ended += 1
         if report is None:
-            self._say(f"trial {trial.number} was stopped: worse than half of the others so far ({settings})")
+            self._say(f"trial {trial.number} was stopped: three quarters of the others were better ({settings})")
             raise TrialPruned
         trial.set_user_attr("seconds", round(time.monotonic() - begun, 1))
         metric, size = trial.user_attrs["metric"], trial.user_attrs["bytes"]
@@ -167,17 +167,14 @@ class Worker:
             draft.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
         trial.set_user_attr("folder", str(folder))
         trial.set_user_attr("host", socket.gethostname())
-        number = -1
         seen: list[float] = []
 
-        def watch(metrics: Any) -> bool:
-            nonlocal number
-            number += 1
+        def watch(metrics: Mapping[str, float]) -> bool:
             if not self._stop_hopeless or self._settings.metric not in metrics:
                 return False
+            trial.report(metrics[self._settings.metric], len(seen))
             seen.append(metrics[self._settings.metric])
-            trial.report(seen[-1], number)
-            return is_hopeless(seen, self._others(number), self._settings.mode)
+            return is_hopeless(seen, self._others(), self._settings.mode)
 
         if not self._fit(path, watch):
             return None
@@ -202,11 +199,11 @@ class Worker:
         if settings.bytes is not None:
             trial.set_constraint("bytes", float(size - settings.bytes))
 
-    def _others(self, number: int) -> list[float]:
-        """The metric of the runs that came to their end with a file that fits, at one validation."""
-        ended = self._study.get_trials(deepcopy=False)
-        fitting = [trial for trial in ended if trial.state.name == "COMPLETE" and self._fits(trial)]
-        return [trial.intermediate_values[number] for trial in fitting if number in trial.intermediate_values]
+    def _others(self) -> list[list[float]]:
+        """The metric of all validations of each run that came to its end with a file that fits."""
+        ended = [trial for trial in self._study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
+        values = [trial.intermediate_values for trial in ended if self._fits(trial)]
+        return [[one[step] for step in sorted(one)] for one in values]
 
     def _fits(self, trial: FrozenTrial) -> bool:
         limit = self._settings.bytes

@@ -38,17 +38,22 @@ def test_a_report_is_added(callbacks):
     assert found["seed_everything"] == 7
 
 
+FIVE = [[0.1 * run] * 8 for run in range(1, 6)]  # a quarter of them is worse than 0.2
+
+
 @pytest.mark.parametrize(
     ("values", "others", "mode", "hopeless"),
     [
-        ([0.5], [0.6, 0.6, 0.6, 0.6], "max", False),  # too few to know
-        ([0.5], [0.6] * 5, "max", True),
-        ([0.7, 0.5], [0.6] * 5, "max", False),  # its best so far counts
-        ([0.5], [0.4, 0.4, 0.4, 0.6, 0.6], "max", False),
-        ([0.5], [0.4] * 5, "min", True),
-        ([0.5], [0.5] * 5, "min", False),
-        ([], [0.5] * 5, "min", False),
+        ([0.15, 0.15], FIVE, "max", True),
+        ([0.15, 0.15], FIVE[:4], "max", False),  # too few to know
+        ([0.15], FIVE, "max", False),  # too early
+        ([0.25, 0.25], FIVE, "max", False),
+        ([0.45, 0.45], FIVE, "min", True),
+        ([0.35, 0.35], FIVE, "min", False),
+        ([0.25, 0.15, 0.15], FIVE, "max", False),  # one bad validation is no proof
+        ([0.9, 0.15, 0.15, 0.15], FIVE, "max", True),  # a good one before the model was compressed is none, either
+        ([0.15] * 9, FIVE, "max", False),  # no other run has so many validations
     ],
 )
-def test_a_hopeless_run_is_worse_than_half_of_the_others(values, others, mode, hopeless):
+def test_a_hopeless_run_is_worse_than_three_quarters_of_the_others(values, others, mode, hopeless):
     assert is_hopeless(values, others, mode) == hopeless

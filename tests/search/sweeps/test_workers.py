@@ -171,7 +171,7 @@ def test_hopeless_runs_are_stopped(worker):
     fitting = sorted(trial.settings["model.x"] for trial in first if trial.bytes and trial.bytes <= 500)
     assert len(fitting) >= 5
     assert stopped[0].settings["model.x"] < fitting[len(fitting) // 2]
-    assert any("was stopped: worse than half of the others so far" in line for line in lines)
+    assert any("was stopped: three quarters of the others were better" in line for line in lines)
 
 
 def test_runs_with_two_aims_are_not_stopped(worker):
