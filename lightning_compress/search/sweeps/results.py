@@ -143,7 +143,7 @@ class SweepResult:
         )
         best = "smaller" if self.mode == "min" else "larger"
         return (
-            f"Study {self.name}: {len(states)} trials, {told or 'none yet'}\n"
+            f"Study {self.name}: {len(states)} trial{'s' if len(states) != 1 else ''}, {told or 'none yet'}\n"
             f"Pareto front: no other trial has a {best} {self.metric} in as few bytes ({self.suffix})"
         )
 

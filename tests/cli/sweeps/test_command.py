@@ -74,7 +74,7 @@ def test_a_trial_is_a_fit_that_runs_again_by_its_config(folder, capsys, monkeypa
     sweep("--trials 1 --name one")
     printed = capsys.readouterr()
     trial = folder / "sweeps" / "one" / "trial_0000"
-    assert "Study one: 1 trials, 1 ended" in printed.out
+    assert "Study one: 1 trial, 1 ended" in printed.out
     assert "lightning-compress fit --config sweeps/one/trial_0000/config.yaml" in printed.out
     assert printed.err.startswith("trial 0: val_acc 0.")
     assert {"config.yaml", "report.json", "model.lcz", "checkpoints", "validations.jsonl"} <= {
