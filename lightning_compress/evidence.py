@@ -8,18 +8,20 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from torch import Tensor
 
-__all__ = ["Evidence", "RunningMeans", "evidence_of", "reads"]
+__all__ = ["Evidence", "RunningMeans", "evidence_of", "reads", "scores_rows"]
 
 Evidence: TypeAlias = Literal["gradient", "inputs", "nothing"]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def reads(evidence: Evidence) -> Callable[[_Function], _Function]:
+def reads(evidence: Evidence, *, by_rows: bool = False) -> Callable[[_Function], _Function]:
     """Mark a criterion by the evidence that it reads, so that no other is gathered.
 
     Args:
         evidence: ``"gradient"``, the gradient of the loss; ``"inputs"``, the root mean square of each input of the
             layer; ``"nothing"``, the weights suffice.
+        by_rows: whether the scores of one output depend on its own weights and evidence alone. Then large weights are
+            scored a few outputs at a time, which takes less memory.
 
     Raises:
         ValueError: the evidence is none of these.
@@ -35,6 +37,7 @@ def reads(evidence: Evidence) -> Callable[[_Function], _Function]:
 
     def mark(criterion: _Function) -> _Function:
         criterion.evidence = evidence  # type: ignore[attr-defined]
+        criterion.by_rows = by_rows  # type: ignore[attr-defined]
         return criterion
 
     return mark
@@ -46,9 +49,24 @@ def evidence_of(criterion: Callable[..., Any]) -> Evidence:
     >>> evidence_of(lambda weight, gradient: weight * gradient)
     'gradient'
     """
-    function = getattr(criterion, "func", criterion)  # the function inside a functools.partial
-    evidence: Evidence = getattr(function, "evidence", "gradient")
+    evidence: Evidence = getattr(_function(criterion), "evidence", "gradient")
     return evidence
+
+
+def scores_rows(criterion: Callable[..., Any]) -> bool:
+    """Whether the scores of one output depend on its own weights and evidence alone; not where there is no mark.
+
+    >>> scores_rows(lambda weight, gradient: weight * gradient)
+    False
+    """
+    by_rows: bool = getattr(_function(criterion), "by_rows", False)
+    return by_rows
+
+
+def _function(criterion: Callable[..., Any]) -> Callable[..., Any]:
+    """The function inside a ``functools.partial``."""
+    function: Callable[..., Any] = getattr(criterion, "func", criterion)
+    return function
 
 
 class RunningMeans(dict[str, Tensor]):

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "lightning_compress"
 STAIRS = [
-    {"arguments", "drafts", "lightnings", "messages", "probes", "schemas"},
+    {"arguments", "blocks", "drafts", "lightnings", "messages", "probes", "schemas"},
     {"carried"},
     {"adapters"},
     {

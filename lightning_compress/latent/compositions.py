@@ -38,6 +38,12 @@ class Composition:
                 if mine:
                     projection.project_(mine)
 
+    def projected(self, weights: Mapping[str, Tensor], offsets: Mapping[str, Offset]) -> dict[str, Tensor]:
+        """Projected copies of weights."""
+        copies = {name: weight.clone() for name, weight in weights.items()}
+        self.project_(copies, offsets)
+        return copies
+
     def stages(
         self, weights: Mapping[str, Tensor], offsets: Mapping[str, Offset]
     ) -> Iterator[tuple[Projection, Mapping[str, Tensor]]]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from lightning_compress.blocks import blocks
 from lightning_compress.processes import on_any_process
 
 __all__ = ["check_fitting", "check_same", "rewritten"]
@@ -52,17 +53,20 @@ def check_same(weights: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> Non
         RuntimeError: one of them holds something else.
     """
     for name, weight in weights.items():
-        differs = (weight != held[name]) & ~weight.isnan()
-        if differs.any():
+        parts = blocks(weight, held[name])
+        differing = sum(int(((one != other) & ~one.isnan()).count_nonzero()) for one, other in parts)
+        if differing:
             raise RuntimeError(
-                f"need {name!r} to hold its compressed weights, got others in {int(differs.count_nonzero())} of "
-                f"{differs.numel()} places: something wrote into the parameter after the optimizer had stepped"
+                f"need {name!r} to hold its compressed weights, got others in {differing} of {weight.numel()} places: "
+                "something wrote into the parameter after the optimizer had stepped"
             )
 
 
 def _beyond_rounding(compressed: Tensor, weight: Tensor) -> Tensor:
     if not weight.numel():
         return torch.zeros((), dtype=torch.bool, device=weight.device)
-    largest = compressed.abs().amax().nan_to_num()  # a weight that is not a number must not make all others differ
+    # A weight that is not a number must not make all others differ.
+    largest = torch.stack(torch.aminmax(compressed)).abs().amax().nan_to_num()
     rounding = 8 * torch.finfo(weight.dtype).eps * largest
-    return (~((weight - compressed).abs() <= rounding) & ~compressed.isnan()).any()
+    differ = [(~((other - one).abs() <= rounding) & ~one.isnan()).any() for one, other in blocks(compressed, weight)]
+    return torch.stack(differ).any()

@@ -31,11 +31,19 @@ class MaskedWeights:
 
     def latents(self, weight: Callable[[str], Tensor]) -> dict[str, Tensor]:
         """Name -> latent of every parameter that is masked in place; ``weight`` gives the parameter of a name."""
-        return {name: torch.where(self._mask(name), weight(name), hidden) for name, hidden in self.hidden.items()}
+        return {name: torch.where(self._kept(name), weight(name), hidden) for name, hidden in self.hidden.items()}
 
-    def _mask(self, name: str) -> Tensor:
-        ones = torch.ones_like(self.hidden[name])
+    def release(self, weight: Callable[[str], Tensor]) -> dict[str, Tensor]:
+        """The latents, in the memory of the hidden ones, which are forgotten."""
+        for name, hidden in self.hidden.items():
+            torch.where(self._kept(name), weight(name), hidden, out=hidden)
+        released, self.hidden = self.hidden, {}
+        return released
+
+    def _kept(self, name: str) -> Tensor:
+        """True for each entry that no projection masks in place."""
+        kept = torch.ones_like(self.hidden[name], dtype=torch.bool)
         for projection in self._projections:
-            if name in projection.active and projection.masks_in_place:
-                projection.project_({name: ones})
-        return ones != 0
+            if name in projection.active and projection.masks_in_place and (mine := projection.kept(name)) is not None:
+                kept &= mine
+        return kept

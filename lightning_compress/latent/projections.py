@@ -21,6 +21,9 @@ class Projection(Protocol):
     def masks_in_place(self) -> bool:
         """Whether ``P`` only masks, masked entries get no gradient, and nothing reads their latents between updates."""
 
+    def kept(self, name: str) -> Tensor | None:
+        """True for each entry of a parameter that is not masked, None if none is; asked where ``P`` masks in place."""
+
     def update(self, weights: Mapping[str, Tensor]) -> None:
         """Compute the state of ``P`` (masks, codebooks) from the weights as earlier projections left them."""
 

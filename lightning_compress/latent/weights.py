@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_compress.latent.compositions import Composition
 from lightning_compress.latent.differences import check_fitting, check_same, rewritten
+from lightning_compress.latent.exchanges import store_, write_
 from lightning_compress.latent.masked import MaskedWeights
 from lightning_compress.latent.offsets import Offset
 from lightning_compress.latent.projections import Projection
@@ -56,10 +57,15 @@ class LatentWeights:
         self.offsets: Mapping[str, Offset] = {}
 
     @property
-    def latents(self) -> Mapping[str, Tensor]:
-        """Name -> latent (this rank's shard of it) of those parameters that have one; read only."""
+    def empty(self) -> bool:
+        """Whether no parameter has a latent."""
+        return not (self._exchanged or self._masked.hidden or self._projections.active(self._open))
+
+    def latents(self) -> dict[str, Tensor]:
+        """Name -> copy of the latent (this rank's shard of it), of those parameters that have one."""
+        exchanged = {name: latent.clone() for name, latent in self._exchanged.items()}
         opened = {name: self._weight(name).clone() for name in self._projections.active(self._open)}
-        return {**self._exchanged, **self._masked.latents(self._weight), **opened}
+        return {**exchanged, **self._masked.latents(self._weight), **opened}
 
     @property
     def restored(self) -> frozenset[str]:
@@ -76,9 +82,8 @@ class LatentWeights:
         """``p = latent`` for those of the named parameters that have a latent."""
         names = list(names)
         has_latent = self._exchanged.keys() | self._masked.hidden.keys() | set(self._projections.active(self._open))
-        moved = [name for name in names if name in self._exchanged]
-        if moved:
-            torch._foreach_copy_([self._weight(name) for name in moved], [self._exchanged[name] for name in moved])
+        moved = {name: self._exchanged[name] for name in names if name in self._exchanged}
+        write_(self._held(moved), moved)
         self._restored.update(has_latent.intersection(names))
 
     @torch.no_grad()
@@ -86,7 +91,7 @@ class LatentWeights:
         """``latent = p ; p = P(latent)`` for those of the named parameters that a projection is active for."""
         self._open.difference_update(self._restored.intersection(names))
         active = [name for name in self._changeable(self._projections.active(names)) if name not in self._open]
-        self._store([name for name in active if name not in self._masked.hidden])
+        store_(self._exchanged, self._held([name for name in active if name not in self._masked.hidden]))
         self._project(active)
 
     @torch.no_grad()
@@ -104,7 +109,7 @@ class LatentWeights:
         names = self._projections.active(self._parameters)
         closed = [name for name in names if name not in self._open]
         self.restore([name for name in closed if name not in self._restored])
-        self._store([name for name in closed if name not in self._exchanged])
+        store_(self._exchanged, self._held([name for name in closed if name not in self._exchanged]))
         self._project(names, due)
         self._forget_idle()
 
@@ -135,12 +140,12 @@ class LatentWeights:
             name -> projected latent where the tensor holds that already, up to rounding errors; else the projected
             tensor. Only of parameters that a projection is active for.
         """
-        latents = {**{name: weights[name] for name in self._projections.active(weights)}, **self.latents}
-        compressed = {name: latent.clone() for name, latent in latents.items()}
-        self.project(compressed)
+        # A parameter that is masked in place holds its own latents, except for those that the mask hides.
+        latents = {name: self._exchanged.get(name, weights[name]) for name in self._projections.active(weights)}
+        compressed = self._projections.projected(latents, self.offsets)
         if changed := self._changeable(rewritten(compressed, weights)):
-            compressed = {name: (weights if name in changed else latents)[name].clone() for name in latents}
-            self.project(compressed)
+            del compressed  # before memory is taken for others
+            compressed = self._projections.projected(latents | {name: weights[name] for name in changed}, self.offsets)
         return compressed
 
     def stages(self) -> Iterator[tuple[Projection, Mapping[str, Tensor]]]:
@@ -149,7 +154,7 @@ class LatentWeights:
         Raises:
             RuntimeError: the last of these weights differ from those that the parameters hold.
         """
-        weights = {name: latent.clone() for name, latent in self.latents.items()}
+        weights = self.latents()
         yield from self._projections.stages(weights, self.offsets)
         closed = [name for name in weights if name not in self._open]
         check_same({name: weights[name] for name in closed}, self._held(closed))
@@ -157,8 +162,8 @@ class LatentWeights:
     @torch.no_grad()
     def overwritten(self) -> list[str]:
         """Names of the parameters that do not hold their projected latents, since other code wrote; a collective."""
-        self.project(weights := {name: latent.clone() for name, latent in self.latents.items()})
-        return [name for name in rewritten(weights, self._held(weights)) if name not in self._open]
+        projected = self._projections.projected(self._exchanged | self._held(self._masked.hidden), self.offsets)
+        return rewritten(projected, self._held(projected))
 
     @torch.no_grad()
     def adopt(self) -> None:
@@ -166,22 +171,25 @@ class LatentWeights:
 
         A collective. A value that differs by rounding errors alone is not taken.
         """
-        latents = {**self._exchanged, **self._masked.hidden}
-        before = {name: latents[name].clone() for name in self._changeable(latents)}
-        self.refresh(latents.keys() - before.keys())
-        given = {name: self._weight(name).clone() for name in before}
+        latents = self._exchanged | self._held(self._masked.hidden)
+        free = self._changeable(latents)
+        self.refresh(latents.keys() - set(free))
+        projected = self._projections.projected({name: latents[name] for name in free}, self.offsets)
+        changed = rewritten(projected, self._held(projected))
+        if not changed:
+            write_(self._held(projected), projected)
+            self._restored.difference_update(projected)
+            return
+        del projected  # before memory is taken for others
+        for name in changed:
+            given = self._weight(name)
+            latent = self._masked.hidden.pop(name) if name in self._masked.hidden else self._exchanged[name]
+            # Restore entries that averaging left zero but the mask keeps.
+            self._exchanged[name] = torch.where(given == 0, latent, given, out=latent)
         self.unmask()
-        self.restore(given)
-        self._project(list(given))
-        if changed := rewritten(self._held(given), given):
-            self.unmask()
-            self.restore(given)
-            for name in changed:
-                # Restore entries that averaging left zero but the mask keeps.
-                self._weight(name).copy_(torch.where(given[name] == 0, before[name], given[name]))
-            self.compress(given)
+        self.restore(free)
+        self._project(free)
 
-    @torch.no_grad()
     def open(self, names: Iterable[str]) -> None:
         """Let the named parameters hold their present values as latents until an optimizer steps them."""
         for name in names:
@@ -211,20 +219,18 @@ class LatentWeights:
             self._weight(name).copy_(self._exchanged[name])
         self.open(opened)
         # A checkpoint that was written after fit holds no latents: there the weights are their own latents.
-        known = self._exchanged.keys() | self._open
-        self._store([name for name in self._projections.active(self._parameters) if name not in known])
+        active, known = self._projections.active(self._parameters), self._exchanged.keys() | self._open
+        store_(self._exchanged, self._held(name for name in active if name not in known))
         self._forget_idle()
         self._mask(list(self._exchanged))
 
     def save(self) -> dict[str, Tensor]:
         """Name -> unsharded latent, as ``load`` takes them. Sharded latents are gathered: call it on every rank."""
-        return {name: gather(latent, self._parameters[name]) for name, latent in self.latents.items()}
+        return {name: gather(latent, self._parameters[name]) for name, latent in self.latents().items()}
 
-    @torch.no_grad()
     def unmask(self) -> None:
         """Exchange all parameters until they are projected again: to be called before masks change."""
-        self._exchanged.update(self._masked.latents(self._weight))
-        self._masked.hidden.clear()
+        self._exchanged.update(self._masked.release(self._weight))
 
     def replace(self, parameters: Mapping[str, Tensor | None], remove: Callable[[str, Tensor], Tensor]) -> None:
         """Continue with other parameters in place of those of the same names, after :meth:`unmask`.
@@ -237,10 +243,8 @@ class LatentWeights:
         """
         now = {name: parameters.get(name, old) for name, old in self._parameters.items()}
         self._parameters = {name: parameter for name, parameter in now.items() if parameter is not None}
-        self._exchanged = {
-            name: remove(name, self._exchanged[name]) if name in parameters else self._exchanged[name]
-            for name in self._projections.active(self._exchanged)
-        }
+        latents = {name: self._exchanged[name] for name in self._projections.active(self._exchanged)}
+        self._exchanged = {name: remove(name, old) if name in parameters else old for name, old in latents.items()}
         self._open &= self._parameters.keys()
         self._mask(list(self._exchanged))
 
@@ -272,13 +276,6 @@ class LatentWeights:
         """Forget latents that nothing projects: a method waits to begin, or is missing that wrote the checkpoint."""
         for name in self._exchanged.keys() - self._projections.active(self._exchanged):
             del self._exchanged[name]
-
-    def _store(self, names: Sequence[str]) -> None:
-        """``latent = p``."""
-        known = [name for name in names if name in self._exchanged]
-        if known:
-            torch._foreach_copy_([self._exchanged[name] for name in known], [self._weight(name) for name in known])
-        self._exchanged.update({name: self._weight(name).clone() for name in names if name not in self._exchanged})
 
     def _project(self, names: Sequence[str], due: Collection[Projection] = ()) -> None:
         """``p = P(p)``, after an update of the projections that are due."""

@@ -20,6 +20,7 @@ from lightning_compress.pruning.floors import kept_units
 from lightning_compress.pruning.layer_inputs import InputSquares, check_inputs
 from lightning_compress.pruning.masks import apply_, mask_of
 from lightning_compress.pruning.patterns import Pattern, Unstructured, sparsity_of
+from lightning_compress.pruning.scores import runs, unit_scores, weights_in_unit
 from lightning_compress.schedules import Cubic, Schedule
 from lightning_compress.targets import Selection, Target
 from lightning_compress.training import PRUNE, WeightCompression
@@ -131,6 +132,9 @@ class PruningCallback(WeightCompression):
         # Criteria that read gradients score masked weights too, by their latents.
         return not self.regrow and (self.settled or evidence_of(self.criterion) != "gradient")
 
+    def kept(self, name: str) -> Tensor | None:
+        return self._masks[name] != 0 if name in self._masks else None
+
     def begin(self, selection: Selection) -> None:
         super().begin(selection)
         self._masks: dict[str, Tensor] = {}
@@ -209,9 +213,10 @@ class PruningCallback(WeightCompression):
     def verify(self, weights: Mapping[str, Tensor]) -> None:
         for names in self._competitors(weights):
             group = shard_group([self.targets[name].parameter for name in names])
-            counts = zip(*(self._counts(name, weights[name]) for name in names), strict=True)
+            counts = zip(*(count for name in names for count in self._counts(name, weights[name])), strict=True)
             total, masked, alive, broken = (sum(gather_numbers(sum(count), group)) for count in counts)
-            unit = max(self._unit(name) for name in names)
+            whole = {name: self.targets[name].outputs_first(weights[name]) for name in names}
+            unit = max(weights_in_unit(weight, self.pattern) for weight in whole.values())
             asked = self.sparsity * self.strength
             if alive or abs(masked - asked * total) > unit:
                 raise RuntimeError(
@@ -251,7 +256,7 @@ class PruningCallback(WeightCompression):
         group = shard_group([self.targets[name].parameter for name in weights])
         floor = self.floor if self.scope == "global" else 0.0
         kept = kept_units(
-            lambda names: self._units(names, weights), list(weights), self.sparsity * self.strength, floor, group
+            lambda name: self._units(name, weights[name]), list(weights), self.sparsity * self.strength, floor, group
         )
         for name in weights:
             outputs_first = self.targets[name].outputs_first
@@ -264,35 +269,25 @@ class PruningCallback(WeightCompression):
                     "sparsity, or keep a fraction of every target with floor=0.01"
                 )
 
-    def _units(self, names: Sequence[str], weights: Mapping[str, Tensor]) -> Iterator[Tensor]:
-        """Scores of the units of the pattern, one tensor at a time."""
-        for name in names:
-            weight, outputs_first = weights[name], self.targets[name].outputs_first
-            scores = self._scores(outputs_first(weight), outputs_first(self._evidence.get(name, weight.new_empty(0))))
-            if scores.shape != outputs_first(weight).shape:
-                raise ValueError(
-                    f"need a criterion that gives scores of the weight's shape, got {tuple(scores.shape)} for {name!r} "
-                    f"of {tuple(outputs_first(weight).shape)}"
-                )
-            yield self.pattern.units(scores.float())
-
-    def _scores(self, weight: Tensor, evidence: Tensor) -> Tensor:
-        if evidence_of(self.criterion) == "gradient":
-            return evidence  # a running mean of scores
-        return self.criterion(weight, evidence.sqrt() if evidence_of(self.criterion) == "inputs" else evidence)
+    def _units(self, name: str, weight: Tensor) -> Iterator[Tensor]:
+        """Scores of the units of the pattern."""
+        outputs_first = self.targets[name].outputs_first
+        evidence = outputs_first(self._evidence.get(name, weight.new_empty(0)))
+        return unit_scores(name, outputs_first(weight), evidence, self.criterion, self.pattern)
 
     def _gradient_scores(self, name: str, weight: Tensor, gradient: Tensor) -> Tensor:
         outputs_first = self.targets[name].outputs_first
         return outputs_first(self.criterion(outputs_first(weight), outputs_first(gradient))).float()
 
-    def _counts(self, name: str, weight: Tensor) -> tuple[int, int, int, int]:
-        """Number of entries, of masked entries, of those that are not zero, and of groups that break the pattern."""
-        kept = self._masks.get(name, torch.ones_like(weight)) != 0
-        masked = ~kept
-        broken = self.pattern.broken(self.targets[name].outputs_first(kept), self.strength)
-        return kept.numel(), int(masked.sum()), int(weight[masked].count_nonzero()), broken
+    def _counts(self, name: str, weight: Tensor) -> Iterator[tuple[int, int, int, int]]:
+        """Number of entries, of masked entries, of those that are not zero, and of groups that break the pattern.
 
-    def _unit(self, name: str) -> int:
-        """Number of weights in a unit of the pattern."""
-        scores = self.targets[name].outputs_first(local(self.targets[name].parameter)).float()
-        return scores.numel() // max(1, self.pattern.units(scores).numel())
+        Each item counts a run of outputs.
+        """
+        outputs_first = self.targets[name].outputs_first
+        mask = self._masks.get(name)
+        for run in runs(outputs_first(weight), self.pattern):
+            part = outputs_first(weight)[run]
+            kept = torch.ones_like(part, dtype=torch.bool) if mask is None else outputs_first(mask)[run] != 0
+            masked, alive = kept.numel() - int(kept.count_nonzero()), int(part.masked_fill(kept, 0).count_nonzero())
+            yield kept.numel(), masked, alive, self.pattern.broken(kept, self.strength)

@@ -27,7 +27,7 @@ Criterion: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Weight, evidence -> scores of the weight's shape."""
 
 
-@reads("nothing")
+@reads("nothing", by_rows=True)
 def magnitude(weight: Tensor, evidence: Tensor) -> Tensor:
     r"""Large weights are important: ``|w|``.
 
@@ -40,7 +40,7 @@ def magnitude(weight: Tensor, evidence: Tensor) -> Tensor:
     return weight.abs()
 
 
-@reads("gradient")
+@reads("gradient", by_rows=True)
 def taylor(weight: Tensor, gradient: Tensor) -> Tensor:
     r"""The change of the loss when a weight is set to zero, to first order: ``|w g|``.
 
@@ -50,10 +50,10 @@ def taylor(weight: Tensor, gradient: Tensor) -> Tensor:
     >>> taylor(torch.tensor([-2.0, 1.0]), torch.tensor([0.5, 3.0])).tolist()
     [1.0, 3.0]
     """
-    return (weight * gradient).abs()
+    return (weight * gradient).abs_()
 
 
-@reads("gradient")
+@reads("gradient", by_rows=True)
 def movement(weight: Tensor, gradient: Tensor) -> Tensor:
     r"""Weights that training moves away from zero are important: ``-w g``.
 
@@ -68,7 +68,7 @@ def movement(weight: Tensor, gradient: Tensor) -> Tensor:
     return -weight * gradient
 
 
-@reads("inputs")
+@reads("inputs", by_rows=True)
 def wanda(weight: Tensor, inputs: Tensor) -> Tensor:
     r"""Large weights on large inputs are important: ``|w_ij| * rms(x_j)``; for linear and convolution layers.
 

@@ -20,8 +20,8 @@ from lightning_compress.pruning.thresholds import find_threshold, keep
 
 __all__ = ["Units", "kept_units"]
 
-Units: TypeAlias = Callable[[Sequence[str]], Iterable[Tensor]]
-"""Names of weights -> scores of their units, one float32 tensor at a time, in the same order."""
+Units: TypeAlias = Callable[[str], Iterable[Tensor]]
+"""Name of a weight -> float32 scores of its units, in tensors that are concatenated along their first dimension."""
 
 
 def kept_units(
@@ -43,7 +43,7 @@ def kept_units(
         name -> bool tensor of the shape of its units, True where a unit is kept.
 
     >>> scores = {"small": torch.tensor([0.1, 0.2]), "large": torch.tensor([1.0, 2.0, 3.0, 4.0])}
-    >>> kept = kept_units(lambda names: (scores[name] for name in names), ["small", "large"], 0.5, floor=0.1)
+    >>> kept = kept_units(lambda name: [scores[name]], ["small", "large"], 0.5, floor=0.1)
     >>> kept["small"].tolist(), kept["large"].tolist()
     ([False, True], [False, False, True, True])
     """
@@ -63,8 +63,15 @@ def kept_units(
 
 
 def _keep(units: Units, names: Sequence[str], fraction: float, group: dist.ProcessGroup | None) -> dict[str, Tensor]:
-    threshold = find_threshold(lambda: units(names), fraction, group)
-    return dict(zip(names, keep(units(names), threshold), strict=True))
+    threshold = find_threshold(lambda: (scores for name in names for scores in units(name)), fraction, group)
+    kept = {}
+    for name in names:
+        parts = []
+        for scores in units(name):
+            part, threshold = keep(scores, threshold)
+            parts.append(part)
+        kept[name] = torch.cat(parts)
+    return kept
 
 
 def _above(

@@ -1,7 +1,8 @@
 """Masks: integers that set the entries of a weight to zero.
 
-A mask is as wide as its weight, with all bits set where the weight is kept. The bitwise and of weight and mask gives
-exact positive zeros, whatever value is masked, in the time of a multiplication.
+All bits of a mask are set where the weight is kept. The bitwise and of weight and mask gives exact positive zeros,
+whatever value is masked, in the time of a multiplication. The mask of a small weight is as wide as the weight. That of
+a large one takes a byte for each entry, and is widened block by block.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+
+from lightning_compress.blocks import block_elements, blocks
 
 __all__ = ["apply_", "mask_of"]
 
@@ -26,7 +29,8 @@ def mask_of(kept: Tensor, weight: Tensor) -> Tensor:
     >>> mask_of(torch.tensor([True, False]), torch.ones(2)).tolist()
     [-1, 0]
     """
-    return -kept.to(_INTEGERS[weight.element_size()])
+    width = weight.element_size() if weight.numel() <= block_elements(weight.device) else 1
+    return kept.to(_INTEGERS[width]).neg_()
 
 
 def apply_(masks: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
@@ -34,7 +38,7 @@ def apply_(masks: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
 
     Args:
         masks: name -> mask.
-        tensors: name -> tensor of the shape of the mask.
+        tensors: name -> tensor of the shape of the mask, of any width.
 
     >>> weight = torch.tensor([3.0, -5.0])
     >>> apply_({"w": torch.tensor([-1, 0], dtype=torch.int32)}, {"w": weight}); weight.tolist()
@@ -42,7 +46,9 @@ def apply_(masks: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
     """
     for name in masks.keys() & tensors.keys():
         tensor, mask = tensors[name], masks[name]
-        if tensor.element_size() == mask.element_size():
-            tensor.view(mask.dtype).bitwise_and_(mask)
-        else:  # optimizer state in another precision than the weights
-            tensor.masked_fill_(mask == 0, 0)
+        words = tensor.view(_INTEGERS[tensor.element_size()])
+        if words.dtype == mask.dtype:
+            words.bitwise_and_(mask)
+        else:
+            for part, narrow in blocks(words, mask):
+                part.bitwise_and_(narrow.to(part.dtype))

@@ -31,6 +31,11 @@ class Pattern(ABC):
         """The only sparsity that this pattern can have; None if it can have any, as by default."""
         return None
 
+    @property
+    def outputs(self) -> int | None:
+        """Number of outputs that a unit spans: any run of as many has whole units. None, the default: all of them."""
+        return None
+
     def check(self, name: str, shape: torch.Size) -> None:
         """Raise ValueError, naming the weight and the fix, if a weight of this shape has no such units."""
         return
@@ -58,6 +63,10 @@ class Pattern(ABC):
 @dataclass(frozen=True)
 class Unstructured(Pattern):
     """Every weight by itself: any sparsity and the best accuracy; files become smaller, dense kernels not faster."""
+
+    @property
+    def outputs(self) -> int:
+        return 1
 
     def units(self, scores: Tensor) -> Tensor:
         return scores
@@ -100,6 +109,10 @@ class NM(Pattern):
     @property
     def sparsity(self) -> float:
         return 1 - self.n / self.m
+
+    @property
+    def outputs(self) -> int:
+        return 1
 
     def check(self, name: str, shape: torch.Size) -> None:
         if shape[1] % self.m:
@@ -155,6 +168,10 @@ class Block(Pattern):
 
     def __post_init__(self) -> None:
         check_count(rows=self.rows, columns=self.columns)
+
+    @property
+    def outputs(self) -> int:
+        return self.rows
 
     def check(self, name: str, shape: torch.Size) -> None:
         rows, columns = shape[0], math.prod(shape[1:])

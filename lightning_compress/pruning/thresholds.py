@@ -11,7 +11,7 @@ Paper: Floyd and Rivest, "Expected time bounds for selection", Communications of
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -78,29 +78,27 @@ def find_threshold(scores: Scores, fraction: float, group: dist.ProcessGroup | N
     return Threshold(found.value, masked, found.equal)
 
 
-def keep(scores: Iterable[Tensor], threshold: Threshold) -> Iterator[Tensor]:
-    """Mark the scores that a threshold keeps, one tensor at a time.
+def keep(scores: Tensor, threshold: Threshold) -> tuple[Tensor, Threshold]:
+    """Mark the scores that a threshold keeps.
 
     Args:
-        scores: the tensors, in the order in which the threshold was found.
-        threshold: the threshold of all of them.
+        scores: one tensor of the stream.
+        threshold: the threshold of this tensor and of those that follow in the stream.
 
-    Yields:
-        bool tensor of the shape of each tensor, True where the score is kept.
+    Returns:
+        bool tensor of the shape of the scores, True where a score is kept; the threshold of the tensors that follow.
 
-    >>> list(keep([torch.tensor([2.0, 1.0, 2.0])], Threshold(2.0, masked=1, equal=2)))
-    [tensor([False, False,  True])]
+    >>> keep(torch.tensor([2.0, 1.0, 2.0]), Threshold(2.0, masked=1, equal=3))
+    (tensor([False, False,  True]), Threshold(value=2.0, masked=0, equal=1))
     """
     above = torch.gt if threshold.masked else torch.ge
-    masked = threshold.masked
-    for tensor in scores:
-        kept = above(tensor, threshold.value).contiguous()
-        if 0 < threshold.masked < threshold.equal:
-            equal = (tensor == threshold.value).flatten().nonzero().squeeze(1)
-            kept.view(-1)[equal[masked:]] = True
-            masked = max(0, masked - len(equal))
-        del tensor  # before the stream makes the next tensor
-        yield kept
+    kept = above(scores, threshold.value).contiguous()
+    if not 0 < threshold.masked < threshold.equal:
+        return kept, threshold
+    equal = (scores == threshold.value).flatten().nonzero().squeeze(1)
+    kept.view(-1)[equal[threshold.masked :]] = True
+    left = max(0, threshold.masked - len(equal))
+    return kept, Threshold(threshold.value, left, threshold.equal - len(equal))
 
 
 @dataclass(frozen=True)

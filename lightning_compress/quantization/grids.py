@@ -25,13 +25,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lightning_compress.blocks import block_elements, row_blocks
 from lightning_compress.quantization.granularities import Granularity, PerChannel, PerGroup, PerTensor
 
 __all__ = ["AffineGrid", "BinaryGrid", "Grid", "built_in_grids", "precise"]
@@ -59,12 +60,44 @@ class Grid(ABC):
     def nearest(self, rows: Tensor) -> Tensor:
         """Round weights to the grid: ``(rows, weights in a row)`` -> the same shape and dtype.
 
-        It must be a projection, ``nearest(nearest(w)) == nearest(w)``. Keep zero on the grid if weights are pruned.
+        It must be a projection, ``nearest(nearest(w)) == nearest(w)``, and the value of a weight must depend on this
+        weight and the tensors of its row alone: large weights are rounded part by part. Keep zero on the grid if
+        weights are pruned.
         """
 
     def project(self, weight: Tensor) -> Tensor:
         """Round a weight to the grid."""
         return self._joined(self.nearest(self._rows(weight)), weight.shape)
+
+    def project_(self, weight: Tensor, strength: float = 1.0) -> None:
+        """Move a weight towards its nearest values, in place: ``w += strength * (project(w) - w)``.
+
+        It is computed in at least float32.
+        """
+        rows = self._rows(weight)
+        for grid, part in self._parts(rows):
+            nearest = grid.nearest(precise(part)).to(part.dtype)
+            part.copy_(nearest if strength == 1 else part.lerp(nearest, strength))
+        if rows.untyped_storage().data_ptr() != weight.untyped_storage().data_ptr():  # groups of a transposed weight
+            weight.copy_(self._joined(rows, weight.shape))
+
+    def count_off(self, weight: Tensor) -> int:
+        """Number of the entries that are not on the grid; NaN is not counted.
+
+        >>> AffineGrid(torch.ones(1, 1), torch.zeros(1, 1), -1, 1).count_off(torch.tensor([[0.5, 1.0]]))
+        1
+        """
+        return sum(
+            int(torch.count_nonzero((grid.nearest(precise(part)).to(part.dtype) != part) & ~part.isnan()))
+            for grid, part in self._parts(self._rows(weight))
+        )
+
+    def _parts(self, rows: Tensor) -> Iterator[tuple[Grid, Tensor]]:
+        """Some rows at a time, or a part of one long row, with their grid."""
+        for run in row_blocks(rows):
+            grid = self._with({name: tensor[run] for name, tensor in self._tensors().items()})
+            width = max(1, block_elements(rows.device) // len(rows[run]))
+            yield from ((grid, part) for part in torch.split(rows[run], width, dim=1))
 
     @property
     def rows(self) -> int:
@@ -180,7 +213,7 @@ class AffineGrid(Grid):
         return (rows * (1 / self.scale)).round_().add_(self.zero_point).clamp_(self.low, self.high)
 
     def _values(self, codes: Tensor) -> Tensor:
-        return (codes - self.zero_point) * self.scale
+        return (codes - self.zero_point).mul_(self.scale)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from lightning_compress.blocks import row_blocks
 from lightning_compress.quantization.grids import AffineGrid, BinaryGrid, Grid, built_in_grids
 from lightning_compress.quantization.profiles import Profile
 
@@ -34,7 +35,7 @@ def absmax(rows: Tensor, bits: int) -> AffineGrid:
     tensor([[0.0200]])
     """
     high = 2 ** (bits - 1) - 1
-    return _symmetric(rows.abs().amax(1, keepdim=True) / high, bits)
+    return _symmetric(_largest(rows) / high, bits)
 
 
 def minmax(rows: Tensor, bits: int) -> AffineGrid:
@@ -76,6 +77,10 @@ def mse(rows: Tensor, bits: int) -> AffineGrid:
     >>> mse(torch.tensor([[1.0, 1.0, -1.0, 0.0, 1.2]]), 2).scale
     tensor([[1.0500]])
     """
+    return _symmetric(torch.cat([_least_error(rows[run], bits).scale for run in row_blocks(rows)]), bits)
+
+
+def _least_error(rows: Tensor, bits: int) -> AffineGrid:
     widest = absmax(rows, bits)
     best, least = widest, _error(rows, widest)
     for fraction in torch.linspace(0.25, 1.0, 16).tolist():
@@ -114,8 +119,7 @@ def mean(rows: Tensor) -> BinaryGrid:
     >>> mean(torch.tensor([[-2.0, 1.0, 0.0]])).scale
     tensor([[1.5000]])
     """
-    magnitude = rows.abs()
-    scale = _above_zero(magnitude.sum(1, keepdim=True) / (magnitude > 0).sum(1, keepdim=True).clamp_(min=1))
+    scale = _above_zero(torch.cat([_mean_magnitude(rows[run]) for run in row_blocks(rows)]))
     return BinaryGrid(scale, torch.zeros_like(scale), -1, 1)
 
 
@@ -197,6 +201,18 @@ def _is_primitive(value: object) -> bool:
 def _symmetric(scale: Tensor, bits: int) -> AffineGrid:
     high = 2 ** (bits - 1) - 1
     return AffineGrid(_above_zero(scale), torch.zeros_like(scale), -high, high)
+
+
+def _mean_magnitude(rows: Tensor) -> Tensor:
+    """The mean magnitude of the weights of each row that are not zero, ``(R, 1)``."""
+    magnitude = rows.abs()
+    return magnitude.sum(1, keepdim=True) / (magnitude > 0).sum(1, keepdim=True).clamp_(min=1)
+
+
+def _largest(rows: Tensor) -> Tensor:
+    """The largest magnitude of each row, ``(R, 1)``."""
+    smallest, largest = torch.aminmax(rows, dim=1, keepdim=True)
+    return torch.maximum(largest, -smallest)
 
 
 def _above_zero(scale: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -140,11 +139,7 @@ class WeightGrids(WeightCompression):
 
     def project_(self, weights: Mapping[str, Tensor]) -> None:
         for name, weight in weights.items():
-            projected = self._grids[name].project(precise(weight)).to(weight.dtype)
-            if self.strength < 1:
-                weight.lerp_(projected, self.strength)
-            else:
-                weight.copy_(projected)
+            self._grids[name].project_(weight, self.strength)
 
     def verify(self, weights: Mapping[str, Tensor]) -> None:
         """At strength 1 every weight is on the grid that checkpoints carry."""
@@ -152,9 +147,7 @@ class WeightGrids(WeightCompression):
             noted = _noted(self.targets[name])
             if noted is None or self.strength < 1:
                 continue
-            projected = self._here(self.targets[name], noted).project(precise(weight)).to(weight.dtype)
-            off = int(torch.count_nonzero((projected != weight) & ~weight.isnan()))
-            if off:
+            if off := self._here(self.targets[name], noted).count_off(weight):
                 raise RuntimeError(
                     f"need every weight of {name!r} on its {noted.bits}-bit grid, got {off} of {weight.numel()} off it"
                 )

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from lightning_compress.arguments import check_code, check_count
+from lightning_compress.blocks import blocks
 from lightning_compress.messages import listed
 from lightning_compress.processes import gather, shard_group
 from lightning_compress.schedules import Cubic, Schedule
-from lightning_compress.sharing.clusters import Clusters, look_up
+from lightning_compress.sharing.clusters import Clusters, assign_, look_up, look_up_, nonzero
 from lightning_compress.sharing.exact_sums import cluster_sums
 from lightning_compress.sharing.gradients import Gradient
 from lightning_compress.sharing.initial_centers import Init, linear
@@ -135,9 +136,8 @@ class WeightSharingCallback(WeightCompression):
     def project_(self, weights: Mapping[str, Tensor]) -> None:
         for names in self._codebooks(weights):
             codes, clusters = self._repaired(names, weights)
-            values = clusters.values
             for name in names:
-                weights[name].copy_(look_up(values.to(weights[name].dtype), codes[name]))
+                look_up_(weights[name], clusters.values, codes[name])
 
     def observe(self, latents: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
         self._moved = {}  # of a step that has not come
@@ -155,7 +155,8 @@ class WeightSharingCallback(WeightCompression):
 
     def verify(self, weights: Mapping[str, Tensor]) -> None:
         for names in self._codebooks(weights):
-            values = len(torch.unique(torch.cat([weights[name].flatten() for name in names])))
+            found = [torch.unique(part) for name in names for (part,) in blocks(weights[name])]
+            values = len(torch.unique(torch.cat(found)))
             if values > self.entries:
                 raise RuntimeError(f"need at most {self.entries} distinct values in {listed(names)}, got {values}")
 
@@ -175,13 +176,15 @@ class WeightSharingCallback(WeightCompression):
 
     def _fitted(self, names: Sequence[str], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Codes of new clusters, by k-means."""
-        whole = torch.cat([gather(weights[name], self.targets[name].parameter).flatten() for name in names])
-        others = whole[whole != 0]
-        codebook = fit(others, self.entries - (len(others) < len(whole)), self.init)
+        wholes = (gather(weights[name], self.targets[name].parameter) for name in names)
+        others, zeros = nonzero(wholes, sum(self.targets[name].parameter.numel() for name in names))
+        codebook = fit(others, self.entries - (zeros > 0), self.init, overwrite=True)
+        del others  # before memory is taken for codes
         dtype = torch.uint8 if self.entries <= _MANY else torch.int32
-        return {
-            name: (assign(weights[name], codebook) + 1).masked_fill_(weights[name] == 0, 0).to(dtype) for name in names
-        }
+        codes = {name: torch.empty_like(weights[name], dtype=dtype) for name in names}
+        for name in names:
+            assign_(codes[name], weights[name], lambda part: assign(part, codebook) + 1)
+        return codes
 
     def _repaired(self, names: Sequence[str], weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Clusters]:
         """Codes that agree with the zeros of the weights, which pruning may have changed, and their clusters."""
@@ -192,25 +195,27 @@ class WeightSharingCallback(WeightCompression):
             codes = self._fitted(names, weights)
             clusters = self._clusters(names, weights, codes)
         for name in names:
-            unmasked = weights[name].bool().logical_and_(codes[name].bool().logical_not_())
-            if unmasked.any():
-                codes[name][unmasked] = clusters.nearest(weights[name][unmasked]).to(codes[name].dtype)
+            for code, weight in blocks(codes[name], weights[name]):
+                unmasked = weight.bool().logical_and_(code.bool().logical_not_())
+                if unmasked.any():
+                    code[unmasked] = clusters.nearest(weight[unmasked]).to(code.dtype)
         return codes, clusters
 
     def _reassign(self, names: Sequence[str], latents: Mapping[str, Tensor]) -> None:
         """Move every weight to the cluster whose value is nearest to its latent, once the optimizer has stepped."""
         clusters = self._clusters(names, latents, self._codes)
         for name in names:
-            codes = self._codes[name]
-            self._moved[name] = clusters.nearest(latents[name]).to(codes.dtype).mul_(codes.bool())
+            moved = self._moved[name] = self._codes[name].clone()
+            for code, latent in blocks(moved, latents[name]):
+                code.copy_(clusters.nearest(latent).mul_(code.bool()))
 
     def _share_gradients_(self, names: Sequence[str], gradients: Mapping[str, Tensor], rule: Gradient) -> None:
         """Give all weights of a cluster one gradient. A weight that is zero keeps its own, by which it may return."""
         clusters = self._clusters(names, gradients, self._codes)
         shared = rule(clusters.sums, clusters.counts)
         for name in names:
-            codes, gradient = self._codes[name], gradients[name]
-            gradient.copy_(torch.where(codes == 0, gradient, look_up(shared.to(gradient.dtype), codes)))
+            for gradient, code in blocks(gradients[name], self._codes[name]):
+                gradient.copy_(torch.where(code == 0, gradient, look_up(shared.to(gradient.dtype), code)))
 
     def _clusters(self, names: Sequence[str], tensors: Mapping[str, Tensor], codes: Mapping[str, Tensor]) -> Clusters:
         if self.scope == "global" and len(names) < len(self._codes):

@@ -6,14 +6,16 @@ code 0 is always zero.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from lightning_compress.blocks import blocks
 from lightning_compress.sharing.kmeans import assign
 
-__all__ = ["Clusters", "look_up"]
+__all__ = ["Clusters", "assign_", "look_up", "look_up_", "nonzero"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,42 @@ class Clusters:
         return look_up(codes[order], assign(weights, ascending))
 
 
+def assign_(codes: Tensor, weights: Tensor, nearest: Callable[[Tensor], Tensor]) -> None:
+    """Overwrite codes by those of the nearest values, block by block; the code of a weight that is zero becomes 0.
+
+    Args:
+        codes: integers of the shape of the weights.
+        weights: of any shape.
+        nearest: weights -> codes.
+
+    >>> codes = torch.zeros(3, dtype=torch.uint8)
+    >>> assign_(codes, torch.tensor([0.0, 1.0, 2.0]), lambda weights: weights.int() + 1); codes.tolist()
+    [0, 2, 3]
+    """
+    for code, part in blocks(codes, weights):
+        code.copy_(nearest(part).mul_(part != 0))
+
+
+def nonzero(tensors: Iterable[Tensor], total: int) -> tuple[Tensor, int]:
+    """The values that are not zero, and the number of those that are.
+
+    Args:
+        tensors: of any shapes, at least one.
+        total: number of all values.
+
+    >>> nonzero([torch.tensor([0.0, 2.0]), torch.tensor([[3.0]])], 3)
+    (tensor([2., 3.]), 1)
+    """
+    values, count = torch.empty(0), 0
+    for tensor in tensors:
+        values = values if count else tensor.new_empty(total)
+        for (part,) in blocks(tensor):
+            found = part[part != 0]
+            values[count : count + len(found)] = found
+            count += len(found)
+    return values[:count], total - count
+
+
 def look_up(table: Tensor, codes: Tensor) -> Tensor:
     """``table[codes]``, several times as fast.
 
@@ -69,3 +107,14 @@ def look_up(table: Tensor, codes: Tensor) -> Tensor:
     [[0.5, 0.0]]
     """
     return table.index_select(0, codes.flatten().int()).view(codes.shape)
+
+
+def look_up_(out: Tensor, table: Tensor, codes: Tensor) -> None:
+    """``out = table[codes]`` in place, block by block.
+
+    >>> out = torch.zeros(1, 2)
+    >>> look_up_(out, torch.tensor([0.0, 0.5]), torch.tensor([[1, 0]])); out.tolist()
+    [[0.5, 0.0]]
+    """
+    for part, code in blocks(out, codes):
+        part.copy_(look_up(table.to(out.dtype), code))

@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lightning_compress.blocks import blocks
+
 __all__ = ["cluster_sums"]
 
 
@@ -33,22 +35,27 @@ def cluster_sums(
     >>> cluster_sums([torch.tensor([1.0, 2.0, 5.0])], [torch.tensor([0, 0, 2])], 3)
     (tensor([3., 0., 5.], dtype=torch.float64), tensor([2., 0., 1.], dtype=torch.float64))
     """
-    counts = torch.stack([torch.bincount(code.flatten(), minlength=clusters) for code in codes]).sum(0).double()
+    counts = torch.stack([_bins(code, clusters) for code in codes]).sum(0).double()
     ends = [end.double() for value in values if value.numel() for end in torch.aminmax(value)]
     largest = torch.stack([counts.new_zeros(()), *ends]).abs().amax()
     if group is not None:
         dist.all_reduce(counts, group=group)
         dist.all_reduce(largest, dist.ReduceOp.MAX, group=group)
     unit = _unit(float(largest), int(counts.sum()))
-    sums = torch.stack(
-        [
-            torch.bincount(code.flatten(), value.flatten().double().mul_(1 / unit).round_(), minlength=clusters)
-            for value, code in zip(values, codes, strict=True)
-        ]
-    ).sum(0)
+    multiples = [
+        torch.bincount(code.flatten(), value.flatten().double().mul_(1 / unit).round_(), minlength=clusters)
+        for whole in zip(values, codes, strict=True)
+        for value, code in blocks(*whole)
+    ]
+    sums = torch.stack(multiples).sum(0)
     if group is not None:
         dist.all_reduce(sums, group=group)
     return sums * unit, counts
+
+
+def _bins(codes: Tensor, clusters: int) -> Tensor:
+    """Number of the values of each cluster."""
+    return torch.stack([torch.bincount(code.flatten(), minlength=clusters) for (code,) in blocks(codes)]).sum(0)
 
 
 def _unit(largest: float, count: int) -> float:

@@ -1,6 +1,6 @@
 """K-means of scalars: few values that represent many weights.
 
-On a line, the cluster of a center is an interval. With the values sorted and their prefix sums computed, a step of
+On a line, the cluster of a center is an interval. With the values sorted and their cumulative sums known, a step of
 Lloyd's algorithm is a few binary searches, whatever the number of values; no matrix of distances is needed::
 
     boundary_k = (c_k + c_{k+1}) / 2        end of the interval of center k
@@ -29,10 +29,11 @@ _Indices: TypeAlias = NDArray[np.integer]
 
 _CELLS = 1 << 12  # cells of the lookup table in assign
 _COMPARED = 16  # up to this number of boundaries, comparing with each in turn is fastest
+_RUN = 64  # values that are added anew for each sum
 _PATIENCE = 1000  # most steps of Lloyd's algorithm; with hundreds of clusters it converges slowly
 
 
-def fit(values: Tensor, clusters: int, init: Init = linear) -> Tensor:
+def fit(values: Tensor, clusters: int, init: Init = linear, *, overwrite: bool = False) -> Tensor:
     """Find centers that minimize the sum of squared distances of the values to their nearest center.
 
     The result depends only on the values, not on their order, their device or the number of threads.
@@ -41,6 +42,7 @@ def fit(values: Tensor, clusters: int, init: Init = linear) -> Tensor:
         values: of any shape and floating dtype.
         clusters: number of centers.
         init: initial centers.
+        overwrite: whether the values may be sorted where they are, which spares the memory of a copy.
 
     Returns:
         the centers in ascending order, of the dtype and on the device of ``values``: ``clusters`` of them, none without
@@ -54,11 +56,12 @@ def fit(values: Tensor, clusters: int, init: Init = linear) -> Tensor:
     """
     if clusters < 1:
         raise ValueError(f"need clusters >= 1, got clusters={clusters}")
-    ordered = _sorted(values)
+    ordered = _sorted(values, overwrite)
     if len(ordered) and not np.isfinite(ordered[[0, -1]]).all():  # NaN sorts last
         raise ValueError("need finite values to cluster, got NaN or infinity: the training has diverged")
-    if np.count_nonzero(ordered[1:] != ordered[:-1]) < clusters:
-        centers = np.unique(ordered)
+    rises = ordered[1:] != ordered[:-1]
+    if np.count_nonzero(rises) < clusters:
+        centers = ordered[np.flatnonzero(np.concatenate([np.ones(min(1, len(ordered)), bool), rises]))]
     else:
         start = init(torch.from_numpy(ordered), clusters).double().numpy()
         centers = np.unique(_lloyd(ordered, start).astype(ordered.dtype))
@@ -111,10 +114,36 @@ def _cells(values: Tensor, between: Tensor) -> Tensor:
     return places.clamp_(0, _CELLS - 1).nan_to_num_().int()
 
 
-def _sorted(values: Tensor) -> _Array:
+def _sorted(values: Tensor, overwrite: bool) -> _Array:
     flat = values.detach().flatten().cpu()
     array: _Array = (flat if flat.dtype == torch.float64 else flat.float()).numpy()
-    return np.sort(array)  # many times as fast as torch.sort
+    if not overwrite and array.ctypes.data == values.data_ptr():
+        array = array.copy()
+    array.sort()  # many times as fast as torch.sort
+    return array
+
+
+class _Sums:
+    """Sums of the first values of an array, ``sums[n] = x_1 + ... + x_n``; one in ``_RUN`` of them is kept.
+
+    Args:
+        values: ``(N,)``.
+    """
+
+    def __init__(self, values: _Array) -> None:
+        whole = len(values) // _RUN * _RUN
+        runs = values[:whole].reshape(-1, _RUN).sum(axis=1, dtype=np.float64)
+        self._kept = np.concatenate([[0.0], np.cumsum(runs)])
+        self._values = values
+
+    def __getitem__(self, counts: _Indices) -> _Array:
+        """The sums of these numbers of values; of all values where there are not as many."""
+        counts = np.minimum(counts, len(self._values))
+        first = counts // _RUN * _RUN
+        places = first[:, None] + np.arange(_RUN)
+        values = self._values[np.minimum(places, max(0, len(self._values) - 1))].astype(np.float64)
+        sums: _Array = self._kept[counts // _RUN] + np.where(places < counts[:, None], values, 0.0).sum(axis=1)
+        return sums
 
 
 def _lloyd(ordered: _Array, centers: _Array) -> _Array:
@@ -122,7 +151,7 @@ def _lloyd(ordered: _Array, centers: _Array) -> _Array:
 
     Cluster k is ``ordered[ends[k]:ends[k + 1]]``.
     """
-    sums = np.concatenate([[0.0], np.cumsum(ordered, dtype=np.float64)])
+    sums = _Sums(ordered)
     clusters, ends = len(centers), _ends(ordered, centers)
     for _ in range(_PATIENCE):
         nonempty = np.unique(ends)
@@ -140,7 +169,7 @@ def _ends(ordered: _Array, centers: _Array) -> _Indices:
     return np.concatenate([[0], ordered.searchsorted(between, side="right"), [len(ordered)]])
 
 
-def _merge_and_split(ordered: _Array, sums: _Array, ends: _Indices, clusters: int) -> _Indices:
+def _merge_and_split(ordered: _Array, sums: _Sums, ends: _Indices, clusters: int) -> _Indices:
     """Merge the two cheapest neighbors, unless a cluster is missing, and split another cluster if that gains more."""
     if clusters == 1:
         return ends
@@ -157,9 +186,9 @@ def _merge_and_split(ordered: _Array, sums: _Array, ends: _Indices, clusters: in
     return np.insert(merged, k + 1, splits[k]) if gains[k] > cost * (1 + 1e-6) else ends
 
 
-def _ward(sums: _Array, first: _Indices, split: _Indices, last: _Indices) -> _Array:
+def _ward(sums: _Sums, first: _Indices, split: _Indices, last: _Indices) -> _Array:
     """Cost of merging ``ordered[first:split]`` with ``ordered[split:last]``: ``(m n / (m + n)) (mean - mean)^2``."""
     m, n = split - first, last - split
-    means = (sums[split] - sums[first]) / m - (sums[np.minimum(last, len(sums) - 1)] - sums[split]) / n
+    means = (sums[split] - sums[first]) / m - (sums[last] - sums[split]) / n
     cost: _Array = m * n / (m + n) * means**2
     return cost

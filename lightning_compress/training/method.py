@@ -114,6 +114,10 @@ class Method(ABC):
         """Whether parameters are masked without exchange; see :class:`~lightning_compress.latent.Projection`."""
         return False
 
+    def kept(self, name: str) -> Tensor | None:
+        """True for each entry of a target that is not masked, None if none is; of methods that mask in place."""
+        return None
+
     @property
     def alone(self) -> bool:
         """Whether no other method may project the targets of this one; methods of another order may by default."""

@@ -17,7 +17,7 @@ def layers(seed=0):
 
 
 def kept(scores, fraction, floor, group=None):
-    return kept_units(lambda names: (scores[name] for name in names), list(scores), fraction, floor, group)
+    return kept_units(lambda name: [scores[name]], list(scores), fraction, floor, group)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -11,7 +11,11 @@ from tests.support.distributed import run_distributed
 
 def masked(tensors, threshold):
     """The scores that are masked, tensor by tensor."""
-    return [scores[~kept] for scores, kept in zip(tensors, keep(iter(tensors), threshold), strict=True)]
+    found = []
+    for scores in tensors:
+        kept, threshold = keep(scores, threshold)
+        found.append(scores[~kept])
+    return found
 
 
 def streams():

@@ -309,7 +309,7 @@ def test_a_run_whose_projections_are_exchanged_keeps_latents():
     once = weights["0.weight"].clone()
     latents.adopt()
     assert torch.equal(weights["0.weight"], once)
-    torch.testing.assert_close(latents.latents["0.weight"], normal(20, 30), rtol=0, atol=0)
+    torch.testing.assert_close(latents.latents()["0.weight"], normal(20, 30), rtol=0, atol=0)
 
 
 # Several processes.

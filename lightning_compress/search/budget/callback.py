@@ -124,6 +124,9 @@ class CompressionBudget(WeightCompression):
     def masks_in_place(self) -> bool:
         return self._choice.composition.masks_in_place
 
+    def kept(self, name: str) -> Tensor | None:
+        return self._choice.composition.kept(name)
+
     def check(self, target: Target) -> None:
         if isinstance(target.parameter, DTensor):
             raise ValueError(

@@ -76,7 +76,7 @@ class Average:
 
     def _frozen(self) -> dict[str, Tensor]:
         """Latents of frozen weights with adapters: the mean of what these weights hold is of no use."""
-        latents = self._latents.latents
+        latents = self._latents.latents()
         frozen = [
             name
             for name, target in self._targets.items()

@@ -21,7 +21,7 @@ class OverwriteWatch:
 
     def look(self, place: str, epoch: int, latents: LatentWeights) -> None:
         """Compare the weights, if this epoch has not seen a comparison at this place."""
-        if self._warned or self._last[place] == epoch or latents.restored or not latents.latents:
+        if self._warned or self._last[place] == epoch or latents.restored or latents.empty:
             return
         self._last[place] = epoch
         if names := latents.overwritten():

@@ -48,6 +48,10 @@ class Composition:
         """Whether the weights are masked and nothing else."""
         return self._pruning is not None and self._pruning.masks_in_place and not self._sharing
 
+    def kept(self, name: str) -> Tensor | None:
+        """True for each entry of a target that is not masked; None if none is."""
+        return None if self._pruning is None else self._pruning.kept(name)
+
     def reset(self) -> None:
         """Forget zeros and values."""
         self._pruning, self._sharing, self._scales = None, {}, {}

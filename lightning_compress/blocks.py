@@ -1,0 +1,68 @@
+"""Blocks: large tensors in parts, so that the steps of a computation take the memory of a part.
+
+On a CPU a part fits into the cache: the steps together read main memory once. On other devices parts are larger, since
+every step on a part is a call of the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+__all__ = ["block_elements", "blocks", "row_blocks"]
+
+_ON_CPU, _ELSEWHERE = 1 << 18, 1 << 24
+
+
+def block_elements(device: torch.device) -> int:
+    """Elements of a block on a device.
+
+    >>> block_elements(torch.device("cpu"))
+    262144
+    """
+    return _ON_CPU if device.type == "cpu" else _ELSEWHERE
+
+
+def blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Divide tensors of one shape into the same parts, of at most :func:`block_elements` where a slice is that small.
+
+    They are divided along the dimension in which the elements of the first tensor lie farthest apart.
+
+    Args:
+        tensors: of one shape.
+
+    Yields:
+        views of the parts, one for each tensor; together they hold every element once.
+
+    >>> [part.shape for part, _ in blocks(torch.zeros(2, 1 << 18), torch.ones(2, 1 << 18))]
+    [torch.Size([1, 262144]), torch.Size([1, 262144])]
+    """
+    first = tensors[0]
+    most = block_elements(first.device)
+    if first.numel() <= most:
+        yield tensors
+        return
+    dim = max(range(first.ndim), key=lambda d: first.stride(d) if first.shape[d] > 1 else -1)
+    length = max(1, most * first.shape[dim] // first.numel())
+    yield from zip(*(torch.split(tensor, length, dim) for tensor in tensors), strict=True)
+
+
+def row_blocks(rows: Tensor, multiple: int = 1) -> Iterator[slice]:
+    """Divide the rows of a tensor, its first dimension, into runs of about :func:`block_elements`.
+
+    Args:
+        rows: ``(R, ...)``.
+        multiple: the runs start at multiples of this number of rows.
+
+    Yields:
+        slices of the first dimension, one at least.
+
+    >>> list(row_blocks(torch.zeros(5, 1 << 17)))
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    count = len(rows)
+    length = max(1, block_elements(rows.device) * count // max(1, rows.numel()) // multiple) * multiple
+    for start in range(0, max(1, count), length):
+        yield slice(start, min(start + length, count))
