@@ -35,6 +35,7 @@ __all__ = [
     "carry",
     "copies",
     "record_structures",
+    "shapes_in",
 ]
 
 LAYERS, SHAPES, ATTACHMENTS = 10, 20, 30
@@ -51,7 +52,11 @@ def _nothing(module: nn.Module, remove: Callable[[str, Tensor], Tensor]) -> None
     return
 
 
-def _finished(module: nn.Module, record: dict[str, Any]) -> None:
+def _finished(module: nn.Module, record: dict[str, Any], shapes: Shapes) -> None:
+    return
+
+
+def _packed(module: nn.Module, checkpoint: dict[str, Any]) -> None:
     return
 
 
@@ -74,7 +79,10 @@ class Structure:
             such a module. Everything that a record asks memory for must be in these shapes. Trusts by default.
         alters: record -> whether the module computes something else than one of its class with the same state dict. By
             default every record that is not empty does.
-        finish: module, record -> None. Called by ``load_compressed`` once the weights are loaded. Nothing by default.
+        finish: module, record, shapes -> None. Called by ``load_compressed`` once the weights are loaded. Nothing by
+            default.
+        pack: module, checkpoint -> None. Called when all else is in a checkpoint that is to be written. Nothing by
+            default.
         order: place in the order of attachment: ``LAYERS`` are made before ``SHAPES`` change, both before
             ``ATTACHMENTS``.
     """
@@ -86,7 +94,8 @@ class Structure:
     order: int = ATTACHMENTS
     check: Callable[[nn.Module, dict[str, Any], Shapes], None] = _trust
     alters: Callable[[dict[str, Any]], bool] = bool
-    finish: Callable[[nn.Module, dict[str, Any]], None] = _finished
+    finish: Callable[[nn.Module, dict[str, Any], Shapes], None] = _finished
+    pack: Callable[[nn.Module, dict[str, Any]], None] = _packed
 
 
 def carry(module: nn.Module, structure: Structure) -> None:
@@ -122,7 +131,7 @@ def attach_structure(module: nn.Module, structure: Structure, checkpoint: Mappin
     record = records[structure.key]
     if not isinstance(record, dict):
         raise refuse(structure.key, "a dictionary", record)
-    structure.check(module, record, _shapes(checkpoint))
+    structure.check(module, record, shapes_in(checkpoint))
     structure.attach(module, record)
 
 
@@ -151,7 +160,7 @@ def carried_structures(module: nn.Module) -> list[Structure]:
     return sorted(structures.values(), key=lambda structure: structure.order)
 
 
-def _shapes(checkpoint: Mapping[str, Any]) -> Shapes:
+def shapes_in(checkpoint: Mapping[str, Any]) -> Shapes:
     """The shapes in the state dict of a checkpoint, of tensors with memory for all their elements.
 
     An expanded tensor may have any size in a small file, and a copy of it would take that memory.
@@ -178,6 +187,8 @@ def copies(module: nn.Module) -> Iterator[nn.Module]:
 def _save(module: nn.Module, own: Callable[[dict[str, Any]], None], checkpoint: dict[str, Any]) -> None:
     own(checkpoint)
     checkpoint.update(record_structures(module, carried_structures(module)))
+    for structure in carried_structures(module):
+        structure.pack(module, checkpoint)
 
 
 def _load(module: nn.Module, own: Callable[[dict[str, Any]], None], checkpoint: dict[str, Any]) -> None:

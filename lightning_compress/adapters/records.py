@@ -10,7 +10,7 @@ from torch import nn
 from lightning_compress.adapters.merging import MERGED, merge, merge_exactly, unload
 from lightning_compress.adapters.paths import AdditivePath, additive_paths
 from lightning_compress.carried import LAYERS, Shapes, Structure, carry
-from lightning_compress.schemas import fields_of, list_of, refuse, text
+from lightning_compress.schemas import RecordError, fields_of, list_of, refuse, text
 
 __all__ = ["ADAPTERS", "announce"]
 
@@ -55,7 +55,13 @@ def _alters(record: dict[str, Any]) -> bool:
     return False  # the names in the state dict say whether adapters are merged
 
 
-def _finish(module: nn.Module, record: dict[str, Any]) -> None:
+def _finish(module: nn.Module, record: dict[str, Any], shapes: Shapes) -> None:
+    for path in additive_paths(module):
+        if path.name in record["added"] and path.weight_name not in shapes:
+            raise RecordError(
+                f"need the weight {path.weight_name!r} to merge adapters, got a checkpoint of adapters alone: resume "
+                "it in a Trainer with the callbacks that wrote it, and save or export the module after fit"
+            )
     merge(module, record["added"])
 
 

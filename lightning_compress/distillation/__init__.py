@@ -5,12 +5,13 @@ from lightning_compress.distillation.callback import DistillationCallback
 from lightning_compress.distillation.features import OUTPUT, LeastSquares
 from lightning_compress.distillation.initialization import initialize
 from lightning_compress.distillation.module import DistillationModule
-from lightning_compress.distillation.teachers import EMA, Cache, Ensemble, Teacher, cache_outputs, from_checkpoint
+from lightning_compress.distillation.teachers import EMA, Base, Cache, Ensemble, Teacher, cache_outputs, from_checkpoint
 from lightning_compress.distillation.terms import Item, Term
 
 __all__ = [
     "EMA",
     "OUTPUT",
+    "Base",
     "Cache",
     "DistillationCallback",
     "DistillationModule",

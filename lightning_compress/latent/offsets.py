@@ -19,8 +19,8 @@ Offset: TypeAlias = Callable[[], Tensor]
 def shifted(weights: Mapping[str, Tensor], offsets: Mapping[str, Offset]) -> Iterator[dict[str, Tensor]]:
     """Add the offsets to weights, in a ``with`` statement, and subtract them at its end.
 
-    Each offset is computed twice: to keep them all would take as much memory as the weights. A weight of shorter
-    precision than its offset is shifted in a copy.
+    The offsets of several weights are computed twice: to keep them all would take as much memory as the weights. A
+    weight of shorter precision than its offset is shifted in a copy.
 
     Args:
         weights: name -> weight, overwritten.
@@ -32,14 +32,18 @@ def shifted(weights: Mapping[str, Tensor], offsets: Mapping[str, Offset]) -> Ite
     >>> weights["p"].tolist()
     [0.5]
     """
-    sums = dict(weights)
-    for name in weights.keys() & offsets.keys():
+    sums, kept = dict(weights), dict[str, Tensor]()
+    names = weights.keys() & offsets.keys()
+    for name in names:
         offset = offsets[name]()
+        if len(names) == 1:
+            kept[name] = offset
         precise = torch.promote_types(offset.dtype, weights[name].dtype)
         sums[name] = weights[name].to(precise).add_(offset)
     yield sums
-    for name in weights.keys() & offsets.keys():
+    for name in names:
+        offset = kept[name] if kept else offsets[name]()
         if sums[name] is weights[name]:
-            sums[name].sub_(offsets[name]())
+            sums[name].sub_(offset)
         else:
-            weights[name].copy_(sums[name] - offsets[name]())
+            weights[name].copy_(sums[name] - offset)

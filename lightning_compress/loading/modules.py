@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 from torch import nn
 
-from lightning_compress.carried import Structure, attach_structure, carried_records, carry
+from lightning_compress.carried import Structure, attach_structure, carried_records, carry, shapes_in
 from lightning_compress.loading.checkpoints import archive_as_checkpoint, in_memory, is_archive, readable, require_entry
 from lightning_compress.loading.structures import find_structure
 from lightning_compress.quantization.grids import Grid
@@ -63,10 +63,12 @@ def load_compressed(
         raise TypeError(f"need the class of the LightningModule of a checkpoint as cls, got {cls.__name__}")
     found: list[Structure] = []
     records: dict[str, Any] = {}
+    shapes: dict[str, list[int]] = {}
 
     def attach(module: nn.Module, checkpoint: Mapping[str, Any]) -> None:
         recognize_grids(module, grids)
         records.update(carried_records(checkpoint))
+        shapes.update(shapes_in(checkpoint))
         wanted = [find_structure(key, structures) for key in records]
         found.extend(sorted(wanted, key=lambda one: one.order))
         for structure in found:
@@ -87,7 +89,7 @@ def load_compressed(
             f"need records that make the module of the state dict, got others of {names}: {error}"
         ) from error
     for structure in found:
-        structure.finish(module, records[structure.key])
+        structure.finish(module, records[structure.key], shapes)
         if lightning:
             carry(module, structure)
     return cast(_Module, module)

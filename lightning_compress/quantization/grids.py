@@ -207,7 +207,7 @@ class AffineGrid(Grid):
         return self._joined(self._values(self._rows(codes)), codes.shape)
 
     def nearest(self, rows: Tensor) -> Tensor:
-        return self._values(self._codes(rows))
+        return self._codes(rows).sub_(self.zero_point).mul_(self.scale)  # as _values, in place
 
     def _codes(self, rows: Tensor) -> Tensor:
         return (rows * (1 / self.scale)).round_().add_(self.zero_point).clamp_(self.low, self.high)

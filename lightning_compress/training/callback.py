@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_compress.lightnings import (
@@ -21,7 +22,7 @@ from lightning_compress.training.method import Method, map_tensors
 from lightning_compress.training.plans import asked, check_callbacks
 from lightning_compress.training.run import CompressionRun
 
-__all__ = ["WeightCompression"]
+__all__ = ["WeightCompression", "original_weights"]
 
 
 class WeightCompression(Method, CallbackBase):
@@ -170,6 +171,13 @@ class WeightCompression(Method, CallbackBase):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit" and self._driven:
             self._driven.end()
+
+
+def original_weights(trainer: Trainer) -> dict[str, Tensor]:
+    """Name -> latent of each frozen weight that is compressed with its adapters, in the ``fit`` that runs."""
+    methods = [callback for callback in trainer.callbacks if isinstance(callback, WeightCompression)]  # type: ignore[attr-defined]
+    runs = [method._run for method in methods if method._run is not None]
+    return runs[0].average.frozen() if runs else {}
 
 
 def _after_callbacks(strategy: Strategy, end: Callable[[], None]) -> None:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_compress.adapters.records import announce
 from lightning_compress.latent import LatentWeights
+from lightning_compress.latent.checkpoints import LATENTS, OPENED, save_adapters, unsaved
 from lightning_compress.latent.snapshots import Snapshot, restore_, take
 from lightning_compress.lightnings import LightningModule, Trainer, rank_zero_info
 from lightning_compress.processes import local, reshard_
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CompressionRun"]
 
-_LATENTS, _OPENED, _PROGRESS = "latent_weights", "opened_weights", "compression_progress"
+_PROGRESS = "compression_progress"
 
 
 class CompressionRun:
@@ -132,8 +132,9 @@ class CompressionRun:
         if self.progress.fraction() < self._loaded.get(_PROGRESS, 0.0):
             self._reached = {method: method.strength for method in self.methods}
         # A checkpoint of step 0, such as a tuner's, has no latents yet: schedules that start immediately apply now.
-        if self._loaded.get(_LATENTS) or (_LATENTS in self._loaded and self._step > 0):
-            self._latents.load(self._loaded[_LATENTS], self._loaded.get(_OPENED, ()))
+        if self._loaded.get(LATENTS) or (LATENTS in self._loaded and self._step > 0):
+            self._latents.load(self._loaded[LATENTS], self._loaded.get(OPENED, ()))
+            self._latents.refresh(unsaved(self._optimizers.paths.values(), self._loaded))
             self.average.load(self._loaded)
         else:
             self._update(first=True)
@@ -185,8 +186,8 @@ class CompressionRun:
         """Put the latents into a checkpoint; a collective where parameters are sharded."""
         with self._swaps.handed_back():
             self._followers.look()
-            checkpoint[_LATENTS] = self._latents.save()
-        checkpoint[_OPENED] = sorted(self._latents.opened)
+            checkpoint[LATENTS] = self._latents.save()
+        checkpoint[OPENED] = sorted(self._latents.opened)
         checkpoint[_PROGRESS] = self.progress.fraction()
         self.average.save(checkpoint)
 
@@ -275,9 +276,8 @@ class CompressionRun:
         self.average = Average(self._trainer.callbacks, self._module, targets, self._latents)  # type: ignore[attr-defined]
         self._swaps.targets = targets
         self._followers.attend(self._parameters)
-        self._optimizers.attend(targets)
-        self._latents.offsets = self._optimizers.paths
-        announce(self._module, self._optimizers.paths.values())
+        self._latents.offsets = self._optimizers.attend(targets)
+        save_adapters(self._module, self._optimizers.paths.values())
 
     def _update(self, first: bool = False) -> None:
         progress, due = self.progress.fraction(), []

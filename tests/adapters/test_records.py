@@ -9,7 +9,7 @@ from lightning_compress import PruningCallback, QATCallback, RecordError, export
 from lightning_compress.adapters import additive_paths, merge
 from lightning_compress.schedules import Constant
 from tests.support.promises import shipped
-from tests.support.runs import same
+from tests.support.runs import Randomness, resumes, same, uninterrupted
 from tests.support.toys import Adapted, Digits, build, fit
 
 
@@ -51,6 +51,39 @@ def test_a_merged_module_can_be_saved_again(trained, tmp_path):
         tmp_path / "merged.ckpt"
     )
     assert same(load_compressed(Adapted, tmp_path / "merged.ckpt"), merged)
+
+
+class Thin(Adapted):
+    """Its checkpoints hold no weight that is frozen."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.strict_loading = False
+
+    def on_save_checkpoint(self, checkpoint):
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: value for name, value in state.items() if ".base." not in name}
+
+
+@resumes
+def test_a_checkpoint_of_adapters_alone_resumes_bit_identical(tmp_path):
+    def run(*callbacks, ckpt_path=None):
+        module = build(kind=Thin)
+        method = QATCallback(4, activation_bits=None, every_n_steps=3), PruningCallback(0.5, every_n_steps=3)
+        fit(module, *method, Randomness(), *callbacks, ckpt_path=ckpt_path)
+        return module
+
+    uninterrupted(run, tmp_path, range(4, 36, 7))
+    checkpoint = torch.load(tmp_path / "step=25.ckpt", weights_only=True)
+    assert checkpoint["latent_weights"] == {}
+    assert not any(".base." in name for name in checkpoint["state_dict"])
+
+
+@pytest.mark.filterwarnings("ignore:Found keys that are in the model state dict")
+def test_a_checkpoint_of_adapters_alone_is_not_merged_into_weights_that_it_lacks(tmp_path):
+    fit(build(kind=Thin), PruningCallback(0.5), max_steps=20).save_checkpoint(tmp_path / "thin.ckpt")
+    with pytest.raises(RecordError, match="need the weight 'net.0.base.weight' to merge adapters, got a checkpoint of"):
+        load_compressed(Thin, tmp_path / "thin.ckpt")
 
 
 def test_a_record_of_another_model_is_refused(trained, tmp_path):

@@ -5,9 +5,10 @@ summary, an averaged copy or a DDP synchronization, and nothing can switch it to
 """
 
 from lightning_compress.distillation.teachers.averages import EMA
+from lightning_compress.distillation.teachers.bases import Base
 from lightning_compress.distillation.teachers.caches import Cache, cache_outputs
 from lightning_compress.distillation.teachers.checkpoints import from_checkpoint
 from lightning_compress.distillation.teachers.modules import Ensemble, Live
 from lightning_compress.distillation.teachers.protocols import Convert, Teacher
 
-__all__ = ["EMA", "Cache", "Convert", "Ensemble", "Live", "Teacher", "cache_outputs", "from_checkpoint"]
+__all__ = ["EMA", "Base", "Cache", "Convert", "Ensemble", "Live", "Teacher", "cache_outputs", "from_checkpoint"]

@@ -55,7 +55,7 @@ class Average:
         if self.model is not None:
             state = checkpoint["state_dict"]
             checkpoint[_AVERAGES] = {name: state[name] for name in self._targets}
-            latents = {**checkpoint[_AVERAGES], **self._frozen()}
+            latents = {**checkpoint[_AVERAGES], **self.frozen()}
             projected = {name: latent.clone() for name, latent in latents.items()}
             self._latents.project(projected, {path.weight_name: path for path in additive_paths(self.model)})
             state.update({alias: projected[name] for name, target in self._targets.items() for alias in target.aliases})
@@ -71,10 +71,10 @@ class Average:
     def settle(self) -> None:
         """Let the averaged model hold the latents that are frozen, before the others are dropped."""
         if (model := self.model) is not None:
-            for name, latent in self._frozen().items():
+            for name, latent in self.frozen().items():
                 model.get_parameter(name).copy_(latent)
 
-    def _frozen(self) -> dict[str, Tensor]:
+    def frozen(self) -> dict[str, Tensor]:
         """Latents of frozen weights with adapters: the mean of what these weights hold is of no use."""
         latents = self._latents.latents()
         frozen = [

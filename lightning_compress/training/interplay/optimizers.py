@@ -50,10 +50,15 @@ class SteppedOptimizers:
         self._announced: dict[Optimizer, list[str]] = {}  # about to be stepped by the Trainer -> its targets
         self._followed: dict[Optimizer, Callable[[], None]] = {}  # optimizer -> removes its hook
 
-    def attend(self, targets: Mapping[str, Target]) -> None:
-        """Compress these targets after the steps of their optimizers, name -> target; they may have replaced others."""
+    def attend(self, targets: Mapping[str, Target]) -> Mapping[str, AdditivePath]:
+        """Compress these targets after the steps of their optimizers, name -> target; they may have replaced others.
+
+        Returns:
+            the :attr:`paths`.
+        """
         self._parameters = {name: target.parameter for name, target in targets.items()}
         self.paths = {name: target.path for name, target in targets.items() if target.path is not None}
+        return self.paths
 
     def follow(self, optimizer: Optimizer) -> None:
         """Compress the weights of an optimizer after its steps; it may also join in the middle of a run.
