@@ -52,8 +52,7 @@ class LatentWeights:
         self._projections = Composition(projections)
         self._exchanged: dict[str, Tensor] = {}  # name -> latent
         self._masked = MaskedWeights(tuple(projections))
-        self._restored: set[str] = set()
-        self._open: set[str] = set()
+        self._restored, self._open = set[str](), set[str]()
         self.offsets: Mapping[str, Offset] = {}
 
     @property
@@ -66,6 +65,10 @@ class LatentWeights:
         exchanged = {name: latent.clone() for name, latent in self._exchanged.items()}
         opened = {name: self._weight(name).clone() for name in self._projections.active(self._open)}
         return {**exchanged, **self._masked.latents(self._weight), **opened}
+
+    def of_frozen(self) -> dict[str, Tensor]:
+        """Name -> latent itself, of the frozen parameters with offsets; read only."""
+        return {name: latent for name, latent in self._exchanged.items() if not self._changeable([name])}
 
     @property
     def restored(self) -> frozenset[str]:

@@ -76,13 +76,7 @@ class Average:
 
     def frozen(self) -> dict[str, Tensor]:
         """Latents of frozen weights with adapters: the mean of what these weights hold is of no use."""
-        latents = self._latents.latents()
-        frozen = [
-            name
-            for name, target in self._targets.items()
-            if target.path is not None and not target.parameter.requires_grad
-        ]
-        return {name: latents[name] for name in frozen if name in latents}
+        return self._latents.of_frozen()
 
     @property
     def model(self) -> torch.nn.Module | None:
