@@ -7,11 +7,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 import torch
 from torch import Tensor
 
-from lightning_compress.latent.compositions import Composition
+from lightning_compress.latent.compositions import Composition, Offset
 from lightning_compress.latent.differences import check_fitting, check_same, rewritten
 from lightning_compress.latent.exchanges import store_, write_
 from lightning_compress.latent.masked import MaskedWeights
-from lightning_compress.latent.offsets import Offset
 from lightning_compress.latent.projections import Projection
 from lightning_compress.processes import gather, local, shard
 
