@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -40,7 +40,8 @@ def compare(
 
     Raises:
         ValueError: a folder without a report, a report that is damaged or of a later version, runs without the metric
-            or with different ones, a direction that nothing says, or files that no run has written.
+            or with different ones, a direction that nothing says or that monitors disagree on, or files that no run has
+            written.
         FileNotFoundError: a path that does not exist.
         TypeError: ``paths`` is one path.
     """
@@ -50,8 +51,7 @@ def compare(
         raise ValueError(f"need mode 'min' or 'max', got mode={mode!r}")
     reports = [read_report(file) for file in _files(paths)]
     named = _metric(reports, metric)
-    modes = {name: chosen for report in reports for name, chosen in report.modes.items()}
-    chosen = mode if named is None or mode else mode_of(named, modes)
+    chosen = mode if named is None or mode else mode_of(named, _modes(reports, named))
     if all(report.bytes(suffix) is None for report in reports):
         there = sorted({name.removeprefix("model") for report in reports for name in report.files})
         raise ValueError(f"need suffix as that of a file that a run has written, got {suffix!r}; there are: {there}")
@@ -109,14 +109,35 @@ def _files(paths: Sequence[str | Path]) -> list[Path]:
     for path in map(Path, paths):
         if not path.exists():
             raise FileNotFoundError(f"need paths of runs, got {str(path)!r}, which does not exist")
-        inside = [path] if path.is_file() else sorted(path.rglob(NAME))
-        whole = [file for file in inside if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+        whole = [path] if path.is_file() else sorted(_below(path))
         if not whole:
             raise ValueError(f"need a folder with a {NAME} in it or below it, got {str(path)!r}: did its run end?")
         found |= {file.resolve(): file for file in whole if file.resolve() not in found}
     if not found:
         raise ValueError("need at least one run, got none")
     return list(found.values())
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Reports in a folder or below it, not in hidden folders; links to folders are followed, a circle of them once."""
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if os.path.realpath(place) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(place))
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if NAME in names:
+            yield Path(place) / NAME
+
+
+def _modes(reports: Sequence[SavedReport], metric: str) -> dict[str, str]:
+    """The direction that the monitors of the runs have in common; empty if none watches the metric."""
+    said = {report.modes[metric]: str(report.path.parent) for report in reversed(reports) if metric in report.modes}
+    if len(said) > 1:
+        told = " and ".join(f"{mode!r} in {run}" for mode, run in sorted(said.items()))
+        raise ValueError(f"need mode='min' or mode='max', since monitors of {metric} disagree, got {told}")
+    return {metric: next(iter(said))} if said else {}
 
 
 def _metric(reports: Sequence[SavedReport], asked: str | None) -> str | None:
@@ -135,11 +156,11 @@ def _metric(reports: Sequence[SavedReport], asked: str | None) -> str | None:
         return None
     common = set.intersection(*every)
     if not common:
-        told = [
-            f"{report.path.parent} has {', '.join(sorted(names)) or 'none'}"
-            for report, names in zip(reports, every, strict=True)
-        ]
-        raise ValueError(f"need runs with a metric in common, got different ones: {'; '.join(told[:4])}")
+        told: dict[str, Path] = {}
+        for report, names in zip(reports, every, strict=True):
+            told.setdefault(", ".join(sorted(names)) or "none", report.path.parent)
+        listed_runs = "; ".join(f"{run} has {there}" for there, run in list(told.items())[:4])
+        raise ValueError(f"need runs with a metric in common, got different ones: {listed_runs}")
     watched = {name for report in reports for name in report.modes} & common
     best = watched if len(watched) == 1 else common
     if len(best) > 1:

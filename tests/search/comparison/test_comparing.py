@@ -90,3 +90,29 @@ def test_a_report_of_a_later_version_is_named(tmp_path):
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
     with pytest.raises(ValueError, match=r"need a report of format 1, got .*report\.json of format 99, which a"):
         compare([tmp_path])
+
+
+def test_monitors_that_disagree_are_named(tmp_path):
+    for name, mode in (("a", "max"), ("b", "min")):
+        write_report(tmp_path / name, size=1, metrics={"val_acc": 0.9}, modes={"val_acc": mode})
+    for paths in ([tmp_path / "a", tmp_path / "b"], [tmp_path / "b", tmp_path / "a"]):
+        with pytest.raises(ValueError, match="since monitors of val_acc disagree, got 'max' in .*a and 'min' in .*b"):
+            compare(paths)
+    assert compare([tmp_path], mode="max").mode == "max"
+
+
+def test_links_to_folders_are_followed_and_each_run_counts_once(tmp_path):
+    write_report(tmp_path / "elsewhere" / "a", size=1)
+    write_report(tmp_path / "runs" / "b", size=2)
+    (tmp_path / "runs" / "linked").symlink_to(tmp_path / "elsewhere" / "a")
+    (tmp_path / "runs" / "latest").symlink_to(tmp_path / "runs" / "b")
+    (tmp_path / "runs" / "b" / "circle").symlink_to(tmp_path / "runs")
+    assert [run.bytes for run in compare([tmp_path / "runs"]).runs] == [1, 2]
+
+
+def test_the_run_without_the_metric_of_the_others_is_named(tmp_path):
+    for name in "abcde":
+        write_report(tmp_path / name, size=1, metrics={"val_acc": 0.9})
+    write_report(tmp_path / "f", size=1, metrics={})
+    with pytest.raises(ValueError, match="got different ones: .*a has val_acc; .*f has none"):
+        compare([tmp_path])
