@@ -23,13 +23,12 @@ from lightning_compress.lightnings import (
     check_one_package,
     rank_zero_info,
 )
-from lightning_compress.macs import count_macs
 from lightning_compress.processes import whole_copy
 from lightning_compress.report.comparisons import Comparison
 from lightning_compress.report.folders import run_folder
 from lightning_compress.report.incoming import FullSanityCheck, was_trained
 from lightning_compress.report.measures.bench import Bench
-from lightning_compress.report.measures.profiles import ModelProfile, profile
+from lightning_compress.report.measures.profiles import ModelProfile, profile, shipped_macs
 from lightning_compress.report.views.outputs import show, write
 from lightning_compress.training.copies import merged_copy
 
@@ -156,7 +155,7 @@ class CompressionReport(CallbackBase):
         bench.keep(pl_module)
         if bench.example is not None:
             check_runs(pl_module, on_device(bench.example, device_of(pl_module)))
-            self._before = replace(self._before, macs=count_macs(pl_module, bench.example))
+            self._before = replace(self._before, macs=shipped_macs(pl_module, bench.example))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if not self._waiting:
@@ -210,6 +209,7 @@ class CompressionReport(CallbackBase):
         module = whole_copy(pl_module) if self._bench.sharded else merged_copy(pl_module)
         if not trainer.is_global_zero:
             return
+        after = replace(after, macs=self._bench.macs(pl_module))
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             with TemporaryDirectory() as folder:
                 self._finish(trainer, module, (self._before, after), Path(folder))
@@ -222,7 +222,6 @@ class CompressionReport(CallbackBase):
     ) -> None:
         """Measure, write and print."""
         before, after = profiles
-        after = replace(after, macs=self._bench.macs(module))
         latencies = self._bench.latencies(module)
         paths = [folder / f"model{writer.suffix}" for writer in self._writers]
         failures = self._export(module, paths)

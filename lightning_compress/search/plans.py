@@ -18,8 +18,7 @@ from lightning_compress.example_inputs import (
     on_device,
     unwrapped,
 )
-from lightning_compress.macs import count_macs
-from lightning_compress.report.measures.profiles import LayerProfile, ModelProfile, profile
+from lightning_compress.report.measures.profiles import LayerProfile, ModelProfile, profile, shipped_macs
 from lightning_compress.report.views.tables import Table
 from lightning_compress.search.projecting.compressed import Begun, compress_, train_constants_
 from lightning_compress.search.views.tables import as_html, as_text, brief, wrapped
@@ -221,7 +220,7 @@ def _example(module: nn.Module, callbacks: Sequence[object], given: ExampleInput
 
 
 def _profiled(module: nn.Module, example: ExampleInput | None) -> ModelProfile:
-    return replace(profile(module), macs=None if example is None else count_macs(module, example))
+    return replace(profile(module), macs=None if example is None else shipped_macs(module, example))
 
 
 def _method(begun: Begun) -> PlannedMethod:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_flatten
 
+from lightning_compress.adapters import merge
 from lightning_compress.deploy import Writer
 from lightning_compress.example_inputs import (
     ExampleInput,
@@ -24,8 +25,9 @@ from lightning_compress.example_inputs import (
     shapes_of,
     tensors_in,
 )
-from lightning_compress.macs import Macs, count_macs
+from lightning_compress.macs import Macs
 from lightning_compress.report.measures.deployments import Deployment, measure_deployments
+from lightning_compress.report.measures.profiles import shipped_macs
 from lightning_compress.timing import Latency, measure_latencies
 from lightning_compress.training.copies import uncompiled, uncompiled_copy
 
@@ -55,9 +57,9 @@ class Bench:
         self._no_dense = "not measured: sharded" if self.sharded else "not measured: resumed run"
 
     def keep(self, module: Any) -> None:
-        """Keep a copy of the dense LightningModule on the CPU; no run is lost if it cannot be copied."""
+        """Keep a copy of the dense LightningModule on the CPU, with merged adapters; no run is lost if that fails."""
         try:
-            self._dense = uncompiled_copy(module).cpu()
+            self._dense = merge(uncompiled_copy(module).cpu())
         except Exception as error:  # an attribute that is a lock, a generator, or a tensor that has a gradient function
             self._no_dense = f"not measured: no copy of the module: {line_of(error)}"
 
@@ -74,8 +76,8 @@ class Bench:
                 self._samples = on_device(first_samples(same[0], _SAMPLES), torch.device("cpu"))
 
     def macs(self, module: nn.Module) -> Macs | None:
-        """Multiply-accumulates of a forward pass on the example, if it runs."""
-        return None if self.sharded or self.example is None else self._tried(lambda: count_macs(module, self.example))
+        """Multiply-accumulates of a forward pass on the example, if it runs; adapters are merged."""
+        return None if self.sharded or self.example is None else self._tried(lambda: shipped_macs(module, self.example))
 
     def latencies(self, module: Any) -> tuple[Latency, Latency] | None:
         """Latencies of the dense and of the compressed model, on the device of the run; both are on the CPU before."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from lightning_compress.adapters import additive_paths
 from lightning_compress.archive import archived_bytes
 from lightning_compress.deploy.writers.archive import size_of
-from lightning_compress.macs import Macs
+from lightning_compress.example_inputs import ExampleInput
+from lightning_compress.macs import Macs, count_macs
 from lightning_compress.processes import gather, local
 from lightning_compress.quantization.grids import AffineGrid, Grid
 from lightning_compress.quantization.weights import grids_of
 from lightning_compress.training.copies import merged_copy
 
-__all__ = ["LayerProfile", "ModelProfile", "profile"]
+__all__ = ["LayerProfile", "ModelProfile", "profile", "shipped_macs"]
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class ModelProfile:
 def profile(module: nn.Module) -> ModelProfile:
     """Profile ``module`` as it ships. Sharded parameters are gathered, so every rank has to call it.
 
-    A weight with adapters is the sum of both, under the name of the weight.
+    A weight with adapters is the sum of both. Its layer has the name that it has in ``module``.
 
     Raises:
         TypeError: the state dict holds something other than tensors.
@@ -111,17 +112,43 @@ def profile(module: nn.Module) -> ModelProfile:
     state = {name: _whole(tensor) for name, tensor in shipped.state_dict().items()}
     archived = size_of(shipped, state)
     grids = grids_of(shipped)
-    names = (
-        {} if shipped is module else {f"{path.name}.{path.key}": path.weight_name for path in additive_paths(module)}
-    )
+    names = {} if shipped is module else _names(module)
     return ModelProfile(
         layers=tuple(
-            _layer(names.get(name, name), _whole(parameter), grids.get(name))
+            _layer(_name(name, names), _whole(parameter), grids.get(name))
             for name, parameter in shipped.named_parameters()
         ),
         state_bytes=sum({_memory(name, tensor): tensor.nbytes for name, tensor in state.items()}.values()),
         archive_bytes=archived,
     )
+
+
+def shipped_macs(module: nn.Module, example_input: ExampleInput) -> Macs:
+    """Count the multiply-accumulates of ``module`` as it ships: adapters are merged, and layers keep their names.
+
+    Args:
+        module: the module, not sharded.
+        example_input: as in :func:`~lightning_compress.macs.count_macs`.
+
+    >>> shipped_macs(nn.Linear(30, 20), torch.zeros(1, 30)).layers
+    {'': 600}
+    """
+    shipped = merged_copy(module)
+    counted = count_macs(shipped, example_input)
+    if shipped is module:
+        return counted
+    names = _names(module)
+    return replace(counted, layers={names.get(name, name): count for name, count in counted.layers.items()})
+
+
+def _names(module: nn.Module) -> dict[str, str]:
+    """Name of each layer whose adapters are merged -> its name in ``module``, beside its adapters."""
+    return {path.name: path.weight_name.rpartition(".")[0] for path in additive_paths(module)}
+
+
+def _name(parameter: str, names: Mapping[str, str]) -> str:
+    layer, _, key = parameter.rpartition(".")
+    return f"{names[layer]}.{key}" if layer in names else parameter
 
 
 def _layer(name: str, tensor: Tensor, grid: Grid | None) -> LayerProfile:

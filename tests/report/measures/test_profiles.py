@@ -1,3 +1,4 @@
+import json
 from dataclasses import asdict
 
 import numpy as np
@@ -5,9 +6,14 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_compress import PruningCallback
+from lightning_compress.adapters import additive_paths
 from lightning_compress.archive import save_archive
 from lightning_compress.macs import count_macs
-from lightning_compress.report import ModelProfile, profile
+from lightning_compress.report import CompressionReport, ModelProfile, profile
+from lightning_compress.report.measures.profiles import shipped_macs
+from lightning_compress.timing import Latency
+from tests.support.toys import Adapted, build, digits, fit
 
 
 def model():
@@ -82,3 +88,28 @@ def test_round_trip_through_primitives():
     )
     assert ModelProfile.from_dict(asdict(weighed)) == weighed
     assert ModelProfile.from_dict(asdict(profile(net))) == profile(net)
+
+
+def test_adapters_count_as_the_merged_layers_that_ship():
+    module, plain = build(kind=Adapted), build()
+    counted, expected = shipped_macs(module, digits()[0][:1]), count_macs(plain, digits()[0][:1])
+    assert counted.total == expected.total < count_macs(module, digits()[0][:1]).total
+    assert counted.layers == {f"{name}.base": count for name, count in expected.layers.items()}
+    assert [layer.name for layer in profile(module).layers if layer.name.startswith("net.0.")] == [
+        "net.0.base.weight",
+        "net.0.base.bias",
+    ]
+
+
+def test_a_report_does_not_count_merging_as_compression(tmp_path, monkeypatch):
+    timed = []
+
+    def measure(modules, example):
+        timed.extend(len(additive_paths(module)) for module in modules)
+        return [Latency(0.2, 0.1, 2.0, "cpu") for _ in modules]
+
+    monkeypatch.setattr("lightning_compress.report.measures.bench.measure_latencies", measure)
+    fit(build(kind=Adapted), PruningCallback(0.5), CompressionReport(tmp_path), max_steps=4)
+    values = json.loads((tmp_path / "report.json").read_text())
+    assert values["before"]["macs"] == values["after"]["macs"]
+    assert timed == [0, 0]
