@@ -225,9 +225,9 @@ def _pieces(tensors: Mapping[str, Tensor], records: Mapping[str, Any] | None, co
 
 
 def _gather(tensors: list[tuple[str, Tensor]]) -> tuple[list[Entry], list[Block], list[bytes]]:
-    """Where every tensor goes, and the blocks as they are stored."""
+    """Where every tensor goes, and the blocks as they are stored, in pieces."""
     entries: list[Entry] = []
-    data: list[bytes] = []
+    data: list[list[bytes]] = []
     dtypes: list[torch.dtype] = []
     shared: dict[tuple[object, ...], int] = {}
     pools: dict[torch.dtype, tuple[int, list[Tensor]]] = {}
@@ -239,7 +239,7 @@ def _gather(tensors: list[tuple[str, Tensor]]) -> tuple[list[Entry], list[Block]
         plain = _plain(tensor)
         alone = encode(plain)
         index = len(data)
-        if plain.numel() <= SMALL and FORMS[alone[0]] is Dense:
+        if plain.numel() <= SMALL and FORMS[alone[0][0]] is Dense:
             index, pool = pools.setdefault(tensor.dtype, (index, []))
             pool.append(bytes_of(plain))
         if index == len(data):
@@ -248,7 +248,8 @@ def _gather(tensors: list[tuple[str, Tensor]]) -> tuple[list[Entry], list[Block]
         entries.append(Entry(name, tuple(tensor.shape), index))
     for index, pool in pools.values():
         data[index] = encode(torch.cat(pool).view(dtypes[index]))
-    return entries, [Block(dtype, len(block)) for dtype, block in zip(dtypes, data, strict=True)], data
+    blocks = [Block(dtype, sum(map(len, pieces))) for dtype, pieces in zip(dtypes, data, strict=True)]
+    return entries, blocks, [piece for pieces in data for piece in pieces]
 
 
 def _memory(name: str, tensor: Tensor) -> tuple[object, ...]:

@@ -29,10 +29,18 @@ class Cursor:
         Raises:
             ArchiveError: if fewer are left.
         """
+        return bytes(self.view(count))
+
+    def view(self, count: int) -> memoryview:
+        """The next `count` bytes, without a copy.
+
+        Raises:
+            ArchiveError: if fewer are left.
+        """
         if count > self.remaining:
             raise ArchiveError(f"the archive is damaged: need {count} more bytes, got {self.remaining}")
         self._position += count
-        return self._data[self._position - count : self._position]
+        return memoryview(self._data)[self._position - count : self._position]
 
     def varint(self) -> int:
         """An unsigned integer below 2^63 as written by `varint`."""

@@ -58,6 +58,18 @@ def entropy(counts: NDArray[Any]) -> float:
     return float(np.sum(present * np.log2(present.sum() / present)))
 
 
+def count_symbols(symbols: NDArray[Any]) -> NDArray[np.int64]:
+    """How often each of the integers from 0 to the largest symbol occurs.
+
+    Example:
+        >>> count_symbols(np.array([0, 2, 2], np.uint8)).tolist()
+        [1, 0, 2]
+    """
+    size = int(symbols.max()) + 1
+    chunks = (symbols[start : start + CHUNK] for start in range(0, symbols.size, CHUNK))
+    return sum((np.bincount(chunk, minlength=size) for chunk in chunks), np.zeros(size, np.int64))
+
+
 class Stream(Protocol):
     """A run of symbols as it is stored."""
 
@@ -74,10 +86,10 @@ class Stream(Protocol):
 class Plain:
     """Symbols below 256, each as a byte."""
 
-    body: bytes
+    body: bytes | memoryview
 
     def to_bytes(self) -> bytes:
-        return self.body
+        return bytes(self.body)
 
     def chunks(self) -> Iterator[NDArray[Any]]:
         for start in range(0, len(self.body), CHUNK):
@@ -98,12 +110,12 @@ class Coded:
     count: int
     low: int
     roots: list[int]
-    body: bytes
+    body: bytes | memoryview
 
     @classmethod
     def of(cls, symbols: NDArray[Any]) -> "Coded":
         """Encode symbols, shape [count], from 0 to `ALPHABET` - 1."""
-        counts = np.bincount(symbols)
+        counts = count_symbols(symbols)
         low = int(np.flatnonzero(counts)[0])
         roots = [round_root(count) for count in counts[low:].tolist()]
         return cls(symbols.size, low, roots, _encode(symbols, low, roots))
@@ -118,12 +130,12 @@ class Coded:
         roots = list(accumulate(cursor.golomb(size)))
         if min(roots) < 0 or max(roots) == 0:
             raise ArchiveError("the archive is damaged: a probability is negative")
-        return cls(count, low, roots, b"" if size == 1 else cursor.take(cursor.varint()))
+        return cls(count, low, roots, b"" if size == 1 else cursor.view(cursor.varint()))
 
     def to_bytes(self) -> bytes:
         steps = [after - before for before, after in pairwise([0, *self.roots])]
         table = varint(len(self.roots)) + varint(self.low) + golomb(steps)
-        return table if len(self.roots) == 1 else table + varint(len(self.body)) + self.body
+        return table if len(self.roots) == 1 else b"".join([table, varint(len(self.body)), self.body])
 
     def chunks(self) -> Iterator[NDArray[Any]]:
         sizes = [min(CHUNK, self.count - start) for start in range(0, self.count, CHUNK)]
@@ -132,7 +144,7 @@ class Coded:
             return
         if self.body[-1:] == b"\0":
             raise ArchiveError("the archive is damaged: coded symbols end in a zero")
-        words = np.frombuffer(self.body + bytes(-len(self.body) % 4), "<u4").astype(np.uint32)
+        words = np.frombuffer(b"".join([self.body, bytes(-len(self.body) % 4)]), "<u4").astype(np.uint32)
         coder, model = constriction.stream.stack.AnsCoder(words), _model(self.roots)
         for size in sizes:
             yield coder.decode(model, size) + np.int32(self.low)
@@ -142,14 +154,14 @@ class Coded:
 
 def shorter(symbols: NDArray[np.uint8]) -> Plain | Coded:
     """Bytes, shape [count], plain or coded: coded where that is worth the time to decode it."""
-    plain, most = Plain(symbols.tobytes()), WORTHWHILE * symbols.size
+    most = WORTHWHILE * symbols.size
     if not symbols.size:
-        return plain
+        return Plain(b"")
     table = int(symbols.max()) - int(symbols.min()) + 1  # bits, at least
-    if entropy(np.bincount(symbols)) + table >= 8 * most:
-        return plain
+    if entropy(count_symbols(symbols)) + table >= 8 * most:
+        return Plain(symbols.tobytes())
     coded = Coded.of(symbols)
-    return coded if len(coded.to_bytes()) < most else plain
+    return coded if len(coded.to_bytes()) < most else Plain(symbols.tobytes())
 
 
 def stream_entropy(stream: Stream) -> float:

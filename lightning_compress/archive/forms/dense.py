@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_compress.archive.coding.cursors import ArchiveError, Cursor
-from lightning_compress.archive.coding.streams import Coded, Plain, shorter, stream_entropy
+from lightning_compress.archive.coding.streams import CHUNK, Coded, Plain, shorter, stream_entropy
 from lightning_compress.archive.coding.words import Layout, Words, rotate_left, rotate_right, words_of
 
 __all__ = ["Dense"]
@@ -27,9 +28,8 @@ class Dense:
     @classmethod
     def of(cls, words: Words, rotated: bool) -> "Dense":
         """Split words, shape [n], into planes."""
-        turned = rotate_left(words) if rotated else words
         shifts = range(0, 8 * words.itemsize, 8)
-        return cls(tuple(shorter((turned >> shift).astype(np.uint8)) for shift in shifts), rotated)
+        return cls(tuple(shorter(_plane(words, shift, rotated)) for shift in shifts), rotated)
 
     @classmethod
     def read(cls, cursor: Cursor, count: int, layout: Layout) -> "Dense":
@@ -38,14 +38,14 @@ class Dense:
         if coded >> layout.width:
             raise ArchiveError(f"the archive is damaged: {layout.width} bytes per word, but streams {coded:b}")
         planes = (
-            Coded.read(cursor, count, alphabet=256) if coded >> index & 1 else Plain(cursor.take(count))
+            Coded.read(cursor, count, alphabet=256) if coded >> index & 1 else Plain(cursor.view(count))
             for index in range(layout.width)
         )
         return cls(tuple(planes), layout.rotated)
 
-    def to_bytes(self) -> bytes:
+    def pieces(self) -> list[bytes]:
         coded = sum(isinstance(plane, Coded) << index for index, plane in enumerate(self.planes))
-        return bytes([coded]) + b"".join(plane.to_bytes() for plane in self.planes)
+        return [bytes([coded]), *(plane.to_bytes() for plane in self.planes)]
 
     def fill(self, out: Tensor) -> None:
         self.fill_words(words_of(out))
@@ -64,3 +64,12 @@ class Dense:
 
     def bound(self) -> float:
         return sum(map(stream_entropy, self.planes))
+
+
+def _plane(words: Words, shift: int, rotated: bool) -> NDArray[np.uint8]:
+    """One byte of every word, the one from bit `shift` on."""
+    plane = np.empty(words.size, np.uint8)
+    for start in range(0, words.size, CHUNK):
+        part = words[start : start + CHUNK]
+        plane[start : start + CHUNK] = (rotate_left(part) if rotated else part) >> shift & 255
+    return plane

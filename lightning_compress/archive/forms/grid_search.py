@@ -5,7 +5,7 @@ from torch import Tensor
 
 LARGEST = 1 << 12  # no integer of a grid reaches this
 SMALLEST = 1 << 8  # the largest integer that the weight nearest to zero may stand for
-BATCH = 1 << 20  # weights looked at together
+BATCH = 1 << 18  # weights looked at together
 
 
 def grid_scales(rows: Tensor) -> Tensor | None:
@@ -27,9 +27,10 @@ def grid_scales(rows: Tensor) -> Tensor | None:
         >>> grid_scales(torch.tensor([[1.0, 3.14159265]]))
     """
     if len(rows) == 1:
-        rows = torch.unique(rows)[None]
-        if rows.numel() > 2 * LARGEST:
+        values = _few_values(rows[0])
+        if values is None:
             return None
+        rows = values[None]
     scales = rows.new_ones(len(rows))
     live = rows.any(dim=1).nonzero().flatten()
     start, count = 0, 1  # one row, then ever more: weights that lie on no grid are found out at once
@@ -41,6 +42,16 @@ def grid_scales(rows: Tensor) -> Tensor | None:
         scales[batch] = found
         start, count = start + count, min(2 * count, 1 + BATCH // rows.shape[1])
     return scales
+
+
+def _few_values(values: Tensor) -> Tensor | None:
+    """The different values, if they are not too many for a grid."""
+    found = values[:0]
+    for part in torch.split(values, BATCH):
+        found = torch.unique(torch.cat([found, torch.unique(part)]))
+        if found.numel() > 2 * LARGEST:
+            return None
+    return found
 
 
 def grid_integers(rows: Tensor, scales: Tensor) -> Tensor:

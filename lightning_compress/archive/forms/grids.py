@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from lightning_compress.archive.coding.cursors import ArchiveError, Cursor, varint, zigzag
-from lightning_compress.archive.coding.streams import Coded, stream_entropy
+from lightning_compress.archive.coding.streams import CHUNK, Coded, stream_entropy
 from lightning_compress.archive.coding.words import Layout, words_of
 from lightning_compress.archive.forms.dense import Dense
-from lightning_compress.archive.forms.grid_search import grid_integers, grid_scales
+from lightning_compress.archive.forms.grid_search import LARGEST, grid_integers, grid_scales
 from lightning_compress.archive.forms.palettes import look_up
+from lightning_compress.blocks import row_blocks
 
 __all__ = ["Columns", "Grid", "find_grid"]
 
@@ -50,9 +51,9 @@ class Grid:
         Dense.read(cursor, rows, layout).fill(scales)
         return cls(scales, low, Coded.read(cursor, count))
 
-    def to_bytes(self) -> bytes:
-        head = varint(self.scales.numel()) + varint(zigzag(self.low))
-        return head + Dense.of(words_of(self.scales), rotated=True).to_bytes() + self.codes.to_bytes()
+    def pieces(self) -> list[bytes]:
+        head = [varint(self.scales.numel()), varint(zigzag(self.low))]
+        return [*head, *Dense.of(words_of(self.scales), rotated=True).pieces(), self.codes.to_bytes()]
 
     def fill(self, out: Tensor) -> None:
         integers = torch.arange(self.codes.low + len(self.codes.roots) - 1) + self.low
@@ -98,26 +99,32 @@ class Columns(Grid):
             raise ArchiveError(f"the archive is damaged: {grid.scales.numel()} scales for rows of {width}")
         return cls(grid.scales, grid.low, grid.codes, width=width)
 
-    def to_bytes(self) -> bytes:
-        return varint(self.width) + super().to_bytes()
+    def pieces(self) -> list[bytes]:
+        return [varint(self.width), *super().pieces()]
 
     def _multiply(self, integers: Tensor) -> None:
         scales = self.scales.view(-1, 1, self.width)
         integers.view(len(scales), -1, self.width).mul_(scales)
 
 
-def find_grid(tensor: Tensor) -> Grid | None:
-    """The grid with the fewest scales: one for all, one per output channel, one per group of a channel."""
-    return next(filter(None, _grids(tensor)), None)
+def find_grid(tensor: Tensor, distinct: int) -> Grid | None:
+    """The grid with the fewest scales: one for all, one per output channel, one per group of a channel.
+
+    Args:
+        tensor: floating point.
+        distinct: how many different words it has.
+    """
+    return next(filter(None, _grids(tensor, distinct)), None)
 
 
-def _grids(tensor: Tensor) -> Iterator[Grid | None]:
+def _grids(tensor: Tensor, distinct: int) -> Iterator[Grid | None]:
     """Channels are sought along the first dimension, then, of matrices, along the last."""
     channels = len(tensor) if tensor.ndim > 1 else 1
     length = tensor.numel() // channels
     sizes = [size for size in (length, *GROUPS) if length % size == 0]
     for rows in dict.fromkeys([1, *(tensor.numel() // size for size in sizes)]):
-        yield Grid.of(tensor.reshape(rows, -1))
+        if distinct <= 2 * LARGEST * rows:  # a scale has fewer multiples
+            yield Grid.of(tensor.reshape(rows, -1))
     if tensor.ndim == 2:
         for size in dict.fromkeys(size for size in (channels, *GROUPS) if channels % size == 0):
             yield Columns.of_runs(tensor.view(-1, size, length))
@@ -126,13 +133,26 @@ def _grids(tensor: Tensor) -> Iterator[Grid | None]:
 class _OnGrid(NamedTuple):
     scales: Tensor
     low: int
-    codes: Tensor  # of the shape of the rows
+    codes: Tensor  # int16, of the shape of the rows
 
 
 def _on_grid(rows: Tensor) -> _OnGrid | None:
     scales = grid_scales(rows)
     if scales is None:
         return None
-    integers = grid_integers(rows, scales)
-    low = int(integers.min())
-    return _OnGrid(scales, low, torch.where((rows == 0) & rows.signbit(), 0, integers - low + 1))
+    codes = torch.empty(rows.shape, dtype=torch.int16)  # integers of a grid are below 2^12
+    for part, scale, code in _parts(rows, scales, codes):
+        code.copy_(grid_integers(part, scale))
+    low = int(codes.amin())
+    codes.sub_(low - 1)
+    for part, _, code in _parts(rows, scales, codes):
+        code.masked_fill_((part == 0) & part.signbit(), 0)
+    return _OnGrid(scales, low, codes)
+
+
+def _parts(rows: Tensor, scales: Tensor, codes: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Some rows at a time with their scales and codes, or a part of a long row."""
+    for run in row_blocks(rows):
+        width = max(1, CHUNK // len(rows[run]))
+        pairs = zip(torch.split(rows[run], width, dim=1), torch.split(codes[run], width, dim=1), strict=True)
+        yield from ((part, scales[run], code) for part, code in pairs)

@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from lightning_compress.archive.coding.cursors import ArchiveError, Cursor, varint
-from lightning_compress.archive.coding.streams import Coded, stream_entropy
+from lightning_compress.archive.coding.streams import CHUNK, Coded, stream_entropy
 from lightning_compress.archive.coding.words import Layout, Words, words_of
 from lightning_compress.archive.forms.dense import Dense
 
@@ -40,10 +40,19 @@ class Palette:
     @classmethod
     def of(cls, words: Words, entries: Words, rotated: bool) -> "Palette":
         """Encode words, shape [n], with ascending entries, shape [k]."""
-        codes = np.searchsorted(entries, words)
-        rest = words[entries[np.minimum(codes, entries.size - 1)] != words]
-        codes[entries[np.minimum(codes, entries.size - 1)] != words] = entries.size
-        return cls(entries, Coded.of(codes), rest.size, Dense.of(rest, rotated))
+        codes = np.empty(words.size, np.uint16)
+        rest = []
+        for start in range(0, words.size, CHUNK):
+            part = words[start : start + CHUNK]
+            found = np.searchsorted(entries, part)
+            other = entries[np.minimum(found, entries.size - 1)] != part
+            found[other] = entries.size
+            codes[start : start + CHUNK] = found
+            rest.append(part[other])
+        stream = Coded.of(codes)
+        del codes  # before memory is taken for the rest
+        others = np.concatenate(rest)
+        return cls(entries, stream, others.size, Dense.of(others, rotated))
 
     @classmethod
     def read(cls, cursor: Cursor, count: int, layout: Layout) -> "Palette":
@@ -56,10 +65,10 @@ class Palette:
         np.cumsum(entries, out=entries)
         return cls(entries, Coded.read(cursor, count), others, Dense.read(cursor, others, layout))
 
-    def to_bytes(self) -> bytes:
+    def pieces(self) -> list[bytes]:
         steps = Dense.of(np.diff(self.entries, prepend=self.entries[:1] * 0), rotated=False)
-        head = varint(self.entries.size) + varint(self.others) + steps.to_bytes()
-        return head + self.codes.to_bytes() + self.rest.to_bytes()
+        head = [varint(self.entries.size), varint(self.others), *steps.pieces()]
+        return [*head, self.codes.to_bytes(), *self.rest.pieces()]
 
     def fill(self, out: Tensor) -> None:
         words = words_of(out)

@@ -25,7 +25,7 @@ def on_grid(weight, bits):
 
 def round_trip(tensor):
     """The form, its length, and its bound; the elements come back."""
-    data = encode(tensor)
+    data = b"".join(encode(tensor))
     form = read_form(data, tensor.numel(), tensor.dtype)
     out = torch.empty(tensor.numel() * tensor.dtype.itemsize, dtype=torch.uint8).view(tensor.dtype)
     form.fill(out)
