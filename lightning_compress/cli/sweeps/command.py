@@ -17,6 +17,7 @@ from lightning_compress.search.sweeps.keys import key_path
 from lightning_compress.search.sweeps.results import SweepResult
 from lightning_compress.search.sweeps.settings import settings_of
 from lightning_compress.search.sweeps.studies import find_sampler, open_study
+from lightning_compress.search.sweeps.trials import seeded
 from lightning_compress.search.sweeps.workers import Worker
 
 __all__ = ["print_sweep"]
@@ -75,7 +76,7 @@ def _write_best(found: SweepResult, swept: SweptConfig, path: Path) -> None:
         )
     values = {key_path(swept.config, name): value for name, value in found.best.settings.items()}
     with draft_of(path) as draft:
-        draft.write_text(yaml.safe_dump(swept.with_values(values), sort_keys=False), encoding="utf-8")
+        draft.write_text(yaml.safe_dump(seeded(swept.with_values(values)), sort_keys=False), encoding="utf-8")
 
 
 def _say(line: str) -> None:

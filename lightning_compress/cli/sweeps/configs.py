@@ -10,7 +10,7 @@ from typing import Any
 from jsonargparse import get_loader
 
 from lightning_compress.cli.vocabulary import expanded, expanded_words
-from lightning_compress.search.sweeps.keys import KeyPath, key_path, put
+from lightning_compress.search.sweeps.keys import KeyPath, key_paths, put
 from lightning_compress.search.sweeps.ranges import ranges_of
 
 __all__ = ["SweptConfig"]
@@ -35,14 +35,14 @@ class SweptConfig:
         self.config: Mapping[str, Any] = config
 
     def check(self) -> None:
-        """Refuse a range of no key, or one with a value that the key does not take.
+        """Refuse a range of no key, one with a value that the key does not take, and two of one value.
 
         Raises:
             ValueError: the range and the reason.
         """
-        for name, chosen in ranges_of(self.ranges).items():
-            path = key_path(self.config, name)
-            for value in chosen.ends:
+        ranges = ranges_of(self.ranges)
+        for name, path in key_paths(self.config, ranges).items():
+            for value in ranges[name].ends:
                 self._check(name, path, value)
 
     def _check(self, name: str, path: KeyPath, value: object) -> None:

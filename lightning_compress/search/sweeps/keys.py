@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import permutations
 from typing import Any, TypeAlias
 
-__all__ = ["KeyPath", "key_path", "put"]
+__all__ = ["KeyPath", "key_path", "key_paths", "put"]
 
 KeyPath: TypeAlias = tuple[str | int, ...]
 """The keys of mappings and the numbers of lists that lead to a value."""
@@ -39,6 +40,29 @@ def key_path(config: Mapping[str, Any], name: str) -> KeyPath:
             path.append(key)
             value = value[key]
     return tuple(path)
+
+
+def key_paths(config: Mapping[str, Any], names: Iterable[str]) -> dict[str, KeyPath]:
+    """The path of each dotted key; see :func:`key_path`.
+
+    Args:
+        config: a config with all its arguments.
+        names: the dotted names.
+
+    Raises:
+        ValueError: there is no such key, or one of them changes the value of another: one value would be lost.
+
+    >>> key_paths({"model": {"lr": 0.1, "width": 3}}, ["model.lr", "model.width"])
+    {'model.lr': ('model', 'lr'), 'model.width': ('model', 'width')}
+    """
+    paths = {name: key_path(config, name) for name in names}
+    for (outer, whole), (inner, part) in permutations(paths.items(), 2):
+        if part[: len(whole)] == whole:
+            raise ValueError(
+                f"need keys of different values in sweep, got {outer!r} and {inner!r}, which is "
+                f"{'the same value' if part == whole else 'a part of it: one would overwrite the other'}"
+            )
+    return paths
 
 
 def put(config: Mapping[str, Any], values: Mapping[KeyPath, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning_compress.report.views.tables import Table
@@ -170,7 +171,7 @@ class SweepResult:
             lines.append(f"Trial {chosen.number} again:")
         told = [wrapped(line) for line in lines]
         if chosen is not None:  # a line that can be copied
-            told.append(f"  lightning-compress fit --config {Path(chosen.folder) / 'config.yaml'}")
+            told.append(f"  lightning-compress fit --config {quote(str(Path(chosen.folder) / 'config.yaml'))}")
         return "\n".join(told)
 
     def _table(self, *, with_settings: bool) -> Table:

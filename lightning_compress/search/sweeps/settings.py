@@ -102,9 +102,15 @@ def monitors_of(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def callbacks_of(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The callbacks of a config, each with its ``class_path``; of a single one, a list of it."""
+    """The callbacks of a config, each with its ``class_path``; of a single one, a list of it.
+
+    >>> callbacks_of({"trainer": {"callbacks": "Timer"}})
+    [{'class_path': 'Timer'}]
+    """
     given = (config.get("trainer") or {}).get("callbacks") or []
-    return [entry for entry in (given if isinstance(given, list) else [given]) if isinstance(entry, dict)]
+    entries = given if isinstance(given, list) else [given]
+    named = [{"class_path": entry} if isinstance(entry, str) else entry for entry in entries]
+    return [entry for entry in named if isinstance(entry, dict)]
 
 
 def _check_suffix(config: Mapping[str, Any], suffix: str) -> None:

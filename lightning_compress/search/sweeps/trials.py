@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 from lightning_compress.search.sweeps.keys import KeyPath, put
 from lightning_compress.search.sweeps.settings import callbacks_of
 
-__all__ = ["Fit", "TrialError", "Watch", "is_hopeless", "trial_config"]
+__all__ = ["Fit", "TrialError", "Watch", "is_hopeless", "seeded", "trial_config"]
 
 Watch: TypeAlias = Callable[[Mapping[str, float]], bool]
 """Metrics of a validation -> whether the run is to stop."""
@@ -27,6 +27,16 @@ class TrialError(RuntimeError):
     """A run of a sweep failed; the message is the reason."""
 
 
+def seeded(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with a fixed seed, by default 0; ``true`` draws one, which would be another in each run.
+
+    >>> seeded({"seed_everything": True}), seeded({"seed_everything": 3})
+    ({'seed_everything': 0}, {'seed_everything': 3})
+    """
+    seed = config.get("seed_everything")
+    return {**config, "seed_everything": 0 if isinstance(seed, bool) or seed is None else seed}
+
+
 def trial_config(config: Mapping[str, Any], values: Mapping[KeyPath, Any], folder: Path) -> dict[str, Any]:
     """The config of one trial: values put in, a fixed seed, and everything that the run writes in its own folder.
 
@@ -37,10 +47,7 @@ def trial_config(config: Mapping[str, Any], values: Mapping[KeyPath, Any], folde
         values: path -> value.
         folder: the folder of the trial.
     """
-    changed = put(config, values)
-    seed = changed.get("seed_everything")
-    if isinstance(seed, bool) or seed is None:  # true draws a seed, which would be another in each trial
-        changed["seed_everything"] = 0
+    changed = seeded(put(config, values))
     trainer = changed["trainer"] = dict(changed.get("trainer") or {})
     trainer["default_root_dir"] = str(folder)
     loggers = trainer.get("logger")

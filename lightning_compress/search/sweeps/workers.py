@@ -12,7 +12,7 @@ import yaml
 
 from lightning_compress.drafts import draft_of
 from lightning_compress.report.saved_reports import NAME, SavedReport, read_report
-from lightning_compress.search.sweeps.keys import key_path
+from lightning_compress.search.sweeps.keys import key_paths
 from lightning_compress.search.sweeps.ranges import ranges_of
 from lightning_compress.search.sweeps.results import settings_text
 from lightning_compress.search.sweeps.settings import Settings
@@ -40,7 +40,8 @@ class Worker:
         say: prints a line.
 
     Raises:
-        ValueError: a range is of no key in the config; runs are to be stopped, though there are two aims.
+        ValueError: a range is of no key in the config, or of the value of another range; runs are to be stopped, though
+            there are two aims.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Worker:
         self._stop_hopeless = stop_hopeless
         self._say = say
         self._ranges = ranges_of(settings.ranges)
-        self._paths = {name: key_path(settings.config, name) for name in self._ranges}
+        self._paths = key_paths(settings.config, self._ranges)
         self._reasons: list[str] = []
         self._ended = 0
 

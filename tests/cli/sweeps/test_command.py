@@ -109,6 +109,7 @@ def test_the_best_settings_are_a_config(written, folder, capsys):
     assert 0.7 <= sparsity <= 0.8
     assert best["trainer"]["default_root_dir"] is None
     assert "sweep" not in best
+    assert best["seed_everything"] == 0  # that of the trials
     assert "Best of at most 3,000 bytes: trial " in capsys.readouterr().out
     main(["plan", "--config", "best.yaml", "--json"])
 

@@ -1,6 +1,6 @@
 import pytest
 
-from lightning_compress.search.sweeps.keys import key_path, put
+from lightning_compress.search.sweeps.keys import key_path, key_paths, put
 
 CONFIG = {
     "seed_everything": 0,
@@ -68,3 +68,20 @@ def test_values_are_put_into_a_copy():
     assert changed["trainer"]["callbacks"][1] == value
     assert changed["trainer"]["callbacks"][1] is not value
     assert CONFIG["model"]["init_args"]["lr"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["model.lr", "model.init_args.lr"], "got 'model.lr' and 'model.init_args.lr', which is the same value"),
+        (
+            ["trainer.callbacks.PruningCallback.sparsity", "trainer.callbacks.0"],
+            "got 'trainer.callbacks.0' and 'trainer.callbacks.PruningCallback.sparsity', which is a part of it",
+        ),
+    ],
+    ids=["same", "part"],
+)
+def test_keys_of_one_value_are_refused(names, said):
+    for order in (names, names[::-1]):
+        with pytest.raises(ValueError, match=said if order is names else "need keys of different values in sweep, got"):
+            key_paths(CONFIG, order)

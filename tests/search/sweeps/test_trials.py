@@ -38,6 +38,12 @@ def test_a_report_is_added(callbacks):
     assert found["seed_everything"] == 7
 
 
+def test_a_callback_may_be_the_name_of_its_class():
+    config = {"trainer": {"callbacks": [{"class_path": "QATCallback"}], "logger": False}}
+    found = trial_config(config, {("trainer", "callbacks", 0): "BinarizationCallback"}, FOLDER)
+    assert found["trainer"]["callbacks"][0] == {"class_path": "BinarizationCallback"}
+
+
 FIVE = [[0.1 * run] * 8 for run in range(1, 6)]  # a quarter of them is worse than 0.2
 
 
