@@ -29,6 +29,7 @@ from lightning_compress.report.folders import run_folder
 from lightning_compress.report.incoming import FullSanityCheck, was_trained
 from lightning_compress.report.measures.bench import Bench
 from lightning_compress.report.measures.profiles import ModelProfile, profile, shipped_macs
+from lightning_compress.report.methods import methods_of
 from lightning_compress.report.views.outputs import show, write
 from lightning_compress.training.copies import merged_copy
 
@@ -115,6 +116,7 @@ class CompressionReport(CallbackBase):
         self._before: ModelProfile | None = None
         self._metrics_before: dict[str, float] = {}
         self._metrics: dict[str, float] = {}
+        self._validated = 0  # optimizer steps before the last validation
         self._sanity: FullSanityCheck | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -122,12 +124,14 @@ class CompressionReport(CallbackBase):
             "before": asdict(self._before) if self._before else None,
             "metrics_before": self._metrics_before,
             "metrics": self._metrics,
+            "validated": self._validated,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._before = ModelProfile.from_dict(state_dict["before"]) if state_dict["before"] else None
         self._metrics_before = state_dict["metrics_before"]
         self._metrics = state_dict["metrics"]
+        self._validated = state_dict["validated"]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -187,7 +191,7 @@ class CompressionReport(CallbackBase):
         if trainer.sanity_checking:
             self._metrics_before = fresh
         else:
-            self._metrics = fresh
+            self._metrics, self._validated = fresh, trainer.global_step
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._close_sanity_check()
@@ -238,10 +242,11 @@ class CompressionReport(CallbackBase):
             uncosted=self._bench.reason,
             metrics_before=self.baseline or self._metrics_before,
             metrics_after=self._metrics,
+            unvalidated=trainer.global_step - self._validated if self._metrics else 0,
             compared_with="the baseline" if self.baseline else "the model as it came into fit",
             modes=_modes(trainer.callbacks),  # type: ignore[attr-defined]
             steps=trainer.global_step,
-            methods=_methods(trainer.callbacks),  # type: ignore[attr-defined]
+            methods=methods_of(trainer.callbacks),  # type: ignore[attr-defined]
             deployments=tuple(deployments),
             files={path.name: path.stat().st_size for path in paths if path.name not in failures},
             failures={name: str(error) for name, error in failures.items()},
@@ -287,13 +292,3 @@ def _writer(given: str | Writer) -> Writer:
         return find_writer(given)
     except ValueError as error:
         raise ValueError(str(error).replace("need a suffix", "need formats", 1)) from None
-
-
-def _methods(callbacks: list[Callback]) -> dict[str, dict[str, object]]:
-    """Class name of a callback -> its report; a second callback of a class gets a number."""
-    reports: dict[str, dict[str, object]] = {}
-    for callback in callbacks:
-        if report := getattr(callback, "report", None):
-            same = sum(name.split(" ")[0] == type(callback).__name__ for name in reports)
-            reports[f"{type(callback).__name__}{f' {same + 1}' if same else ''}"] = report()
-    return reports

@@ -27,6 +27,8 @@ class Comparison:
         uncosted: the reason why multiply-accumulates or latencies are missing.
         metrics_before: metrics of the model that the compressed one is compared with; empty if they are not known.
         metrics_after: metrics of the last validation.
+        unvalidated: optimizer steps after the last validation: its metrics are those of an earlier model if there are
+            any.
         compared_with: that model, in words.
         modes: metric name -> ``"min"`` or ``"max"``, as the monitors of the Trainer say.
         steps: optimizer steps of the run.
@@ -42,6 +44,7 @@ class Comparison:
     uncosted: str = "needs example_input"
     metrics_before: Mapping[str, float] = field(default_factory=dict)
     metrics_after: Mapping[str, float] = field(default_factory=dict)
+    unvalidated: int = 0
     compared_with: str = ""
     modes: Mapping[str, str] = field(default_factory=dict)
     steps: int = 0

@@ -24,7 +24,14 @@ def headlines(comparison: Comparison) -> list[str]:
         f"{after.archive_bytes:,} bytes in the archive instead of {before.archive_bytes:,}, "
         f"{after.parameters:,} parameters instead of {before.parameters:,}, {after.sparsity:.1%} of them zeros."
     )
-    return [*_failed(comparison), *_dead(comparison), *_unfinished(comparison), *_worse(comparison), size]
+    return [
+        *_failed(comparison),
+        *_dead(comparison),
+        *_unfinished(comparison),
+        *_unvalidated(comparison),
+        *_worse(comparison),
+        size,
+    ]
 
 
 def _failed(comparison: Comparison) -> list[str]:
@@ -52,6 +59,15 @@ def _unfinished(comparison: Comparison) -> list[str]:
         f"LOSS: the run ended before the schedule of {name}, at strength {strength:.2f} of 1."
         for name, strength in strengths.items()
         if strength < 1
+    ]
+
+
+def _unvalidated(comparison: Comparison) -> list[str]:
+    if not comparison.unvalidated:
+        return []
+    return [
+        f"LOSS: the last validation was {comparison.unvalidated:,} steps before the end of the run, so the metrics are "
+        "those of an earlier model."
     ]
 
 

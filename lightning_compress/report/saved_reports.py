@@ -29,6 +29,8 @@ class SavedReport:
         before: profile of the dense model.
         after: profile of the compressed model.
         metrics: those of the last validation; None for one that was NaN or infinite.
+        unvalidated: optimizer steps after the last validation; the metrics are those of an earlier model if there are
+            any.
         metrics_before: those of the model that the compressed one is compared with.
         modes: metric name -> ``"min"`` or ``"max"``, as the monitors of the Trainer said.
         methods: callback name -> its method in words.
@@ -42,6 +44,7 @@ class SavedReport:
     before: ModelProfile
     after: ModelProfile
     metrics: Mapping[str, float | None]
+    unvalidated: int
     metrics_before: Mapping[str, float | None]
     modes: Mapping[str, str]
     methods: Mapping[str, str]
@@ -98,11 +101,13 @@ def _report(path: Path, values: dict[str, Any]) -> SavedReport:
     check_count(
         least=0, **{"archive_bytes": profiles[0].archive_bytes, "archive_bytes after": profiles[1].archive_bytes}
     )
+    check_count(least=0, unvalidated=values["unvalidated"])
     return SavedReport(
         path=path,
         before=profiles[0],
         after=profiles[1],
         metrics=_numbers(values["metrics_after"]),
+        unvalidated=values["unvalidated"],
         metrics_before=_numbers(values["metrics_before"]),
         modes={name: str(mode) for name, mode in values["modes"].items()},
         methods={name: str(report.get("method", "")) for name, report in values["methods"].items()},

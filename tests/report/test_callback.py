@@ -447,3 +447,16 @@ def test_of_several_processes_the_first_writes(tmp_path):
     (first, left), (_, right) = run_distributed(_ranks, tmp_path)
     assert (left, right) == (False, True)
     assert (load_archive(tmp_path / "model.lcz")["net.9.weight"].numpy() == first).all()
+
+
+def test_metrics_of_an_earlier_model_are_told(tmp_path):
+    run = fit(build(), pruning(), CompressionReport(tmp_path / "a"), max_steps=14)  # validated after 12
+    run.save_checkpoint(tmp_path / "14.ckpt")
+    values = report(tmp_path / "a")
+    assert values["unvalidated"] == 2
+    assert "LOSS: the last validation was 2 steps before the end of the run" in " ".join(values["headlines"])
+    resumed = [pruning(), CompressionReport(tmp_path / "b")]
+    fit(build(), *resumed, max_steps=16, ckpt_path=tmp_path / "14.ckpt")
+    assert report(tmp_path / "b")["unvalidated"] == 4
+    fit(build(), pruning(), CompressionReport(tmp_path / "c"))
+    assert report(tmp_path / "c")["unvalidated"] == 0

@@ -32,6 +32,7 @@ def write_report(
     failures: dict[str, str] | None = None,
     latencies: tuple[float, float] | None = None,
     in_onnx_runtime: tuple[float, float] | None = None,
+    unvalidated: int = 0,
 ) -> Path:
     """Write the report of a run into a new folder; its dense model takes 1,000 bytes."""
     folder.mkdir(parents=True)
@@ -43,16 +44,23 @@ def write_report(
         failures,
         latencies,
         in_onnx_runtime,
+        unvalidated,
     )
     write(comparison, folder)
     return folder / "report.json"
 
 
 def write_numbers(
-    folder: Path, *, size: int, metrics: dict[str, float | None] | None = None, failures: dict[str, str] | None = None
+    folder: Path,
+    *,
+    size: int,
+    metrics: dict[str, float | None] | None = None,
+    failures: dict[str, str] | None = None,
+    unvalidated: int = 0,
 ) -> None:
     """Write ``report.json`` alone, without the pictures."""
-    comparison = comparison_of(size, {"val_acc": 0.9} if metrics is None else metrics, failures=failures)
+    given = {"val_acc": 0.9} if metrics is None else metrics
+    comparison = comparison_of(size, given, failures=failures, unvalidated=unvalidated)
     (folder / "report.json").write_text(json.dumps(as_dict(comparison)))
 
 
@@ -64,6 +72,7 @@ def comparison_of(
     failures: dict[str, str] | None = None,
     latencies: tuple[float, float] | None = None,
     in_onnx_runtime: tuple[float, float] | None = None,
+    unvalidated: int = 0,
 ) -> Comparison:
     deployments = ()
     if in_onnx_runtime:
@@ -74,6 +83,7 @@ def comparison_of(
         before=model(1000, 20),
         after=model(size, 5),
         metrics_after={name: math.nan if value is None else value for name, value in metrics.items()},
+        unvalidated=unvalidated,
         modes=modes or {},
         files=files or {},
         failures=failures or {},

@@ -30,6 +30,7 @@ class ComparedRun:
         dense_bytes: size of the archive of its dense model; None if the compared file is no archive.
         sparsity: fraction of zeros among all parameters.
         metric: that of the last validation; None if it was not finite, or if no run has one.
+        unvalidated: optimizer steps after the last validation; the metric is that of an earlier model if there are any.
         latencies: of the dense and of the compressed model, in turns; None if they were not measured.
         measured_in: the place of the latencies: ``"PyTorch on cpu"``, ``"model.onnx in ONNX Runtime"``.
         front: whether no other run is as good in bytes and metric, and better in one.
@@ -42,6 +43,7 @@ class ComparedRun:
     dense_bytes: int | None
     sparsity: float
     metric: float | None
+    unvalidated: int
     latencies: tuple[Latency, Latency] | None
     measured_in: str
     front: bool
@@ -110,6 +112,12 @@ class ComparedRuns:
     def _legend(self) -> str:
         lines = [
             f"{number} {run.name}: {'; '.join(run.methods) or 'no method'}" for number, run in enumerate(self.runs, 1)
+        ]
+        lines += [
+            f"LOSS: the last validation of {number} was {run.unvalidated:,} steps before the end of the run, so "
+            f"{self.metric} is that of an earlier model than the one in the file."
+            for number, run in enumerate(self.runs, 1)
+            if run.unvalidated and run.metric is not None
         ]
         places = sorted({run.measured_in for run in self.runs if run.latencies})
         if places:

@@ -81,6 +81,7 @@ def compared_run(report: SavedReport, name: str, metric: str | None, suffix: str
         dense_bytes=report.before.archive_bytes if suffix == ".lcz" else None,
         sparsity=report.after.sparsity,
         metric=None if metric is None else report.metrics.get(metric),
+        unvalidated=report.unvalidated,
         latencies=report.latencies[places[0]] if places else None,
         measured_in=places[0] if places else "",
         front=False,

@@ -192,6 +192,11 @@ class Worker:
             raise TrialError(
                 f"need a finite {settings.metric} in the last validation, got none; the finite metrics are: {there}"
             )
+        if report.unvalidated:
+            raise TrialError(
+                f"need a validation at the end of the run, got {report.unvalidated} steps after the last one: "
+                f"{settings.metric} is not that of the model in the file. Let check_val_every_n_epoch divide max_epochs"
+            )
         if size is None:
             raise TrialError(f"need a {settings.suffix} file, got none: {'; '.join(report.failures.values())}")
         numbers = {"metric": metric, "bytes": size, "dense_bytes": report.before.archive_bytes}

@@ -85,3 +85,13 @@ def test_runs_without_a_metric_have_no_picture(tmp_path):
     assert not found.front
     with pytest.raises(ValueError, match=r"need runs with a metric and a \.lcz file to draw, got none"):
         found.draw()
+
+
+def test_metrics_of_an_earlier_model_are_told(tmp_path):
+    write_report(tmp_path / "a", size=1, unvalidated=1200)
+    write_report(tmp_path / "b", size=2)
+    found = compare([tmp_path])
+    assert [run.unvalidated for run in found.runs] == [1200, 0]
+    told = " ".join(str(found).split())
+    assert "LOSS: the last validation of 1 was 1,200 steps before the end of the run, so val_acc is that of an" in told
+    assert "validation of 2" not in told

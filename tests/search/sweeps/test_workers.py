@@ -119,10 +119,14 @@ def test_a_sweep_whose_trials_all_fail_ends_with_the_first_reason(worker):
     ("numbers", "said"),
     [
         ({"metrics": {"val_loss": 0.1}}, "need a finite val_acc in the last validation, got none; .*: val_loss"),
+        (
+            {"unvalidated": 12},
+            "need a validation at the end of the run, got 12 steps after the last one: val_acc is not",
+        ),
         ({"metrics": {"val_acc": None}}, "need a finite val_acc .*: none"),
         ({"failures": {"model.lcz": "no space left"}}, r"need a \.lcz file, got none: no space left"),
     ],
-    ids=["missing", "nan", "file"],
+    ids=["missing", "earlier", "nan", "file"],
 )
 def test_a_run_without_a_number_has_failed(numbers, said, worker):
     def fit(path, watch):
