@@ -6,8 +6,10 @@ zeros, grids and shared values by some units of the last place. These are known 
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,13 +18,16 @@ from torch import Tensor, nn
 
 from lightning_compress.adapters.paths import AdditivePath, additive_paths
 
-__all__ = ["GRIDS", "MERGED", "merge", "merge_exactly", "merged_weight", "unload"]
+__all__ = ["GRIDS", "MERGED", "NORMS", "merge", "merge_exactly", "merged_weight", "norms_of", "unload"]
 
 GRIDS = "weight_grids"
 """Attribute of a module: name of a parameter -> its grid, an object whose ``project(weight)`` rounds to it."""
 
 MERGED = "holds_merged_adapters"
 """Attribute of a module that its adapters were merged into."""
+
+NORMS = "norms_with_adapters"
+"""Attribute of a module: the norms of its weight and of the sum of adapters that it was compressed with."""
 
 _HOOKS = (
     "_forward_pre_hooks",
@@ -50,7 +55,7 @@ def merge(module: nn.Module, names: Collection[str] | None = None) -> nn.Module:
     paths = [path for path in additive_paths(module) if names is None or path.name in names]
     for path in paths:
         if hasattr(path.layer, "merge"):
-            _merge_layer(path.layer)
+            _merge_layer(path.layer, path.name)
         else:
             _write(path, merged_weight(path))
     return unload(module, paths)
@@ -71,14 +76,14 @@ def unload(module: nn.Module, paths: Sequence[AdditivePath]) -> nn.Module:
 def merge_exactly(path: AdditivePath) -> None:
     """Let ``merge`` of a LoRA layer, which ``merge_and_unload`` calls, meet the trained weight."""
     if hasattr(path.layer, "merge"):
-        vars(path.layer)["merge"] = partial(_merge_layer, path.layer)
+        vars(path.layer)["merge"] = partial(_merge_layer, path.layer, path.name)
 
 
 @torch.no_grad()
 def merged_weight(path: AdditivePath) -> Tensor:
     """The sum of a weight and its adapters, with the zeros, the grid or the shared values that it was compressed to.
 
-    It is the plain sum if the weight was not compressed; and, with a warning, if it has left its grid since.
+    It is the plain sum if the weight was not compressed; and, with a warning, if its adapters have changed since.
     """
     weight, delta = path.parameter.detach(), path()
     precise = torch.promote_types(torch.promote_types(weight.dtype, delta.dtype), torch.float32)
@@ -89,6 +94,7 @@ def merged_weight(path: AdditivePath) -> Tensor:
     off = unit * torch.maximum(weight.abs(), total.abs()) + computed
     grid = vars(path.base).get(GRIDS, {}).get(path.key)
     if grid is None:
+        _check_norms(path)
         return _with_shared_values(total, float(off.max()))
     projected: Tensor = grid.project(total)
     if bool(((projected - total).abs() <= off).all()):
@@ -101,9 +107,30 @@ def merged_weight(path: AdditivePath) -> Tensor:
     return total
 
 
-def _merge_layer(layer: Any, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+def norms_of(path: AdditivePath) -> tuple[float, float]:
+    """The norms of the weight and of the present sum of adapters, by which other tensors are told from them."""
+    weight, delta = (float(torch.linalg.vector_norm(tensor)) for tensor in (path.parameter.detach(), path()))
+    return weight, delta
+
+
+def _check_norms(path: AdditivePath) -> None:
+    """Warn of adapters that are others than those of the run, beside the weight of the run."""
+    trained = vars(path.base).get(NORMS)
+    if trained is None:
+        return
+    (weight, delta), eps = norms_of(path), torch.finfo(path.parameter.dtype).eps
+    same_weight = math.isclose(weight, trained[0], rel_tol=max(1e-6, eps))
+    if same_weight and not math.isclose(delta, trained[1], rel_tol=max(1e-4, eps)):
+        warnings.warn(
+            f"the merged weight of {path.name!r} may lack its zeros and shared values: its adapters are not those that "
+            "it was trained with",
+            stacklevel=4,
+        )
+
+
+def _merge_layer(layer: Any, name: str, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
     """``merge`` of a LoRA layer; it meets the trained weight if all active adapters are merged."""
-    (path,) = [path for path in additive_paths(layer) if path.layer is layer]
+    (path,) = [replace(path, name=name) for path in additive_paths(layer) if path.layer is layer]
     whole = adapter_names is None and not layer.merged and not layer.disable_adapters
     exact = merged_weight(path) if whole else None
     type(layer).merge(layer, safe_merge=safe_merge, adapter_names=adapter_names)

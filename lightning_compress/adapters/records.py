@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import nn
 
-from lightning_compress.adapters.merging import MERGED, merge, merge_exactly, unload
+from lightning_compress.adapters.merging import MERGED, NORMS, merge, merge_exactly, norms_of, unload
 from lightning_compress.adapters.paths import AdditivePath, additive_paths
 from lightning_compress.carried import LAYERS, Shapes, Structure, carry
-from lightning_compress.schemas import RecordError, fields_of, list_of, refuse, text
+from lightning_compress.schemas import RecordError, fields_of, list_of, refuse, table_of, text
 
-__all__ = ["ADAPTERS", "announce"]
+__all__ = ["ADAPTERS", "announce", "conclude"]
 
 _COMPRESSED = "compressed_with_adapters"
 
@@ -24,19 +24,29 @@ def announce(module: nn.Module, paths: Iterable[AdditivePath]) -> None:
     """
     for path in paths:
         vars(path.layer)[_COMPRESSED] = True
+        vars(path.base).pop(NORMS, None)
         merge_exactly(path)
         carry(module, ADAPTERS)
 
 
-def _announced(module: nn.Module) -> list[str]:
-    return [path.name for path in additive_paths(module) if _COMPRESSED in vars(path.layer)]
+def conclude(paths: Iterable[AdditivePath]) -> None:
+    """Note the adapters that weights were compressed with: merging others warns."""
+    for path in paths:
+        vars(path.base)[NORMS] = norms_of(path)
+
+
+def _announced(module: nn.Module) -> list[AdditivePath]:
+    return [path for path in additive_paths(module) if _COMPRESSED in vars(path.layer)]
 
 
 def _record(module: nn.Module) -> dict[str, Any]:
     bases = {id(path.base) for path in additive_paths(module)}
     merged = [name for name, part in module.named_modules() if MERGED in vars(part) and id(part) not in bases]
     added = _announced(module)
-    return {"merged": merged, "added": added} if merged or added else {}
+    if not (merged or added):
+        return {}
+    norms = {path.name: list(vars(path.base)[NORMS]) for path in added if NORMS in vars(path.base)}
+    return {"merged": merged, "added": [path.name for path in added], "norms": norms}
 
 
 def _attach(module: nn.Module, record: dict[str, Any]) -> None:
@@ -57,6 +67,8 @@ def _alters(record: dict[str, Any]) -> bool:
 
 def _finish(module: nn.Module, record: dict[str, Any], shapes: Shapes) -> None:
     for path in additive_paths(module):
+        if path.name in record["norms"]:
+            vars(path.base)[NORMS] = tuple(record["norms"][path.name])
         if path.name in record["added"] and path.weight_name not in shapes:
             raise RecordError(
                 f"need the weight {path.weight_name!r} to merge adapters, got a checkpoint of adapters alone: resume "
@@ -65,5 +77,10 @@ def _finish(module: nn.Module, record: dict[str, Any], shapes: Shapes) -> None:
     merge(module, record["added"])
 
 
-_SCHEMA = fields_of({"merged": list_of(text), "added": list_of(text)})
+def _number(value: Any, place: str) -> None:
+    if type(value) is not float:
+        raise refuse(place, "a number", value)
+
+
+_SCHEMA = fields_of({"merged": list_of(text), "added": list_of(text), "norms": table_of(list_of(_number, 2))})
 ADAPTERS = Structure("adapters", _record, _attach, order=LAYERS, check=_check, alters=_alters, finish=_finish)

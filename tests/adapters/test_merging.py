@@ -12,7 +12,7 @@ from lightning_compress.adapters.merging import merged_weight
 from lightning_compress.adapters.paths import additive_paths
 from lightning_compress.quantization.weights import grids_of
 from lightning_compress.schedules import Constant
-from tests.support.toys import Adapted, Added, build, digits, fit
+from tests.support.toys import Adapted, Added, LoRA, build, digits, fit
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,17 @@ def test_other_adapters_are_merged_off_the_grid_with_a_warning(quantized):
     with pytest.warns(UserWarning, match="the merged weight of 'net.9' is not on its grid: its adapters are not those"):
         weight = merged_weight(path)
     assert torch.equal(weight, path.parameter.detach() + path())
+
+
+@pytest.mark.parametrize("method", [PruningCallback(0.5), WeightSharingCallback(8)], ids=["pruned", "shared"])
+def test_other_adapters_are_merged_off_zeros_and_shared_values_with_a_warning(method):
+    module = build(kind=LoRA)
+    fit(module, method, max_steps=12)
+    (path,) = [path for path in additive_paths(module) if path.name == "net.9"]
+    merged_weight(path)
+    path.layer.scaling["default"] = 3.0
+    with pytest.warns(UserWarning, match="the merged weight of 'net.9' may lack its zeros and shared values"):
+        path.layer.merge()
 
 
 def test_shared_values_stay_few():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_compress import PruningCallback, QATCallback, RecordError, export, load_archive, load_compressed
-from lightning_compress.adapters import additive_paths, merge
+from lightning_compress.adapters import additive_paths, declare, merge
 from lightning_compress.schedules import Constant
 from tests.support.promises import shipped
 from tests.support.runs import Randomness, resumes, same, uninterrupted
@@ -84,6 +84,21 @@ def test_a_checkpoint_of_adapters_alone_is_not_merged_into_weights_that_it_lacks
     fit(build(kind=Thin), PruningCallback(0.5), max_steps=20).save_checkpoint(tmp_path / "thin.ckpt")
     with pytest.raises(RecordError, match="need the weight 'net.0.base.weight' to merge adapters, got a checkpoint of"):
         load_compressed(Thin, tmp_path / "thin.ckpt")
+
+
+class Louder(Adapted):
+    """Its adapters are scaled by another factor than those of its parent."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        for path in additive_paths(self):
+            declare(path.layer, "base.weight", lambda layer: 3 * layer.delta())
+
+
+def test_a_checkpoint_that_loads_with_other_adapters_is_told(tmp_path):
+    fit(build(kind=Adapted), PruningCallback(0.5), max_steps=12).save_checkpoint(tmp_path / "end.ckpt")
+    with pytest.warns(UserWarning, match=r"the merged weight of 'net\.\d+' may lack its zeros"):
+        load_compressed(Louder, tmp_path / "end.ckpt")
 
 
 def test_a_record_of_another_model_is_refused(trained, tmp_path):

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
 from lightning_compress.adapters import AdditivePath
+from lightning_compress.adapters.records import conclude
 from lightning_compress.latent import LatentWeights
 from lightning_compress.lightnings import LightningModule, Trainer
 from lightning_compress.processes import local
@@ -107,7 +108,8 @@ class SteppedOptimizers:
                         method.forget_({name: memory})
 
     def release(self) -> None:
-        """Remove all hooks from the optimizers."""
+        """Remove all hooks from the optimizers; weights with adapters stay compressed with those of now."""
+        conclude(self.paths.values())
         while self._followed:
             self._followed.popitem()[1]()
 
