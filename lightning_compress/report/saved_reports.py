@@ -101,13 +101,14 @@ def _report(path: Path, values: dict[str, Any]) -> SavedReport:
     check_count(
         least=0, **{"archive_bytes": profiles[0].archive_bytes, "archive_bytes after": profiles[1].archive_bytes}
     )
-    check_count(least=0, unvalidated=values["unvalidated"])
+    unvalidated = values.get("unvalidated", 0)  # earlier versions did not count them
+    check_count(least=0, unvalidated=unvalidated)
     return SavedReport(
         path=path,
         before=profiles[0],
         after=profiles[1],
         metrics=_numbers(values["metrics_after"]),
-        unvalidated=values["unvalidated"],
+        unvalidated=unvalidated,
         metrics_before=_numbers(values["metrics_before"]),
         modes={name: str(mode) for name, mode in values["modes"].items()},
         methods={name: str(report.get("method", "")) for name, report in values["methods"].items()},

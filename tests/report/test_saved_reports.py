@@ -61,3 +61,11 @@ def test_a_report_without_a_part_is_damaged(tmp_path):
     path.write_text("[1, 2]")
     with pytest.raises(ValueError, match="no number as its format"):
         read_report(path)
+
+
+def test_a_report_of_an_earlier_version_is_read(tmp_path):
+    path = write_report(tmp_path / "a", size=1)
+    values = json.loads(path.read_text())
+    del values["unvalidated"]
+    path.write_text(json.dumps(values))
+    assert read_report(path).unvalidated == 0
