@@ -10,12 +10,13 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -29,6 +30,7 @@ from lightning_compress.pruning import criteria
 from lightning_compress.schedules import Constant, Linear
 
 STEPS = 6
+Key = TypeVar("Key", bound=Hashable)
 
 
 class OneLayer(LightningModule):
@@ -71,7 +73,7 @@ class Watch(Callback):
 class Use:
     """Bytes of the peak, and seconds of a step, an export or a load."""
 
-    peak: int
+    peak: float
     seconds: float
 
 
@@ -119,10 +121,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--millions", type=float, default=25.0, help="weights of the layer")
     parser.add_argument("--only", default="", help="rows whose names contain this text")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each row; medians are shown")
     given = parser.parse_args()
     width = round((given.millions * 1e6) ** 0.5)
     size = 4 * width * width
-    used = {name: apart(fit, name, width) for name in fits() if given.only in name or name == "plain"}
+    names = [name for name in fits() if given.only in name or name == "plain"]
+    used = medians({name: [apart(fit, name, width) for _ in range(given.rounds)] for name in names})
     plain = used["plain"]
     rows = [
         [name, f"{(use.peak - plain.peak) / size:.2f}", f"{use.seconds / plain.seconds:.1f}"]
@@ -133,7 +137,8 @@ def main() -> None:
     )
     rows = []
     for kind in (kind for kind in KINDS if given.only in kind):
-        written, read = apart(write, kind, width), apart(read_back, kind, width)
+        both = {step: [apart(step, kind, width) for _ in range(given.rounds)] for step in (write, read_back)}
+        written, read = medians(both).values()
         rows.append(
             [
                 kind,
@@ -145,6 +150,13 @@ def main() -> None:
         )
     header = ["weights", "export, peak / weights", "s", "load, peak / weights", "s"]
     show(f".lcz, {width * width / 1e6:.0f} M weights", header, rows)
+
+
+def medians(uses: Mapping[Key, Sequence[Use]]) -> dict[Key, Use]:
+    """Median memory and seconds of each row."""
+    return {
+        key: Use(median(use.peak for use in each), median(use.seconds for use in each)) for key, each in uses.items()
+    }
 
 
 def fit(name: str, width: int) -> Use:
