@@ -89,20 +89,21 @@ class LatentWeights:
         self._restored.update(has_latent.intersection(names))
 
     @torch.no_grad()
-    def compress(self, names: Iterable[str]) -> None:
-        """``latent = p ; p = P(latent)`` for those of the named parameters that a projection is active for."""
+    def compress(self, names: Iterable[str], moved: Iterable[str] = ()) -> None:
+        """``latent = p ; p = P(latent)`` for those of the named parameters that a projection is active for.
+
+        Args:
+            names: the parameters.
+            moved: parameters whose offsets changed: ``p = P(latent + offset) - offset``, with the latent as it was.
+        """
         self._open.difference_update(self._restored.intersection(names))
         active = [name for name in self._changeable(self._projections.active(names)) if name not in self._open]
         store_(self._exchanged, self._held([name for name in active if name not in self._masked.hidden]))
-        self._project(active)
-
-    @torch.no_grad()
-    def refresh(self, names: Iterable[str]) -> None:
-        """``p = P(latent + offset) - offset`` for those of the named parameters that have a latent: offsets changed."""
-        for name in self._projections.active(names):
-            if name in self._exchanged and name not in self._restored:
-                self._weight(name).copy_(self._exchanged[name])
-                self._project([name])
+        stepping = {*active, *self._changeable(self._restored)}
+        still = [name for name in self._projections.active(moved) if name not in stepping]
+        latents = {name: self._exchanged[name] for name in still if name in self._exchanged}
+        write_(self._held(latents), latents)
+        self._project([*active, *latents])
 
     @torch.no_grad()
     def update(self, due: Collection[Projection]) -> None:
@@ -174,10 +175,8 @@ class LatentWeights:
         A collective. A value that differs by rounding errors alone is not taken.
         """
         latents = self._exchanged | self._held(self._masked.hidden)
-        free = self._changeable(latents)
-        self.refresh(latents.keys() - set(free))
-        projected = self._projections.projected({name: latents[name] for name in free}, self.offsets)
-        changed = rewritten(projected, self._held(projected))
+        projected = self._projections.projected(latents, self.offsets)
+        changed = self._changeable(rewritten(projected, self._held(projected)))
         if not changed:
             write_(self._held(projected), projected)
             self._restored.difference_update(projected)
@@ -189,8 +188,8 @@ class LatentWeights:
             # Restore entries that averaging left zero but the mask keeps.
             self._exchanged[name] = torch.where(given == 0, latent, given, out=latent)
         self.unmask()
-        self.restore(free)
-        self._project(free)
+        self.restore(latents)
+        self._project(list(latents))
 
     def open(self, names: Iterable[str]) -> None:
         """Let the named parameters hold their present values as latents until an optimizer steps them."""

@@ -164,6 +164,11 @@ class PruningCallback(WeightCompression):
             raise ValueError(f"need dense gradients, got {target.name!r} of an embedding with sparse=True: exclude it")
         if evidence_of(self.criterion) == "inputs":
             check_inputs(target)
+        if evidence_of(self.criterion) == "gradient" and target.path is not None and not target.parameter.requires_grad:
+            raise ValueError(
+                f"need a criterion that reads no gradients for {target.name!r}, a frozen weight with an adapter, which "
+                f"has none: choose criteria.magnitude or criteria.wanda, or exclude it"
+            )
 
     def describe(self) -> str:
         criterion = getattr(self.criterion, "__name__", repr(self.criterion))

@@ -121,6 +121,11 @@ class WeightSharingCallback(WeightCompression):
     def check(self, target: Target) -> None:
         if getattr(target.module, "sparse", False):
             raise ValueError(f"need dense gradients, got {target.name!r} of an embedding with sparse=True: exclude it")
+        if self.scope == "global" and target.path is not None:
+            raise ValueError(
+                f"need scope='layer' for {target.name!r}, a weight with an adapter, got scope='global': merging rounds "
+                "the values of each layer by itself"
+            )
 
     def describe(self) -> str:
         gradient, init = (getattr(each, "__name__", repr(each)) for each in (self.gradient, self.init))

@@ -134,7 +134,7 @@ class CompressionRun:
         # A checkpoint of step 0, such as a tuner's, has no latents yet: schedules that start immediately apply now.
         if self._loaded.get(LATENTS) or (LATENTS in self._loaded and self._step > 0):
             self._latents.load(self._loaded[LATENTS], self._loaded.get(OPENED, ()))
-            self._latents.refresh(unsaved(self._optimizers.paths.values(), self._loaded))
+            self._latents.compress((), moved=unsaved(self._optimizers.paths.values(), self._loaded))
             self.average.load(self._loaded)
         else:
             self._update(first=True)

@@ -13,6 +13,7 @@ from lightning_compress import (
     NM,
     BinarizationCallback,
     Block,
+    CompressionBudget,
     LowRankCallback,
     PerGroup,
     PruningCallback,
@@ -20,6 +21,7 @@ from lightning_compress import (
     WeightSharingCallback,
 )
 from lightning_compress.adapters import additive_paths, declare
+from lightning_compress.pruning import criteria
 from lightning_compress.schedules import Constant, Linear
 from lightning_compress.targets import select
 from tests.support.runs import trainer
@@ -242,3 +244,28 @@ def test_the_embedding_and_the_convolution():
     for weight in (merged.table.weight, merged.conv.weight):
         assert zeros(weight) >= weight.numel() // 2
         assert all(len(row.unique()) <= 15 for row in weight.detach().flatten(1))
+
+
+def test_one_codebook_for_all_layers_is_refused():
+    with pytest.raises(ValueError, match="need scope='layer' for 'net.base_model.model.fc.base_layer.weight'"):
+        fit(adapted(("fc", "head")), WeightSharingCallback(8, scope="global"), max_epochs=1)
+
+
+@pytest.mark.parametrize(
+    "callback", [PruningCallback(criterion=criteria.taylor), CompressionBudget(bytes=5_000)], ids=["taylor", "budget"]
+)
+def test_frozen_weights_have_no_gradients_to_choose_by(callback):
+    with pytest.raises(ValueError, match="gradients .*base_layer.weight'"):
+        fit(adapted(("fc", "head")), callback, max_epochs=1)
+
+
+def test_an_optimizer_may_hold_the_frozen_weights():
+    class Whole(Lit):
+        def configure_optimizers(self):
+            return torch.optim.AdamW(self.parameters(), 0.02)
+
+    module = Whole(adapted(("fc", "head")))
+    trainer(PruningCallback(0.5, schedule=RAMP), max_epochs=2).fit(module, DataLoader(batches(), batch_size=None))
+    merged = module.net.merge_and_unload()
+    weight = torch.cat([merged.fc.weight.flatten(), merged.head.weight.flatten()])
+    assert int((weight == 0).sum()) == len(weight) // 2

@@ -184,7 +184,7 @@ def test_an_offset_is_projected_with_the_latent_and_taken_off_again(parameters):
     weights.update([])
     assert parameters["a"].tolist() == [0.75, -2.75]  # round(0.75) - 0.25, round(-1.75) - 0.75
     offset.mul_(-1)
-    weights.refresh(["a", "b"])
+    weights.compress((), moved=["a", "b"])
     assert parameters["a"].tolist() == [0.25, -2.25]  # round(0.25) + 0.25, round(-3.25) + 0.75
     assert weights.latents()["a"].tolist() == [0.5, -2.5]
     assert parameters["b"].tolist() == [2.0, 1.0]
@@ -231,7 +231,7 @@ def test_a_mask_with_an_offset_leaves_the_latent_as_it_is():
     weights.offsets = {"p": lambda: offset}
     for _ in range(10):
         offset.mul_(-0.9)
-        weights.refresh(["p"]) if not weights.empty else weights.update([])
+        weights.compress((), moved=["p"]) if not weights.empty else weights.update([])
     assert torch.equal(weights.latents()["p"], latent)
     assert torch.equal(parameter + offset == 0, latent + offset <= 0)
 

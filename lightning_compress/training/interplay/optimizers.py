@@ -123,8 +123,8 @@ class SteppedOptimizers:
             )
         for method in self._methods:
             method.stepped()
-        self._latents.compress(self._targets_of(optimizer) if names is None else names)
-        self._latents.refresh(self.adapted_by(optimizer))
+        stepped = self._targets_of(optimizer) if names is None else names
+        self._latents.compress(stepped, moved=self.adapted_by(optimizer))
 
     def _targets_of(self, optimizer: Optimizer) -> list[str]:
         """Names of the targets that an optimizer holds now: frozen parameters may join it later (finetuning)."""
