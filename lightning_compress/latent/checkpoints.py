@@ -32,7 +32,9 @@ def unsaved(paths: Iterable[AdditivePath], checkpoint: Mapping[str, Any]) -> lis
 
     The latent of such a weight is the weight that the model is built with, before a run.
     """
-    state = checkpoint["state_dict"]
+    state = checkpoint.get("state_dict")
+    if state is None:  # a distributed checkpoint keeps it in files of its own
+        return []
     return [path.weight_name for path in paths if path.weight_name not in state and not path.parameter.requires_grad]
 
 

@@ -43,7 +43,7 @@ def unit_scores(
     """
     known = evidence_of(criterion) == "gradient"
     for run in runs(weight, pattern if known or scores_rows(criterion) else None):
-        part, seen = weight[run], evidence[run] if len(evidence) == len(weight) else evidence
+        part, seen = weight[run], evidence[run] if evidence.shape[:1] == weight.shape[:1] else evidence
         if evidence_of(criterion) == "inputs":
             seen = seen.sqrt()
         scores = seen if known else criterion(part, seen)

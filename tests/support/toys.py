@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_compress.adapters import declare
 from tests.support.runs import trainer
 
 
@@ -96,6 +95,8 @@ class Added(nn.Module):
         self.base = base.requires_grad_(False)
         self.down = nn.Parameter(torch.randn(2, math.prod(inputs)) / math.prod(inputs) ** 0.5)
         self.up = nn.Parameter(torch.zeros(out, 2))
+        from lightning_compress.adapters import declare  # not at the top: plain modules load without the package
+
         declare(self, "base.weight", Added.delta)
 
     def delta(self) -> Tensor:
