@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-__all__ = ["block_elements", "blocks", "row_blocks"]
+__all__ = ["block_elements", "blocks", "row_blocks", "row_parts"]
 
 _ON_CPU, _ELSEWHERE = 1 << 18, 1 << 24
 
@@ -66,3 +66,21 @@ def row_blocks(rows: Tensor, multiple: int = 1) -> Iterator[slice]:
     length = max(1, block_elements(rows.device) * count // max(1, rows.numel()) // multiple) * multiple
     for start in range(0, max(1, count), length):
         yield slice(start, min(start + length, count))
+
+
+def row_parts(*tensors: Tensor) -> Iterator[tuple[slice, tuple[Tensor, ...]]]:
+    """Divide matrices of one shape into the same parts: some rows at a time, or a part of one long row.
+
+    Args:
+        tensors: ``(R, N)``.
+
+    Yields:
+        the rows, and views of the part, one for each matrix.
+
+    >>> [(rows, part.shape) for rows, (part,) in row_parts(torch.zeros(1, 1 << 19))]
+    [(slice(0, 1, None), torch.Size([1, 262144])), (slice(0, 1, None), torch.Size([1, 262144]))]
+    """
+    for run in row_blocks(tensors[0]):
+        width = max(1, block_elements(tensors[0].device) // max(1, run.stop - run.start))
+        parts = zip(*(torch.split(tensor[run], width, dim=1) for tensor in tensors), strict=True)
+        yield from ((run, part) for part in parts)

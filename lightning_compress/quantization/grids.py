@@ -32,7 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_compress.blocks import block_elements, row_blocks
+from lightning_compress.blocks import row_parts
 from lightning_compress.quantization.granularities import Granularity, PerChannel, PerGroup, PerTensor
 
 __all__ = ["AffineGrid", "BinaryGrid", "Grid", "built_in_grids", "precise"]
@@ -94,10 +94,8 @@ class Grid(ABC):
 
     def _parts(self, rows: Tensor) -> Iterator[tuple[Grid, Tensor]]:
         """Some rows at a time, or a part of one long row, with their grid."""
-        for run in row_blocks(rows):
-            grid = self._with({name: tensor[run] for name, tensor in self._tensors().items()})
-            width = max(1, block_elements(rows.device) // len(rows[run]))
-            yield from ((grid, part) for part in torch.split(rows[run], width, dim=1))
+        for run, (part,) in row_parts(rows):
+            yield self._with({name: tensor[run] for name, tensor in self._tensors().items()}), part
 
     @property
     def rows(self) -> int:

@@ -141,8 +141,9 @@ class WeightSharingCallback(WeightCompression):
     def project_(self, weights: Mapping[str, Tensor]) -> None:
         for names in self._codebooks(weights):
             codes, clusters = self._repaired(names, weights)
+            values = clusters.values
             for name in names:
-                look_up_(weights[name], clusters.values, codes[name])
+                look_up_(weights[name], values, codes[name])
 
     def observe(self, latents: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
         self._moved = {}  # of a step that has not come

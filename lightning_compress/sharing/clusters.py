@@ -116,5 +116,6 @@ def look_up_(out: Tensor, table: Tensor, codes: Tensor) -> None:
     >>> look_up_(out, torch.tensor([0.0, 0.5]), torch.tensor([[1, 0]])); out.tolist()
     [[0.5, 0.0]]
     """
+    table = table.to(out.dtype)
     for part, code in blocks(out, codes):
-        part.copy_(look_up(table.to(out.dtype), code))
+        part.copy_(look_up(table, code))

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_compress.archive.coding.streams import CHUNK
+
 Words = NDArray[Any]
-CHUNK = 1 << 20  # words that are counted at a time
 
 
 class Layout(NamedTuple):

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from lightning_compress.archive.coding.cursors import ArchiveError, Cursor, varint, zigzag
-from lightning_compress.archive.coding.streams import CHUNK, Coded, stream_entropy
+from lightning_compress.archive.coding.streams import Coded, stream_entropy
 from lightning_compress.archive.coding.words import Layout, words_of
 from lightning_compress.archive.forms.dense import Dense
 from lightning_compress.archive.forms.grid_search import LARGEST, grid_integers, grid_scales
 from lightning_compress.archive.forms.palettes import look_up
-from lightning_compress.blocks import row_blocks
+from lightning_compress.blocks import row_parts
 
 __all__ = ["Columns", "Grid", "find_grid"]
 
@@ -141,18 +141,10 @@ def _on_grid(rows: Tensor) -> _OnGrid | None:
     if scales is None:
         return None
     codes = torch.empty(rows.shape, dtype=torch.int16)  # integers of a grid are below 2^12
-    for part, scale, code in _parts(rows, scales, codes):
-        code.copy_(grid_integers(part, scale))
+    for run, (part, code) in row_parts(rows, codes):
+        code.copy_(grid_integers(part, scales[run]))
     low = int(codes.amin())
     codes.sub_(low - 1)
-    for part, _, code in _parts(rows, scales, codes):
+    for _, (part, code) in row_parts(rows, codes):
         code.masked_fill_((part == 0) & part.signbit(), 0)
     return _OnGrid(scales, low, codes)
-
-
-def _parts(rows: Tensor, scales: Tensor, codes: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Some rows at a time with their scales and codes, or a part of a long row."""
-    for run in row_blocks(rows):
-        width = max(1, CHUNK // len(rows[run]))
-        pairs = zip(torch.split(rows[run], width, dim=1), torch.split(codes[run], width, dim=1), strict=True)
-        yield from ((part, scales[run], code) for part, code in pairs)
