@@ -5,15 +5,19 @@ BIN := .venv/bin
 INSTALL = { test -x $(BIN)/python || $(PYTHON) -m venv .venv; } && $(BIN)/python -m pip install --quiet \
 	--disable-pip-version-check --no-compile -c constraints.txt -e
 
-.PHONY: test lint demo bench format clean
+.PHONY: test lint demo docs bench format clean
 
 .venv/.demo: pyproject.toml constraints.txt
 	$(INSTALL) '.[examples,plots]'
 	touch $@
 
 .venv/.ready: pyproject.toml constraints.txt
-	$(INSTALL) '.[dev,channels,examples,executorch,litert,onnx,openvino,plots]'
-	touch .venv/.demo $@
+	$(INSTALL) '.[dev,channels,docs,examples,executorch,litert,onnx,openvino,plots]'
+	touch .venv/.demo .venv/.docs $@
+
+.venv/.docs: pyproject.toml constraints.txt
+	$(INSTALL) '.[docs]'
+	touch $@
 
 test: lint                       ## lint, types, doctests, tests; on such small tensors one thread is fastest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
@@ -25,6 +29,9 @@ lint: .venv/.ready                 ## style and types
 
 demo: .venv/.demo                  ## train on real digits, compress, print the report
 	$(BIN)/lightning-compress fit --config examples/digits/config.yaml
+
+docs: .venv/.docs                  ## the site in build/site, without a network; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 bench: .venv/.ready                ## pruning beside Lightning's, step cost, thresholds, accuracy
 	$(BIN)/python -m benchmarks
