@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from argparse import SUPPRESS, ArgumentError
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from pydoc import locate
 from typing import TYPE_CHECKING, Any, cast
@@ -30,7 +30,7 @@ else:
         """SaveConfigCallback for the Trainer of either Lightning."""
 
 
-__all__ = ["Compression", "RunConfig"]
+__all__ = ["Compression", "RunConfig", "print_group"]
 
 _HEADERS = b"# lightning.pytorch==", b"# pytorch_lightning=="  # first bytes of a config that LightningCLI saved
 _MODE = "lightning_compress"  # of reading a config
@@ -90,6 +90,41 @@ class Compression(_OfEither):
             super()._parse_ckpt_path()
         except ArgumentError as error:
             raise ArgumentError(None, f"Hyperparameters that {path} holds:\n{error}") from error
+
+
+def print_group(command_line: Any, verb: str, group: str, groups: Sequence[str]) -> None:
+    """Print the help of one group of the arguments of a command.
+
+    Args:
+        command_line: class of CompressionCLI.
+        verb: the command.
+        group: first part of the names of the arguments, or ``"all"``.
+        groups: those that there are.
+
+    Raises:
+        ValueError: there is no such group.
+    """
+    if group not in groups:
+        raise ValueError(f"need {verb} --help, or {verb} --help GROUP with one of {', '.join(groups)}, got {group!r}")
+
+    class Page(command_line):  # type: ignore[misc]
+        """Prints, and ends the process."""
+
+        def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+            page = self._parser(verb)
+            if group != "all":
+                page._action_groups = [_part(one, group) for one in page._action_groups]
+                page.usage = f"lightning-compress {verb} [--{group}.NAME VALUE ...]"
+            page.print_help()
+            sys.exit(0)
+
+    Page(args=[verb], save_config_callback=None)
+
+
+def _part(group: Any, name: str) -> Any:
+    actions = [action for action in group._group_actions if action.dest.partition(".")[0] == name]
+    group._group_actions[:] = actions
+    return group
 
 
 def _load(text: str) -> Any:

@@ -399,14 +399,13 @@ def test_inspect_lists_the_tensors(tmp_path, monkeypatch, capsys):
     [(None, "No such file"), (b"model: project.Net", "this is not an archive")],
     ids=["none", "foreign"],
 )
-def test_inspect_refuses_what_is_no_archive(content, said, tmp_path, monkeypatch, capsys):
+def test_inspect_refuses_what_is_no_archive(content, said, tmp_path, monkeypatch):
     path = tmp_path / "m.lcz"
     if content:
         path.write_bytes(content)
     with pytest.raises(SystemExit) as stopped:
         command(monkeypatch, f"lightning-compress inspect {path}")
-    assert stopped.value.code == 2
-    assert said in capsys.readouterr().err
+    assert said in str(stopped.value.code)
 
 
 def test_inspect_does_not_import_lightning(tmp_path):
@@ -417,12 +416,6 @@ def test_inspect_does_not_import_lightning(tmp_path):
     )
     line = [sys.executable, "-c", code, "inspect", str(tmp_path / "m.lcz")]
     assert "3 x 3" in subprocess.run(line, check=True, cwd=ROOT, capture_output=True, text=True).stdout
-
-
-def test_help_names_every_command(monkeypatch, capsys):
-    command(monkeypatch, "lightning-compress --help")
-    out = capsys.readouterr().out
-    assert all(verb in out for verb in ("fit", "validate", "test", "predict", "inspect"))
 
 
 def test_inspect_prints_names_as_text(tmp_path, capsys):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,18 +23,18 @@ from lightning_compress.search.sweeps.workers import Worker
 __all__ = ["print_sweep"]
 
 
-def print_sweep(words: Sequence[str], command_line: Any) -> None:
+def print_sweep(options: Namespace, words: Sequence[str], command_line: Any) -> None:
     """Run the trials of a study, alone or beside other workers, and print the Pareto front.
 
     Args:
-        words: those after ``sweep``.
+        options: those of ``sweep`` itself.
+        words: those of ``fit``.
         command_line: class of CompressionCLI.
     """
-    options, rest = _parser().parse_known_args(words)
     find_sampler(options.sampler, options.seed)  # whether Optuna is there, before everything else
     import optuna
 
-    swept = SweptConfig(rest, command_line)
+    swept = SweptConfig(words, command_line)
     swept.check()
     settings = settings_of(
         swept.config,
@@ -82,34 +82,3 @@ def _write_best(found: SweepResult, swept: SweptConfig, path: Path) -> None:
 def _say(line: str) -> None:
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "lightning-compress sweep",
-        description="Search the ranges in the section sweep of a config: each trial is a fit with values put in. Start "
-        "the command several times, on machines that reach the database, to share the trials of a study.",
-        epilog="All other words are those of fit: --config, --model, --data, --trainer ...",
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("--study", default="sqlite:///sweep.db", metavar="URL", help="the database (default sqlite:///sweep.db)")
-    add("--name", default="sweep", help="name of the study in the database (default sweep)")
-    add("--trials", type=int, default=20, metavar="N", help="number of trials, of all workers together (default 20)")
-    add("--metric", metavar="NAME", help="one that validation logs (default: the one that a monitor watches)")
-    add("--mode", choices=("min", "max"), help="whether the metric is better when smaller or larger")
-    add("--suffix", default=".lcz", help="of the file whose bytes count (default .lcz)")
-    add("--bytes", type=int, metavar="N", help="best metric of files of at most N bytes, in place of a Pareto front")
-    add(
-        "--stop_hopeless",
-        action="store_true",
-        help="stop runs worse than three quarters of the others were; needs --bytes",
-    )
-    add("--sampler", default="TPESampler", metavar="CLASS", help="a class of optuna.samplers (default TPESampler)")
-    add("--seed", type=int, metavar="N", help="of the sampler; give each worker another one")
-    add("--folder", metavar="DIR", help="of the folders of trials (default sweeps/NAME)")
-    add("--heartbeat", type=int, default=30, metavar="S", help="a worker silent for twice as long is lost (default 30)")
-    add("--json", action="store_true", help="print numbers for programs")
-    add("--plot", metavar="FILE", help="draw the metric against the bytes (extra plots)")
-    add("--best", metavar="FILE", help="write the config of the best trial; needs --bytes")
-    return parser

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_compress.cli.lightning import CompressionCLI
-from lightning_compress.cli.prepared import Prepared
+from lightning_compress.cli.runs.prepared import Prepared
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Lightning's use of jsonargparse
 PROJECT = '''

@@ -1,0 +1,1 @@
+"""Files: commands that read and write model files."""

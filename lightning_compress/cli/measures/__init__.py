@@ -1,0 +1,1 @@
+"""Measures: commands that measure and predict, and train nothing."""

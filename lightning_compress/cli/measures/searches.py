@@ -1,0 +1,75 @@
+"""Commands that train nothing: ``plan``, ``sensitivity`` and ``compare``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_compress.cli.runs.prepared import Prepared
+from lightning_compress.drafts import draft_of
+from lightning_compress.search import Logged, Sensitivity, compare, plan, sensitivity
+from lightning_compress.training import WeightCompression
+
+__all__ = ["print_comparison", "print_plan", "print_sensitivity"]
+
+
+def print_plan(options: Namespace, words: Sequence[str], command_line: Any) -> None:
+    """Print the plan of a config; see :func:`~lightning_compress.search.plan`.
+
+    Args:
+        options: those of ``plan`` itself.
+        words: those of ``fit``.
+        command_line: class of CompressionCLI.
+    """
+    prepared = Prepared.of(words, command_line)
+    planned = plan(prepared.module, prepared.callbacks, prepared.example(prepared.callbacks))
+    _print(planned, options.json)
+
+
+def print_sensitivity(options: Namespace, words: Sequence[str], command_line: Any) -> None:
+    """Measure and print the sensitivities of a config; see :func:`~lightning_compress.search.sensitivity`.
+
+    Args:
+        options: those of ``sensitivity`` itself.
+        words: those of ``fit``.
+        command_line: class of CompressionCLI.
+    """
+    prepared = Prepared.of(words, command_line)
+    if not prepared.loaded:
+        sys.stderr.write("these are the weights of a new model: pass --ckpt_path to measure a trained one\n")
+    found = sensitivity(
+        prepared.module,
+        prepared.held_out(),
+        methods=[callback for callback in prepared.callbacks if isinstance(callback, WeightCompression)],
+        metric=None if options.metric is None else Logged(options.metric),
+        mode=options.mode,
+        examples=options.examples,
+        fisher_examples=options.fisher_examples,
+        path=options.path,
+    )
+    _write(found, options)
+    _print(found, options.json)
+
+
+def print_comparison(options: Namespace) -> None:
+    """Compare runs by their reports; see :func:`~lightning_compress.search.compare`."""
+    found = compare(options.paths, metric=options.metric, mode=options.mode, suffix=options.suffix)
+    if options.plot:
+        found.draw().savefig(options.plot, dpi=120)
+    _print(found, options.json)
+
+
+def _write(found: Sensitivity, options: Namespace) -> None:
+    if options.csv:
+        with draft_of(Path(options.csv)) as draft:
+            draft.write_text(found.to_csv(), encoding="utf-8")
+    if options.plot:
+        found.draw().savefig(options.plot, dpi=120)
+
+
+def _print(result: Any, as_json: bool) -> None:
+    print(json.dumps(result.to_dict(), indent=2) if as_json else result)

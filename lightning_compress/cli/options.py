@@ -1,0 +1,127 @@
+"""Options: the words that each command takes beside those of ``fit``; nothing here imports a heavy package."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+__all__ = ["OPTIONS"]
+
+Parser = argparse.ArgumentParser
+
+_REST = "All other words are those of fit: --config, --ckpt_path, --model, --trainer ..."
+
+
+def _new(name: str, description: str, *examples: str, rest: bool = False) -> Parser:
+    lines = ["examples:", *(f"  lightning-compress {name} {example}" for example in examples)]
+    return argparse.ArgumentParser(
+        f"lightning-compress {name}",
+        description=description,
+        epilog="\n".join([*([_REST, ""] if rest else []), *lines]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def _json(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="print numbers for programs")
+
+
+def _plan() -> Parser:
+    parser = _new(
+        "plan",
+        "Predict the effect of the callbacks of a config, before any training.",
+        "--config config.yaml",
+        "--config config.yaml --json",
+        rest=True,
+    )
+    _json(parser)
+    return parser
+
+
+def _sensitivity() -> Parser:
+    parser = _new(
+        "sensitivity",
+        "Measure the model of a config with one layer compressed at a time, by each of\nits callbacks. "
+        "Nothing is trained.",
+        "--config config.yaml --ckpt_path last.ckpt",
+        "--config config.yaml --examples 256",
+        rest=True,
+    )
+    _json(parser)
+    add = parser.add_argument
+    add("--examples", type=int, default=1024, metavar="N", help="validation examples (default 1024)")
+    add("--fisher_examples", type=int, default=512, metavar="N", help="those of the proxy (512)")
+    add("--metric", metavar="NAME", help="one that validation_step logs (default: the training loss)")
+    add("--mode", choices=("min", "max"), help="whether --metric is better when smaller or larger")
+    add("--path", metavar="FILE", help="JSON lines of finished trials: a killed run goes on from there")
+    add("--csv", metavar="FILE", help="write the rows")
+    add("--plot", metavar="FILE", help="draw a heat map (extra plots)")
+    return parser
+
+
+def _sweep() -> Parser:
+    parser = _new(
+        "sweep",
+        "Search the ranges in the section sweep of a config: each trial is a fit with\n"
+        "values put in. Start the command several times, on machines that reach the\n"
+        "database, to share the trials of a study.",
+        "--config config.yaml --trials 20",
+        "--config config.yaml --bytes 20000 --best best.yaml",
+        rest=True,
+    )
+    add = parser.add_argument
+    add("--study", default="sqlite:///sweep.db", metavar="URL", help="the database (default sqlite:///sweep.db)")
+    add("--name", default="sweep", help="name of the study in the database (default sweep)")
+    add("--trials", type=int, default=20, metavar="N", help="number of trials, of all workers together (default 20)")
+    add("--metric", metavar="NAME", help="one that validation logs (default: the one that a monitor watches)")
+    add("--mode", choices=("min", "max"), help="whether the metric is better when smaller or larger")
+    add("--suffix", default=".lcz", help="of the file whose bytes count (default .lcz)")
+    add("--bytes", type=int, metavar="N", help="best metric of files of at most N bytes, in place of a Pareto front")
+    add(
+        "--stop_hopeless",
+        action="store_true",
+        help="stop runs worse than three quarters of the others were; needs --bytes",
+    )
+    add("--sampler", default="TPESampler", metavar="CLASS", help="a class of optuna.samplers (default TPESampler)")
+    add("--seed", type=int, metavar="N", help="of the sampler; give each worker another one")
+    add("--folder", metavar="DIR", help="of the folders of trials (default sweeps/NAME)")
+    add("--heartbeat", type=int, default=30, metavar="S", help="a worker silent for twice as long is lost (default 30)")
+    _json(parser)
+    add("--plot", metavar="FILE", help="draw the metric against the bytes (extra plots)")
+    add("--best", metavar="FILE", help="write the config of the best trial; needs --bytes")
+    return parser
+
+
+def _compare() -> Parser:
+    parser = _new(
+        "compare",
+        "Size, latency and metric of many runs, by the reports that CompressionReport\nwrote.",
+        "runs/*",
+        "runs/* --metric val_acc --mode max",
+    )
+    add = parser.add_argument
+    add("paths", nargs="+", metavar="PATH", help="a folder with reports in or below it, or a report.json")
+    add("--metric", metavar="NAME", help="the metric (default: the one that the monitors watch)")
+    add("--mode", choices=("min", "max"), help="whether the metric is better when smaller or larger")
+    add("--suffix", default=".lcz", help="of the files whose bytes are compared (default .lcz)")
+    _json(parser)
+    add("--plot", metavar="FILE", help="draw the metric against the bytes (extra plots)")
+    return parser
+
+
+def _inspect() -> Parser:
+    parser = _new("inspect", "Show the tensors of an archive. No code in the file runs.", "model.lcz")
+    parser.add_argument("path", type=Path, help="a file written by export(module, 'model.lcz')")
+    return parser
+
+
+OPTIONS: dict[str, Callable[[], Parser]] = {
+    "plan": _plan,
+    "sensitivity": _sensitivity,
+    "sweep": _sweep,
+    "compare": _compare,
+    "inspect": _inspect,
+}
+"""Name of a command -> a new parser of its own words."""

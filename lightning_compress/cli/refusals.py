@@ -1,0 +1,63 @@
+"""Refusals: errors that a user can mend, said in one line in place of a traceback."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+__all__ = ["errors_in_a_line"]
+
+
+@contextmanager
+def errors_in_a_line(words: Sequence[object] = ()) -> Iterator[None]:
+    """Say what a wrong word, or a config that this package refuses, is; errors of other code keep their traceback.
+
+    Args:
+        words: paths that the user typed: that such a file cannot be read is said in a line, too.
+    """
+    try:
+        yield
+    except argparse.ArgumentError as error:
+        if "\n" in str(error):
+            sys.stderr.write(f"{error}\n")
+        from lightning_compress.cli.vocabulary import suggestion
+
+        cause = _cause(error)
+        sys.stderr.write(f"lightning-compress: error: {cause}{suggestion(cause)}\n")
+        sys.exit(2)
+    except (ImportError, OSError, TypeError, ValueError) as error:
+        said = _unreadable(error, words) or _refusal(error)
+        if said is None:
+            raise
+        sys.exit(f"lightning-compress: error: {said}")
+
+
+def _cause(error: BaseException) -> str:
+    """The cause of an error and its place in the config, in one line; jsonargparse lists all alternatives around it."""
+    messages = [str(error).splitlines()]
+    while error.__cause__ is not None:
+        error = error.__cause__
+        messages.append(str(error).splitlines())
+    places = [first for first, *_ in messages if first.endswith(":")]  # 'Parser key "trainer.callbacks":'
+    return " ".join(dict.fromkeys([*places, *map(str.strip, messages[-1])]))
+
+
+def _unreadable(error: BaseException, words: Sequence[object]) -> str | None:
+    if isinstance(error, OSError) and error.filename and str(error.filename) in set(map(str, words)):
+        return f"need a path that can be read, got {str(error.filename)!r}: {error.strerror}"
+    return None
+
+
+def _refusal(error: BaseException | None) -> str | None:
+    """The message of an error that this package raised on purpose; None for a fault, or for an error of other code."""
+    while error is not None:  # jsonargparse wraps errors of constructors
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        (line,) = traceback.extract_tb(error.__traceback__, limit=-1)
+        room = frame.f_globals.get("__name__", "").partition(".")[0]
+        if room == "lightning_compress" and (line.line or "").startswith("raise"):
+            return str(error)
+        error = error.__cause__
+    return None
