@@ -12,11 +12,15 @@ from typing import Any
 import lightning_compress
 from lightning_compress.cli.options import OPTIONS
 from lightning_compress.cli.pages import GROUPS, overview, training_page
-from lightning_compress.cli.refusals import errors_in_a_line
+from lightning_compress.cli.refusals import errors_in_a_line, open_pipe
 
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
+    "start": {
+        "init": "write a config with comments for a goal, as faster-cpu",
+        "list": "show callbacks, criteria, schedules and all other names",
+    },
     "train and evaluate": {
         "fit": "train with the callbacks of a config, report, and write the files",
         "validate": "validate a module, or a checkpoint of it",
@@ -51,6 +55,11 @@ def main(args: Sequence[str] | None = None, *, callbacks: Sequence[Any] = ()) ->
         callbacks: for the Trainer, beside those of the config.
     """
     words = list(sys.argv[1:] if args is None else args)
+    with open_pipe():
+        _obey(None if args is None else words, words, callbacks)
+
+
+def _obey(args: list[str] | None, words: list[str], callbacks: Sequence[Any]) -> None:
     first = words[0] if words else "--help"
     if first in _HELP:
         print(overview(lightning_compress.__version__, COMMANDS))
@@ -63,7 +72,7 @@ def main(args: Sequence[str] | None = None, *, callbacks: Sequence[Any] = ()) ->
             print(training_page(first))
             return
         with errors_in_a_line():
-            _train(None if args is None else words, words, callbacks)
+            _train(args, words, callbacks)
     else:
         _refuse(first)
 
@@ -113,12 +122,29 @@ def _inspect(options: Namespace) -> None:
     show_archive(options.path)
 
 
+def _init(options: Namespace) -> None:
+    from lightning_compress.cli.goals.command import write_config
+
+    write_config(options)
+
+
+def _list(options: Namespace) -> None:
+    from lightning_compress.cli.catalog.pages import catalog_page
+
+    print(catalog_page(options.name))
+
+
 _SEARCHES: dict[str, Callable[[Namespace, Sequence[str]], None]] = {
     "plan": _plan,
     "sensitivity": _sensitivity,
     "sweep": _sweep,
 }
-_ALONE: dict[str, Callable[[Namespace], None]] = {"compare": _compare, "inspect": _inspect}
+_ALONE: dict[str, Callable[[Namespace], None]] = {
+    "compare": _compare,
+    "inspect": _inspect,
+    "init": _init,
+    "list": _list,
+}
 
 
 def _command_line() -> Any:

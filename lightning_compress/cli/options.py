@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from lightning_compress.cli.goals.configs import GOALS
+
 __all__ = ["OPTIONS"]
 
 Parser = argparse.ArgumentParser
@@ -14,7 +16,7 @@ _REST = "All other words are those of fit: --config, --ckpt_path, --model, --tra
 
 
 def _new(name: str, description: str, *examples: str, rest: bool = False) -> Parser:
-    lines = ["examples:", *(f"  lightning-compress {name} {example}" for example in examples)]
+    lines = ["examples:", *(f"  lightning-compress {name} {example}".rstrip() for example in examples)]
     return argparse.ArgumentParser(
         f"lightning-compress {name}",
         description=description,
@@ -117,11 +119,43 @@ def _inspect() -> Parser:
     return parser
 
 
+def _init() -> Parser:
+    lines = [f"  {name:<14}{goal.line}" for name, goal in GOALS.items()]
+    parser = _new(
+        "init",
+        "\n".join(["Write a config with comments for a goal. No file is overwritten.", "", "goals:", *lines]),
+        "smaller-file",
+        "faster-cpu --model my.Net --data my.Data",
+    )
+    add = parser.add_argument
+    add("goal", choices=tuple(GOALS), metavar="GOAL", help="one of those above")
+    add("--output", default="config.yaml", metavar="FILE", help="the new file (default config.yaml)")
+    add("--model", default="my_project.MyModule", metavar="CLASS", help="dotted path of your LightningModule")
+    add("--data", default="my_project.MyData", metavar="CLASS", help="dotted path of your LightningDataModule")
+    add("--metric", default="val_loss", metavar="NAME", help="a metric that validation logs (default val_loss)")
+    add("--mode", choices=("min", "max"), default="min", help="whether it is better when smaller (default) or larger")
+    return parser
+
+
+def _list() -> Parser:
+    parser = _new(
+        "list",
+        "Names that a config may use, with one line each: callbacks, criteria ...",
+        "",
+        "criteria",
+        "PruningCallback",
+    )
+    parser.add_argument("name", nargs="?", metavar="KIND|NAME", help="a kind, or a name to see its arguments")
+    return parser
+
+
 OPTIONS: dict[str, Callable[[], Parser]] = {
     "plan": _plan,
     "sensitivity": _sensitivity,
     "sweep": _sweep,
     "compare": _compare,
     "inspect": _inspect,
+    "init": _init,
+    "list": _list,
 }
 """Name of a command -> a new parser of its own words."""

@@ -46,8 +46,9 @@ def overview(version: str, groups: Mapping[str, Mapping[str, str]]) -> str:
 
 _FOOT = (
     "examples:",
-    "  lightning-compress fit --config config.yaml",
+    "  lightning-compress init smaller-file --model my.Net --data my.Data",
     "  lightning-compress plan --config config.yaml",
+    "  lightning-compress fit --config config.yaml",
     "  lightning-compress compare runs/*",
     "",
     "lightning-compress COMMAND --help tells the words of a command.",

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-__all__ = ["errors_in_a_line"]
+__all__ = ["errors_in_a_line", "open_pipe"]
+
+
+@contextmanager
+def open_pipe() -> Iterator[None]:
+    """End in silence where the reader of standard output has ended, as in ``lightning-compress list | head -1``."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        with suppress(OSError):  # Python writes the rest at its exit, which fails again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 @contextmanager

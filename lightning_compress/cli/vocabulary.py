@@ -153,7 +153,8 @@ def _vocabulary(owner: Any, annotation: str) -> dict[str, Any]:
         home = _home(owner, identifier)
         if home is not None:
             kind = getattr(home, identifier)
-            members = {name: getattr(home, name) for name in home.__all__ if name != identifier}
+            exported = [name for name in home.__all__ if name != identifier and not name.startswith("check_")]
+            members = {name: getattr(home, name) for name in exported}
             names |= {name: member for name, member in members.items() if _has_type(member, kind)}
     return names
 

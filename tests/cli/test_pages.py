@@ -86,3 +86,12 @@ def test_an_unknown_group_or_command_is_named(capsys, monkeypatch):
 
 def test_the_version(capsys):
     assert said(capsys, ["--version"]) == "0.1.0\n"
+
+
+def test_a_closed_pipe_is_no_error():
+    code = "import sys; from lightning_compress.cli import main; main(sys.argv[1:])"
+    command = [sys.executable, "-u", "-c", code, "list", "callbacks"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as listing:
+        listing.stdout.close()
+        assert listing.stderr.read() == b""
+    assert listing.returncode == 1

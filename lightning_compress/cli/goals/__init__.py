@@ -1,0 +1,1 @@
+"""Goals: commented configs to start from."""

@@ -1,0 +1,45 @@
+"""The command ``init``: writes the config of a goal."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from lightning_compress.cli.goals.configs import GOALS, config_of
+
+__all__ = ["write_config"]
+
+
+def write_config(options: Namespace) -> None:
+    """Write the config of a goal to a new file, and say what to do next.
+
+    Raises:
+        ValueError: the file exists, or its folder does not.
+    """
+    path = Path(options.output)
+    text = config_of(
+        options.goal,
+        path=str(path),
+        model=options.model,
+        data=options.data,
+        metric=options.metric,
+        mode=options.mode,
+    )
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise ValueError(
+            f"need a path of a new file as --output, got {str(path)!r}, which exists: pass --output other.yaml"
+        ) from error
+    except FileNotFoundError as error:
+        raise ValueError(f"need --output in a folder that exists, got {str(path)!r}") from error
+    extra = GOALS[options.goal].extra
+    steps = [
+        *([f"pip install 'lightning-compress[{extra}]'"] if extra else []),
+        *([f"name your model and data in {path}"] if options.model.startswith("my_project.") else []),
+        f"lightning-compress plan --config {path}",
+        f"lightning-compress fit --config {path}",
+    ]
+    print(f"{path} is written. Next:")
+    print("\n".join(f"  {number}. {step}" for number, step in enumerate(steps, 1)))

@@ -1,0 +1,31 @@
+"""The catalog has the names that a config may use, no more and no fewer."""
+
+import inspect
+
+import pytest
+
+import lightning_compress
+from lightning_compress.cli.catalog.kinds import KINDS
+from lightning_compress.cli.catalog.sources import entry
+from lightning_compress.cli.vocabulary import _vocabulary
+from lightning_compress.deploy.export import FORMATS
+
+TAKERS = sorted({shelf.taker for shelves in KINDS.values() for shelf in shelves if shelf.taker})
+
+
+@pytest.mark.parametrize("taker", [taker for taker in TAKERS if taker != "CompressionReport.formats"])
+def test_names_are_those_that_the_argument_takes(taker):
+    callback, _, argument = taker.partition(".")
+    owner = getattr(lightning_compress, callback)
+    taken = _vocabulary(owner, str(inspect.signature(owner).parameters[argument].annotation))
+    listed = [name for shelves in KINDS.values() for shelf in shelves if shelf.taker == taker for name in shelf.names]
+    assert sorted(listed) == sorted(taken)
+
+
+def test_every_format_and_every_callback_is_listed():
+    assert sorted(entry(shelf.module, name).suffix for shelf in KINDS["formats"] for name in shelf.names) == sorted(
+        FORMATS
+    )
+    others = {"CompressionBudget", "CompressionReport"}
+    callbacks = {name for name in lightning_compress.__all__ if name.endswith("Callback")} | others
+    assert {name for shelf in KINDS["callbacks"] for name in shelf.names} == callbacks

@@ -1,0 +1,36 @@
+"""``init`` writes a new file and says the next steps."""
+
+import pytest
+import yaml
+
+from lightning_compress.cli import main
+
+
+def test_a_config_is_written_and_never_overwritten(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(["init", "faster-cpu"])
+    said = capsys.readouterr().out
+    assert "pip install 'lightning-compress[onnx]'" in said
+    assert "name your model and data in config.yaml" in said
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert config["model"] == {"class_path": "my_project.MyModule"}
+    with pytest.raises(SystemExit) as stopped:
+        main(["init", "distil"])
+    assert "need a path of a new file as --output, got 'config.yaml', which exists" in str(stopped.value.code)
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == config
+
+    main(["init", "distil", "--output", "b.yaml", "--model", "my.Net", "--metric", "val_acc", "--mode", "max"])
+    said = capsys.readouterr().out
+    assert "name your model" not in said
+    callbacks = yaml.safe_load((tmp_path / "b.yaml").read_text())["trainer"]["callbacks"]
+    assert callbacks[0]["init_args"]["teacher"]["init_args"] == {"cls": "my.Net", "path": "teacher.ckpt"}
+
+
+def test_wrong_words_are_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["init", "smaller"])
+    assert "invalid choice: 'smaller' (choose from" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        main(["init", "phone", "--output", "none/config.yaml"])
+    assert "need --output in a folder that exists, got 'none/config.yaml'" in str(stopped.value.code)
