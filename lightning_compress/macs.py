@@ -53,7 +53,7 @@ def count_macs(module: nn.Module, example_input: ExampleInput) -> Macs:
         for name, flops in counter.get_flop_counts().items()
         if name != "Global"
     }
-    layers = {name: count for name in macs if (count := _own(name, macs)) > 0}
+    layers = {name: count for name, count in _own(macs).items() if count > 0}
     return Macs(counter.get_total_flops() // 2, layers, _shapes(example))
 
 
@@ -88,12 +88,17 @@ def _unfused() -> Iterator[None]:
             backend.enabled = was
 
 
-def _own(name: str, macs: Mapping[str, int]) -> int:
-    """Count of a module minus the counts of the modules in it; a list of modules is never called and has no count."""
-    within = f"{name}." if name else ""
-    inner = [other for other in macs if other != name and other.startswith(within)]
-    outermost = [other for other in inner if not any(other.startswith(f"{around}.") for around in inner)]
-    return macs[name] - sum(macs[other] for other in outermost)
+def _own(macs: Mapping[str, int]) -> dict[str, int]:
+    """Counts of modules minus those of the modules in them; a list of modules is never called and has no count."""
+    own = dict(macs)
+    for name, count in macs.items():
+        around, outer = name, None
+        while around and outer is None:
+            around = around.rpartition(".")[0]
+            outer = around if around in macs else None
+        if outer is not None:
+            own[outer] -= count
+    return own
 
 
 def _shapes(example: Any) -> str:

@@ -101,6 +101,7 @@ def inspect_archive(path: str | os.PathLike[str], max_bytes: int | None = None) 
     """
     with Path(path).open("rb") as file:
         header = read_index(file, max_bytes)
+        shares = header.shares()
         listed: dict[int, ArchivedTensor] = {}
         for block, members, form in read_forms(file, header):
             total, bound = sum(header.entries[position].count for position in members), form.bound() / 8
@@ -109,7 +110,7 @@ def inspect_archive(path: str | os.PathLike[str], max_bytes: int | None = None) 
                 part = entry.count / total if total else 1 / len(members)
                 name = form.name if len(members) == 1 else "packed"
                 listed[position] = ArchivedTensor(
-                    entry.name, entry.shape, block.dtype, name, entry.count, part * block.size, part * bound
+                    entry.name, entry.shape, block.dtype, name, entry.count, shares[position], part * bound
                 )
         length = file.seek(0, os.SEEK_END)
     for position, entry in enumerate(header.entries):

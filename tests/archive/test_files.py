@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_compress.archive import archived_bytes, inspect_archive, load_archive, read_archive, save_archive
+from lightning_compress.archive import (
+    archived_bytes,
+    archived_sizes,
+    inspect_archive,
+    load_archive,
+    read_archive,
+    save_archive,
+)
 from lightning_compress.archive.coding.headers import DTYPES
 from lightning_compress.archive.files import SMALL
 from tests.archive.reader import read, read_all
@@ -312,3 +319,15 @@ def test_records_are_listed(path):
     assert contents.records["pair"][0] == 1
     assert contents.record_bytes > 0
     assert not contents.complete
+
+
+def test_sizes_are_those_of_the_file(tmp_path):
+    tied = torch.randn(100, 100)
+    tensors = {"a": tied, "b": torch.eye(100), "bias": torch.randn(10), "scale": torch.randn(30), "tied": tied}
+    save_archive(tensors, tmp_path / "m.lcz")
+    found = archived_sizes(tensors)
+
+    assert found.file == archived_bytes(tensors) == (tmp_path / "m.lcz").stat().st_size
+    assert found.tensors == {tensor.name: tensor.bytes for tensor in inspect_archive(tmp_path / "m.lcz").tensors}
+    assert found.tensors["scale"] == pytest.approx(3 * found.tensors["bias"])  # in one block
+    assert found.tensors["tied"] == 0

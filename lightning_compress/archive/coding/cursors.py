@@ -1,5 +1,7 @@
 """Reading and writing the small integers of an archive, with every read checked against the bytes that are left."""
 
+from functools import lru_cache
+
 
 class ArchiveError(ValueError):
     """The file is no readable archive: foreign, truncated, altered, or written by a newer version."""
@@ -104,7 +106,12 @@ def golomb(values: list[int]) -> bytes:
         >>> golomb([0, -1, 1])  # 1 010 011, and one bit to fill the byte
         b'\xa6'
     """
-    words = (f"{zigzag(value) + 1:b}" for value in values)
-    bits = "".join("0" * (len(word) - 1) + word for word in words)
+    bits = "".join(map(_golomb_word, values))
     bits += "0" * (-len(bits) % 8)
     return int(bits or "0", 2).to_bytes(len(bits) // 8, "big")
+
+
+@lru_cache(maxsize=1 << 12)
+def _golomb_word(value: int) -> str:
+    word = f"{zigzag(value) + 1:b}"
+    return "0" * (len(word) - 1) + word

@@ -88,6 +88,21 @@ class Header:
         """The version of the format that can hold this: records came with version 2."""
         return 2 if self.records else 1
 
+    def shares(self) -> list[float]:
+        """Bytes of every entry in its block; tensors in one block share it by their elements, a tied one takes none."""
+        own = [entry for entry in self.entries if entry.tied_to is None]
+        counts, members = [0] * len(self.blocks), [0] * len(self.blocks)
+        for entry in own:
+            counts[entry.block] += entry.count
+            members[entry.block] += 1
+        return [
+            0.0
+            if entry.tied_to is not None
+            else self.blocks[entry.block].size
+            * (entry.count / counts[entry.block] if counts[entry.block] else 1 / members[entry.block])
+            for entry in self.entries
+        ]
+
 
 def write_header(header: Header) -> bytes:
     """The deflated header.

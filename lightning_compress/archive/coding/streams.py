@@ -10,8 +10,8 @@ R. Bamler, "Understanding entropy coding with asymmetric numeral systems", 2022,
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, pairwise
-from math import isqrt
 from typing import Any, Protocol
 
 import constriction
@@ -40,6 +40,11 @@ def frequencies(roots: list[int]) -> list[int]:
         >>> frequencies([1, 3, 0])
         [1677722, 15099493, 1]
     """
+    if max(roots) < 1 << 18:  # the products below fit in 64 bits
+        squared = np.array(roots, np.int64) ** 2
+        shares = 1 + squared * (UNIT - len(roots)) // squared.sum()
+        shares[squared.argmax()] += UNIT - shares.sum()
+        return shares.tolist()  # type: ignore[no-any-return]
     squares = [root * root for root in roots]
     total = sum(squares)
     result = [1 + square * (UNIT - len(roots)) // total for square in squares]
@@ -113,11 +118,12 @@ class Coded:
     body: bytes | memoryview
 
     @classmethod
-    def of(cls, symbols: NDArray[Any]) -> "Coded":
-        """Encode symbols, shape [count], from 0 to `ALPHABET` - 1."""
-        counts = count_symbols(symbols)
+    def of(cls, symbols: NDArray[Any], counts: NDArray[np.int64] | None = None) -> "Coded":
+        """Encode symbols, shape [count], from 0 to `ALPHABET` - 1; `counts` says how often each occurs, if known."""
+        if counts is None:
+            counts = count_symbols(symbols)
         low = int(np.flatnonzero(counts)[0])
-        roots = [round_root(count) for count in counts[low:].tolist()]
+        roots = round_roots(counts[low:])
         return cls(symbols.size, low, roots, _encode(symbols, low, roots))
 
     @classmethod
@@ -133,9 +139,13 @@ class Coded:
         return cls(count, low, roots, b"" if size == 1 else cursor.view(cursor.varint()))
 
     def to_bytes(self) -> bytes:
-        steps = [after - before for before, after in pairwise([0, *self.roots])]
-        table = varint(len(self.roots)) + varint(self.low) + golomb(steps)
+        table = self._table
         return table if len(self.roots) == 1 else b"".join([table, varint(len(self.body)), self.body])
+
+    @cached_property
+    def _table(self) -> bytes:
+        steps = [after - before for before, after in pairwise([0, *self.roots])]
+        return varint(len(self.roots)) + varint(self.low) + golomb(steps)
 
     def chunks(self) -> Iterator[NDArray[Any]]:
         sizes = [min(CHUNK, self.count - start) for start in range(0, self.count, CHUNK)]
@@ -152,16 +162,32 @@ class Coded:
             raise ArchiveError("the archive is damaged: coded symbols are left over")
 
 
-def shorter(symbols: NDArray[np.uint8]) -> Plain | Coded:
-    """Bytes, shape [count], plain or coded: coded where that is worth the time to decode it."""
-    most = WORTHWHILE * symbols.size
-    if not symbols.size:
-        return Plain(b"")
-    table = int(symbols.max()) - int(symbols.min()) + 1  # bits, at least
-    if entropy(count_symbols(symbols)) + table >= 8 * most:
-        return Plain(symbols.tobytes())
-    coded = Coded.of(symbols)
-    return coded if len(coded.to_bytes()) < most else Plain(symbols.tobytes())
+def shorter(planes: NDArray[np.uint8]) -> list[Plain | Coded]:
+    """Streams of bytes, shape [P, count], each plain or coded: coded where that is worth the time to decode it."""
+    if not planes.size:
+        return [Plain(b"") for _ in planes]
+    most = WORTHWHILE * planes.shape[1]
+    counts = _count_bytes(planes)
+    bits = (counts * np.log2(planes.shape[1] / np.maximum(counts, 1))).sum(axis=1)  # zero-order entropies
+    found = counts > 0
+    size = 256 - found[:, ::-1].argmax(axis=1)  # of the alphabet from 0 on
+    table = size - found.argmax(axis=1)  # bits, at least
+    streams: list[Plain | Coded] = []
+    for plane, counted, end, worth in zip(planes, counts, size, bits + table < 8 * most, strict=True):
+        coded = Coded.of(plane, counted[:end]) if worth else None
+        shortest = coded if coded and len(coded.to_bytes()) < most else None
+        streams.append(shortest or Plain(plane.tobytes()))
+    return streams
+
+
+def _count_bytes(planes: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """How often each byte occurs, shape [P, 256]."""
+    counts = np.zeros((len(planes), 256), np.int64)
+    offsets = 256 * np.arange(len(planes))[:, None]
+    for start in range(0, planes.shape[1], CHUNK):
+        part = planes[:, start : start + CHUNK] + offsets
+        counts += np.bincount(part.ravel(), minlength=counts.size).reshape(counts.shape)
+    return counts
 
 
 def stream_entropy(stream: Stream) -> float:
@@ -170,9 +196,16 @@ def stream_entropy(stream: Stream) -> float:
     return entropy(counts)
 
 
-def round_root(count: int) -> int:
-    """The nearest integer to sqrt(count), but at least 1 if the count is not 0."""
-    return max(isqrt(4 * count) + 1 >> 1, min(count, 1))
+def round_roots(counts: NDArray[np.int64]) -> list[int]:
+    """The nearest integers to sqrt(count), but at least 1 if a count is not 0.
+
+    Example:
+        >>> round_roots(np.array([0, 1, 2, 3, 12, 13]))
+        [0, 1, 1, 2, 3, 4]
+    """
+    roots = np.sqrt(4 * counts).astype(np.int64)
+    roots -= roots * roots > 4 * counts  # what the square root of floating point rounded up
+    return (roots + 1 >> 1).tolist()  # type: ignore[no-any-return]
 
 
 def _model(roots: list[int]) -> Any:

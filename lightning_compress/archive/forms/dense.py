@@ -28,8 +28,12 @@ class Dense:
     @classmethod
     def of(cls, words: Words, rotated: bool) -> "Dense":
         """Split words, shape [n], into planes."""
-        shifts = range(0, 8 * words.itemsize, 8)
-        return cls(tuple(shorter(_plane(words, shift, rotated)) for shift in shifts), rotated)
+        if words.size <= CHUNK:
+            whole = rotate_left(words) if rotated else words
+            little = np.ascontiguousarray(whole, dtype=whole.dtype.newbyteorder("<"))
+            return cls(tuple(shorter(little.view(np.uint8).reshape(words.size, words.itemsize).T.copy())), rotated)
+        shifts = range(0, 8 * words.itemsize, 8)  # one byte of every word in memory at a time
+        return cls(tuple(shorter(_plane(words, shift, rotated)[None])[0] for shift in shifts), rotated)
 
     @classmethod
     def read(cls, cursor: Cursor, count: int, layout: Layout) -> "Dense":

@@ -1,11 +1,13 @@
 """Finding the integer grid that weights lie on, from the weights alone."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
 LARGEST = 1 << 12  # no integer of a grid reaches this
 SMALLEST = 1 << 8  # the largest integer that the weight nearest to zero may stand for
 BATCH = 1 << 18  # weights looked at together
+RUNS, FEW = 1 << 10, 16  # runs, and weights of one of them, that tell fast that weights lie on no grid
 
 
 def grid_scales(rows: Tensor) -> Tensor | None:
@@ -26,6 +28,8 @@ def grid_scales(rows: Tensor) -> Tensor | None:
         tensor([2., 7.])
         >>> grid_scales(torch.tensor([[1.0, 3.14159265]]))
     """
+    if not may_lie_on_a_grid(rows):
+        return None
     if len(rows) == 1:
         values = _few_values(rows[0])
         if values is None:
@@ -33,7 +37,7 @@ def grid_scales(rows: Tensor) -> Tensor | None:
         rows = values[None]
     scales = rows.new_ones(len(rows))
     live = rows.any(dim=1).nonzero().flatten()
-    start, count = 0, 1  # one row, then ever more: weights that lie on no grid are found out at once
+    start, count = 0, 16  # some rows, then ever more: weights that lie on no grid are found out early
     while start < len(live):
         batch = live[start : start + count]
         found = _batch_scales(rows[batch].abs())
@@ -42,6 +46,41 @@ def grid_scales(rows: Tensor) -> Tensor | None:
         scales[batch] = found
         start, count = start + count, min(2 * count, 1 + BATCH // rows.shape[1])
     return scales
+
+
+def may_lie_on_a_grid(runs: Tensor) -> bool:
+    """Whether runs of weights may have a scale each: False is certain and found out fast, True is not.
+
+    The run with the most weights that are not zero is chosen. Some of them are compared with all integers that the
+    smallest may be.
+
+    Args:
+        runs: shape [R, N], of any number of runs; the longer runs of other grids consist of these.
+
+    Example:
+        >>> may_lie_on_a_grid(torch.tensor([[0.5, 1.5, 2.5]]))
+        True
+        >>> may_lie_on_a_grid(torch.tensor([[0.5, 2**0.5, 3.14159265]]))
+        False
+    """
+    some = runs[:RUNS]
+    run = some[some.count_nonzero(dim=1).argmax()]
+    exact = run.double().abs().numpy()
+    exact = exact[exact != 0]
+    exact = exact[:: max(1, len(exact) // FEW)]
+    guesses = np.arange(1, LARGEST)
+    with np.errstate(over="ignore", invalid="ignore"):  # nothing is near NaN and infinity
+        for ratio in exact / exact.min(initial=np.inf):
+            products = guesses * ratio
+            integers = np.rint(products)
+            near = np.abs(products - integers) <= _rounding(run.dtype) * integers
+            guesses = guesses[near & (integers < LARGEST)]
+    return guesses.size > 0
+
+
+def _rounding(dtype: torch.dtype) -> float:
+    """Both numbers of a quotient are rounded, each by at most half an eps."""
+    return 1.01 * torch.finfo(dtype).eps
 
 
 def _few_values(values: Tensor) -> Tensor | None:
@@ -81,8 +120,7 @@ def _guess(values: Tensor, ratios: Tensor, guesses: Tensor) -> Tensor:
     """The scale of every row for the first of the guesses of its smallest integer that fits, or 0."""
     products = guesses[:, None] * ratios[:, None]  # [R, guesses, N]
     integers = products.round()
-    # Both numbers of a quotient are rounded, each by at most half an eps.
-    near = (products - integers).abs() <= 1.01 * torch.finfo(values.dtype).eps * integers
+    near = (products - integers).abs() <= _rounding(values.dtype) * integers
     row, guess = (near.all(dim=2) & (integers.amax(dim=2) < LARGEST)).nonzero(as_tuple=True)
     scales = values.new_zeros(len(values), len(guesses))
     scales[row, guess] = _fit(values[row], integers[row, guess])

@@ -11,7 +11,7 @@ from lightning_compress.archive.coding.cursors import ArchiveError, Cursor, vari
 from lightning_compress.archive.coding.streams import Coded, stream_entropy
 from lightning_compress.archive.coding.words import Layout, words_of
 from lightning_compress.archive.forms.dense import Dense
-from lightning_compress.archive.forms.grid_search import LARGEST, grid_integers, grid_scales
+from lightning_compress.archive.forms.grid_search import LARGEST, grid_integers, grid_scales, may_lie_on_a_grid
 from lightning_compress.archive.forms.palettes import look_up
 from lightning_compress.blocks import row_parts
 
@@ -83,8 +83,6 @@ class Columns(Grid):
     def of_runs(runs: Tensor) -> "Columns | None":
         """Encode floating point weights, shape [R / W, N, W], if every column of each run lies on a grid."""
         width = runs.shape[2]
-        if grid_scales(runs[:1, :, 0]) is None:  # before all are turned
-            return None
         found = _on_grid(runs.transpose(1, 2).flatten(0, 1))
         if found is None:
             return None
@@ -122,12 +120,15 @@ def _grids(tensor: Tensor, distinct: int) -> Iterator[Grid | None]:
     channels = len(tensor) if tensor.ndim > 1 else 1
     length = tensor.numel() // channels
     sizes = [size for size in (length, *GROUPS) if length % size == 0]
-    for rows in dict.fromkeys([1, *(tensor.numel() // size for size in sizes)]):
-        if distinct <= 2 * LARGEST * rows:  # a scale has fewer multiples
-            yield Grid.of(tensor.reshape(rows, -1))
+    if may_lie_on_a_grid(tensor.reshape(-1, min(sizes))):
+        for rows in dict.fromkeys([1, *(tensor.numel() // size for size in sizes)]):
+            if distinct <= 2 * LARGEST * rows:  # a scale has fewer multiples
+                yield Grid.of(tensor.reshape(rows, -1))
     if tensor.ndim == 2:
-        for size in dict.fromkeys(size for size in (channels, *GROUPS) if channels % size == 0):
-            yield Columns.of_runs(tensor.view(-1, size, length))
+        sizes = [size for size in (channels, *GROUPS) if channels % size == 0]
+        if may_lie_on_a_grid(tensor[: min(sizes)].T):  # before all are turned
+            for size in dict.fromkeys(sizes):
+                yield Columns.of_runs(tensor.view(-1, size, length))
 
 
 class _OnGrid(NamedTuple):

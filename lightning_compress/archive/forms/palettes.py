@@ -10,7 +10,7 @@ from lightning_compress.archive.coding.streams import CHUNK, Coded, stream_entro
 from lightning_compress.archive.coding.words import Layout, Words, words_of
 from lightning_compress.archive.forms.dense import Dense
 
-__all__ = ["MOST", "Palette", "look_up"]
+__all__ = ["MOST", "Palette", "look_up", "steps_of"]
 
 MOST = 1 << 12  # entries of a palette
 
@@ -66,7 +66,7 @@ class Palette:
         return cls(entries, Coded.read(cursor, count), others, Dense.read(cursor, others, layout))
 
     def pieces(self) -> list[bytes]:
-        steps = Dense.of(np.diff(self.entries, prepend=self.entries[:1] * 0), rotated=False)
+        steps = Dense.of(steps_of(self.entries), rotated=False)
         head = [varint(self.entries.size), varint(self.others), *steps.pieces()]
         return [*head, self.codes.to_bytes(), *self.rest.pieces()]
 
@@ -78,6 +78,12 @@ class Palette:
 
     def bound(self) -> float:
         return stream_entropy(self.codes) + self.rest.bound() + 8 * self.entries.nbytes
+
+
+def steps_of(entries: Words) -> Words:
+    """Differences of ascending entries, the first from 0."""
+    steps: Words = np.diff(entries, prepend=entries[:1] * 0)
+    return steps
 
 
 def look_up(codes: Coded, entries: Words, rest: Words, out: Words) -> None:

@@ -1,6 +1,8 @@
 """Selection: the smallest form of a tensor, and the form that stored bytes have."""
 
+import math
 from collections.abc import Iterator
+from hashlib import blake2b
 from typing import Protocol
 
 import numpy as np
@@ -12,11 +14,13 @@ from lightning_compress.archive.coding.streams import entropy
 from lightning_compress.archive.coding.words import Layout, WordCounts, Words, count_words, words_of
 from lightning_compress.archive.forms.dense import Dense
 from lightning_compress.archive.forms.grids import Columns, Grid, find_grid
-from lightning_compress.archive.forms.palettes import MOST, Palette
+from lightning_compress.archive.forms.palettes import MOST, Palette, steps_of
 
 __all__ = ["FORMS", "Form", "encode", "read_form"]
 
 SAMPLE = 1 << 16  # words that tell whether it is worth the time to count all
+SMALL, MANY = 1 << 10, 1 << 13  # elements of a tensor whose form is remembered, and how many are
+SPARED = 8  # bytes that the coder takes less than the entropy, at most
 FREQUENT = 4  # a word that occurs less often is not worth its entry in the palette of a sparse tensor
 
 
@@ -48,9 +52,26 @@ FORMS: tuple[type[Dense] | type[Palette] | type[Grid], ...] = (
     Columns,
 )  # the tag is the position
 
+_REMEMBERED: dict[bytes, list[bytes]] = {}
+
 
 def encode(tensor: Tensor) -> list[bytes]:
-    """A contiguous tensor in its shortest form, the simpler one on a tie, after the tag of that form; in pieces."""
+    """A contiguous tensor in its shortest form, the simpler one on a tie, after the tag of that form; in pieces.
+
+    A model of thousands of small tensors is weighed and then written, so small ones are remembered.
+    """
+    if tensor.numel() > SMALL:
+        return _shortest(tensor)
+    shape = f"{tensor.dtype} {tuple(tensor.shape)}".encode()
+    key = blake2b(words_of(tensor).tobytes(), digest_size=32, key=blake2b(shape).digest()).digest()
+    if key not in _REMEMBERED:
+        if len(_REMEMBERED) == MANY:
+            _REMEMBERED.clear()
+        _REMEMBERED[key] = _shortest(tensor)
+    return _REMEMBERED[key]
+
+
+def _shortest(tensor: Tensor) -> list[bytes]:
     best: list[bytes] = []
     for form in _forms(tensor):
         pieces = [bytes([FORMS.index(type(form))]), *form.pieces()]
@@ -87,7 +108,7 @@ def _forms(tensor: Tensor) -> Iterator[Dense | Palette | Grid]:
     if _repeat(words):
         found = count_words(words, MOST, FREQUENT)
         distinct = found.distinct
-        if found.all is not None:
+        if found.all is not None and (distinct < words.size or _order_pays(found.all, dense_bytes)):
             yield Palette.of(words, found.all, rotated)
         if 0 < found.frequent.size < distinct and _pays(found, words.size, dense_bytes):
             yield Palette.of(words, np.sort(found.frequent), rotated)
@@ -105,6 +126,13 @@ def _repeat(words: Words) -> bool:
         return True
     places = np.unique(np.random.default_rng(0).integers(words.size, size=SAMPLE))  # the same in every run
     return places.size - np.unique(words[places]).size > SAMPLE >> 8
+
+
+def _order_pays(entries: Words, dense_bytes: int) -> bool:
+    """Whether words that all differ may be shorter sorted, with codes of their order, than in the dense form."""
+    codes = entries.size * (1 + math.log2(entries.size)) / 8  # a bit of each is in the table
+    steps = Dense.of(steps_of(entries), rotated=False)
+    return codes + sum(len(plane.body) for plane in steps.planes) - SPARED < dense_bytes
 
 
 def _pays(found: WordCounts, count: int, dense_bytes: int) -> bool:

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_compress.archive import archived_bytes, is_plain, read_archive, save_archive
+from lightning_compress.archive import Sizes, archived_sizes, is_plain, read_archive, save_archive
 from lightning_compress.carried import carried_records, record_structures
 from lightning_compress.deploy.formats import Writer
 from lightning_compress.loading.checkpoints import HPARAMS, HPARAMS_NAME, LEFT_OUT
 from lightning_compress.loading.structures import structures_in
 
-__all__ = ["Archive", "records_of", "size_of"]
+__all__ = ["Archive", "records_of", "size_of", "sizes_of"]
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,13 @@ def records_of(module: nn.Module) -> dict[str, Any]:
 
 def size_of(module: nn.Module, tensors: Mapping[str, Tensor]) -> int:
     """Bytes of the file of ``module`` with some tensors of its state dict replaced, by name."""
+    return sizes_of(module, tensors).file
+
+
+def sizes_of(module: nn.Module, tensors: Mapping[str, Tensor]) -> Sizes:
+    """Bytes of the file of ``module``, and of each tensor in it, with some tensors of its state dict replaced."""
     records = records_of(module)
-    return archived_bytes({**module.state_dict(), **tensors}, records, complete=_is_complete(module, records))
+    return archived_sizes({**module.state_dict(), **tensors}, records, complete=_is_complete(module, records))
 
 
 def _is_complete(module: nn.Module, records: Mapping[str, Any]) -> bool:

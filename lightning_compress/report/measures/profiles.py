@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_compress.adapters import additive_paths
-from lightning_compress.archive import archived_bytes
-from lightning_compress.deploy.writers.archive import size_of
+from lightning_compress.deploy.writers.archive import sizes_of
 from lightning_compress.example_inputs import ExampleInput
 from lightning_compress.macs import Macs, count_macs
 from lightning_compress.processes import gather, local
@@ -32,7 +31,7 @@ class LayerProfile:
         nonzeros: number of elements that are not zero.
         distinct: number of distinct values.
         state_bytes: size in a state dict, which stores every element.
-        archive_bytes: size as a ``.lcz`` archive of its own.
+        archive_bytes: its bytes in the ``.lcz`` file; small tensors share a block by their elements.
         bits: per element; of the integer grid on which the tensor was trained, or of its dtype.
         scales: number of scales of that grid; 0 without a grid.
     """
@@ -110,16 +109,16 @@ def profile(module: nn.Module) -> ModelProfile:
     """
     shipped = merged_copy(module)
     state = {name: _whole(tensor) for name, tensor in shipped.state_dict().items()}
-    archived = size_of(shipped, state)
+    archived = sizes_of(shipped, state)
     grids = grids_of(shipped)
     names = {} if shipped is module else _names(module)
     return ModelProfile(
         layers=tuple(
-            _layer(_name(name, names), _whole(parameter), grids.get(name))
+            _layer(_name(name, names), _whole(parameter), grids.get(name), archived.tensors.get(name, 0.0))
             for name, parameter in shipped.named_parameters()
         ),
         state_bytes=sum({_memory(name, tensor): tensor.nbytes for name, tensor in state.items()}.values()),
-        archive_bytes=archived,
+        archive_bytes=archived.file,
     )
 
 
@@ -151,14 +150,14 @@ def _name(parameter: str, names: Mapping[str, str]) -> str:
     return f"{names[layer]}.{key}" if layer in names else parameter
 
 
-def _layer(name: str, tensor: Tensor, grid: Grid | None) -> LayerProfile:
+def _layer(name: str, tensor: Tensor, grid: Grid | None, archived: float) -> LayerProfile:
     return LayerProfile(
         name=name,
         shape=tuple(tensor.shape),
         nonzeros=int(tensor.count_nonzero()),
         distinct=_distinct(tensor),
         state_bytes=tensor.nbytes,
-        archive_bytes=archived_bytes({name: tensor}),
+        archive_bytes=round(archived),
         bits=_bits(tensor, grid),
         scales=0 if grid is None else grid.rows,
     )

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw", "new_figure"]
 
+_MOST = 48  # weight tensors that are drawn by name
 _BEFORE, _AFTER = "#9aa5b1", "#2166ac"
 
 
@@ -35,7 +36,7 @@ def draw(comparison: Comparison) -> Figure:
         ImportError: matplotlib is not installed.
     """
     weights = [layer for layer in comparison.after.layers if len(layer.shape) > 1]
-    figure = new_figure(10, max(2.5, 1.2 + 0.28 * len(weights)))
+    figure = new_figure(10, max(2.5, 1.2 + 0.28 * min(len(weights), _MOST)))
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     _zeros(left, comparison)
     _sizes(right, comparison)
@@ -45,8 +46,12 @@ def draw(comparison: Comparison) -> Figure:
 def _zeros(axes: Axes, comparison: Comparison) -> None:
     weights = [layer for layer in comparison.after.layers if len(layer.shape) > 1]
     fractions = [100 * (1 - layer.nonzeros / max(1, layer.parameters)) for layer in weights]
-    bars = axes.barh([layer.name for layer in weights], fractions, color=_AFTER)
-    axes.bar_label(bars, fmt="%.1f %%", padding=3)
+    if len(weights) > _MOST:  # no room for names
+        axes.stairs(fractions, orientation="horizontal", fill=True, color=_AFTER)
+        axes.set_ylabel("weight tensors, from the input on")
+    else:
+        bars = axes.barh([layer.name for layer in weights], fractions, color=_AFTER)
+        axes.bar_label(bars, fmt="%.1f %%", padding=3)
     axes.invert_yaxis()
     axes.set(title="Zeros per weight tensor", xlabel="zeros in %", xlim=(0, 118), xticks=range(0, 101, 20))
     axes.spines[["top", "right"]].set_visible(False)

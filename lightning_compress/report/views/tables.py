@@ -152,10 +152,11 @@ def _layers(comparison: Comparison) -> Table:
     )
     rows = [_layer(before, after) for before, after in comparison.layers]
     macs = [model.macs.layers if model.macs else {} for model in (comparison.before, comparison.after)]
+    seen: set[str] = set()
     for index, row in enumerate(rows):
         holder = row[0].rpartition(".")[0]
-        first = holder not in [other[0].rpartition(".")[0] for other in rows[:index]]
-        known = first and any(holder in layers for layers in macs)
+        known = holder not in seen and any(holder in layers for layers in macs)
+        seen.add(holder)
         counts = [f"{layers.get(holder, 0):,}" if known and layers else "" for layers in macs]
         rows[index] = (*row, _arrow(*counts))
     return Table("Layers", heads, (*rows, _total(comparison)))

@@ -8,7 +8,7 @@ from torch import nn
 
 from lightning_compress import PruningCallback
 from lightning_compress.adapters import additive_paths
-from lightning_compress.archive import save_archive
+from lightning_compress.archive import inspect_archive, save_archive
 from lightning_compress.macs import count_macs
 from lightning_compress.report import CompressionReport, ModelProfile, profile
 from lightning_compress.report.measures.profiles import shipped_macs
@@ -113,3 +113,13 @@ def test_a_report_does_not_count_merging_as_compression(tmp_path, monkeypatch):
     values = json.loads((tmp_path / "report.json").read_text())
     assert values["before"]["macs"] == values["after"]["macs"]
     assert timed == [0, 0]
+
+
+def test_layers_share_the_file(tmp_path):
+    net = model()
+    path = tmp_path / "m.lcz"
+    save_archive(net.state_dict(), path)
+    stored = {tensor.name: tensor.bytes for tensor in inspect_archive(path).tensors}
+    assert {layer.name: layer.archive_bytes for layer in profile(net).layers} == {
+        name: round(stored[name]) for name, _ in net.named_parameters()
+    }
