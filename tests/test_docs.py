@@ -4,10 +4,7 @@ The Python blocks of a page run in order as one program, in an empty folder. A Y
 over a config of a model and data, beside a checkpoint of a teacher; a list is taken for the callbacks of the Trainer.
 """
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import lightning as L
@@ -16,6 +13,7 @@ import yaml
 
 from examples.digits import DigitsClassifier
 from lightning_compress.cli.lightning import CompressionCLI
+from tests.support.pages import run_program
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -47,9 +45,7 @@ def test_every_block_says_its_language(path):
 def test_python_blocks_run(path, tmp_path):
     program = "\n".join(blocks(path, "python"))
     (tmp_path / "page.py").write_text(program)
-    command = [sys.executable, "-W", "ignore", "page.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=_environment())
-    assert done.returncode == 0, done.stderr
+    assert run_program(tmp_path / "page.py") == ""
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
@@ -88,7 +84,3 @@ def _whole(config: object) -> object:
     if isinstance(config, list):
         return {"trainer": {"callbacks": config}}
     return {"trainer": config} if "callbacks" in config else config
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
