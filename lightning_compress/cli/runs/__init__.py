@@ -1,0 +1,1 @@
+"""Runs: what a config, a folder or a file says, built."""
