@@ -18,9 +18,8 @@ from lightning_compress.channels.budget.model_budgets import ModelBudget
 from lightning_compress.channels.criteria import Criterion, members
 from lightning_compress.channels.dependencies.discovery import discover
 from lightning_compress.channels.dependencies.removable import Removable
-from lightning_compress.channels.groups import Group, removed_entries
+from lightning_compress.channels.groups import Group, removed_entries, with_followers
 from lightning_compress.channels.masks import Masks, masked_targets, masks_of
-from lightning_compress.channels.removal.momentum_networks import MomentumNetworks
 from lightning_compress.channels.removal.shapes import CHANNELS, verify_shapes
 from lightning_compress.channels.removal.surgery import narrow, remove_units_
 from lightning_compress.evidence import RunningMeans, evidence_of
@@ -31,6 +30,7 @@ from lightning_compress.schedules import Cubic, Schedule
 from lightning_compress.targets import Selection, Target
 from lightning_compress.training import PRUNE, WeightCompression
 from lightning_compress.training.copies import uncompiled
+from lightning_compress.training.interplay.followers import FollowingNetworks, followers_text
 from lightning_compress.training.replacements import replaces
 from lightning_compress.training.run import CompressionRun
 
@@ -145,6 +145,7 @@ class ChannelPruningCallback(WeightCompression):
 
     def _reset(self) -> None:
         self._found: Removable | None = None
+        self._following = FollowingNetworks(nn.Module())
         self._budget = ModelBudget(self.budget, self.budget.amount, (), NO_COSTS, self.round_to)
 
     def awaits_batch(self, module: nn.Module) -> bool:
@@ -178,9 +179,8 @@ class ChannelPruningCallback(WeightCompression):
             self._budget = replace(self._budget, groups=())
         elif not saved:
             self._budget.check_reach(found.left_alone, self.remove_blocks)
-        targets = masked_targets(module, self._budget.groups)
-        self._momentum_networks = MomentumNetworks(module, [target.name for target in targets])
-        return Selection(targets, dict(found.left_alone))
+        self._following = FollowingNetworks(module, self._saved("written") or ())
+        return Selection(masked_targets(module, self._budget.groups), dict(found.left_alone))
 
     takes_up = compresses_sums = False  # the groups of channels are those of the first trace, without adapters
 
@@ -263,7 +263,7 @@ class ChannelPruningCallback(WeightCompression):
         found = None if self._found is None else self._found.state()
         evidence = dict(self._evidence)
         own = {"masked": dict(self._masks.units), "evidence": evidence, "fraction": self._budget.fraction}
-        return {**super().state_dict(), **own, "found": found}
+        return {**super().state_dict(), **own, "found": found, "written": self._following.written}
 
     def restore(self) -> None:
         state = self._loaded
@@ -274,11 +274,6 @@ class ChannelPruningCallback(WeightCompression):
 
     # Removal, when the schedule has ended.
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        if self._removes_in_fit and self.targets:
-            self._momentum_networks.check()
-
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
         super().on_train_batch_end(trainer, pl_module, *rest)
         if self._run and self._removes_in_fit and self._budget.groups and self.strength == 1.0:
@@ -286,10 +281,12 @@ class ChannelPruningCallback(WeightCompression):
 
     def _remove_masked(self, run: CompressionRun, trainer: Trainer, module: LightningModule) -> None:
         """Remove the masked channels from the model and from all tensors that have an entry for them."""
-        masks, entries = self._masks, removed_entries(self._budget.groups, self._masks.units)
-        branches = sum(group.removes_branch(masks.units) for group in self._budget.groups)
-        planned = narrowed_sizes(self._budget.costs.sizes, entries, masks.branch_parameters)
-        replaced = remove_units_(module, self._budget.groups, masks.units, trainer.optimizers, copies(module))
+        branches = sum(group.removes_branch(self._masks.units) for group in self._budget.groups)
+        followed = self._following.followed()
+        groups, units = with_followers(self._budget.groups, self._masks.units, followed)
+        entries, sizes = removed_entries(groups, units), self._budget.costs.sizes
+        planned = narrowed_sizes(sizes, entries, masks_of(groups, units, {}, sizes).branch_parameters)
+        replaced = remove_units_(module, groups, units, trainer.optimizers, copies(module))
         verify_shapes(module, planned)
         self._budget = replace(self._budget, groups=(), costs=replace(self._budget.costs, sizes=planned))
         self._found = self._found and replace(self._found, groups=())
@@ -297,4 +294,7 @@ class ChannelPruningCallback(WeightCompression):
         self.strength = 1.0
         run.replace(replaced, lambda name, tensor: narrow(tensor, entries[name]))
         removed = f"channels and {branches} residual branches" if branches else "channels"
-        rank_zero_info(f"{type(self).__name__}: {removed} removed, {self.metrics()['macs']:.4g} of the MACs are left")
+        rank_zero_info(
+            f"{type(self).__name__}: {removed} removed, {self.metrics()['macs']:.4g} of the MACs are left"
+            + followers_text(followed)
+        )

@@ -9,13 +9,13 @@ into attention heads couple channels of several layers. Such a bundle is a *unit
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-__all__ = ["Group", "RemovedEntries", "Role", "Slice", "hollow_layers", "mask_", "removed_entries"]
+__all__ = ["Group", "RemovedEntries", "Role", "Slice", "hollow_layers", "mask_", "removed_entries", "with_followers"]
 
 Role: TypeAlias = Literal["out", "in", "scale", "other"]
 """Relation of a tensor to a channel: the weight that produces it, one that consumes it, its scale, or another."""
@@ -70,6 +70,23 @@ class Group:
         """The group that :meth:`state` described."""
         return cls(**{**state, "slices": tuple(Slice(**part) for part in state["slices"])})
 
+    def of_follower(self, copy: str, network: str) -> Group:
+        """The entries of the network ``copy``, which follows ``network``; none if the group has none of ``network``."""
+
+        def inside(name: str) -> bool:
+            return name == network or name.startswith(f"{network}.")
+
+        def renamed(name: str) -> str:
+            return copy + name.removeprefix(network)
+
+        return Group(
+            f"{copy}: {self.name}",
+            tuple(replace(part, name=renamed(part.name)) for part in self.slices if inside(part.name)),
+            self.width,
+            tuple((renamed(owner), *rest) for owner, *rest in self.counters if inside(owner)),  # type: ignore[misc]
+            {renamed(layer): biased for layer, biased in self.branch.items() if inside(layer)},
+        )
+
     @property
     def units(self) -> int:
         """Number of units."""
@@ -113,6 +130,31 @@ def removed_entries(groups: Sequence[Group], removed: Mapping[str, Tensor]) -> R
     return {
         name: {dim: torch.unique(torch.cat(pieces)) for dim, pieces in by_dim.items()} for name, by_dim in found.items()
     }
+
+
+def with_followers(
+    groups: Sequence[Group], removed: Mapping[str, Tensor], followed: Mapping[str, str]
+) -> tuple[list[Group], dict[str, Tensor]]:
+    """Let networks inside the model lose the channels that the networks lose which they follow.
+
+    Args:
+        groups: the groups.
+        removed: as in :func:`removed_entries`.
+        followed: copy -> network, names of submodules.
+
+    Returns:
+        the groups and those of the copies, and the removed units of all of them.
+    """
+    copied = [
+        (follower, removed[group.name])
+        for copy, network in followed.items()
+        for group in groups
+        if group.name in removed and (follower := group.of_follower(copy, network)).slices
+    ]
+    return (
+        [*groups, *(group for group, _ in copied)],
+        {**removed, **{group.name: units for group, units in copied}},
+    )
 
 
 def hollow_layers(groups: Sequence[Group], removed: Mapping[str, Tensor]) -> dict[str, bool]:

@@ -20,6 +20,7 @@ from lightning_compress.processes import gather, shard
 from lightning_compress.schedules import Cubic, Schedule
 from lightning_compress.targets import Selection, Target, select
 from lightning_compress.training import WeightCompression
+from lightning_compress.training.interplay.followers import FollowingNetworks, followers_text
 from lightning_compress.training.replacements import replaces
 from lightning_compress.training.run import CompressionRun
 
@@ -90,6 +91,7 @@ class LowRankCallback(WeightCompression):
         self.split = split
         self._sizes: dict[str, Size] = {}  # of all weights in the account, those of split layers too
         self._split_ranks: dict[str, int] = {}  # weight -> rank, of layers that are split
+        self._following = FollowingNetworks(nn.Module())
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -108,12 +110,13 @@ class LowRankCallback(WeightCompression):
 
     def _split_layers(self, run: CompressionRun, trainer: Trainer, module: LightningModule) -> None:
         """Split the layers of the targets that have a rank, in the model and in everything that goes with it."""
-        ranks, targets = self.ranks, self.targets
+        ranks, targets, followed = self.ranks, self.targets, self._following.followed()
         split_layers_(
             module,
             {targets[name].module_name: rank for name, rank in ranks.items()},
             trainer.optimizers,
             copies(module),
+            followed,
         )
         self._split_ranks |= ranks
         self.begin(Selection((), dict(self.skipped)))
@@ -124,6 +127,7 @@ class LowRankCallback(WeightCompression):
             f"{type(self).__name__}: split in two, {self.metrics()['parameters']:.4g} of the parameters are left: "
             + (listed(f"{name} to rank {rank}" for name, rank in ranks.items()) or "none")
             + (f"\n  whole, because two layers have no fewer parameters: {listed(whole)}" if whole else "")
+            + followers_text(followed)
         )
 
     def select(self, module: nn.Module) -> Selection:
@@ -139,6 +143,7 @@ class LowRankCallback(WeightCompression):
             )
         self._sizes = sizes | {name: Size(*as_matrix(layer.weight, False).shape) for name, layer in mine.items()}
         self._split_ranks = {name: layer.rank for name, layer in mine.items()}
+        self._following = FollowingNetworks(module, (self._loaded or {}).get("written", ()))
         skipped = selection.skipped | {name: reason for name, reason in reasons.items() if reason}
         if self._loaded is not None and self._loaded["done"]:
             return Selection((), skipped | dict.fromkeys(sizes, "two layers have no fewer parameters"))
@@ -230,7 +235,7 @@ class LowRankCallback(WeightCompression):
 
     def state_dict(self) -> dict[str, Any]:
         done = self.strength == 1.0 and not self.targets
-        return {**super().state_dict(), "bases": self._bases, "done": done}
+        return {**super().state_dict(), "bases": self._bases, "done": done, "written": self._following.written}
 
     def restore(self) -> None:
         state = self._loaded

@@ -16,6 +16,7 @@ from lightning_compress.low_rank.ranks import Size
 from lightning_compress.low_rank.records import LOW_RANK
 from lightning_compress.processes import is_sharded, unshard_
 from lightning_compress.targets import is_transposed
+from lightning_compress.training.interplay.followers import followers_of
 
 __all__ = ["precision_of", "split_layers_", "split_low_rank"]
 
@@ -70,29 +71,40 @@ def split_layers_(
     ranks: Mapping[str, int],
     optimizers: Iterable[Optimizer] = (),
     copies: Iterable[nn.Module] = (),
+    followed: Mapping[str, str] | None = None,
 ) -> None:
     """Split layers of a model, in its optimizers and in copies of it.
 
     A copy, such as an average of the weights, takes the left factor of the model, and the right one that is nearest.
+    So does a network inside the model that follows another.
 
     Args:
         module: changed in place, as are all others.
         ranks: name of a layer -> rank.
         optimizers: those that step parameters of ``module``.
         copies: modules of the same make.
+        followed: copy -> network that it follows, names of submodules.
     """
     splits: dict[Tensor, Split] = {}
     copies = list(copies)
     for name, rank in ranks.items():
         layer = module.get_submodule(name)
-        weight, transposed = layer.get_parameter("weight"), is_transposed(layer)
-        left, right = factors(as_matrix(weight, transposed), rank)
-        for copy in copies:
-            copied = copy.get_submodule(name)
-            matrix = as_matrix(copied.get_parameter("weight"), transposed)
-            split_(copied, left, torch.linalg.pinv(left) @ matrix)
-        split_(layer, left, right)
-        first, second = (layer.get_parameter(f"{part}.weight") for part in ("first", "second"))
-        splits[weight] = Split(first, second, left, right, transposed)
+        left, right = factors(as_matrix(layer.get_parameter("weight"), is_transposed(layer)), rank)
+        followers = followers_of(name, followed or {})
+        for model in copies:
+            for copied in (name, *followers):
+                _split_at(model.get_submodule(copied), left)
+        splits |= dict(_split_at(module.get_submodule(follower), left) for follower in followers)
+        splits |= [_split_at(layer, left, right)]
     for optimizer in optimizers:
         split_optimizer_(optimizer, splits)
+
+
+def _split_at(layer: nn.Module, left: Tensor, right: Tensor | None = None) -> tuple[Tensor, Split]:
+    """Split a layer with this left factor, and the right one that is nearest by default; its weight and the split."""
+    weight, transposed = layer.get_parameter("weight"), is_transposed(layer)
+    if right is None:
+        right = torch.linalg.pinv(left) @ as_matrix(weight, transposed)
+    split_(layer, left, right)
+    first, second = (layer.get_parameter(f"{part}.weight") for part in ("first", "second"))
+    return weight, Split(first, second, left, right, transposed)
