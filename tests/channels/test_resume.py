@@ -12,7 +12,7 @@ from lightning_compress.loading import load_compressed
 from lightning_compress.schedules import Linear
 from lightning_compress.schemas import RecordError
 from tests.support.nets import Transformer
-from tests.support.runs import Randomness, Save, kill, resumes, same, trainer, uninterrupted
+from tests.support.runs import Randomness, Save, resumes, same, trainer, uninterrupted
 from tests.support.toys import Digits, build, fit, held_out
 
 
@@ -62,26 +62,6 @@ def test_resume_with_other_optimizers_and_an_average(tmp_path, optimizer):
         return module
 
     uninterrupted(run, tmp_path, (15, 20))
-
-
-KILLED = """
-import sys
-from lightning_compress.channels import ChannelPruningCallback
-from lightning_compress.schedules import Linear
-from tests.support.runs import Kill, Randomness, Save
-from tests.support.toys import build, fit
-
-pruning = ChannelPruningCallback(0.5, round_to=4, schedule=Linear(0.1, 0.5), every_n_steps=3)
-fit(build(), pruning, Randomness(), Kill(27), Save(sys.argv[1], [25]))
-"""
-
-
-@resumes
-def test_resume_after_sigkill(finished, tmp_path):
-    kill(KILLED, tmp_path)
-    resumed = build()
-    fit(resumed, callback(), Randomness(), ckpt_path=tmp_path / "step=25.ckpt")
-    assert same(resumed, finished[0])
 
 
 def metrics(module, path=None):

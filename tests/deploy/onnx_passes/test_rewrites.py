@@ -30,8 +30,7 @@ def run(path, images):
     return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: images.numpy()})[0])
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("dimensions", [1, 2])
+@pytest.mark.parametrize(("channels", "dimensions"), [(3, 1), (1, 2)])
 def test_convolutions_of_few_channels_read_four_and_give_the_same(channels, dimensions, tmp_path, monkeypatch):
     conv = nn.Conv1d if dimensions == 1 else nn.Conv2d
     images = next(iter(loader(channels=channels)))[0]
