@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from lightning_compress.cli import main
+from tests.support.cells import write_cells
 from tests.support.fashion import write_files
 
 pytestmark = [
@@ -42,12 +43,13 @@ WRITTEN = {
     "distillation/teacher.yaml": {"teacher.ckpt"},
     "fashion_mnist/config.yaml": {*REPORT, "last.ckpt"},
     "fashion_mnist/quantized.yaml": ONNX,
+    "single_cells/config.yaml": REPORT,
     "text/config.yaml": ONNX,
     "time_series/config.yaml": ONNX,
 }
 """Config -> names of files that its run writes."""
 
-FEWER = {"text/config.yaml": ["--data.count=60"]}
+FEWER = {"single_cells/config.yaml": ["--data.path=cells.h5ad"], "text/config.yaml": ["--data.count=60"]}
 SHORT = [
     "--trainer.max_epochs=2",
     "--trainer.limit_train_batches=5",
@@ -66,8 +68,9 @@ def run(name, monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty folder to run in, with a few images for Fashion-MNIST; no time is spent on exact latencies."""
+    """An empty folder to run in, with a few images and cells; no time is spent on exact latencies."""
     write_files(tmp_path / "data" / "fashion-mnist")
+    write_cells(tmp_path / "cells.h5ad")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("lightning_compress.timing._SECONDS", 1e-4)
     return tmp_path
