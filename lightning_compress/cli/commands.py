@@ -13,6 +13,7 @@ import lightning_compress
 from lightning_compress.cli.options import OPTIONS
 from lightning_compress.cli.pages import GROUPS, overview, training_page
 from lightning_compress.cli.refusals import errors_in_a_line, open_pipe
+from lightning_compress.cli.screens.noise import hushed
 
 __all__ = ["COMMANDS", "main"]
 
@@ -36,7 +37,9 @@ COMMANDS = {
         "compare": "put size, latency and metric of many runs side by side",
     },
     "files": {
-        "inspect": "show the tensors and records of an archive",
+        "export": "write .onnx, .pte, .tflite, .pt2, .lcz of a run or a checkpoint",
+        "profile": "measure bytes, zeros, MACs and latency of a run or a checkpoint",
+        "inspect": "show the contents of .lcz, .ckpt and .onnx",
     },
 }
 """Title of a group -> its commands, and a line about each."""
@@ -55,7 +58,7 @@ def main(args: Sequence[str] | None = None, *, callbacks: Sequence[Any] = ()) ->
         callbacks: for the Trainer, beside those of the config.
     """
     words = list(sys.argv[1:] if args is None else args)
-    with open_pipe():
+    with open_pipe(), hushed():
         _obey(None if args is None else words, words, callbacks)
 
 
@@ -116,10 +119,22 @@ def _compare(options: Namespace) -> None:
     print_comparison(options)
 
 
-def _inspect(options: Namespace) -> None:
-    from lightning_compress.cli.files.archives import show_archive
+def _export(options: Namespace) -> None:
+    from lightning_compress.cli.files.exports import export_files
 
-    show_archive(options.path)
+    export_files(options, _command_line)
+
+
+def _profile(options: Namespace) -> None:
+    from lightning_compress.cli.measures.profiles import print_profile
+
+    print_profile(options, _command_line)
+
+
+def _inspect(options: Namespace) -> None:
+    from lightning_compress.cli.files.inspections import print_contents
+
+    print_contents(options)
 
 
 def _init(options: Namespace) -> None:
@@ -141,6 +156,8 @@ _SEARCHES: dict[str, Callable[[Namespace, Sequence[str]], None]] = {
 }
 _ALONE: dict[str, Callable[[Namespace], None]] = {
     "compare": _compare,
+    "export": _export,
+    "profile": _profile,
     "inspect": _inspect,
     "init": _init,
     "list": _list,

@@ -113,9 +113,57 @@ def _compare() -> Parser:
     return parser
 
 
+def _trained(parser: Parser) -> None:
+    add = parser.add_argument
+    add("path", type=Path, metavar="PATH", help="the folder of a run, a checkpoint .ckpt or an archive .lcz")
+    add("--config", type=Path, metavar="FILE", help="config of the run (default: config.yaml of the folder)")
+    add("--model", metavar="CLASS", help="dotted path of the class, where there is no config")
+    add(
+        "--example",
+        metavar="SIZES|FILE",
+        help="input of forward: sizes as 1,3,224,224, or a .pt or .npy (default: that of the module, or of the data)",
+    )
+
+
+def _export() -> Parser:
+    parser = _new(
+        "export",
+        "Write model files of a trained module, and check each of them by reading or\nrunning it.",
+        "runs/version_0 --format onnx",
+        "best.ckpt --format onnx,pte,tflite --output phone",
+        "model.lcz --format pt2 --model my.Net --example 1,8",
+    )
+    _trained(parser)
+    parser.add_argument(
+        "--format", required=True, metavar="LIST", help="formats with commas between them: lcz, onnx, pt2, pte, tflite"
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder of the files (default: that of the run)")
+    return parser
+
+
+def _profile() -> Parser:
+    parser = _new(
+        "profile",
+        "Measure one trained module: bytes, zeros, multiply-accumulates, latency.",
+        "runs/version_0",
+        "last.ckpt --json",
+        "model.lcz --model my.Net --example 1,3,32,32",
+    )
+    _trained(parser)
+    _json(parser)
+    return parser
+
+
 def _inspect() -> Parser:
-    parser = _new("inspect", "Show the tensors of an archive. No code in the file runs.", "model.lcz")
-    parser.add_argument("path", type=Path, help="a file written by export(module, 'model.lcz')")
+    parser = _new(
+        "inspect",
+        "Show the contents of a file: tensors, records, operators. No code in it runs.",
+        "model.lcz",
+        "last.ckpt",
+        "model.onnx --json",
+    )
+    parser.add_argument("path", type=Path, metavar="FILE", help="an archive .lcz, a checkpoint .ckpt, or an .onnx")
+    _json(parser)
     return parser
 
 
@@ -154,6 +202,8 @@ OPTIONS: dict[str, Callable[[], Parser]] = {
     "sensitivity": _sensitivity,
     "sweep": _sweep,
     "compare": _compare,
+    "export": _export,
+    "profile": _profile,
     "inspect": _inspect,
     "init": _init,
     "list": _list,

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-__all__ = ["errors_in_a_line", "open_pipe"]
+__all__ = ["errors_in_a_line", "open_pipe", "refusal_of"]
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def errors_in_a_line(words: Sequence[object] = ()) -> Iterator[None]:
         sys.stderr.write(f"lightning-compress: error: {cause}{suggestion(cause)}\n")
         sys.exit(2)
     except (ImportError, OSError, TypeError, ValueError) as error:
-        said = _unreadable(error, words) or _refusal(error)
+        said = _unreadable(error, words) or refusal_of(error)
         if said is None:
             raise
         sys.exit(f"lightning-compress: error: {said}")
@@ -64,7 +64,7 @@ def _unreadable(error: BaseException, words: Sequence[object]) -> str | None:
     return None
 
 
-def _refusal(error: BaseException | None) -> str | None:
+def refusal_of(error: BaseException | None) -> str | None:
     """The message of an error that this package raised on purpose; None for a fault, or for an error of other code."""
     while error is not None:  # jsonargparse wraps errors of constructors
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import sys
 from argparse import SUPPRESS, ArgumentError
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from pydoc import locate
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -51,10 +52,12 @@ class Compression(_OfEither):
     Attributes:
         given: Lightning's instantiator, which passes the hyperparameters on.
         modules: Lightning's base of modules.
+        model_arguments: those that ``model`` was built with.
     """
 
     given: Any
     modules: Any
+    model_arguments: Mapping[str, Any] = MappingProxyType({})
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         set_loader(_MODE, _load, (yaml.YAMLError,))
@@ -147,6 +150,7 @@ class _Model:
         self._cli._dump_config()
         if not self._is_configured(class_type, kwargs):
             return class_type(*args, **kwargs)
+        self._cli.model_arguments = kwargs
         return self._give(class_type, *args, applied_instantiation_links=applied_instantiation_links, **kwargs)
 
     def _is_configured(self, class_type: Any, arguments: dict[str, Any]) -> bool:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import is_dataclass
 from importlib import import_module
 from itertools import takewhile
-from pydoc import locate
+from pydoc import ErrorDuringImport, locate
 from types import ModuleType
 from typing import Any, get_args, get_origin
 
@@ -28,6 +28,7 @@ from lightning_compress.lightnings import PACKAGES, package_of
 __all__ = ["expanded", "expanded_words", "suggestion"]
 
 _PACKAGE = "lightning_compress"
+_PLAIN = (bool, int, float, str, type(None))
 
 
 def expanded(config: Any) -> Any:
@@ -126,14 +127,35 @@ def _expanded_value(value: Any, argument: str, owner: Any, annotation: str) -> A
     names = _vocabulary(owner, annotation)
     if isinstance(value, str) and names and value.isidentifier():
         chosen = _chosen(value, argument, names)
-        return {"class_path": _path(chosen)} if isinstance(chosen, type) else _path(chosen)
+        return _whole({"class_path": _path(chosen)}) if isinstance(chosen, type) else _path(chosen)
     if not isinstance(value, dict):
         return value
     bare = str(value.get("class_path", "."))
     if names and bare.isidentifier() and _located(bare) is None:
         value = {**value, "class_path": _path(_chosen(bare, argument, names))}
     part = next((kind for kind in _types(owner, annotation) if is_dataclass(kind)), None)
-    return _expanded_arguments(value, part) if part and "class_path" not in value else expanded(value)
+    if part and "class_path" not in value:
+        return _expanded_arguments(value, part)
+    return _whole(expanded(value)) if names and "class_path" in value else expanded(value)
+
+
+def _whole(value: dict[str, Any]) -> dict[str, Any]:
+    """A class with all its arguments: jsonargparse takes those that are left out from the default of the argument.
+
+    >>> _whole({"class_path": "lightning_compress.schedules.Linear", "init_args": {"until": 0.5}})["init_args"]
+    {'begin': 0.0, 'until': 0.5}
+    """
+    try:
+        kind = _located(value["class_path"]) or locate(str(value["class_path"]))
+    except ErrorDuringImport:  # jsonargparse says so
+        return value
+    if not isinstance(kind, type):
+        return value
+    given = value.get("init_args") or {}
+    parameters = inspect.signature(kind).parameters.values()
+    defaults = {one.name: one.default for one in parameters if isinstance(one.default, _PLAIN)}
+    whole = {**defaults, **given} if isinstance(given, dict) else given
+    return {**value, "init_args": whole} if whole else value
 
 
 def _chosen(name: str, argument: str, names: dict[str, Any]) -> Any:

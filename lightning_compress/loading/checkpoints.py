@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
@@ -13,18 +15,22 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from lightning_compress.archive import read_archive
 
 __all__ = [
+    "CLASS_PATH",
     "HPARAMS",
     "HPARAMS_NAME",
     "LEFT_OUT",
     "archive_as_checkpoint",
+    "content_of",
     "in_memory",
     "is_archive",
+    "of_class",
     "readable",
     "require_entry",
 ]
 
 HPARAMS, HPARAMS_NAME = "hyper_parameters", "hparams_name"  # as in a checkpoint of Lightning
 LEFT_OUT = "left_out_hyper_parameters"  # names of those that an archive cannot hold
+CLASS_PATH = "_class_path"  # hyperparameter that LightningCLI records: the class of the module
 _FROM_ARCHIVE = "from_archive"
 _LEFT_OUT_ENTRIES = "left_out_entries"  # names of other parts of a checkpoint that are not read
 
@@ -63,6 +69,19 @@ def archive_as_checkpoint(path: str | Path, given: Collection[str]) -> dict[str,
     return {"state_dict": archived.tensors, **archived.records, _FROM_ARCHIVE: True}
 
 
+def content_of(path: str | Path, map_location: str) -> Any:
+    """The content of a file of ``torch.save``, with an empty stand-in for each object that no file may build.
+
+    Args:
+        path: the file.
+        map_location: device of the tensors; ``"meta"`` reads none of their values.
+    """
+    # A class of its own for each name: torch looks them up by name, and compares classes.
+    stand_ins: list[Any] = [(type("Unsafe", (_Unsafe,), {}), name) for name in get_unsafe_globals_in_checkpoint(path)]
+    with safe_globals(stand_ins):
+        return torch.load(path, map_location=map_location, weights_only=True)
+
+
 def readable(path: str | Path, given: Collection[str], weights_only: bool) -> str | Path | BytesIO:
     """A checkpoint that ``load_from_checkpoint`` reads with the same ``weights_only``: the file, or a copy in memory.
 
@@ -85,9 +104,7 @@ def readable(path: str | Path, given: Collection[str], weights_only: bool) -> st
         return path
     if not unsafe:
         return path
-    # A class of its own for each name: torch looks them up by name, and compares classes.
-    with safe_globals([(type("Unsafe", (_Unsafe,), {}), name) for name in unsafe]):
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    checkpoint = content_of(path, "cpu")
     hparams = checkpoint.get(HPARAMS)
     if isinstance(hparams, dict):
         lost = [name for name, value in hparams.items() if _is_unsafe(value)]
@@ -95,6 +112,36 @@ def readable(path: str | Path, given: Collection[str], weights_only: bool) -> st
         checkpoint[HPARAMS] = {name: value for name, value in hparams.items() if name not in lost}
     plain = {key: value for key, value in checkpoint.items() if not _is_unsafe(value)}
     return in_memory({**plain, _LEFT_OUT_ENTRIES: [key for key in checkpoint if key not in plain]})
+
+
+def of_class(source: str | Path | BytesIO, cls: type, weights_only: bool) -> str | Path | BytesIO:
+    """A checkpoint of which ``load_from_checkpoint`` builds ``cls``, or a subclass of it.
+
+    LightningCLI records the dotted path of the class, and Lightning then builds no subclass of that class.
+
+    Args:
+        source: the result of :func:`readable`, or a file in memory.
+        cls: class of the module.
+        weights_only: whether the file may build nothing but tensors and primitives.
+
+    Raises:
+        ValueError: the checkpoint records another class.
+    """
+    if isinstance(source, BytesIO):
+        content = torch.load(source, map_location="cpu", weights_only=weights_only)
+        source.seek(0)
+    elif Path(source).is_file() and is_zipfile(source):  # else an address, or no file of torch.save
+        content = torch.load(source, map_location="cpu", weights_only=weights_only, mmap=True)
+    else:
+        return source
+    hparams = content.get(HPARAMS) if isinstance(content, dict) else None
+    if not isinstance(hparams, dict) or CLASS_PATH not in hparams:
+        return source
+    recorded = str(hparams[CLASS_PATH])
+    module, _, name = recorded.rpartition(".")
+    if getattr(sys.modules.get(module), name, None) is not cls and name != cls.__name__:
+        raise ValueError(f"need {recorded} as cls, the class that the file records, got {cls.__name__}")
+    return in_memory({**content, HPARAMS: {key: value for key, value in hparams.items() if key != CLASS_PATH}})
 
 
 def require_entry(name: object, checkpoint: Mapping[str, Any], cls: type) -> None:

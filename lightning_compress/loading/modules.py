@@ -10,7 +10,14 @@ from typing import Any, TypeVar, cast
 from torch import nn
 
 from lightning_compress.carried import Structure, attach_structure, carried_records, carry, shapes_in
-from lightning_compress.loading.checkpoints import archive_as_checkpoint, in_memory, is_archive, readable, require_entry
+from lightning_compress.loading.checkpoints import (
+    archive_as_checkpoint,
+    in_memory,
+    is_archive,
+    of_class,
+    readable,
+    require_entry,
+)
 from lightning_compress.loading.structures import find_structure
 from lightning_compress.quantization.grids import Grid
 from lightning_compress.quantization.records import recognize_grids
@@ -111,6 +118,7 @@ def _load_lightning(cls: Any, path: str | Path, weights_only: bool, attach: Any,
         source = in_memory(archive_as_checkpoint(path, init_args) | version)
     else:
         source = readable(path, init_args, weights_only)
+    source = of_class(source, cls, weights_only)
     module = Loaded.load_from_checkpoint(source, weights_only=weights_only, map_location="cpu", **init_args)
     module.__class__ = cls
     return module

@@ -385,29 +385,6 @@ def test_a_comparison_says_in_a_line_what_is_wrong(words, said, tmp_path, monkey
     assert str(stopped.value.code).startswith(f"lightning-compress: error: {said}")
 
 
-def test_inspect_lists_the_tensors(tmp_path, monkeypatch, capsys):
-    name = "a.rather.long.name.that.a.narrow.table.would.break.weight"
-    save_archive({name: torch.eye(100), "scale": torch.tensor(2.0)}, tmp_path / "m.lcz")
-    command(monkeypatch, f"lightning-compress inspect {tmp_path / 'm.lcz'}")
-    out = capsys.readouterr().out
-    assert all(word in out for word in (name, "100 x 100", "grid", "scalar", "40,004 bytes in memory"))
-    assert f"{(tmp_path / 'm.lcz').stat().st_size:,}" in out
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [(None, "No such file"), (b"model: project.Net", "this is not an archive")],
-    ids=["none", "foreign"],
-)
-def test_inspect_refuses_what_is_no_archive(content, said, tmp_path, monkeypatch):
-    path = tmp_path / "m.lcz"
-    if content:
-        path.write_bytes(content)
-    with pytest.raises(SystemExit) as stopped:
-        command(monkeypatch, f"lightning-compress inspect {path}")
-    assert said in str(stopped.value.code)
-
-
 def test_inspect_does_not_import_lightning(tmp_path):
     save_archive({"a": torch.eye(3)}, tmp_path / "m.lcz")
     code = (
@@ -416,15 +393,3 @@ def test_inspect_does_not_import_lightning(tmp_path):
     )
     line = [sys.executable, "-c", code, "inspect", str(tmp_path / "m.lcz")]
     assert "3 x 3" in subprocess.run(line, check=True, cwd=ROOT, capture_output=True, text=True).stdout
-
-
-def test_inspect_prints_names_as_text(tmp_path, capsys):
-    names = "net[/bold].weight", "[red]hidden[/red]", "a\x1b]0;owned\x07\x1b[2Jb", "line\nbreak", "\u202egnp", "über"
-    save_archive({name: torch.zeros(3) for name in names}, tmp_path / "m.lcz", {"\x1b[1m[/x]": "[red]\x9bk", "bits": 8})
-    main(["inspect", str(tmp_path / "m.lcz")])
-    shown = capsys.readouterr().out
-    for plain in ("net[/bold].weight", "[red]hidden[/red]", r"a\x1b]0;owned\x07\x1b[2Jb", r"line\nbreak", "über"):
-        assert plain in shown
-    for plain in (r"\u202egnp", r"\x1b[1m[/x]", r"[red]\x9bk", "bits", "8", "the state dict alone", "is the model"):
-        assert plain in shown
-    assert all(letter.isprintable() or letter == "\n" for letter in shown)

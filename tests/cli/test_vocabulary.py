@@ -7,7 +7,9 @@ import pytest
 import yaml
 from jsonargparse import ArgumentParser
 
+from lightning_compress import pruning, quantization, schedules
 from lightning_compress.cli.vocabulary import expanded, expanded_words, suggestion
+from lightning_compress.quantization import profiles
 
 
 def arguments(text):
@@ -32,9 +34,10 @@ def test_functions(callback, argument, name, path):
 
 def test_classes_with_and_without_arguments():
     text = "- {class_path: PruningCallback, init_args: {schedule: Cubic}}"
-    assert arguments(text) == {"schedule": {"class_path": "lightning_compress.schedules.Cubic"}}
+    whole = {"begin": 0.0, "until": 1.0}
+    assert arguments(text) == {"schedule": {"class_path": "lightning_compress.schedules.Cubic", "init_args": whole}}
     text = "- {class_path: PruningCallback, init_args: {schedule: {class_path: Linear, init_args: {until: 0.5}}}}"
-    linear = {"class_path": "lightning_compress.schedules.Linear", "init_args": {"until": 0.5}}
+    linear = {"class_path": "lightning_compress.schedules.Linear", "init_args": {"begin": 0.0, "until": 0.5}}
     assert arguments(text) == {"schedule": linear}
     text = "- {class_path: PruningCallback, init_args: {pattern: Unstructured}}"
     assert arguments(text) == {"pattern": {"class_path": "lightning_compress.pruning.patterns.Unstructured"}}
@@ -54,7 +57,8 @@ def test_losses_within_terms_within_a_module():
     assert second["loss"]["class_path"].endswith(".SoftTargets")
     assert second["loss"]["init_args"] == {"temperature": 2.0}
     assert third == "lightning_compress.distillation.losses.features.cosine"
-    assert fourth == {"class_path": "lightning_compress.distillation.losses.logits.SoftTargets"}
+    assert fourth["class_path"] == "lightning_compress.distillation.losses.logits.SoftTargets"
+    assert fourth["init_args"] == {"temperature": 4.0}
 
 
 @pytest.mark.parametrize(
@@ -94,10 +98,12 @@ def test_words_of_the_command_line():
     ]
     words = ["--trainer.callbacks=PruningCallback", "--trainer.callbacks.init_args.schedule=Cubic"]
     assert expanded_words(words)[1] == (
-        '--trainer.callbacks.init_args.schedule={"class_path": "lightning_compress.schedules.Cubic"}'
+        '--trainer.callbacks.init_args.schedule={"class_path": "lightning_compress.schedules.Cubic", '
+        '"init_args": {"begin": 0.0, "until": 1.0}}'
     )
 
 
+HOMES = {"schedule": schedules, "granularity": quantization, "profile": profiles, "pattern": pruning}
 CLASSES = [
     *[("QATCallback", {}, "profile", kind) for kind in ("OnnxRuntime", "OpenVINO", "TensorRT", "Mobile", "CoreML")],
     *[("QATCallback", {}, "granularity", kind) for kind in ("PerTensor", "PerChannel")],
@@ -115,3 +121,6 @@ def test_every_class_of_an_argument_is_built(callback, others, argument, kind):
     parser.add_argument("--callbacks", type=list[L.Callback])
     (built,) = parser.instantiate(parser.parse_object({"callbacks": expanded(config)})).callbacks
     assert type(getattr(built, argument)).__name__ == kind
+    # With the defaults of the class: parsers would keep those of the object that it replaces.
+    home = HOMES[argument]
+    assert getattr(built, argument) == getattr(home, kind)()

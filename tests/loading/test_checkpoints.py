@@ -166,3 +166,35 @@ class Plain(nn.Sequential):
 def test_a_checkpoint_of_a_plain_module_is_refused(held):
     with pytest.raises(TypeError, match="need the class of the LightningModule of a checkpoint as cls, got Plain"):
         load_compressed(Plain, held[1] / "m.ckpt")
+
+
+class Sized(L.LightningModule):
+    def __init__(self, width: int = 2) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.net = nn.Linear(3, width)
+
+
+class Wider(Sized):
+    pass
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Lightning's use of jsonargparse
+def test_a_checkpoint_of_the_command_line_names_its_class(tmp_path):
+    """As LightningCLI writes it: with the class, and a builder that would build that class alone."""
+    path = tmp_path / "a.ckpt"
+    module = Sized(4)
+    own = trainer()
+    own.strategy.connect(module)
+    own.save_checkpoint(path)
+    content = torch.load(path, weights_only=True)
+    content["hyper_parameters"] |= {
+        "_class_path": f"{__name__}.Sized",
+        "_instantiator": "lightning.pytorch.cli.instantiate_module",
+    }
+    torch.save(content, path)
+    loaded = load_compressed(Sized, path)
+    assert type(loaded) is Sized
+    assert torch.equal(loaded.net.weight, module.net.weight)
+    with pytest.raises(ValueError, match=f"need {__name__}.Sized as cls, the class that the file records, got Wider"):
+        load_compressed(Wider, path)

@@ -1,42 +1,63 @@
-"""Archives in a terminal: their tensors and records."""
+"""Archives: their tensors and records."""
 
 from __future__ import annotations
 
 import reprlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from lightning_compress.archive import ArchiveContents, ArchivedTensor, inspect_archive
+from lightning_compress.cli.screens.tables import narrow_table, pairs_table, printable
 
-__all__ = ["contents_table", "printable", "records_table", "show_archive"]
+__all__ = ["as_dict", "described", "read", "tables"]
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 60
 
 
-def show_archive(path: Path) -> None:
-    """Print the tensors and the records of an archive.
+def read(path: Path) -> ArchiveContents:
+    """Read the index of an archive.
 
     Raises:
         ArchiveError: the file is no archive, or damaged.
         OSError: the file cannot be read.
     """
-    contents = inspect_archive(path)
-    # A pipe has no width; names must not be shortened there.
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(contents_table(contents))
-    if contents.records:
-        console.print(records_table(contents))
+    return inspect_archive(path)
 
 
-def contents_table(contents: ArchiveContents) -> Table:
-    """The tensors of an archive, one by one and in total."""
-    table = Table("tensor", "shape", "dtype", "form", title="Archive", title_justify="left")
-    for column in ("bytes", "entropy bound", "bits per weight"):
-        table.add_column(column, justify="right")
+def tables(contents: ArchiveContents) -> list[Table]:
+    """The tensors, one by one and in total, and the records."""
+    return [_tensors(contents), *([_records(contents)] if contents.records else [])]
+
+
+def as_dict(contents: ArchiveContents) -> dict[str, Any]:
+    """Everything as numbers and text."""
+    return {
+        "file_bytes": contents.file_bytes,
+        "dense_bytes": contents.dense_bytes,
+        "entropy_bytes": contents.entropy_bytes,
+        "complete": contents.complete,
+        "records": dict(described(contents.records)),
+        "tensors": [
+            {
+                "name": tensor.name,
+                "shape": list(tensor.shape),
+                "dtype": str(tensor.dtype).removeprefix("torch."),
+                "form": tensor.form,
+                "bytes": tensor.bytes,
+                "entropy_bytes": tensor.entropy_bytes,
+                "bits_per_weight": tensor.bits_per_weight,
+            }
+            for tensor in contents.tensors
+        ],
+    }
+
+
+def _tensors(contents: ArchiveContents) -> Table:
+    table = narrow_table("tensor", "shape", "dtype", "form", "bytes", "bound", "bits", title="Archive")
     for tensor in contents.tensors:
         table.add_row(
             printable(tensor.name),
@@ -55,34 +76,33 @@ def contents_table(contents: ArchiveContents) -> Table:
     table.add_row(
         "file", "", "", "", f"{contents.file_bytes:,}", f"{contents.entropy_bytes:,.0f}", f"{bits:.2f}", style="bold"
     )
-    table.caption = f"{contents.dense_bytes:,} bytes in memory, {contents.ratio:.1f} times the file"
+    table.caption = (
+        f"{contents.dense_bytes:,} bytes in memory, {contents.ratio:.1f} times the file; bound: the entropy in bytes; "
+        "bits: per weight"
+    )
     table.caption_justify = "left"
     return table
 
 
-def records_table(contents: ArchiveContents) -> Table:
-    """The records of an archive: single values, and the numbers of entries of larger ones."""
-    table = Table("record", "content", title="Records", title_justify="left")
+def _records(contents: ArchiveContents) -> Table:
+    """Single values, and the numbers of entries of larger ones."""
+    table = pairs_table("record", "content", title="Records")
     table.add_row("the state dict alone", "is the model" if contents.complete else "is not the model")
-    for name, content in _described(contents.records):
+    for name, content in described(contents.records):
         table.add_row(printable(name), printable(content))
     return table
 
 
-def _described(records: dict[str, Any], depth: int = 3, prefix: str = "") -> Iterator[tuple[str, str]]:
+def described(records: dict[str, Any], depth: int = 3, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Name and text of each value in nested records, of large ones the number of entries.
+
+    >>> dict(described({"a": {"b": 1, "c": [1, 2]}}))
+    {'a.b': '1', 'a.c': '2 entries'}
+    """
     for key, value in records.items():
         if isinstance(value, dict) and value and depth > 1:
-            yield from _described(value, depth - 1, f"{prefix}{key}.")
+            yield from described(value, depth - 1, f"{prefix}{key}.")
         elif isinstance(value, dict | list | tuple):
             yield f"{prefix}{key}", f"{len(value)} entries"
         else:
-            yield f"{prefix}{key}", "a tensor" if isinstance(value, ArchivedTensor) else reprlib.repr(value)
-
-
-def printable(name: str) -> Text:
-    r"""Text that a terminal shows as it is: no markup of rich, and no control characters.
-
-    >>> printable("[red]a\x1b[2J[/red]").plain
-    '[red]a\\x1b[2J[/red]'
-    """
-    return Text("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name))
+            yield f"{prefix}{key}", "a tensor" if isinstance(value, ArchivedTensor) else _REPR.repr(value)

@@ -12,7 +12,7 @@ from torch import nn
 from lightning_compress.cli.vocabulary import expanded_words
 from lightning_compress.example_inputs import ExampleInput, first_samples, line_of, small_example_in
 
-__all__ = ["Prepared"]
+__all__ = ["Prepared", "building"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Prepared:
     @classmethod
     def of(cls, words: Sequence[str], command_line: Any) -> Prepared:
         """Build the parts that the words after ``fit`` describe, by a class of CompressionCLI."""
-        cli = _building(command_line)(
+        cli = building(command_line)(
             args=["fit", *words], save_config_callback=None, parser_kwargs={"exit_on_error": False}
         )
         config, module = cli.config.get("fit"), cli.model
@@ -69,7 +69,13 @@ class Prepared:
         return example
 
 
-def _building(kind: Any) -> Any:
+def building(kind: Any) -> Any:
+    """A class of CompressionCLI that builds the parts of a fit, and trains nothing.
+
+    Args:
+        kind: class of CompressionCLI.
+    """
+
     class Building(kind):  # type: ignore[misc]
         """Builds the parts of a fit; ``fit`` does nothing."""
 

@@ -1,0 +1,95 @@
+"""The command ``export``: model files of a run, a checkpoint or an archive, each checked after it was written."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lightning_compress.cli.refusals import refusal_of
+from lightning_compress.cli.runs.folders import Source, source_of
+from lightning_compress.cli.runs.trained import Trained
+from lightning_compress.deploy import export
+from lightning_compress.deploy.export import find_writer
+from lightning_compress.deploy.formats import Writer
+from lightning_compress.example_inputs import line_of
+
+__all__ = ["USES", "export_files"]
+
+USES = {
+    ".lcz": "load_compressed(cls, path) in Python; the smallest file",
+    ".onnx": "ONNX Runtime, OpenVINO, TensorRT and others",
+    ".pt2": "torch.export.load(path), without the class",
+    ".pte": "ExecuTorch, on phones",
+    ".tflite": "LiteRT, on phones and microcontrollers",
+}
+"""Suffix -> the programs that read such a file."""
+
+
+def export_files(options: Namespace, command_line: Callable[[], Any]) -> None:
+    """Write the files, print their sizes and uses, and end with code 1 if one of them failed.
+
+    Args:
+        options: those of ``export``.
+        command_line: gives the class of CompressionCLI.
+
+    Raises:
+        ValueError: a format is unknown, or the module cannot be loaded.
+        ImportError: a package of a format is not installed.
+    """
+    writers = [_writer(name) for name in options.format.split(",")]
+    source = source_of(options.path, options.config, options.model)
+    folder = _folder(options.output, source)
+    paths = [folder / f"{source.weights.stem}{writer.suffix}" for writer in writers]
+    if source.weights in paths:
+        raise ValueError(
+            f"need --output as another folder, got {str(folder)!r}, where {source.weights.name} would be lost"
+        )
+    trained = Trained.of(source, options.example, command_line)
+    needy = [writer.suffix for writer in writers if writer.needs_example]
+    if needy and trained.example is None:
+        raise ValueError(
+            f"need an example input to write {', '.join(needy)}, got none ({trained.lacking}): pass --example with the "
+            "sizes of an input, such as --example 1,3,224,224"
+        )
+    print(f"{source.weights}, as {type(trained.module).__name__}")
+    if source.others:
+        print(f"  not taken: {', '.join(path.name for path in source.others)}; pass the path of one to export it")
+    failures = [_written(trained, path, writer) for path, writer in zip(paths, writers, strict=True)]
+    for path, failure in zip(paths, failures, strict=True):
+        if failure is None:
+            print(f"{path}  {path.stat().st_size:,} bytes, checked\n  for {USES[path.suffix]}")
+    for path, failure in zip(paths, failures, strict=True):
+        if failure is not None:
+            sys.stderr.write(f"lightning-compress: error: {path.name} is not written: {failure}\n")
+    if any(failures):
+        sys.exit(1)
+
+
+def _writer(name: str) -> Writer:
+    suffix = f".{name.strip().removeprefix('.')}"
+    try:
+        writer = find_writer(suffix)
+    except ValueError as error:
+        raise ValueError(str(error).replace("need a suffix", "need --format", 1)) from None
+    writer.require()
+    return writer
+
+
+def _folder(output: Path | None, source: Source) -> Path:
+    folder = output or source.weights.parent
+    if output is None and folder.name == "checkpoints":
+        return folder.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _written(trained: Trained, path: Path, writer: Writer) -> str | None:
+    """Write one file; the error in a line if that fails, so that the other files are written all the same."""
+    try:
+        export(trained.module, path, trained.example, writer=writer)
+    except Exception as error:
+        return refusal_of(error) or line_of(error)
+    return None

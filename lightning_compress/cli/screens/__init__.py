@@ -1,0 +1,1 @@
+"""Screens: tables, names and notes as a terminal shows them."""

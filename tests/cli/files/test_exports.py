@@ -1,0 +1,76 @@
+"""``export`` writes the files of a trained module, and says which one failed."""
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_compress import export, load_archive
+from lightning_compress.cli import main
+from lightning_compress.cli.files.exports import USES
+from lightning_compress.deploy.export import FORMATS
+
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.net(x)
+
+
+WORDS = ["--model", f"{__name__}.Small", "--example", "1,4"]
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.path", list(__import__("sys").path))
+    return export(Small(), tmp_path / "model.lcz")
+
+
+def test_every_format_has_its_use():
+    assert USES.keys() == set(FORMATS)
+
+
+def test_files_are_written_with_their_sizes_and_uses(model, tmp_path, capsys):
+    out = tmp_path / "ship"
+    main(["export", str(model), *WORDS, "--format", "pt2,lcz", "--output", str(out)])
+    said = capsys.readouterr().out
+    assert f"{out}/model.lcz  {(out / 'model.lcz').stat().st_size:,} bytes, checked" in said
+    assert USES[".pt2"] in said
+    assert torch.equal(load_archive(out / "model.lcz")["net.weight"], load_archive(model)["net.weight"])
+
+
+def test_a_format_that_fails_leaves_the_others(model, tmp_path, capsys, monkeypatch):
+    def fail(*_):
+        raise ValueError("no such operator\nand more")
+
+    monkeypatch.setattr("lightning_compress.deploy.writers.programs.Program.write", fail)
+    with pytest.raises(SystemExit) as stopped:
+        main(["export", str(model), *WORDS, "--format", "lcz,pt2", "--output", str(tmp_path / "ship")])
+    assert stopped.value.code == 1
+    said = capsys.readouterr()
+    assert "model.lcz  " in said.out
+    assert said.err == "lightning-compress: error: model.pt2 is not written: ValueError: no such operator\n"
+    assert [path.name for path in (tmp_path / "ship").iterdir()] == ["model.lcz"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--format", "onx", *WORDS],
+            "need --format out of .lcz, .onnx, .pt2, .pte, .tflite, got '.onx'; did you mean '.onnx'?",
+        ),
+        (["--format", "lcz", *WORDS], "need --output as another folder, got "),
+        (
+            ["--format", "pt2", *WORDS[:2]],
+            "need an example input to write .pt2, got none (there is no config that names data)",
+        ),
+        (["--format", "pt2"], "need the class of the module of "),
+    ],
+)
+def test_wrong_words_are_named(words, said, model):
+    with pytest.raises(SystemExit) as stopped:
+        main(["export", str(model), *words])
+    assert str(stopped.value.code).startswith(f"lightning-compress: error: {said}")
