@@ -44,6 +44,9 @@ def export(
     ``.tflite`` the computation for phones and microcontrollers; checked by running it in LiteRT
     ==========  ============================================================================================
 
+    ``.safetensors`` is the state dict for other programs, bit for bit. With ``writer=CompressedTensors()`` a model of
+    transformers becomes a folder of packed integers, which transformers and vLLM load.
+
     The computation is that of evaluation mode; the module itself is left as it is. Weights that were compressed with
     their adapters are written merged. Outputs may differ by
     ``tolerance * max(1, max |output|)``, with ``tolerance`` 1e-4, or 4 units of the last place of a shorter dtype.
@@ -121,7 +124,7 @@ def find_writers() -> dict[str, Writer]:
     files = [import_module(f"{writers.__name__}.{file.name}") for file in iter_modules(writers.__path__)]
     kinds = [kind for file in files for kind in vars(file).values() if _is_writer(kind, file.__name__)]
     found = [kind() for kind in kinds]
-    return {writer.suffix: writer for writer in sorted(found, key=lambda writer: writer.suffix)}
+    return {writer.suffix: writer for writer in sorted(found, key=lambda one: one.suffix) if not writer.folder}
 
 
 def _is_writer(kind: object, file: str) -> bool:
@@ -135,6 +138,6 @@ FORMATS = tuple(find_writers())
 def _checked(writer: Writer, path: Path) -> Writer:
     if not isinstance(writer, Writer):
         raise TypeError(f"need writer as an object of a subclass of Writer, got {writer!r}")
-    if path.suffix != writer.suffix:
+    if path.suffix != writer.suffix and not writer.folder:
         raise ValueError(f"need a path that ends in {writer.suffix} for {writer!r}, got {str(path)!r}")
     return writer

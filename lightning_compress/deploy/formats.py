@@ -23,6 +23,7 @@ class Writer(ABC):
 
     Attributes:
         suffix: of the files, with its dot.
+        folder: whether it writes a folder, of any name, instead of a file; ask for it by ``writer=``.
         needs_example: whether the format holds a computation, for which ``forward`` has to run.
         packages: names of the packages that are imported to write, check and run a file.
         extra: extra of this package that installs them.
@@ -30,6 +31,7 @@ class Writer(ABC):
     """
 
     suffix: ClassVar[str]
+    folder: ClassVar[bool] = False
     needs_example: ClassVar[bool] = True
     packages: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ""
@@ -45,8 +47,9 @@ class Writer(ABC):
             for package in self.packages:
                 import_module(package)
         except ImportError as error:
+            kind = self.suffix or repr(self)
             raise ImportError(
-                f"need {error.name} to write {self.suffix}: pip install 'lightning-compress[{self.extra}]'"
+                f"need {error.name} to write {kind}: pip install 'lightning-compress[{self.extra}]'"
             ) from error
 
     def prepare(self, module: nn.Module, example: Any) -> nn.Module:

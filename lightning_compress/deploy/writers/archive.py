@@ -16,7 +16,7 @@ from lightning_compress.deploy.formats import Writer
 from lightning_compress.loading.checkpoints import HPARAMS, HPARAMS_NAME, LEFT_OUT
 from lightning_compress.loading.structures import structures_in
 
-__all__ = ["Archive", "records_of", "size_of", "sizes_of"]
+__all__ = ["Archive", "bytes_of", "is_complete", "records_of", "size_of", "sizes_of"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Archive(Writer):
             TypeError: the state dict holds something other than tensors, or a record something that is not plain.
         """
         records = records_of(module)
-        save_archive(module.state_dict(), path, records, complete=_is_complete(module, records))
+        save_archive(module.state_dict(), path, records, complete=is_complete(module, records))
 
     def check(self, module: nn.Module, example: None, path: Path) -> None:
         """Load the file and compare its bytes with those of the state dict and of the records.
@@ -46,8 +46,7 @@ class Archive(Writer):
         """
         loaded = read_archive(path)
         for name, tensor in module.state_dict().items():
-            # A comparison of values would find NaN unequal to itself, and -0.0 equal to 0.0.
-            if not torch.equal(_bytes(loaded.tensors[name]), _bytes(tensor)):
+            if not torch.equal(bytes_of(loaded.tensors[name]), bytes_of(tensor)):
                 raise ValueError(f"need {path.name} to hold the state dict bit for bit, got another {name!r}")
         if not _same(loaded.records, records_of(module)):
             raise ValueError(f"need {path.name} to hold the records of the module, got others")
@@ -74,10 +73,10 @@ def size_of(module: nn.Module, tensors: Mapping[str, Tensor]) -> int:
 def sizes_of(module: nn.Module, tensors: Mapping[str, Tensor]) -> Sizes:
     """Bytes of the file of ``module``, and of each tensor in it, with some tensors of its state dict replaced."""
     records = records_of(module)
-    return archived_sizes({**module.state_dict(), **tensors}, records, complete=_is_complete(module, records))
+    return archived_sizes({**module.state_dict(), **tensors}, records, complete=is_complete(module, records))
 
 
-def _is_complete(module: nn.Module, records: Mapping[str, Any]) -> bool:
+def is_complete(module: nn.Module, records: Mapping[str, Any]) -> bool:
     """Whether the state dict alone is the model."""
     structures = {one.key: one for one in structures_in(module)}
     return not any(structures[key].alters(record) for key, record in carried_records(records).items())
@@ -85,7 +84,7 @@ def _is_complete(module: nn.Module, records: Mapping[str, Any]) -> bool:
 
 def _same(one: Any, other: Any) -> bool:
     if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one.shape == other.shape and torch.equal(_bytes(one), _bytes(other))
+        return one.shape == other.shape and torch.equal(bytes_of(one), bytes_of(other))
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple) and type(one) is type(other):
@@ -93,5 +92,6 @@ def _same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and (one == other or one != one)
 
 
-def _bytes(tensor: Tensor) -> Tensor:
+def bytes_of(tensor: Tensor) -> Tensor:
+    """The bytes of a tensor: values would compare NaN as unequal to itself, and -0.0 as equal to 0.0."""
     return tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
