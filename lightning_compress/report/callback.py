@@ -9,16 +9,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lightning_compress.arguments import check_number, signature_repr
+from lightning_compress.arguments import signature_repr
 from lightning_compress.deploy import Writer, export
 from lightning_compress.deploy.export import find_writer
 from lightning_compress.example_inputs import ExampleInput, check_example_input, check_runs, device_of, on_device
 from lightning_compress.lightnings import (
-    Callback,
     CallbackBase,
-    EarlyStopping,
     LightningModule,
-    ModelCheckpoint,
     Trainer,
     check_one_package,
     rank_zero_info,
@@ -26,10 +23,13 @@ from lightning_compress.lightnings import (
 from lightning_compress.processes import whole_copy
 from lightning_compress.report.comparisons import Comparison
 from lightning_compress.report.folders import run_folder
-from lightning_compress.report.incoming import FullSanityCheck, was_trained
+from lightning_compress.report.incoming import FullSanityCheck, baseline_metrics, compared_with, was_trained
 from lightning_compress.report.measures.bench import Bench
 from lightning_compress.report.measures.profiles import ModelProfile, profile, shipped_macs
-from lightning_compress.report.methods import methods_of
+from lightning_compress.report.measures.validations import Validations
+from lightning_compress.report.measures.versions import versions
+from lightning_compress.report.methods import configuration_of, methods_of, modes_of
+from lightning_compress.report.saved_reports import NAME
 from lightning_compress.report.views.outputs import show, write
 from lightning_compress.training.copies import merged_copy
 
@@ -68,7 +68,8 @@ class CompressionReport(CallbackBase):
         dirpath: folder of the files, in which they replace those of earlier runs; by default a folder of its own for
             every run: that of the Trainer's first logger, or ``compression_reports/version_0``, ``version_1``... in
             ``default_root_dir``.
-        baseline: metrics of the dense model to compare with, by the names that validation logs: ``{"val_acc": 0.93}``.
+        baseline: metrics of the dense model to compare with, by the names that validation logs: ``{"val_acc": 0.93}``;
+            or the ``report.json`` of a dense run, or a folder with one in it.
         formats: suffixes of the model files to write: ``".lcz"``, ``".onnx"``, ``".pt2"``, ``".pte"``,
             ``".tflite"``; or writers with options.
         example_input: input of ``forward``: a tensor, a tuple of positional or a mapping of keyword arguments; by
@@ -79,7 +80,10 @@ class CompressionReport(CallbackBase):
             for a format that needs one; after the report was written, a model that cannot be exported.
         TypeError: ``formats`` is one string, or ``example_input`` is of another kind.
         ImportError: when ``fit`` begins, a format whose packages are not installed.
-        OSError: when ``fit`` begins, a folder that cannot be made.
+        OSError: a baseline that does not exist; when ``fit`` begins, a folder that cannot be made.
+
+    Attributes:
+        result: what was measured, after ``fit``; None before, and on the other processes of a distributed run.
 
     ========================  ============================================================================
     ``on_fit_start``          profile the dense model, and keep a copy of it on the CPU to time it at the end
@@ -93,7 +97,7 @@ class CompressionReport(CallbackBase):
         self,
         dirpath: str | Path | None = None,
         *,
-        baseline: Mapping[str, float] | None = None,
+        baseline: Mapping[str, float] | str | Path | None = None,
         formats: Sequence[str | Writer] = (".lcz",),
         example_input: ExampleInput | None = None,
     ) -> None:
@@ -101,7 +105,7 @@ class CompressionReport(CallbackBase):
             raise TypeError(f"need formats as a list, got {formats!r}: write [{formats!r}]")
         if example_input is not None:
             check_example_input(example_input)
-        check_number(**{f"baseline[{name!r}]": value for name, value in (baseline or {}).items()})
+        self._dense_metrics = baseline_metrics(baseline)
         self.dirpath = dirpath
         self.baseline = baseline
         self.formats = formats
@@ -113,25 +117,17 @@ class CompressionReport(CallbackBase):
         return signature_repr(self)
 
     def _reset(self) -> None:
+        self.result: Comparison | None = None
         self._before: ModelProfile | None = None
-        self._metrics_before: dict[str, float] = {}
-        self._metrics: dict[str, float] = {}
-        self._validated = 0  # optimizer steps before the last validation
+        self._validations = Validations()
         self._sanity: FullSanityCheck | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "before": asdict(self._before) if self._before else None,
-            "metrics_before": self._metrics_before,
-            "metrics": self._metrics,
-            "validated": self._validated,
-        }
+        return {"before": asdict(self._before) if self._before else None, **self._validations.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._before = ModelProfile.from_dict(state_dict["before"]) if state_dict["before"] else None
-        self._metrics_before = state_dict["metrics_before"]
-        self._metrics = state_dict["metrics"]
-        self._validated = state_dict["validated"]
+        self._validations.load_state_dict(state_dict)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -177,21 +173,11 @@ class CompressionReport(CallbackBase):
             raise ValueError(f"need example_input to write {', '.join(needy)}, got none: {self._bench.reason}")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._earlier = dict(trainer.callback_metrics)
+        self._validations.begin(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn != "fit" or (trainer.sanity_checking and self._sanity is None):
-            return
-        # Metrics that training logged are still there; validation has not replaced their tensors.
-        fresh = {
-            name: value.item()
-            for name, value in trainer.callback_metrics.items()
-            if value is not self._earlier.get(name) and value.numel() == 1
-        }
-        if trainer.sanity_checking:
-            self._metrics_before = fresh
-        else:
-            self._metrics, self._validated = fresh, trainer.global_step
+        if trainer.state.fn == "fit" and (self._sanity is not None or not trainer.sanity_checking):
+            self._validations.end(trainer, pl_module)
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._close_sanity_check()
@@ -217,6 +203,7 @@ class CompressionReport(CallbackBase):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             with TemporaryDirectory() as folder:
                 self._finish(trainer, module, (self._before, after), Path(folder))
+            self.result = replace(self.result, path=None) if self.result else None
             rank_zero_info("fast_dev_run leaves no files: the report and its models were written, checked and deleted")
         else:
             self._finish(trainer, module, (self._before, after), self._directory)
@@ -235,29 +222,34 @@ class CompressionReport(CallbackBase):
             if writer.runtimes and not failures
             for deployment in self._bench.deployments(module, path, writer)
         ]
-        comparison = Comparison(
+        seen = self._validations
+        self.result = Comparison(
             before=before,
             after=after,
             latencies=latencies,
             uncosted=self._bench.reason,
-            metrics_before=self.baseline or self._metrics_before,
-            metrics_after=self._metrics,
-            unvalidated=trainer.global_step - self._validated if self._metrics else 0,
-            compared_with="the baseline" if self.baseline else "the model as it came into fit",
-            modes=_modes(trainer.callbacks),  # type: ignore[attr-defined]
+            metrics_before=self._dense_metrics or seen.before,
+            metrics_after=seen.last,
+            unvalidated=trainer.global_step - seen.step if seen.last else 0,
+            compared_with=compared_with(self.baseline),
+            modes=modes_of(trainer.callbacks),  # type: ignore[attr-defined]
             steps=trainer.global_step,
             methods=methods_of(trainer.callbacks),  # type: ignore[attr-defined]
             deployments=tuple(deployments),
             files={path.name: path.stat().st_size for path in paths if path.name not in failures},
             failures={name: str(error) for name, error in failures.items()},
+            history=tuple(seen.history),
+            configuration=configuration_of(trainer.callbacks),  # type: ignore[attr-defined]
+            versions=versions(),
+            path=folder / NAME,
         )
         del self._bench
-        written = write(comparison, folder)
-        show(comparison)
+        written = write(self.result, folder)
+        show(self.result)
         for failure in failures.values():
             raise failure
-        if "report.png" not in written:
-            rank_zero_info("report.png is left out: pip install 'lightning-compress[plots]' to have it drawn")
+        if not any(name.endswith(".png") for name in written):
+            rank_zero_info("pictures are left out: pip install 'lightning-compress[plots]' to have them drawn")
         rank_zero_info(f"{', '.join([*written, *(path.name for path in paths)])} are in {folder}")
 
     def _export(self, module: LightningModule, paths: Sequence[Path]) -> dict[str, Exception]:
@@ -275,12 +267,6 @@ def _kept(failures: dict[str, Exception], name: str) -> Iterator[None]:
         yield
     except Exception as error:
         failures[name] = error
-
-
-def _modes(callbacks: list[Callback]) -> dict[str, str]:
-    """Metric -> ``"min"`` or ``"max"``, as the monitors of a Trainer say."""
-    monitors = [callback for callback in callbacks if isinstance(callback, ModelCheckpoint | EarlyStopping)]
-    return {monitor.monitor: monitor.mode for monitor in monitors if monitor.monitor is not None}
 
 
 def _writer(given: str | Writer) -> Writer:

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lightning_compress.messages import listed
 from lightning_compress.report.measures.deployments import Deployment
+from lightning_compress.report.measures.histories import Moment
 from lightning_compress.report.measures.profiles import LayerProfile, ModelProfile
 from lightning_compress.timing import Latency
 
-__all__ = ["Comparison", "remarks"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
 
-_FEW = 0.02  # rounding leaves a few zeros, which need no remark
+__all__ = ["FEW", "Comparison", "remarks"]
+
+FEW = 0.02
+"""Fraction of zeros that rounding leaves, and that needs no remark."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
-    """The dense model at the start of ``fit``, and the compressed model at its end.
+    """The dense model at the start of ``fit``, and the compressed model at its end: the result of a report.
+
+    In a notebook it shows as tables.
 
     Attributes:
         before: profile of the dense model.
         after: profile of the compressed model.
-        latencies: before and after, measured in turns.
+        latencies: of a forward pass in PyTorch before and after, measured in turns.
         uncosted: the reason why multiply-accumulates or latencies are missing.
         metrics_before: metrics of the model that the compressed one is compared with; empty if they are not known.
         metrics_after: metrics of the last validation.
@@ -36,6 +47,10 @@ class Comparison:
         failures: file name -> error, of the model files that could not be written or failed their check.
         methods: callback name -> its report.
         deployments: the exported files in the runtimes.
+        history: metrics and strengths of the methods at every validation.
+        configuration: callback name -> the call that makes it.
+        versions: package -> version, of those that took part.
+        path: the ``report.json``; None if there is none.
     """
 
     before: ModelProfile
@@ -52,6 +67,10 @@ class Comparison:
     failures: Mapping[str, str] = field(default_factory=dict)
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     deployments: tuple[Deployment, ...] = ()
+    history: tuple[Moment, ...] = ()
+    configuration: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    path: Path | None = field(default=None, compare=False)
 
     @property
     def layers(self) -> list[tuple[LayerProfile | None, LayerProfile | None]]:
@@ -65,12 +84,86 @@ class Comparison:
         bits = {layer.name: layer.bits for layer in self.before.layers}
         return any(layer.bits < bits.get(layer.name, 0) for layer in self.after.layers)
 
+    @property
+    def pruned(self) -> bool:
+        """Whether there are zeros, before or after, that are worth a row."""
+        return max(self.before.sparsity, self.after.sparsity) > FEW
+
+    @property
+    def places(self) -> dict[str, tuple[Latency, Latency]]:
+        """Latencies before and after by where they were measured: in PyTorch, or a file in its runtime."""
+        found = {f"PyTorch on {self.latencies[1].device}": self.latencies} if self.latencies else {}
+        files = {f"{one.file} in {one.runtime}": one.latencies for one in self.deployments if one.latencies}
+        return {**found, **files}
+
+    @property
+    def shipped(self) -> tuple[str, tuple[Latency, Latency]] | None:
+        """The place and the latencies that a user will see, if they were measured.
+
+        For a model on integers these are a file's in its runtime: PyTorch simulates integers in float.
+        """
+        places = self.places
+        files = [name for name in places if not name.startswith("PyTorch")]
+        chosen = files if self.quantized else [*(name for name in places if name not in files), *files]
+        return (chosen[0], places[chosen[0]]) if chosen else None
+
+    def bytes(self, suffix: str) -> int | None:
+        """Bytes of the model file with a suffix; None if the run did not write it."""
+        name = f"model{suffix}"
+        archive = self.after.archive_bytes if suffix == ".lcz" and name not in self.failures else None
+        return self.files.get(name, archive)
+
+    def metric(self, name: str) -> float | None:
+        """A metric of the last validation; None if there is none, or it was not finite."""
+        value = self.metrics_after.get(name, math.nan)
+        return value if math.isfinite(value) else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as numbers and text, for ``json.dumps``, as in ``report.json``."""
+        return _view("views.tables").as_dict(self)  # type: ignore[no-any-return]
+
+    def to_pandas(self) -> DataFrame:
+        """One row for each parameter tensor, with its numbers before and after.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        return _view("views.notebooks").layer_frame(self)
+
+    def plot(self, name: str | None = None) -> Figure:
+        """A picture of the comparison.
+
+        Args:
+            name: one of :attr:`pictures`; by default the first.
+
+        Raises:
+            ImportError: matplotlib is not installed (extra ``plots``).
+            ValueError: there is no such picture, because nothing of its kind was measured or compressed.
+        """
+        return _view("pictures").draw(self, name)  # type: ignore[no-any-return]
+
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """Names of the pictures that show something."""
+        return tuple(_view("pictures").drawable(self))
+
+    def __repr__(self) -> str:
+        return _view("views.notebooks").as_text(self)  # type: ignore[no-any-return]
+
+    def _repr_html_(self) -> str:
+        return _view("views.notebooks").as_html(self)  # type: ignore[no-any-return]
+
+
+def _view(name: str) -> Any:
+    """A module that imports this one."""
+    return import_module(f"lightning_compress.report.{name}")
+
 
 def remarks(comparison: Comparison) -> list[str]:
     """Sentences that say which numbers of a comparison do not follow from others."""
     before, after = comparison.before, comparison.after
     said = []
-    if after.sparsity - before.sparsity > _FEW and after.parameters == before.parameters:
+    if after.sparsity - before.sparsity > FEW and after.parameters == before.parameters:
         said.append(
             f"{after.sparsity:.1%} of the parameters are zeros, and the shapes are unchanged. Dense kernels multiply "
             "by zeros as by other numbers, so this sparsity cannot make this runtime faster or the state dict smaller. "
@@ -78,31 +171,30 @@ def remarks(comparison: Comparison) -> list[str]:
         )
     if comparison.latencies:
         said.append(_on_latency(comparison, *comparison.latencies))
-    for found in comparison.deployments:
-        pairs = {"the example": found.latencies, f"{found.samples} samples": found.batch_latencies}
-        slow = [name for name, pair in pairs.items() if pair and not pair[1].upper < pair[0].lower]
-        if slow:
-            said.append(f"{found.file} is no faster than the dense model in {found.runtime} on {' and '.join(slow)}.")
-        if found.integer and found.floating:
-            said.append(f"{found.runtime} computes these layers of {found.file} in float: {listed(found.floating)}.")
+    said += [
+        f"{found.runtime} computes these layers of {found.file} in float: {listed(found.floating)}."
+        for found in comparison.deployments
+        if found.integer and found.floating
+    ]
     if comparison.metrics_before:
         said.append(f"The metrics before are those of {comparison.compared_with}.")
     elif comparison.metrics_after:
         said.append(
             "The metrics before are missing: the model was not trained before fit. Pass those of a dense model, as "
-            "CompressionReport(baseline={'val_acc': 0.9})."
+            "CompressionReport(baseline={'val_acc': 0.9}), or the folder of its run."
         )
     return said
 
 
 def _on_latency(comparison: Comparison, before: Latency, after: Latency) -> str:
     where = f"Latency is the median (and quartiles) in eager PyTorch on {after.device}, before and after in turns"
+    if comparison.quantized:
+        ratio = after.median / before.median
+        slower = f", {ratio:.2f} times the time of the dense model" if math.isfinite(ratio) else ""
+        return (
+            f"PyTorch simulates integers in float{slower}, which says nothing of the files: they compute in integers."
+        )
     if not after.differs(before):
         return f"{where}. The quartiles overlap, so no difference was measured."
     same = comparison.before.macs == comparison.after.macs
-    if comparison.quantized and after.median > before.median:
-        return (
-            where
-            + ". PyTorch simulates quantization in float, which is slower. The exported files compute in integers."
-        )
     return where + (". The difference is not due to fewer multiply-accumulates." if same else ".")

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Literal
 
 from lightning_compress.messages import listed
 from lightning_compress.report.comparisons import Comparison
+from lightning_compress.report.measures.deployments import Deployment
 from lightning_compress.report.measures.profiles import LayerProfile
+from lightning_compress.timing import Latency
 
-__all__ = ["direction", "headlines", "is_worse"]
+__all__ = ["KINDS", "direction", "headlines", "is_worse", "kind_of"]
+
+KINDS = {"LOSS": "red", "COST": "yellow", "SMALLER": "green", "FASTER": "green", "KEPT": "green"}
+"""First word of a headline -> its color."""
+
+_SHARP = 0.02  # of the metric before: a smaller loss is a cost, not an alarm
 
 # Usual words in the names of metrics.
 _LOWER = re.compile(r"\b(cer|error|err|fid|loss|mae|mape|mse|nll|perplexity|ppl|rmse|smape|wer)\b")
@@ -18,20 +26,31 @@ _HIGHER = re.compile(r"\b(acc|accuracy|ap|auc|auroc|bleu|dice|f1|iou|kappa|map|p
 
 
 def headlines(comparison: Comparison) -> list[str]:
-    """The losses of a comparison, one sentence each, and then its size in one sentence."""
-    before, after = comparison.before, comparison.after
-    size = (
-        f"{after.archive_bytes:,} bytes in the archive instead of {before.archive_bytes:,}, "
-        f"{after.parameters:,} parameters instead of {before.parameters:,}, {after.sparsity:.1%} of them zeros."
-    )
-    return [
+    """The losses of a comparison, one sentence each, then its costs and its gains.
+
+    The first word is one of :data:`KINDS`; the size of a model that did not become smaller has none.
+    """
+    said = [
         *_failed(comparison),
         *_dead(comparison),
         *_unfinished(comparison),
         *_unvalidated(comparison),
-        *_worse(comparison),
-        size,
+        *_metrics(comparison),
+        *_speed(comparison),
+        _size(comparison),
     ]
+    order = [*KINDS, ""]
+    return sorted(said, key=lambda line: order.index(kind_of(line)))
+
+
+def kind_of(headline: str) -> str:
+    """The first word of a headline if it is one of :data:`KINDS`, else nothing.
+
+    >>> kind_of("LOSS: val_acc fell from 0.9 to 0.1."), kind_of("30 bytes in the archive")
+    ('LOSS', '')
+    """
+    word = headline.partition(":")[0]
+    return word if word in KINDS else ""
 
 
 def _failed(comparison: Comparison) -> list[str]:
@@ -71,13 +90,66 @@ def _unvalidated(comparison: Comparison) -> list[str]:
     ]
 
 
-def _worse(comparison: Comparison) -> list[str]:
-    before, after = comparison.metrics_before, comparison.metrics_after
-    return [
-        f"LOSS: {name} {'fell' if after[name] < old else 'rose'} from {old:.4f} to {after[name]:.4f}."
-        for name, old in before.items()
-        if name in after and is_worse(name, old, after[name], comparison.modes)
-    ]
+def _metrics(comparison: Comparison) -> list[str]:
+    """The cost in metrics; those whose direction nothing says have no headline."""
+    said = [f"LOSS: {name} is not finite." for name, new in comparison.metrics_after.items() if not math.isfinite(new)]
+    for name, old in comparison.metrics_before.items():
+        new = comparison.metrics_after.get(name, math.nan)
+        if not math.isfinite(new) or direction(name, comparison.modes) is None:
+            continue
+        numbers = f"from {old:.4f} to {new:.4f}."
+        if is_worse(name, old, new, comparison.modes):
+            word = "LOSS" if not abs(new - old) < _SHARP * abs(old) else "COST"
+            said.append(f"{word}: {name} {'fell' if new < old else 'rose'} {numbers}")
+        else:
+            same = f"{old:.4f}" == f"{new:.4f}"
+            said.append(f"KEPT: {name} {f'stayed at {new:.4f}.' if same else f'went {numbers}'}")
+    return said
+
+
+def _speed(comparison: Comparison) -> list[str]:
+    """The speed where the model ships; files that are not faster than the dense ones are a loss."""
+    said = [line for found in comparison.deployments for line in _speed_of(found)]
+    if not comparison.quantized and comparison.latencies:
+        before, after = comparison.latencies
+        if after.upper < before.lower:
+            said.append(f"FASTER: {before.median / after.median:.2f}x in PyTorch on {after.device}.")
+    return said
+
+
+def _speed_of(found: Deployment) -> list[str]:
+    pairs = {"the example": found.latencies, f"{found.samples:,} samples": found.batch_latencies}
+    told = {name: pair for name, pair in pairs.items() if pair}
+    fast = {name: before.median / after.median for name, (before, after) in told.items() if _faster(before, after)}
+    slow = [name for name in told if name not in fast]
+    said = []
+    if slow:
+        numbers = ", ".join(f"{1e3 * told[name][0].median:.3f} → {1e3 * told[name][1].median:.3f} ms" for name in slow)
+        word = "LOSS" if not fast else "COST"
+        said.append(
+            f"{word}: {found.file} is no faster than the dense model in {found.runtime} on {' and '.join(slow)} "
+            f"({numbers})."
+        )
+    if fast:
+        ratios = " and ".join(f"{ratio:.2f}x on {name}" for name, ratio in fast.items())
+        said.append(f"FASTER: {found.file} in {found.runtime}, {ratios}.")
+    return said
+
+
+def _faster(before: Latency, after: Latency) -> bool:
+    return after.upper < before.lower
+
+
+def _size(comparison: Comparison) -> str:
+    before, after = comparison.before, comparison.after
+    zeros = f", {after.sparsity:.1%} of them zeros" if comparison.pruned else ""
+    size = (
+        f"{after.archive_bytes:,} bytes in the archive instead of {before.archive_bytes:,}, "
+        f"{after.parameters:,} parameters instead of {before.parameters:,}{zeros}."
+    )
+    if not 0 < after.archive_bytes < 0.99 * before.archive_bytes:
+        return size
+    return f"SMALLER: {before.archive_bytes / after.archive_bytes:.1f}x, {size}"
 
 
 def is_worse(name: str, before: float, after: float, modes: Mapping[str, str]) -> bool:

@@ -1,17 +1,62 @@
-"""The incoming model: whether it was trained before, and its validation in the sanity check."""
+"""The model to compare with: the incoming one, if it was trained before, or that of another run."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightning_compress.arguments import check_number
+from lightning_compress.report.saved_reports import NAME, read_report
 from lightning_compress.training import WeightCompression
 
-__all__ = ["FullSanityCheck", "was_trained"]
+__all__ = ["FullSanityCheck", "baseline_metrics", "compared_with", "was_trained"]
+
+
+def baseline_metrics(baseline: Mapping[str, float] | str | Path | None) -> dict[str, float]:
+    """The metrics of a dense model.
+
+    Args:
+        baseline: the metrics themselves, or the ``report.json`` of a dense run, or a folder with one in it or below it,
+            whose last validation counts.
+
+    Raises:
+        TypeError: the baseline is of another kind, or a metric is not a number.
+        ValueError: there is no report, or more than one, or it has no metrics.
+        FileNotFoundError: the path does not exist.
+    """
+    if isinstance(baseline, str | Path):
+        return _saved_metrics(Path(baseline))
+    if baseline is not None and not isinstance(baseline, Mapping):
+        raise TypeError(f"need baseline as metrics by name, or as the path of a report, got {baseline!r}")
+    check_number(**{f"baseline[{name!r}]": value for name, value in (baseline or {}).items()})
+    return dict(baseline or {})
+
+
+def _saved_metrics(path: Path) -> dict[str, float]:
+    if not path.exists():
+        raise FileNotFoundError(f"need baseline as metrics or the path of a report, got {str(path)!r}: no such file")
+    here = path / NAME
+    found = [path] if path.is_file() else [here] if here.exists() else sorted(path.rglob(NAME))
+    if len(found) != 1:
+        raise ValueError(
+            f"need baseline as a folder with one {NAME}, got {str(path)!r} with {len(found)}: name the file"
+        )
+    metrics = {name: value for name, value in read_report(found[0]).metrics_after.items() if math.isfinite(value)}
+    if not metrics:
+        raise ValueError(f"need baseline as the report of a run with validation, got {str(found[0])!r} without metrics")
+    return metrics
+
+
+def compared_with(baseline: Mapping[str, float] | str | Path | None) -> str:
+    """The model that the metrics before are of, in words."""
+    if isinstance(baseline, str | Path):
+        return f"the run in {baseline}"
+    return "the baseline" if baseline else "the model as it came into fit"
 
 
 def was_trained(module: nn.Module, callbacks: Iterable[object]) -> bool:

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import Any
 
-__all__ = ["methods_of"]
+__all__ = ["configuration_of", "methods_of", "modes_of", "names_of"]
 
 
-def methods_of(callbacks: Sequence[object]) -> dict[str, dict[str, object]]:
-    """Class name of a callback -> its report; a second callback of a class gets a number."""
-    reports: dict[str, dict[str, object]] = {}
+def names_of(callbacks: Iterable[object]) -> dict[str, Any]:
+    """Class name of a callback -> the callback, of those that report; a second one of a class gets a number."""
+    names: dict[str, Any] = {}
     for callback in callbacks:
-        if report := getattr(callback, "report", None):
-            same = sum(name.split(" ")[0] == type(callback).__name__ for name in reports)
-            reports[f"{type(callback).__name__}{f' {same + 1}' if same else ''}"] = report()
-    return reports
+        if getattr(callback, "report", None):
+            same = sum(name.split(" ")[0] == type(callback).__name__ for name in names)
+            names[f"{type(callback).__name__}{f' {same + 1}' if same else ''}"] = callback
+    return names
+
+
+def methods_of(callbacks: Iterable[object]) -> dict[str, dict[str, object]]:
+    """Name of a callback -> its report."""
+    return {name: callback.report() for name, callback in names_of(callbacks).items()}
+
+
+def configuration_of(callbacks: Iterable[object]) -> dict[str, str]:
+    """Name of a callback -> the call that makes it, if its ``repr`` says so."""
+    return {
+        name: repr(callback) for name, callback in names_of(callbacks).items() if " object at 0x" not in repr(callback)
+    }
+
+
+def modes_of(callbacks: Iterable[object]) -> dict[str, str]:
+    """Metric -> ``"min"`` or ``"max"``, as the monitors of a Trainer say."""
+    monitors = ((getattr(one, "monitor", None), getattr(one, "mode", None)) for one in callbacks)
+    return {name: mode for name, mode in monitors if isinstance(name, str) and mode in ("min", "max")}

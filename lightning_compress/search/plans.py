@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -19,11 +19,15 @@ from lightning_compress.example_inputs import (
     unwrapped,
 )
 from lightning_compress.report.measures.profiles import LayerProfile, ModelProfile, profile, shipped_macs
-from lightning_compress.report.views.tables import Table
+from lightning_compress.report.views.layers import Table
+from lightning_compress.report.views.notebooks import frame, table_html
 from lightning_compress.search.projecting.compressed import Begun, compress_, train_constants_
-from lightning_compress.search.views.tables import as_html, as_text, brief, wrapped
+from lightning_compress.search.views.tables import as_text, brief, wrapped
 from lightning_compress.training.copies import detached_copy
 from lightning_compress.training.plans import plan_text
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 __all__ = ["Plan", "PlannedLayer", "PlannedMethod", "plan"]
 
@@ -107,6 +111,14 @@ class Plan:
             "layers": [asdict(layer) for layer in self.layers],
         }
 
+    def to_pandas(self) -> DataFrame:
+        """One row for each parameter tensor.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        return frame(asdict(layer) for layer in self.layers)
+
     def __str__(self) -> str:
         touched = [layer for layer in self.layers if layer.methods or layer.before is None]
         parts = [self._headline()]
@@ -120,7 +132,7 @@ class Plan:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return as_html(self._table(self.layers), self._told())
+        return table_html(self._table(self.layers), self._told())
 
     def _table(self, layers: Sequence[PlannedLayer]) -> Table:
         heads = ("parameter", "by", "zeros", "bits", "values", "bytes", "MACs")

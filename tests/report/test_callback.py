@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_compress import PruningCallback, load_archive
 from lightning_compress.archive import save_archive
-from lightning_compress.report import CompressionReport
+from lightning_compress.report import CompressionReport, read_report
 from lightning_compress.schedules import Constant, Linear
 from lightning_compress.timing import Latency
 from tests.support.distributed import run_distributed
@@ -71,7 +71,8 @@ def test_it_reports_what_is_left_after_all_callbacks_have_settled(first, averagi
     assert stored.keys() == module.state_dict().keys()
     assert all(torch.equal(stored[name], tensor) for name, tensor in module.state_dict().items())
     assert values["after"]["archive_bytes"] == (tmp_path / "model.lcz").stat().st_size
-    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "pictures" / "zeros.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "pictures" / "bytes.svg").read_text().startswith("<?xml")
     assert "cannot make this runtime faster" in (tmp_path / "report.md").read_text()
 
 
@@ -116,7 +117,40 @@ def test_a_baseline_stands_before_and_a_loss_against_it_stands_first(tmp_path):
     assert values["headlines"][0] == f"LOSS: val_acc fell from 0.9990 to {after:.4f}."
     first = (tmp_path / "report.md").read_text().split("\n\n")[1]
     assert first.startswith("- LOSS: val_acc fell")
-    assert "val_loss" not in first
+    assert "- KEPT: val_loss went from 9.0000" in first
+
+
+def test_a_baseline_is_a_dense_run(tmp_path):
+    fit(build(), CompressionReport(tmp_path / "dense"), max_epochs=1)
+    dense = report(tmp_path / "dense")["metrics_after"]
+    fit(build(), pruning(), CompressionReport(tmp_path / "pruned", baseline=tmp_path / "dense"))
+    assert report(tmp_path / "pruned")["metrics_before"] == dense
+    assert f"those of the run in {tmp_path / 'dense'}" in (tmp_path / "pruned" / "report.md").read_text()
+    assert CompressionReport(baseline=str(tmp_path / "dense" / "report.json"))._dense_metrics == dense
+    with pytest.raises(
+        ValueError, match="need baseline as a folder with one report.json, got .* with 2: name the file"
+    ):
+        CompressionReport(baseline=tmp_path)
+    with pytest.raises(FileNotFoundError, match="need baseline as metrics or the path of a report, got .*no such file"):
+        CompressionReport(baseline=tmp_path / "none")
+    with pytest.raises(TypeError, match="need baseline as metrics by name, or as the path of a report, got 0.9"):
+        CompressionReport(baseline=0.9)
+
+
+def test_the_result_is_the_report(tmp_path):
+    reporting = CompressionReport(tmp_path)
+    assert reporting.result is None
+    fit(build(), pruning(), reporting)
+    result = reporting.result
+    assert result == read_report(tmp_path / "report.json") == read_report(result.path)
+    assert result.to_dict() == report(tmp_path)
+    assert result.configuration["PruningCallback"].startswith("PruningCallback(sparsity=0.9")
+    assert result.versions["torch"] == torch.__version__
+    assert repr(result).splitlines()[-1] == f"the whole report is in {tmp_path}"
+    frame = result.to_pandas().set_index("name")
+    assert frame.loc["net.9.weight", "parameters_after"] == 2048
+    assert frame.loc["net.9.weight", "sparsity_after"] > 0.8
+    assert result.pictures == ("bytes", "metrics", "latencies", "zeros")
 
 
 def test_a_baseline_is_a_number_for_every_name():
@@ -169,7 +203,9 @@ def test_a_resumed_run_remembers_the_dense_model(tmp_path):
     resumed = CompressionReport(tmp_path / "resumed")
     fit(build(), resumed, pruning(), Randomness(), ckpt_path=tmp_path / "step=30.ckpt")
     whole, resumed = report(tmp_path / "whole"), report(tmp_path / "resumed")
-    for key in ("before", "after", "metrics_before", "metrics_after", "steps"):
+    assert [moment["step"] for moment in whole["history"]] == [12, 24, 36]
+    assert [moment["methods"]["PruningCallback"]["strength"] for moment in whole["history"]][::2] == [0.0, 1.0]
+    for key in ("before", "after", "metrics_before", "metrics_after", "steps", "history"):
         assert resumed[key] == whole[key], key
     assert resumed["latencies"] is None  # the dense model is gone
     assert "not measured: resumed run" in (tmp_path / "resumed" / "report.md").read_text()
@@ -262,7 +298,7 @@ def test_a_tuner_writes_nothing(tmp_path):
 
 def test_a_report_that_cannot_be_written_leaves_the_earlier_one(tmp_path, monkeypatch):
     fit(build(), CompressionReport(tmp_path), max_epochs=1)
-    earlier = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    earlier = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     write = Path.write_text
 
     def half(path, text, **options):
@@ -272,7 +308,7 @@ def test_a_report_that_cannot_be_written_leaves_the_earlier_one(tmp_path, monkey
     monkeypatch.setattr(Path, "write_text", half)
     with pytest.raises(OSError, match="no space left"):
         fit(build(), CompressionReport(tmp_path), pruning(), max_epochs=1)
-    left = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    left = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     assert left.keys() == earlier.keys()
     assert left["report.md"] == earlier["report.md"]
 

@@ -1,8 +1,12 @@
+from dataclasses import replace
+
 import pytest
 
 from lightning_compress.report.comparisons import Comparison
 from lightning_compress.report.headlines import headlines, is_worse
+from lightning_compress.report.measures.deployments import Deployment
 from lightning_compress.report.measures.profiles import LayerProfile, ModelProfile
+from lightning_compress.timing import Latency
 
 
 def layer(name, nonzeros, shape=(4, 5)):
@@ -54,10 +58,47 @@ def test_losses_stand_before_the_size():
         "LOSS: the last validation was 1,200 steps before the end of the run, so the metrics are those of an earlier "
         "model.",
         "LOSS: val_acc fell from 0.9000 to 0.1000.",
-        "30 bytes in the archive instead of 60, 45 parameters instead of 45, 95.6% of them zeros.",
+        "SMALLER: 2.0x, 30 bytes in the archive instead of 60, 45 parameters instead of 45, 95.6% of them zeros.",
     ]
 
 
 def test_a_layer_that_was_zero_before_is_no_loss():
     dense = ModelProfile((layer("a", 0),), state_bytes=80, archive_bytes=20)
     assert len(headlines(Comparison(dense, dense))) == 1
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        (0.899, "COST: val_acc fell from 0.9000 to 0.8990."),
+        (0.881, "LOSS: val_acc fell from 0.9000 to 0.8810."),
+        (0.91, "KEPT: val_acc went from 0.9000 to 0.9100."),
+        (0.90001, "KEPT: val_acc stayed at 0.9000."),
+        (float("nan"), "LOSS: val_acc is not finite."),
+    ],
+)
+def test_a_small_loss_is_a_cost_and_a_sharp_one_an_alarm(after, said):
+    found = headlines(Comparison(DENSE, DENSE, metrics_before={"val_acc": 0.9}, metrics_after={"val_acc": after}))
+    assert found[0] == said
+
+
+SLOW, FAST = Latency(2e-3, 1.9e-3, 2.1e-3, "cpu"), Latency(1e-3, 0.9e-3, 1.1e-3, "cpu")
+
+
+def test_a_file_that_is_no_faster_is_a_loss():
+    found = Deployment("m.onnx", "ORT", 100, 300, 2, (), (FAST, SLOW), (FAST, FAST), 64, None, 0.0)
+    assert headlines(Comparison(DENSE, DENSE, deployments=(found,)))[0] == (
+        "LOSS: m.onnx is no faster than the dense model in ORT on the example and 64 samples "
+        "(1.000 → 2.000 ms, 1.000 → 1.000 ms)."
+    )
+    mixed = replace(found, latencies=(SLOW, FAST))
+    assert headlines(Comparison(DENSE, DENSE, deployments=(mixed,)))[:2] == [
+        "COST: m.onnx is no faster than the dense model in ORT on 64 samples (1.000 → 1.000 ms).",
+        "FASTER: m.onnx in ORT, 2.00x on the example.",
+    ]
+
+
+def test_pytorch_is_faster_where_no_integers_are_simulated():
+    assert "FASTER: 2.00x in PyTorch on cpu." in headlines(Comparison(DENSE, DENSE, (SLOW, FAST)))
+    integers = replace(DENSE, layers=tuple(replace(layer, bits=8) for layer in DENSE.layers))
+    assert len(headlines(Comparison(DENSE, integers, (SLOW, FAST)))) == 1

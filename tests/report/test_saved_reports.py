@@ -1,11 +1,12 @@
 """report.json, written and read back."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from lightning_compress.report.saved_reports import read_report
-from tests.support.reports import write_report
+from lightning_compress.report import Moment, read_report
+from tests.support.reports import comparison_of, write_report
 
 
 def test_a_report_is_read_as_it_was_written(tmp_path):
@@ -20,9 +21,21 @@ def test_a_report_is_read_as_it_was_written(tmp_path):
     found = read_report(path)
     assert (found.before.archive_bytes, found.after.archive_bytes, found.after.sparsity) == (1000, 300, 0.75)
     assert (found.bytes(".lcz"), found.bytes(".onnx"), found.bytes(".pt2")) == (301, 400, None)
-    assert (found.metrics, found.modes) == ({"val_acc": 0.9, "val_loss": None}, {"val_acc": "max"})
-    assert found.methods == {"PruningCallback": "0.75 sparse"}
-    assert found.latencies["PyTorch on cpu"][0].median == 2e-3
+    assert (found.metric("val_acc"), found.metric("val_loss"), found.modes) == (0.9, None, {"val_acc": "max"})
+    assert list(found.metrics_after) == ["val_acc", "val_loss"]
+    assert found.methods == {"PruningCallback": {"method": "0.75 sparse", "strength": 1.0}}
+    assert found.places["PyTorch on cpu"][0].median == 2e-3
+    assert found.path == path
+
+
+def test_the_object_is_the_one_that_was_written(tmp_path):
+    comparison = comparison_of(
+        300, {"val_acc": 0.9}, files={"model.lcz": 301}, latencies=(2e-3, 1e-3), in_onnx_runtime=(2e-3, 1e-3)
+    )
+    moment = Moment(7, {"val_acc": 0.5}, {"PruningCallback": {"strength": 0.5, "sparsity": 0.4}}, 20)
+    comparison = replace(comparison, history=(moment,), configuration={"A": "A()"}, versions={"torch": "2"})
+    (tmp_path / "report.json").write_text(json.dumps(comparison.to_dict()))
+    assert read_report(tmp_path / "report.json") == comparison
 
 
 def test_the_archive_is_known_though_it_was_not_asked_for(tmp_path):
@@ -66,6 +79,8 @@ def test_a_report_without_a_part_is_damaged(tmp_path):
 def test_a_report_of_an_earlier_version_is_read(tmp_path):
     path = write_report(tmp_path / "a", size=1)
     values = json.loads(path.read_text())
-    del values["unvalidated"]
+    for name in ("unvalidated", "history", "configuration", "versions", "compared_with"):
+        del values[name]
     path.write_text(json.dumps(values))
-    assert read_report(path).unvalidated == 0
+    found = read_report(path)
+    assert (found.unvalidated, found.history, found.versions) == (0, (), {})

@@ -7,20 +7,25 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.measure import Measurement
+from rich.text import Text
 
 from lightning_compress.drafts import draft_of
 from lightning_compress.report.comparisons import Comparison, remarks
-from lightning_compress.report.headlines import headlines
-from lightning_compress.report.views.plots import draw
+from lightning_compress.report.headlines import KINDS, headlines, kind_of
+from lightning_compress.report.pictures import drawable
+from lightning_compress.report.pictures.styles import save
 from lightning_compress.report.views.tables import as_dict, markdown, rich_table, tables
 
-__all__ = ["show", "write"]
+__all__ = ["PICTURES", "show", "write"]
+
+PICTURES = "pictures"
+"""Folder of the pictures beside the report."""
 
 _ANY = 10_000  # columns: more than any table has
 
 
 def write(comparison: Comparison, directory: Path) -> list[str]:
-    """Write ``report.md``, ``report.json`` and, if matplotlib is installed, ``report.png``; returns their names."""
+    """Write ``report.md`` and ``report.json`` and, if matplotlib is installed, pictures; returns their names."""
     pages = {
         "report.md": markdown(comparison),
         "report.json": json.dumps(as_dict(comparison), indent=2, default=str),
@@ -29,22 +34,26 @@ def write(comparison: Comparison, directory: Path) -> list[str]:
         with draft_of(directory / name) as draft:
             draft.write_text(page, encoding="utf-8")
     try:
-        picture = draw(comparison)
+        figures = drawable(comparison)
     except ImportError:
         return list(pages)
-    with draft_of(directory / "report.png") as draft:
-        picture.savefig(draft, dpi=120)
-    return [*pages, "report.png"]
+    if figures:
+        with draft_of(directory / PICTURES) as draft:
+            draft.mkdir()
+            for name, figure in figures.items():
+                save(figure, draft / name)
+    return [*pages, *([f"{PICTURES}/*.png"] if figures else [])]
 
 
 def show(comparison: Comparison) -> None:
-    """Print the tables: drawn in a terminal, as Markdown elsewhere."""
+    """Print headlines and tables: drawn in a terminal, as Markdown elsewhere; layers of large models are grouped."""
     console = Console()
     if not console.is_terminal:
-        print(markdown(comparison))
+        print(markdown(comparison, grouped=True))
         return
-    console.print(*headlines(comparison), sep="\n", highlight=False, markup=False)
-    for table in tables(comparison):
+    for line in headlines(comparison):
+        console.print(Text(line, style=KINDS.get(kind_of(line), "")), highlight=False)
+    for table in tables(comparison, grouped=True):
         drawn = rich_table(table)
         # A terminal wraps lines that are too long; rich would shorten the numbers.
         least = Measurement.get(console, console.options.update(width=_ANY), drawn).minimum

@@ -14,6 +14,9 @@ from lightning_compress.report.measures.profiles import LayerProfile, ModelProfi
 __all__ = ["Stage", "stages"]
 
 
+_WORTHWHILE = 0.99  # of the bytes before: a few zeros from rounding are no stage
+
+
 @dataclass(frozen=True)
 class Stage:
     """One way to store the model, and its size."""
@@ -23,7 +26,7 @@ class Stage:
 
 
 def stages(before: ModelProfile, after: ModelProfile) -> list[Stage]:
-    """Size after each stage; a stage that gains nothing is left out.
+    """Size after each stage; a stage that gains less than a hundredth is left out.
 
     The stages store, one after the other: all weights; the weights of the remaining channels; non-zeros and a bit for
     each position; integers of the trained grid and its scales; codes of fixed width for the distinct values and a table
@@ -42,7 +45,11 @@ def stages(before: ModelProfile, after: ModelProfile) -> list[Stage]:
         least = [min(bytes_, way(layer)) for bytes_, layer in zip(least, after.layers, strict=True)]
         found.append(Stage(name, sum(least) + rest))
     found.append(Stage("entropy coded", after.archive_bytes))
-    return [stage for number, stage in enumerate(found) if all(stage.bytes < other.bytes for other in found[:number])]
+    kept = found[:1]
+    for stage in found[1:]:
+        if stage.bytes < _WORTHWHILE * kept[-1].bytes:
+            kept.append(stage)
+    return kept
 
 
 def _dense(layer: LayerProfile) -> int:

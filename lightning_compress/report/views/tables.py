@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 
 from rich import box
@@ -13,32 +13,28 @@ from rich.text import Text
 
 from lightning_compress.report.comparisons import Comparison, remarks
 from lightning_compress.report.headlines import headlines
-from lightning_compress.report.measures.profiles import LayerProfile
 from lightning_compress.report.saved_reports import FORMAT
+from lightning_compress.report.views.layers import Table, layer_table
 from lightning_compress.report.views.stages import stages
 from lightning_compress.timing import Latency
 
 __all__ = ["Table", "as_dict", "markdown", "rich_table", "tables"]
 
 
-@dataclass(frozen=True)
-class Table:
-    """A title, the heads of the columns and rows of cells, all text."""
+def tables(comparison: Comparison, *, grouped: bool = False) -> list[Table]:
+    """The whole model, its stages, the runtimes, the layers, and the reports of the methods.
 
-    title: str
-    heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-def tables(comparison: Comparison) -> list[Table]:
-    """The whole model, its stages, the runtimes, the layers, and the reports of the methods."""
+    Args:
+        comparison: the comparison.
+        grouped: whether layers of a large model whose names differ in a number make one row.
+    """
     methods = tuple(
         (name, key, _value(value)) for name, report in comparison.methods.items() for key, value in report.items()
     )
     rows = (*_sizes(comparison), *_costs(comparison), *_metrics(comparison))
     whole = Table("Model", ("", "before", "after", "ratio"), rows)
     told = [Table("Methods", ("callback", "", "value"), methods)] if methods else []
-    return [whole, *_stages(comparison), *_deployments(comparison), _layers(comparison), *told]
+    return [whole, *_stages(comparison), *_deployments(comparison), layer_table(comparison, grouped=grouped), *told]
 
 
 def rich_table(table: Table) -> RichTable:
@@ -53,10 +49,10 @@ def rich_table(table: Table) -> RichTable:
     return drawn
 
 
-def markdown(comparison: Comparison) -> str:
-    """The whole report as a Markdown page."""
+def markdown(comparison: Comparison, *, grouped: bool = False) -> str:
+    """The whole report as a Markdown page; ``grouped`` as in :func:`tables`."""
     parts = ["# Compression report", "\n".join(f"- {line}" for line in headlines(comparison))]
-    for table in tables(comparison):
+    for table in tables(comparison, grouped=grouped):
         rule = ["---", *["---" if table.title == "Methods" else "---:"] * (len(table.heads) - 1)]
         lines = [_line(table.heads), _line(rule), *map(_line, table.rows)]
         parts += [f"## {table.title}", "\n".join(lines)]
@@ -72,7 +68,8 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
         for name, model in (("before", comparison.before), ("after", comparison.after))
     }
     became = {stage.name: stage.bytes for stage in stages(comparison.before, comparison.after)}
-    whole = {"format": FORMAT, **asdict(comparison), "totals": totals, "stages": became, "remarks": remarks(comparison)}
+    values = {name: value for name, value in asdict(comparison).items() if name != "path"}
+    whole = {"format": FORMAT, **values, "totals": totals, "stages": became, "remarks": remarks(comparison)}
     whole["headlines"] = headlines(comparison)
     return {name: _finite(value) for name, value in whole.items()}
 
@@ -87,10 +84,13 @@ def _finite(value: Any) -> Any:
 
 def _sizes(comparison: Comparison) -> list[tuple[str, ...]]:
     before, after = comparison.before, comparison.after
-    return [
-        ("parameters", *_numbers(before.parameters, after.parameters)),
+    zeros = [
         ("non-zero parameters", *_numbers(before.nonzeros, after.nonzeros)),
         ("zeros", f"{before.sparsity:.2%}", f"{after.sparsity:.2%}", ""),
+    ]
+    return [
+        ("parameters", *_numbers(before.parameters, after.parameters)),
+        *(zeros if comparison.pruned else []),
         ("state dict, bytes", *_numbers(before.state_bytes, after.state_bytes)),
         ("archive (.lcz), bytes", *_numbers(before.archive_bytes, after.archive_bytes)),
     ]
@@ -103,9 +103,12 @@ def _costs(comparison: Comparison) -> list[tuple[str, ...]]:
     if macs[0] and macs[1]:
         counted = (f"MACs, input {macs[1].inputs}", *_numbers(macs[0].total, macs[1].total))
     timed = ("latency", *missing)
-    if comparison.latencies:
-        before, after = comparison.latencies
-        timed = (f"latency on {after.device}, ms", _milliseconds(before), _milliseconds(after), _speed(before, after))
+    if comparison.shipped:
+        place, (before, after) = comparison.shipped
+        timed = (f"latency of {place}, ms", _milliseconds(before), _milliseconds(after), _speed(before, after))
+        timed = (timed[0].replace("latency of PyTorch", "latency in PyTorch"), *timed[1:])
+    elif comparison.latencies:
+        timed = ("latency", "", "not measured: PyTorch simulates the integers of the files; add .onnx to formats", "")
     return [counted, timed]
 
 
@@ -135,70 +138,6 @@ def _deployments(comparison: Comparison) -> list[Table]:
         rows.append((name, size, integer, "example", *timed[0], "", ""))
         rows.append(("", memory, "", f"{found.samples:,} samples", *timed[1], *parity))
     return [Table("Deployment", heads, tuple(rows))] if rows else []
-
-
-def _layers(comparison: Comparison) -> Table:
-    heads = (
-        "parameter",
-        "shape",
-        "parameters",
-        "non-zero",
-        "zeros",
-        "distinct",
-        "bits",
-        "state dict",
-        "archive",
-        "MACs",
-    )
-    rows = [_layer(before, after) for before, after in comparison.layers]
-    macs = [model.macs.layers if model.macs else {} for model in (comparison.before, comparison.after)]
-    seen: set[str] = set()
-    for index, row in enumerate(rows):
-        holder = row[0].rpartition(".")[0]
-        known = holder not in seen and any(holder in layers for layers in macs)
-        seen.add(holder)
-        counts = [f"{layers.get(holder, 0):,}" if known and layers else "" for layers in macs]
-        rows[index] = (*row, _arrow(*counts))
-    return Table("Layers", heads, (*rows, _total(comparison)))
-
-
-def _layer(before: LayerProfile | None, after: LayerProfile | None) -> tuple[str, ...]:
-    shows: list[Callable[[LayerProfile], str]] = [
-        lambda layer: " x ".join(map(str, layer.shape)) or "scalar",
-        lambda layer: f"{layer.parameters:,}",
-        lambda layer: f"{layer.nonzeros:,}",
-        lambda layer: f"{layer.sparsity:.1%}",
-        lambda layer: f"{layer.distinct:,}",
-        lambda layer: f"{layer.bits}",
-        lambda layer: f"{layer.state_bytes:,}",
-        lambda layer: f"{layer.archive_bytes:,}",
-    ]
-    name = (after or before).name  # type: ignore[union-attr]
-    return (name, *(_change(before, after, show) for show in shows))
-
-
-def _total(comparison: Comparison) -> tuple[str, ...]:
-    before, after = comparison.before, comparison.after
-    return (
-        "total, with buffers",
-        "",
-        _arrow(f"{before.parameters:,}", f"{after.parameters:,}"),
-        _arrow(f"{before.nonzeros:,}", f"{after.nonzeros:,}"),
-        _arrow(f"{before.sparsity:.1%}", f"{after.sparsity:.1%}"),
-        "",
-        "",
-        _arrow(f"{before.state_bytes:,}", f"{after.state_bytes:,}"),
-        _arrow(f"{before.archive_bytes:,}", f"{after.archive_bytes:,}"),
-        _arrow(*(f"{model.macs.total:,}" if model.macs else "" for model in (before, after))),
-    )
-
-
-def _change(before: LayerProfile | None, after: LayerProfile | None, show: Callable[[LayerProfile], str]) -> str:
-    return _arrow(*("none" if layer is None else show(layer) for layer in (before, after)))
-
-
-def _arrow(before: str, after: str) -> str:
-    return before if before == after else f"{before} → {after}"
 
 
 def _numbers(before: int, after: int) -> tuple[str, str, str]:

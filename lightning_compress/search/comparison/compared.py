@@ -7,13 +7,15 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from lightning_compress.report.views.tables import Table
+from lightning_compress.report.views.layers import Table
+from lightning_compress.report.views.notebooks import frame, table_html
 from lightning_compress.search.comparison.plots import Point, draw
-from lightning_compress.search.views.tables import as_html, as_text, wrapped
+from lightning_compress.search.views.tables import as_text, wrapped
 from lightning_compress.timing import Latency
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 __all__ = ["ComparedRun", "ComparedRuns"]
 
@@ -78,6 +80,14 @@ class ComparedRuns:
         """The same as a text in JSON."""
         return json.dumps(self.to_dict(), indent=2)
 
+    def to_pandas(self) -> DataFrame:
+        """One row for each run.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        return frame(map(asdict, self.runs))
+
     def draw(self) -> Figure:
         """The metric against the bytes, with the Pareto front.
 
@@ -100,7 +110,7 @@ class ComparedRuns:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return as_html(self._table(), [self._legend()])
+        return table_html(self._table(), [self._legend()])
 
     def _headline(self) -> str:
         runs = f"{len(self.runs)} run{'s' if len(self.runs) > 1 else ''}, {self.suffix} files"

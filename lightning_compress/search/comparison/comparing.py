@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from lightning_compress.messages import listed
+from lightning_compress.report.comparisons import Comparison
 from lightning_compress.report.headlines import direction
-from lightning_compress.report.saved_reports import NAME, SavedReport, read_report
+from lightning_compress.report.saved_reports import NAME, read_report
 from lightning_compress.search.comparison.compared import ComparedRun, ComparedRuns
 from lightning_compress.search.comparison.fronts import pareto_front
 
@@ -55,13 +56,13 @@ def compare(
     if all(report.bytes(suffix) is None for report in reports):
         there = sorted({name.removeprefix("model") for report in reports for name in report.files})
         raise ValueError(f"need suffix as that of a file that a run has written, got {suffix!r}; there are: {there}")
-    names = _names([report.path.parent for report in reports])
+    names = _names([_folder(report) for report in reports])
     runs = [compared_run(report, name, named, suffix) for report, name in zip(reports, names, strict=True)]
     runs.sort(key=lambda run: (run.bytes is None, run.bytes or 0, run.name))
     return ComparedRuns(_marked(runs, chosen), named, chosen, suffix)
 
 
-def compared_run(report: SavedReport, name: str, metric: str | None, suffix: str) -> ComparedRun:
+def compared_run(report: Comparison, name: str, metric: str | None, suffix: str) -> ComparedRun:
     """One run for a table; not yet marked.
 
     Args:
@@ -71,18 +72,18 @@ def compared_run(report: SavedReport, name: str, metric: str | None, suffix: str
         suffix: that of the file whose bytes count.
     """
     file = f"model{suffix}"
-    inside = [place for place in report.latencies if place.startswith(f"{file} in ")]
-    places = [*inside, *(place for place in report.latencies if place.startswith("PyTorch"))]
+    inside = [place for place in report.places if place.startswith(f"{file} in ")]
+    places = [*inside, *(place for place in report.places if place.startswith("PyTorch"))]
     return ComparedRun(
         name=name,
         path=str(report.path),
-        methods=tuple(f"{callback}: {method}" for callback, method in report.methods.items() if method),
+        methods=tuple(f"{name}: {told['method']}" for name, told in report.methods.items() if told.get("method")),
         bytes=report.bytes(suffix),
         dense_bytes=report.before.archive_bytes if suffix == ".lcz" else None,
         sparsity=report.after.sparsity,
-        metric=None if metric is None else report.metrics.get(metric),
+        metric=None if metric is None else report.metric(metric),
         unvalidated=report.unvalidated,
-        latencies=report.latencies[places[0]] if places else None,
+        latencies=report.places[places[0]] if places else None,
         measured_in=places[0] if places else "",
         front=False,
     )
@@ -102,6 +103,10 @@ def mode_of(metric: str, modes: dict[str, str]) -> Literal["min", "max"]:
     if found is None:
         raise ValueError(f"need mode='min' or mode='max', since nothing says when {metric} is better, got none")
     return found
+
+
+def _folder(report: Comparison) -> Path:
+    return (report.path or Path()).parent
 
 
 def _files(paths: Sequence[str | Path]) -> list[Path]:
@@ -132,20 +137,20 @@ def _below(folder: Path) -> Iterator[Path]:
             yield Path(place) / NAME
 
 
-def _modes(reports: Sequence[SavedReport], metric: str) -> dict[str, str]:
+def _modes(reports: Sequence[Comparison], metric: str) -> dict[str, str]:
     """The direction that the monitors of the runs have in common; empty if none watches the metric."""
-    said = {report.modes[metric]: str(report.path.parent) for report in reversed(reports) if metric in report.modes}
+    said = {report.modes[metric]: str(_folder(report)) for report in reversed(reports) if metric in report.modes}
     if len(said) > 1:
         told = " and ".join(f"{mode!r} in {run}" for mode, run in sorted(said.items()))
         raise ValueError(f"need mode='min' or mode='max', since monitors of {metric} disagree, got {told}")
     return {metric: next(iter(said))} if said else {}
 
 
-def _metric(reports: Sequence[SavedReport], asked: str | None) -> str | None:
+def _metric(reports: Sequence[Comparison], asked: str | None) -> str | None:
     """The metric that all runs have; None if no run has any."""
-    every = [set(report.metrics) for report in reports]
+    every = [set(report.metrics_after) for report in reports]
     if asked is not None:
-        without = [str(report.path.parent) for report, names in zip(reports, every, strict=True) if asked not in names]
+        without = [str(_folder(report)) for report, names in zip(reports, every, strict=True) if asked not in names]
         if without:
             there = sorted(set().union(*every))
             raise ValueError(
@@ -159,7 +164,7 @@ def _metric(reports: Sequence[SavedReport], asked: str | None) -> str | None:
     if not common:
         told: dict[str, Path] = {}
         for report, names in zip(reports, every, strict=True):
-            told.setdefault(", ".join(sorted(names)) or "none", report.path.parent)
+            told.setdefault(", ".join(sorted(names)) or "none", _folder(report))
         listed_runs = "; ".join(f"{run} has {there}" for there, run in list(told.items())[:4])
         raise ValueError(f"need runs with a metric in common, got different ones: {listed_runs}")
     watched = {name for report in reports for name in report.modes} & common

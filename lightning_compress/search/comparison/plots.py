@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lightning_compress.report.views.plots import new_figure
+from lightning_compress.report.pictures.styles import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

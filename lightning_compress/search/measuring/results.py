@@ -13,11 +13,13 @@ import torch
 from torchmetrics.functional import spearman_corrcoef
 
 from lightning_compress.arguments import check_number
-from lightning_compress.report.views.tables import Table
-from lightning_compress.search.views.tables import as_html, as_text, wrapped
+from lightning_compress.report.views.layers import Table
+from lightning_compress.report.views.notebooks import frame, table_html
+from lightning_compress.search.views.tables import as_text, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 __all__ = ["LayerSensitivity", "Sensitivity"]
 
@@ -132,6 +134,14 @@ class Sensitivity:
         writer.writerows(asdict(row) for row in self.rows)
         return text.getvalue()
 
+    def to_pandas(self) -> DataFrame:
+        """The rows as a data frame.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        return frame(map(asdict, self.rows))
+
     def draw(self) -> Figure:
         """A heat map of the drops, and one of the proxy.
 
@@ -151,7 +161,7 @@ class Sensitivity:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return as_html(self._table(range(len(self.methods))), [self._legend()])
+        return table_html(self._table(range(len(self.methods))), [self._legend()])
 
     def _of(self, method: str) -> list[LayerSensitivity]:
         return [row for row in self.rows if row.method == method]

@@ -9,17 +9,19 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
 
-from lightning_compress.report.views.tables import Table
+from lightning_compress.report.views.layers import Table
+from lightning_compress.report.views.notebooks import frame, table_html
 from lightning_compress.search.comparison.fronts import pareto_front
 from lightning_compress.search.comparison.plots import Point, draw
 from lightning_compress.search.sweeps.ranges import ranges_of
 from lightning_compress.search.sweeps.studies import counted, stored_settings
-from lightning_compress.search.views.tables import WIDTH, as_html, as_text, wrapped
+from lightning_compress.search.views.tables import WIDTH, as_text, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from optuna import Study
     from optuna.trial import FrozenTrial
+    from pandas import DataFrame
 
 __all__ = ["SweepResult", "SweptTrial", "settings_text"]
 
@@ -115,6 +117,14 @@ class SweepResult:
         """The same as a text in JSON."""
         return json.dumps(self.to_dict(), indent=2)
 
+    def to_pandas(self) -> DataFrame:
+        """One row for each trial.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        return frame(map(asdict, self.trials))
+
     def draw(self) -> Figure:
         """The metric against the bytes, with the Pareto front.
 
@@ -135,7 +145,7 @@ class SweepResult:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return as_html(self._table(with_settings=True), [self._legend()])
+        return table_html(self._table(with_settings=True), [self._legend()])
 
     def _headline(self) -> str:
         states = [trial.state for trial in self.trials]

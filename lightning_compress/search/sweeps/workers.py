@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from lightning_compress.drafts import draft_of
-from lightning_compress.report.saved_reports import NAME, SavedReport, read_report
+from lightning_compress.report.comparisons import Comparison
+from lightning_compress.report.saved_reports import NAME, read_report
 from lightning_compress.search.sweeps.keys import key_paths
 from lightning_compress.search.sweeps.ranges import ranges_of
 from lightning_compress.search.sweeps.results import settings_text
@@ -154,7 +155,7 @@ class Worker:
         self._say(f"trial {trial.number}: {self._settings.metric} {metric:.4f}, {size:,} bytes ({settings})")
         return [metric, size] if self._settings.bytes is None else metric
 
-    def _run(self, trial: Trial, values: dict[str, Any]) -> SavedReport | None:
+    def _run(self, trial: Trial, values: dict[str, Any]) -> Comparison | None:
         """Run a trial in its folder; None if it was stopped."""
         folder = self._folder / f"trial_{trial.number:04}"
         try:
@@ -183,12 +184,12 @@ class Worker:
         self._note(trial, report)
         return report
 
-    def _note(self, trial: Trial, report: SavedReport) -> None:
+    def _note(self, trial: Trial, report: Comparison) -> None:
         """Write the numbers of a run into the study."""
         settings = self._settings
-        size, metric = report.bytes(settings.suffix), report.metrics.get(settings.metric)
+        size, metric = report.bytes(settings.suffix), report.metric(settings.metric)
         if metric is None:
-            there = ", ".join(name for name, value in report.metrics.items() if value is not None) or "none"
+            there = ", ".join(name for name in report.metrics_after if report.metric(name) is not None) or "none"
             raise TrialError(
                 f"need a finite {settings.metric} in the last validation, got none; the finite metrics are: {there}"
             )

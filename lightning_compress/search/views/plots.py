@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from lightning_compress.report.views.plots import new_figure
+from lightning_compress.report.pictures.styles import new_figure
 from lightning_compress.search.measuring.results import LayerSensitivity, Sensitivity
 
 if TYPE_CHECKING:

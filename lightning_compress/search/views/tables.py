@@ -1,14 +1,12 @@
-"""Tables as text of a limited width, as HTML for notebooks, and the short form of their numbers."""
+"""Tables as text of a limited width, and the short form of their numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from html import escape
 from textwrap import fill
 
-from lightning_compress.report.views.tables import Table
+from lightning_compress.report.views.layers import Table
 
-__all__ = ["WIDTH", "as_html", "as_text", "brief", "wrapped"]
+__all__ = ["WIDTH", "as_text", "brief", "wrapped"]
 
 WIDTH = 80
 """Characters of a line of text."""
@@ -37,16 +35,6 @@ def as_text(table: Table) -> str:
         cells = [column[number].rjust(width) for column, width in zip(filled, widths, strict=True)]
         lines.append("  ".join([name.ljust(longest), *cells]).rstrip())
     return "\n".join(lines)
-
-
-def as_html(table: Table, texts: Sequence[str]) -> str:
-    """The title, paragraphs and the table; every text is escaped."""
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in table.heads)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
-    told = "".join(f"<pre>{escape(text)}</pre>" for text in texts)
-    return (
-        f"<p><b>{escape(table.title)}</b></p>{told}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    )
 
 
 def wrapped(line: str) -> str:

@@ -129,7 +129,7 @@ def test_bits_of_a_weight(callback, bits, tmp_path):
 
 def test_no_file_is_asked_for(tmp_path):
     fit(Classifier(), CompressionReport(tmp_path, formats=[]), PruningCallback(0.5))
-    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".md", ".png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"report.json", "report.md", "pictures"}
 
 
 def test_the_report_comes_before_the_error_of_a_file(tmp_path, monkeypatch):
@@ -174,9 +174,12 @@ def test_the_table_and_the_remarks():
     )
     assert "faster" not in " ".join(remarks(replace(comparison, latencies=None, deployments=(simulated,))))
     said = " ".join(remarks(comparison))
-    assert "m.onnx is no faster than the dense model in ORT on 64 samples." in said
     assert "ORT computes these layers of m.onnx in float: matmul." in said
-    assert "PyTorch simulates quantization in float, which is slower" in said
+    assert "PyTorch simulates integers in float, 2.00 times the time of the dense model" in said
+    whole = {row[0]: row[1:] for row in tables(comparison)[0].rows}
+    assert whole["latency of m.onnx in ORT, ms"] == ("2.000 (1.900-2.100)", "1.000 (0.900-1.100)", "2.00x faster")
+    whole = {row[0]: row[1:] for row in tables(replace(comparison, deployments=()))[0].rows}
+    assert whole["latency"][1].startswith("not measured: PyTorch simulates the integers")
 
 
 def test_a_wrong_example_is_refused():
