@@ -20,6 +20,8 @@ KINDS = {"LOSS": "red", "COST": "yellow", "SMALLER": "green", "FASTER": "green",
 
 _SHARP = 0.02  # of the metric before: a smaller loss is a cost, not an alarm
 
+_SAME = 0.95  # of the time of the dense model: a file that takes more is no faster, however the quartiles lie
+
 # Usual words in the names of metrics.
 _LOWER = re.compile(r"\b(cer|error|err|fid|loss|mae|mape|mse|nll|perplexity|ppl|rmse|smape|wer)\b")
 _HIGHER = re.compile(r"\b(acc|accuracy|ap|auc|auroc|bleu|dice|f1|iou|kappa|map|precision|psnr|r2|recall|rouge|ssim)\b")
@@ -120,24 +122,25 @@ def _speed(comparison: Comparison) -> list[str]:
 def _speed_of(found: Deployment) -> list[str]:
     pairs = {"the example": found.latencies, f"{found.samples:,} samples": found.batch_latencies}
     told = {name: pair for name, pair in pairs.items() if pair}
-    fast = {name: before.median / after.median for name, (before, after) in told.items() if _faster(before, after)}
-    slow = [name for name in told if name not in fast]
+    fast = {name: pair for name, pair in told.items() if pair[1].upper < pair[0].lower}
+    rest = {name: pair for name, pair in told.items() if name not in fast}
+    slow = {name: pair for name, pair in rest.items() if pair[1].median > _SAME * pair[0].median}
     said = []
-    if slow:
-        numbers = ", ".join(f"{1e3 * told[name][0].median:.3f} → {1e3 * told[name][1].median:.3f} ms" for name in slow)
-        word = "LOSS" if not fast else "COST"
-        said.append(
-            f"{word}: {found.file} is no faster than the dense model in {found.runtime} on {' and '.join(slow)} "
-            f"({numbers})."
-        )
+    for word, some in (
+        ("no faster", slow),
+        ("not measurably faster", {k: v for k, v in rest.items() if k not in slow}),
+    ):
+        if some:
+            numbers = ", ".join(f"{1e3 * old.median:.3f} → {1e3 * new.median:.3f} ms" for old, new in some.values())
+            kind = "LOSS" if len(slow) == len(told) else "COST"
+            said.append(
+                f"{kind}: {found.file} is {word} than the dense model in {found.runtime} on {' and '.join(some)} "
+                f"({numbers})."
+            )
     if fast:
-        ratios = " and ".join(f"{ratio:.2f}x on {name}" for name, ratio in fast.items())
+        ratios = " and ".join(f"{old.median / new.median:.2f}x on {name}" for name, (old, new) in fast.items())
         said.append(f"FASTER: {found.file} in {found.runtime}, {ratios}.")
     return said
-
-
-def _faster(before: Latency, after: Latency) -> bool:
-    return after.upper < before.lower
 
 
 def _size(comparison: Comparison) -> str:

@@ -91,6 +91,10 @@ def test_a_file_that_is_no_faster_is_a_loss():
         "LOSS: m.onnx is no faster than the dense model in ORT on the example and 64 samples "
         "(1.000 → 2.000 ms, 1.000 → 1.000 ms)."
     )
+    unclear = replace(found, latencies=None, batch_latencies=(SLOW, replace(FAST, upper=2e-3)))
+    assert headlines(Comparison(DENSE, DENSE, deployments=(unclear,)))[0] == (
+        "COST: m.onnx is not measurably faster than the dense model in ORT on 64 samples (2.000 → 1.000 ms)."
+    )
     mixed = replace(found, latencies=(SLOW, FAST))
     assert headlines(Comparison(DENSE, DENSE, deployments=(mixed,)))[:2] == [
         "COST: m.onnx is no faster than the dense model in ORT on 64 samples (1.000 → 1.000 ms).",
