@@ -11,7 +11,6 @@ from lightning_compress.messages import listed
 from lightning_compress.report.comparisons import Comparison
 from lightning_compress.report.measures.deployments import Deployment
 from lightning_compress.report.measures.profiles import LayerProfile
-from lightning_compress.timing import Latency
 
 __all__ = ["KINDS", "direction", "headlines", "is_worse", "kind_of"]
 
