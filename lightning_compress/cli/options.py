@@ -135,7 +135,10 @@ def _export() -> Parser:
     )
     _trained(parser)
     parser.add_argument(
-        "--format", required=True, metavar="LIST", help="formats with commas between them: lcz, onnx, pt2, pte, tflite"
+        "--format",
+        required=True,
+        metavar="LIST",
+        help="with commas between them: lcz, onnx, pt2, pte, safetensors, tflite",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder of the files (default: that of the run)")
     return parser

@@ -67,6 +67,7 @@ KINDS: dict[str, tuple[Shelf, ...]] = {
         _shelf("CompressionReport.formats", "deploy.writers.archive", "Archive"),
         _shelf("CompressionReport.formats", "deploy.writers.onnx", "Onnx"),
         _shelf("CompressionReport.formats", "deploy.writers.programs", "Program"),
+        _shelf("CompressionReport.formats", "deploy.writers.safetensors", "SafeTensors"),
         _shelf("CompressionReport.formats", "deploy.writers.executorch", "ExecuTorchProgram"),
         _shelf("CompressionReport.formats", "deploy.writers.litert", "LiteRTModel"),
     ),

@@ -22,6 +22,7 @@ USES = {
     ".lcz": "load_compressed(cls, path) in Python; the smallest file",
     ".onnx": "ONNX Runtime, OpenVINO, TensorRT and others",
     ".pt2": "torch.export.load(path), without the class",
+    ".safetensors": "safetensors.torch.load_file(path), the state dict",
     ".pte": "ExecuTorch, on phones",
     ".tflite": "LiteRT, on phones and microcontrollers",
 }

@@ -54,8 +54,8 @@ def source_of(path: Path, config: Path | None = None, cls: str | None = None) ->
         recorded = _recorded_class(weights)
         hint = f": {recorded}, as the file says, if you trust it" if recorded else ""
         raise ValueError(
-            f"need the class of the module of {str(weights)!r}, got none: pass --config of its run, or --model with the "
-            f"dotted path of the class{hint}"
+            f"need the class of the module of {str(weights)!r}, got none: pass --config of its run, or --model with "
+            f"the dotted path of the class{hint}"
         )
     return Source(weights, found, "", others)
 

@@ -60,7 +60,7 @@ def test_a_format_that_fails_leaves_the_others(model, tmp_path, capsys, monkeypa
     [
         (
             ["--format", "onx", *WORDS],
-            "need --format out of .lcz, .onnx, .pt2, .pte, .tflite, got '.onx'; did you mean '.onnx'?",
+            "need --format out of .lcz, .onnx, .pt2, .pte, .safetensors, .tflite, got '.onx'; did you mean '.onnx'?",
         ),
         (["--format", "lcz", *WORDS], "need --output as another folder, got "),
         (
