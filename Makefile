@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALL = { test -x $(BIN)/python || $(PYTHON) -m venv .venv; } && $(BIN)/python -m pip install --quiet \
 	--disable-pip-version-check --no-compile -c constraints.txt -e
 
-.PHONY: test lint demo docs bench format clean
+.PHONY: test lint demo docs notebooks bench format clean
 
 .venv/.demo: pyproject.toml constraints.txt
 	$(INSTALL) '.[examples,plots]'
@@ -14,6 +14,10 @@ INSTALL = { test -x $(BIN)/python || $(PYTHON) -m venv .venv; } && $(BIN)/python
 .venv/.ready: pyproject.toml constraints.txt
 	$(INSTALL) '.[dev,channels,docs,examples,executorch,litert,onnx,openvino,plots]'
 	touch .venv/.demo .venv/.docs $@
+
+.venv/.notebooks: pyproject.toml constraints.txt
+	$(INSTALL) '.[channels,notebooks,onnx]'
+	touch $@
 
 .venv/.docs: pyproject.toml constraints.txt
 	$(INSTALL) '.[docs]'
@@ -32,6 +36,11 @@ demo: .venv/.demo                  ## train on real digits, compress, print the 
 
 docs: .venv/.docs                  ## the site in build/site, without a network; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+notebooks: .venv/.notebooks        ## run the sources in examples/notebooks, and write them with their outputs to build/notebooks
+	mkdir -p build/notebooks
+	set -e; for source in $(wildcard examples/notebooks/*.py); do $(BIN)/python -m jupytext --quiet --to ipynb --execute \
+		--run-path build/notebooks --output build/notebooks/$$(basename $$source .py).ipynb $$source; done
 
 bench: .venv/.ready                ## pruning beside Lightning's, step cost, thresholds, accuracy
 	$(BIN)/python -m benchmarks
