@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALL = { test -x $(BIN)/python || $(PYTHON) -m venv .venv; } && $(BIN)/python -m pip install --quiet \
 	--disable-pip-version-check --no-compile -c constraints.txt -e
 
-.PHONY: test lint demo docs notebooks bench format clean
+.PHONY: test lint demo docs notebooks bench torture format clean
 
 .venv/.demo: pyproject.toml constraints.txt
 	$(INSTALL) '.[examples,plots]'
@@ -44,6 +44,11 @@ notebooks: .venv/.notebooks        ## run the sources in examples/notebooks, and
 
 bench: .venv/.ready                ## pruning beside Lightning's, step cost, thresholds, accuracy
 	$(BIN)/python -m benchmarks
+
+torture: .venv/.ready              ## kills, hostile files, long runs: hours; docs/reliability.md holds its tables
+	$(BIN)/python -m benchmarks.kills
+	$(BIN)/python -m benchmarks.hostile_files
+	$(BIN)/python -m benchmarks.long_runs
 
 format: .venv/.ready
 	$(BIN)/ruff check --fix .

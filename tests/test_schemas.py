@@ -1,6 +1,5 @@
 """Mutated records of every method end in RecordError, or load a module of the same sizes; nothing else, and quickly."""
 
-import copy
 import random
 import tracemalloc
 
@@ -15,6 +14,7 @@ from lightning_compress import (
     load_compressed,
 )
 from lightning_compress.schedules import Linear
+from tests.support.hostile import mutated_record
 from tests.support.toys import Digits, Residual, build, digits, fit
 
 RAMP = {"schedule": Linear(0.1, 0.6), "every_n_steps": 3}
@@ -23,8 +23,6 @@ KINDS = {
     "channels": (Residual, lambda: [ChannelPruningCallback(0.15, round_to=4, remove_blocks=True, **RAMP)]),
     "low_rank": (Digits, lambda: [LowRankCallback(**RAMP)]),
 }
-VALUES = [None, True, -1, 0, 1, 2, 7, 2.5, 10**10, 10**40, "zzz", "", "net.0", [], [3], {}, {"net.0": 3}, (1,)]
-VALUES += [torch.tensor(torch.nan), torch.tensor(0.5), torch.ones(3, 1), torch.ones(1).expand(10**10)]
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -35,32 +33,6 @@ def saved(request, tmp_path_factory):
     return kind, path, torch.load(path, weights_only=True)
 
 
-def places(value, found=()):
-    """Every place in a record, as the keys that lead there."""
-    if isinstance(value, dict | list):
-        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
-            yield (*found, key)
-            yield from places(part, (*found, key))
-
-
-def mutated(record, chance):
-    record = copy.deepcopy(record)
-    *way, last = chance.choice(list(places(record)))
-    inside = record
-    for key in way:
-        inside = inside[key]
-    what = chance.randrange(4)
-    if what == 0 and isinstance(inside, dict):
-        inside[chance.choice(["zzz", "net.0", "net.0.weight", 5])] = inside.pop(last)
-    elif what == 1:
-        del inside[last]
-    elif what == 2 and type(inside[last]) is int:
-        inside[last] *= chance.choice([-1, 2, 10**9])
-    else:
-        inside[last] = chance.choice(VALUES)
-    return record
-
-
 @pytest.mark.filterwarnings("ignore:.*is a bool")
 def test_mutated_records_end_in_one_error(saved):
     kind, path, checkpoint = saved
@@ -69,7 +41,7 @@ def test_mutated_records_end_in_one_error(saved):
     ((key, record),) = checkpoint["compression_structures"].items()
     tracemalloc.start()
     for _ in range(150):
-        torch.save({**checkpoint, "compression_structures": {key: mutated(record, chance)}}, path)
+        torch.save({**checkpoint, "compression_structures": {key: mutated_record(record, chance)}}, path)
         try:
             module = load_compressed(kind, path).eval()
         except RecordError:

@@ -1,7 +1,6 @@
 import random
 import tracemalloc
 import zlib
-from hashlib import blake2b
 
 import pytest
 import torch
@@ -9,6 +8,7 @@ import torch
 from lightning_compress.archive import ArchiveError, load_archive, read_archive, save_archive
 from lightning_compress.archive.coding.cursors import golomb, varint
 from lightning_compress.archive.coding.headers import Block, Entry, Header, write_header
+from tests.support.hostile import mutated, sealed
 
 
 def test_every_truncation_is_refused(model, path):
@@ -51,29 +51,6 @@ def test_forged_archives_load_or_are_refused(model, path):
 
     assert 100 < refused < 500
     assert peak < 1 << 24
-
-
-def mutated(data, chance):
-    """A few bits flipped, bytes replaced, or a run moved, never the same as before."""
-    result = bytearray(data)
-    while result == data:
-        at = chance.randrange(len(data))
-        kind = chance.randrange(4)
-        if kind == 0:
-            result[at] ^= 1 << chance.randrange(8)
-        elif kind == 1:
-            result[at] = chance.choice([0, 1, 127, 128, 255])
-        elif kind == 2:
-            result[at : at + 4] = chance.randbytes(len(result[at : at + 4]))
-        else:
-            result[at : at + 8] = result[at : at + 8][::-1]
-    return bytes(result)
-
-
-def sealed(body):
-    """The head and body of an archive with its length and its checksum made right."""
-    body = body[:5] + (len(body) + 8).to_bytes(6, "little") + body[11:]
-    return body + blake2b(body, digest_size=8).digest()
 
 
 def forged(header, blocks=b""):
