@@ -48,9 +48,10 @@ class CompressionReport(CallbackBase):
     metrics before.
 
     =================  ====================================================================================
+    ``report.html``    all of it as one page: headlines, totals, pictures, layers to sort, how to load the files
     ``report.md``      the tables, per layer and in total
-    ``report.json``    the same as numbers
-    ``report.png``     zeros per layer and sizes, if matplotlib (extra ``plots``) is installed
+    ``report.json``    the same as numbers; see :func:`~lightning_compress.report.read_report`
+    ``pictures``       a folder of PNG and SVG, if matplotlib (extra ``plots``) is installed
     ``model.lcz``      the compressed model; see :func:`~lightning_compress.loading.load_compressed`
     ``model.onnx``...  the deployable model, for each suffix in ``formats``; see
                        :func:`~lightning_compress.deploy.export`

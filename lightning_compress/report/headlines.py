@@ -144,11 +144,12 @@ def _speed_of(found: Deployment) -> list[str]:
 
 def _size(comparison: Comparison) -> str:
     before, after = comparison.before, comparison.after
-    zeros = f", {after.sparsity:.1%} of them zeros" if comparison.pruned else ""
-    size = (
-        f"{after.archive_bytes:,} bytes in the archive instead of {before.archive_bytes:,}, "
-        f"{after.parameters:,} parameters instead of {before.parameters:,}{zeros}."
-    )
+    parts = [f"{after.archive_bytes:,} bytes in the archive instead of {before.archive_bytes:,}"]
+    if after.parameters != before.parameters:
+        parts.append(f"{after.parameters:,} parameters instead of {before.parameters:,}")
+    if comparison.pruned:
+        parts.append(f"{after.sparsity:.1%} zeros")
+    size = f"{', '.join(parts)}."
     if not 0 < after.archive_bytes < 0.99 * before.archive_bytes:
         return size
     return f"SMALLER: {before.archive_bytes / after.archive_bytes:.1f}x, {size}"

@@ -33,7 +33,7 @@ BEFORE, AFTER, INK = "#9aa5b1", "#2f6fde", "#3a4350"
 COLORS = (AFTER, "#e0752d", "#2b9a66", "#a45bc9", "#c0392b", "#7f8c3b")
 """Colors of lines and bars that can be read on white and on black, and without red and green apart."""
 
-WIDTH, HEIGHT = 7.2, 2.6
+WIDTH, HEIGHT = 5.4, 2.2
 MANY = 32
 """Layers that are drawn with their names; more are a profile along the network."""
 

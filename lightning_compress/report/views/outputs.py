@@ -12,6 +12,7 @@ from rich.text import Text
 from lightning_compress.drafts import draft_of
 from lightning_compress.report.comparisons import Comparison, remarks
 from lightning_compress.report.headlines import KINDS, headlines, kind_of
+from lightning_compress.report.pages.html import page
 from lightning_compress.report.pictures import drawable
 from lightning_compress.report.pictures.styles import save
 from lightning_compress.report.views.tables import as_dict, markdown, rich_table, tables
@@ -25,18 +26,19 @@ _ANY = 10_000  # columns: more than any table has
 
 
 def write(comparison: Comparison, directory: Path) -> list[str]:
-    """Write ``report.md`` and ``report.json`` and, if matplotlib is installed, pictures; returns their names."""
-    pages = {
-        "report.md": markdown(comparison),
-        "report.json": json.dumps(as_dict(comparison), indent=2, default=str),
-    }
-    for name, page in pages.items():
-        with draft_of(directory / name) as draft:
-            draft.write_text(page, encoding="utf-8")
+    """Write ``report.md``, ``.json`` and ``.html`` and, if matplotlib is installed, pictures; returns their names."""
     try:
         figures = drawable(comparison)
     except ImportError:
-        return list(pages)
+        figures = {}
+    pages = {
+        "report.md": markdown(comparison),
+        "report.json": json.dumps(as_dict(comparison), indent=2, default=str),
+        "report.html": page(comparison, figures),
+    }
+    for name, text in pages.items():
+        with draft_of(directory / name) as draft:
+            draft.write_text(text, encoding="utf-8")
     if figures:
         with draft_of(directory / PICTURES) as draft:
             draft.mkdir()

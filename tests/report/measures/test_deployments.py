@@ -129,7 +129,7 @@ def test_bits_of_a_weight(callback, bits, tmp_path):
 
 def test_no_file_is_asked_for(tmp_path):
     fit(Classifier(), CompressionReport(tmp_path, formats=[]), PruningCallback(0.5))
-    assert {path.name for path in tmp_path.iterdir()} == {"report.json", "report.md", "pictures"}
+    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "report.json", "report.md", "pictures"}
 
 
 def test_the_report_comes_before_the_error_of_a_file(tmp_path, monkeypatch):
