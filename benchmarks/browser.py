@@ -1,7 +1,7 @@
 """Opens a report in a browser: ``python -m benchmarks.browser FOLDER``, with Chromium installed.
 
-At the widths of a desktop and of a phone, the table of layers is sorted and filtered. The page has to be no wider than the
-window, and to print no error.
+At the widths of a desktop and of a phone, the table of layers is sorted and filtered. The page has to be no wider than
+the window, and to print no error.
 """
 
 from __future__ import annotations

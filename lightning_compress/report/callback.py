@@ -24,6 +24,7 @@ from lightning_compress.processes import whole_copy
 from lightning_compress.report.comparisons import Comparison
 from lightning_compress.report.folders import run_folder
 from lightning_compress.report.incoming import FullSanityCheck, baseline_metrics, compared_with, was_trained
+from lightning_compress.report.loggers import publish
 from lightning_compress.report.measures.bench import Bench
 from lightning_compress.report.measures.profiles import ModelProfile, profile, shipped_macs
 from lightning_compress.report.measures.validations import Validations
@@ -61,6 +62,9 @@ class CompressionReport(CallbackBase):
     report shows which layers compute in integers, the latency, and whether the outputs are those of PyTorch.
 
     ``Trainer(fast_dev_run=True)`` writes, checks and deletes the files: a format that fails is found at once.
+
+    The loggers of the Trainer get the numbers, TensorBoard the tables and pictures, too, and Weights & Biases and MLflow
+    all files.
 
     Any callback of the Trainer with a method ``report() -> dict[str, object]`` adds rows of its own. A callback whose
     attribute ``strength`` is 0 has not begun to compress.
@@ -247,6 +251,8 @@ class CompressionReport(CallbackBase):
         del self._bench
         written = write(self.result, folder)
         show(self.result)
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            publish(trainer.loggers, self.result, folder)
         for failure in failures.values():
             raise failure
         if not any(name.endswith(".png") for name in written):
