@@ -86,6 +86,9 @@ pruning = PruningCallback(0.9, schedule=Cubic(begin=0.0, until=0.5))
 report = CompressionReport("report")
 trainer(pruning, QATCallback(8), report).fit(module, *loaders)
 
+# %%
+report.result  # noqa: B018
+
 # %% [markdown]
 # ## The file
 #
