@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pkgutil import iter_modules
@@ -45,6 +46,7 @@ def structures_in(module: nn.Module) -> list[Structure]:
     return sorted([*carried, *altering], key=lambda structure: structure.order)
 
 
+@cache
 def _keys() -> list[str]:
     rooms = [room.name for room in iter_modules(import_module(_PACKAGE).__path__) if room.ispkg]
     return [room for room in rooms if find_spec(f"{_PACKAGE}.{room}.records") is not None]

@@ -29,7 +29,8 @@ _Indices: TypeAlias = NDArray[np.integer]
 
 _CELLS = 1 << 12  # cells of the lookup table in assign
 _COMPARED = 16  # up to this number of boundaries, comparing with each in turn is fastest
-_RUN = 64  # values that are added anew for each sum
+_RUN = 64  # values that are added anew for each sum of a large array
+_SMALL = 1 << 16  # number of values up to which all sums are kept
 _PATIENCE = 1000  # most steps of Lloyd's algorithm; with hundreds of clusters it converges slowly
 
 
@@ -124,25 +125,28 @@ def _sorted(values: Tensor, overwrite: bool) -> _Array:
 
 
 class _Sums:
-    """Sums of the first values of an array, ``sums[n] = x_1 + ... + x_n``; one in ``_RUN`` of them is kept.
+    """Sums of the first values of an array, ``sums[n] = x_1 + ... + x_n``; of a large one, one in ``_RUN`` is kept.
 
     Args:
         values: ``(N,)``.
     """
 
     def __init__(self, values: _Array) -> None:
-        whole = len(values) // _RUN * _RUN
-        runs = values[:whole].reshape(-1, _RUN).sum(axis=1, dtype=np.float64)
+        self._run = 1 if len(values) <= _SMALL else _RUN
+        whole = len(values) // self._run * self._run
+        runs = values[:whole].reshape(-1, self._run).sum(axis=1, dtype=np.float64)
         self._kept = np.concatenate([[0.0], np.cumsum(runs)])
         self._values = values
 
     def __getitem__(self, counts: _Indices) -> _Array:
         """The sums of these numbers of values; of all values where there are not as many."""
         counts = np.minimum(counts, len(self._values))
-        first = counts // _RUN * _RUN
-        places = first[:, None] + np.arange(_RUN)
-        values = self._values[np.minimum(places, max(0, len(self._values) - 1))].astype(np.float64)
-        sums: _Array = self._kept[counts // _RUN] + np.where(places < counts[:, None], values, 0.0).sum(axis=1)
+        if self._run == 1:
+            return self._kept[counts]
+        first = counts // self._run * self._run
+        places = first[:, None] + np.arange(self._run)
+        values = self._values[np.minimum(places, len(self._values) - 1)].astype(np.float64)
+        sums: _Array = self._kept[counts // self._run] + np.where(places < counts[:, None], values, 0.0).sum(axis=1)
         return sums
 
 
