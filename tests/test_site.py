@@ -41,3 +41,10 @@ def test_docstrings_are_translated(site):
     left = re.compile(r":(?:class|func|mod|meth|attr|math):|\.\. math|&gt;&gt;&gt; [^<]*</p>|=====|``")
     assert {name: left.findall(text) for name, text in reference.items() if left.search(text)} == {}
     assert "<math" in "".join(reference.values())
+
+
+def test_a_name_in_a_docstring_is_a_link(site):
+    callbacks, objects = site["reference/callbacks/index.html"], site["reference/objects/index.html"]
+    for name in ("pruning.criteria", "pruning.patterns", "channels.criteria", "quantization.scales"):
+        assert f'href="../objects/#lightning_compress.{name}"' in callbacks
+        assert f'id="lightning_compress.{name}"' in objects
