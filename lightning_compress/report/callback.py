@@ -63,8 +63,8 @@ class CompressionReport(CallbackBase):
 
     ``Trainer(fast_dev_run=True)`` writes, checks and deletes the files: a format that fails is found at once.
 
-    The loggers of the Trainer get the numbers, TensorBoard the tables and pictures, too, and Weights & Biases and MLflow
-    all files.
+    The loggers of the Trainer get the numbers; TensorBoard gets the tables and pictures, and Weights & Biases and
+    MLflow get all files.
 
     Any callback of the Trainer with a method ``report() -> dict[str, object]`` adds rows of its own. A callback whose
     attribute ``strength`` is 0 has not begun to compress.

@@ -41,5 +41,5 @@ def draw_latencies(comparison: Comparison) -> Figure | None:
         axes.margins(x=0.16)
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+        figure.legend(loc="outside lower right", ncols=2)
     return figure

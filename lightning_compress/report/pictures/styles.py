@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,6 +60,9 @@ _PARAMETERS: Any = {
 }
 
 
+_DRAWN: WeakKeyDictionary[Figure, str] = WeakKeyDictionary()
+
+
 @contextmanager
 def _style() -> Iterator[None]:
     import matplotlib as mpl
@@ -105,8 +109,8 @@ def save(figure: Figure, path: Path) -> None:
         figure: the figure.
         path: the files without their suffix.
     """
+    path.with_suffix(".svg").write_text(_rendered(figure), encoding="utf-8")
     with _style():
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
         figure.savefig(path.with_suffix(".png"), dpi=140, facecolor="white")
 
 
@@ -117,10 +121,7 @@ def svg_of(figure: Figure, prefix: str) -> str:
         figure: the figure.
         prefix: put before the names of its parts; another one for every picture of a page.
     """
-    buffer = io.StringIO()
-    with _style():
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
+    text = _rendered(figure)
     text = text[text.index("<svg") :]
     text = text.replace(INK, "currentColor")
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
@@ -129,6 +130,16 @@ def svg_of(figure: Figure, prefix: str) -> str:
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = re.sub(r'(xlink:href="#|url\(#)', rf"\1{prefix}-", text)
     return re.sub(r"font: [^;\"]*;?", _font, text)
+
+
+def _rendered(figure: Figure) -> str:
+    """A figure as SVG, which is drawn once for the file and for the page."""
+    if figure not in _DRAWN:
+        buffer = io.StringIO()
+        with _style():
+            figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        _DRAWN[figure] = buffer.getvalue()
+    return _DRAWN[figure]
 
 
 def _font(found: re.Match[str]) -> str:
