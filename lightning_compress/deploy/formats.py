@@ -15,7 +15,7 @@ from lightning_compress.deploy.runtimes import Runtime
 from lightning_compress.example_inputs import ExampleInput, as_arguments
 from lightning_compress.lowering.modules import is_quantized, lower
 
-__all__ = ["ComputationWriter", "Writer", "check_full_precision"]
+__all__ = ["ComputationWriter", "Writer", "check_full_precision", "size_on_disk"]
 
 
 class Writer(ABC):
@@ -115,3 +115,8 @@ def check_full_precision(module: nn.Module, suffix: str) -> None:
             f"need a quantized module in float32 to write {suffix}, got one in {half.pop()}: train it with "
             "precision='bf16-mixed' or '32-true', or write .pt2"
         )
+
+
+def size_on_disk(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    return sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())

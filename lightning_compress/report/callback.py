@@ -12,6 +12,7 @@ from typing import Any
 from lightning_compress.arguments import signature_repr
 from lightning_compress.deploy import Writer, export
 from lightning_compress.deploy.export import find_writer
+from lightning_compress.deploy.formats import size_on_disk
 from lightning_compress.example_inputs import ExampleInput, check_example_input, check_runs, device_of, on_device
 from lightning_compress.lightnings import (
     CallbackBase,
@@ -241,7 +242,7 @@ class CompressionReport(CallbackBase):
             steps=trainer.global_step,
             methods=methods_of(trainer.callbacks),  # type: ignore[attr-defined]
             deployments=tuple(deployments),
-            files={path.name: path.stat().st_size for path in paths if path.name not in failures},
+            files={path.name: size_on_disk(path) for path in paths if path.name not in failures},
             failures={name: str(error) for name, error in failures.items()},
             history=tuple(seen.history),
             configuration=configuration_of(trainer.callbacks),  # type: ignore[attr-defined]

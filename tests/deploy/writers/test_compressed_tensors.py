@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
-from lightning_compress import PerGroup, PruningCallback, QATCallback, export
+from lightning_compress import CompressionReport, PerGroup, PruningCallback, QATCallback, export
 from lightning_compress.deploy.writers.compressed_tensors import CompressedTensors, packed
 from lightning_compress.quantization import scales
 from lightning_compress.quantization.grids import AffineGrid
@@ -174,3 +174,10 @@ def test_a_folder_that_differs_is_not_left_behind(tmp_path, monkeypatch):
         export(module, tmp_path / "tiny", writer=CompressedTensors())
     assert (earlier / "model.safetensors").read_bytes() == written
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
+
+
+def test_a_report_writes_the_folder_and_counts_its_files(tmp_path):
+    report = CompressionReport(tmp_path / "run", formats=[CompressedTensors()], example_input=IDS)
+    trained(weights(8), report)
+    files = [file for file in (tmp_path / "run" / "model").iterdir() if file.is_file()]
+    assert report.result.files == {"model": sum(len(file.read_bytes()) for file in files)}
