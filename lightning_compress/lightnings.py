@@ -13,13 +13,14 @@ from __future__ import annotations
 import logging
 import operator
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import reduce
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import lightning_utilities.core.rank_zero as rank_zero
 from lightning_utilities.core.imports import compare_version
-from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
 __all__ = [
     "PACKAGES",
@@ -37,7 +38,9 @@ __all__ = [
     "Strategy",
     "Trainer",
     "WeightAveraging",
+    "above_bars",
     "check_one_package",
+    "end_bars",
     "isolate_rng",
     "of_each",
     "package_of",
@@ -107,6 +110,51 @@ def check_one_package(trainer: Trainer, module: LightningModule) -> None:
                 f"need module and callbacks of {ours}, as the Trainer is, got {type(part).__name__} of {theirs}: write "
                 f"from {origin.__module__.replace(theirs, ours, 1)} import {origin.__name__}"
             )
+
+
+@contextmanager
+def above_bars() -> Iterator[None]:
+    """Let lines that are written to standard error stand above a live progress bar, of tqdm or Rich, and stay whole.
+
+    A bar of Rich redraws its lines. It takes the place of ``sys.stderr``, and lets all that is written to it scroll by
+    above; handlers of logging have kept the stream from before. A bar of tqdm is cleared, and drawn again after it.
+    """
+    hidden = getattr(sys.stderr, "rich_proxied_file", None)
+    handlers = [
+        handler
+        for name in ("", "lightning", "lightning.pytorch", "pytorch_lightning")
+        for handler in logging.getLogger(name or None).handlers
+        if isinstance(handler, logging.StreamHandler) and hidden is not None and handler.stream is hidden
+    ]
+    for handler in handlers:
+        handler.setStream(sys.stderr)
+    tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    try:
+        with tqdm.external_write_mode(file=sys.stderr) if tqdm and hidden is None else nullcontext():
+            yield
+    finally:
+        for handler in handlers:
+            handler.flush()
+            handler.setStream(hidden)
+
+
+def end_bars(trainer: Trainer) -> None:
+    """End the progress bar of a run that is over, so that nothing is drawn over the lines that follow."""
+    bar = trainer.progress_bar_callback
+    if bar is not None:
+        bar.teardown(trainer, trainer.lightning_module, "fit")
+
+
+def rank_zero_info(message: str) -> None:
+    """Log a line on rank 0, above a live progress bar."""
+    with above_bars():
+        rank_zero.rank_zero_info(message, stacklevel=6)
+
+
+def rank_zero_warn(message: str | Warning, *, stacklevel: int = 4, **options: Any) -> None:
+    """Warn on rank 0, above a live progress bar; arguments are those of ``warnings.warn``."""
+    with above_bars():
+        rank_zero.rank_zero_warn(message, stacklevel=stacklevel + 1, **options)
 
 
 def _origins(cls: type) -> list[tuple[str, type]]:

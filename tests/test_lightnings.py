@@ -1,17 +1,28 @@
 """Both Lightnings: each alone is enough, and their classes in one Trainer are refused."""
 
+import fcntl
 import importlib
 import logging
+import os
+import pty
+import select
+import struct
 import subprocess
 import sys
+import termios
+from contextlib import contextmanager
 from pathlib import Path
 
 import lightning.pytorch
 import lightning_utilities.core.rank_zero as rank_zero
+import pyte
 import pytest
 import pytorch_lightning
 import torch
+from rich.console import Console
+from rich.progress import Progress
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from lightning_compress import (
     CompressionReport,
@@ -180,3 +191,48 @@ import lightning_compress.lightnings
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert "ImportError: need lightning or pytorch_lightning, 2.6.4 or later: pip install lightning" in done.stderr
+
+
+LINE = "ChannelPruningCallback: channels removed, 0.416 of the MACs are left"
+
+
+def rich_bar(stream):
+    console = Console(file=stream, force_terminal=True, width=80)
+    return Progress(console=console, auto_refresh=False)
+
+
+@contextmanager
+def tqdm_bar(stream):
+    with tqdm(total=3, file=stream, ncols=80, desc="Epoch 0") as bar:
+        bar.update()
+        yield bar
+
+
+@pytest.mark.parametrize("bar", [rich_bar, tqdm_bar])
+def test_lines_stand_whole_above_a_live_bar(bar, monkeypatch):
+    """In a terminal of 80 columns, with a handler of logging that has kept the stream from before the bar."""
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    with os.fdopen(follower, "w", buffering=1) as stream, os.fdopen(leader, "rb", buffering=0) as screen:
+        monkeypatch.setattr(sys, "stderr", stream)
+        logger = logging.getLogger("lightning.pytorch")
+        handler = logging.StreamHandler(stream)
+        logger.addHandler(handler)
+        try:
+            with bar(stream) as live:
+                if bar is rich_bar:
+                    live.add_task("Epoch 0", total=3)
+                    live.refresh()
+                lightnings.rank_zero_info(LINE)
+                live.refresh()
+                assert handler.stream is stream
+        finally:
+            logger.removeHandler(handler)
+        stream.flush()
+        terminal = pyte.Screen(80, 24)
+        bytes_of_terminal = pyte.ByteStream(terminal)
+        while select.select([screen], [], [], 0)[0]:
+            bytes_of_terminal.feed(screen.read(4096))
+    lines = [line.rstrip() for line in terminal.display if line.strip()]
+    assert [line for line in lines if LINE[:8] in line] == [LINE]
+    assert sum("Epoch 0" in line for line in lines) == 1

@@ -187,12 +187,14 @@ def _train(args: list[str] | None, words: Sequence[str], callbacks: Sequence[Any
     if len(words) == 3 and words[1] in _HELP:
         print_group(_command_line(), words[0], words[2], [*GROUPS, "all"])
         return
+    from lightning_compress.cli.runs.callback import ResumeLine
+
     # Lightning warns if it gets words although the process has some too.
     _command_line()(
         args=args,
         save_config_callback=RunConfig,
         save_config_kwargs={"overwrite": True},
-        trainer_defaults={"callbacks": list(callbacks)} if callbacks else None,
+        trainer_defaults={"callbacks": [*callbacks, ResumeLine(words)]},
         parser_kwargs={"exit_on_error": False},
     )
 

@@ -45,6 +45,8 @@ def errors_in_a_line(words: Sequence[object] = ()) -> Iterator[None]:
         said = _unreadable(error, words) or refusal_of(error)
         if said is None:
             raise
+        if getattr(getattr(sys.modules.get("tqdm"), "tqdm", None), "_instances", None):
+            sys.stderr.write("\n")  # the cursor stands at the end of a bar
         sys.exit(f"lightning-compress: error: {said}")
 
 

@@ -19,6 +19,7 @@ from lightning_compress.lightnings import (
     LightningModule,
     Trainer,
     check_one_package,
+    end_bars,
     rank_zero_info,
 )
 from lightning_compress.processes import whole_copy
@@ -251,6 +252,7 @@ class CompressionReport(CallbackBase):
         )
         del self._bench
         written = write(self.result, folder)
+        end_bars(trainer)
         show(self.result)
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             publish(trainer.loggers, self.result, folder)
