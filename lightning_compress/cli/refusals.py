@@ -34,8 +34,6 @@ def errors_in_a_line(words: Sequence[object] = ()) -> Iterator[None]:
     try:
         yield
     except argparse.ArgumentError as error:
-        if "\n" in str(error):
-            sys.stderr.write(f"{error}\n")
         from lightning_compress.cli.vocabulary import suggestion
 
         cause = _cause(error)

@@ -242,8 +242,7 @@ def test_the_last_line_says_what_is_wrong_in_a_config(init_args, said, folder, m
     with pytest.raises(SystemExit) as stopped:
         command(monkeypatch, "lightning-compress fit --model project.Net --config wrong.yaml")
     assert stopped.value.code == 2
-    *_, last = capsys.readouterr().err.splitlines()
-    assert last == f"lightning-compress: error: {said}"
+    assert capsys.readouterr().err == f"lightning-compress: error: {said}\n"
 
 
 def test_a_checkpoint_whose_hyperparameters_do_not_fit_is_named(folder, monkeypatch, capsys):
