@@ -51,7 +51,8 @@ every_case = cases()
 
 @pytest.fixture(autouse=True)
 def instant(monkeypatch):
-    """Timing takes no time: a report measures latency, which has its own tests."""
+    """Timing and drawing take no time: a report measures latency and draws pictures, which have their own tests."""
+    monkeypatch.setattr("lightning_compress.report.views.outputs.drawable", lambda comparison: {})
     monkeypatch.setattr(
         "lightning_compress.report.measures.bench.measure_latencies",
         lambda modules, example: [Latency(0.2, 0.1, 2.0, "cpu") for _ in modules],
