@@ -141,6 +141,9 @@ class WeightGrids(WeightCompression):
         for name, weight in weights.items():
             self._grids[name].project_(weight, self.strength)
 
+    def metrics(self) -> dict[str, float]:
+        return {"quantization": self.strength}
+
     def verify(self, weights: Mapping[str, Tensor]) -> None:
         """At strength 1 every weight is on the grid that checkpoints carry."""
         for name, weight in weights.items():
