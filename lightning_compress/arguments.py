@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+_LONGEST = 100  # characters of a value in a message
 
 __all__ = [
     "argument_texts",
@@ -15,9 +19,14 @@ __all__ = [
     "check_count",
     "check_criterion",
     "check_decay",
+    "check_file",
+    "check_flag",
     "check_fraction",
+    "check_function",
     "check_number",
+    "check_path",
     "check_patterns",
+    "shown",
     "signature_repr",
 ]
 
@@ -42,6 +51,33 @@ def check_code(**arguments: object) -> None:
             raise TypeError(f"need {name} as a function or an object, got {value!r}: import it and pass it itself")
 
 
+def check_function(*arguments: str, **functions: object) -> None:
+    """Refuse a value that cannot be called with the arguments that a method passes to it.
+
+    Args:
+        arguments: names of the arguments that the method passes, by position.
+        functions: name -> value of each argument that is a function.
+
+    Raises:
+        TypeError: the value is no function, or takes other arguments.
+
+    >>> check_function("values", "bits", observer=None)
+    Traceback (most recent call last):
+    TypeError: need observer(values, bits) as a function, got None: leave observer out for its default
+    """
+    check_code(**functions)
+    for name, function in functions.items():
+        call = f"{name}({', '.join(arguments)})"
+        if not callable(function):
+            raise TypeError(f"need {call} as a function, got {shown(function)}: leave {name} out for its default")
+        try:
+            inspect.signature(function).bind(*arguments)
+        except ValueError:  # Python does not know the signatures of some built-in functions
+            continue
+        except TypeError as error:
+            raise TypeError(f"need {call}, got {shown(function)}, which takes other arguments: {error}") from None
+
+
 def check_criterion(criterion: Callable[..., Any], home: ModuleType, *arguments: str) -> None:
     """Refuse a criterion that a method cannot call, such as one of another method.
 
@@ -51,8 +87,11 @@ def check_criterion(criterion: Callable[..., Any], home: ModuleType, *arguments:
         arguments: names of the arguments that the method passes to a criterion, by position.
 
     Raises:
-        TypeError: the criterion takes fewer arguments, or needs more.
+        TypeError: the criterion is no function, takes fewer arguments, or needs more.
     """
+    check_code(criterion=criterion)
+    if not callable(criterion):
+        raise TypeError(f"need criterion as a function, got {shown(criterion)}: leave criterion out for its default")
     try:
         signature = inspect.signature(criterion)
     except ValueError:  # Python does not know the signatures of some built-in functions
@@ -84,7 +123,7 @@ def check_number(**arguments: object) -> None:
     """
     for name, value in arguments.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise TypeError(f"need {name} as a number, got {value!r}")
+            raise TypeError(f"need {name} as a number, got {shown(value)}")
         if value != value:
             raise ValueError(f"need {name} as a number, got {value!r}")
 
@@ -136,9 +175,55 @@ def check_count(least: int = 1, **arguments: object) -> None:
     """
     for name, value in arguments.items():
         if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"need {name} as an integer, got {value!r}")
+            raise TypeError(f"need {name} as an integer, got {shown(value)}")
         if value < least:
             raise ValueError(f"need {name} >= {least}, got {name}={value!r}")
+
+
+def check_flag(**arguments: object) -> None:
+    """Refuse a value that is neither True nor False, such as ``"no"``, which is true to Python.
+
+    Raises:
+        TypeError: the value is no bool.
+
+    >>> check_flag(remove="no")
+    Traceback (most recent call last):
+    TypeError: need remove as True or False, got 'no'
+    """
+    for name, value in arguments.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"need {name} as True or False, got {shown(value)}")
+
+
+def check_path(**arguments: object) -> None:
+    """Refuse a value that is no path.
+
+    Raises:
+        TypeError: the value is neither text nor a path.
+    """
+    for name, value in arguments.items():
+        if not isinstance(value, str | os.PathLike):
+            raise TypeError(f"need {name} as text or a path, got {shown(value)}")
+
+
+def check_file(**arguments: Any) -> None:
+    """Refuse a path at which there is no file.
+
+    Raises:
+        TypeError: the value is no path.
+        FileNotFoundError: nothing is there.
+        IsADirectoryError: a folder is there.
+
+    >>> check_file(path="none.lcz")
+    Traceback (most recent call last):
+    FileNotFoundError: need path as that of a file, got 'none.lcz': no such file
+    """
+    check_path(**arguments)
+    for name, value in arguments.items():
+        if not Path(value).exists():
+            raise FileNotFoundError(f"need {name} as that of a file, got {str(value)!r}: no such file")
+        if Path(value).is_dir():
+            raise IsADirectoryError(f"need {name} as that of a file, got {str(value)!r}, which is a folder")
 
 
 def check_patterns(**arguments: object) -> None:
@@ -155,7 +240,17 @@ def check_patterns(**arguments: object) -> None:
         if isinstance(value, str):
             raise TypeError(f"need {name} as a sequence of patterns, got {value!r}: write ({value!r},)")
         if not isinstance(value, Sequence) or not all(isinstance(pattern, str) for pattern in value):
-            raise TypeError(f"need {name} as a sequence of patterns, got {value!r}")
+            raise TypeError(f"need {name} as a sequence of patterns, got {shown(value)}")
+
+
+def shown(value: object) -> str:
+    """The ``repr`` of a value in one line of a message, short whatever the value is.
+
+    >>> shown(list(range(99)))[-12:]
+    '4, 25, 26...'
+    """
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def signature_repr(instance: object, values: Mapping[str, object] | None = None) -> str:

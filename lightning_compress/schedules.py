@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from lightning_compress.arguments import check_code, check_number
+from lightning_compress.arguments import check_function, check_number
 
 __all__ = ["Constant", "Cosine", "Cubic", "Exponential", "Linear", "Schedule", "Step", "check_schedule"]
 
@@ -25,14 +25,14 @@ def check_schedule(schedule: Schedule) -> None:
     """Refuse a schedule that a weight method cannot follow.
 
     Raises:
-        TypeError: ``schedule`` is a name, a number or a class.
+        TypeError: ``schedule`` is no function of the progress.
         ValueError: ``schedule`` leaves [0, 1] or does not end at 1.
 
     >>> check_schedule(Constant(0.5))
     Traceback (most recent call last):
     ValueError: need a schedule with strengths in [0, 1] that ends at 1, got schedule=Constant(value=0.5)
     """
-    check_code(schedule=schedule)
+    check_function("progress", schedule=schedule)
     strengths = [schedule(k / 100) for k in range(101)]
     if not all(0 <= strength <= 1 for strength in strengths) or strengths[-1] != 1:
         raise ValueError(f"need a schedule with strengths in [0, 1] that ends at 1, got schedule={schedule!r}")

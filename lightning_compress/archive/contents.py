@@ -9,6 +9,7 @@ import torch
 
 from lightning_compress.archive.coding.records import read_records
 from lightning_compress.archive.files import read_forms, read_index
+from lightning_compress.arguments import check_file
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ def inspect_archive(path: str | os.PathLike[str], max_bytes: int | None = None) 
         >>> tensor.form, tensor.bytes, round(tensor.entropy_bytes, 1)
         ('grid', 119.0, 105.0)
     """
+    check_file(path=path)
     with Path(path).open("rb") as file:
         header = read_index(file, max_bytes)
         shares = header.shares()

@@ -16,6 +16,7 @@ from lightning_compress.archive.coding.records import read_records, write_record
 from lightning_compress.archive.coding.words import bytes_of
 from lightning_compress.archive.forms.dense import Dense
 from lightning_compress.archive.forms.selection import FORMS, Form, encode, read_form
+from lightning_compress.arguments import check_count, check_file
 from lightning_compress.drafts import draft_of
 
 MAGIC = b".lcz"
@@ -144,6 +145,7 @@ def read_archive(path: str | os.PathLike[str], max_bytes: int | None = None) -> 
     Raises:
         ArchiveError: as in `load_archive`.
     """
+    check_file(path=path)
     with Path(path).open("rb") as file:
         header = read_index(file, max_bytes)
         tensors = _read_tensors(file, header)
@@ -183,6 +185,7 @@ def read_index(file: BinaryIO, max_bytes: int | None = None) -> Header:
     if HEAD + size + sum(block.size for block in header.blocks) + CHECKSUM != length:
         raise ArchiveError("the archive is damaged: its blocks do not fill the file")
     limit = max(1 << 30, 1024 * length) if max_bytes is None else max_bytes
+    check_count(max_bytes=limit)
     owners = [entry for entry in header.entries if entry.tied_to is None]
     need = sum(entry.count * header.blocks[entry.block].dtype.itemsize for entry in owners)
     if need > limit:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_compress.arguments import check_code, check_count, check_criterion, check_decay
+from lightning_compress.arguments import check_count, check_criterion, check_decay, check_flag
 from lightning_compress.carried import carry, copies
 from lightning_compress.channels import criteria
 from lightning_compress.channels.budget.budgets import budget_of, check_shards
@@ -106,7 +106,6 @@ class ChannelPruningCallback(WeightCompression):
         exclude: Sequence[str] = (),
     ) -> None:
         super().__init__(order=PRUNE, schedule=schedule, every_n_steps=every_n_steps, include=include, exclude=exclude)
-        check_code(criterion=criterion)
         check_criterion(criterion, criteria, "members")
         if evidence_of(criterion) == "inputs":
             raise ValueError(f"need a criterion that reads the gradient or nothing, got inputs by {criterion!r}")
@@ -119,6 +118,7 @@ class ChannelPruningCallback(WeightCompression):
             )
         check_count(round_to=round_to)
         check_decay(decay=decay)
+        check_flag(remove=remove, remove_blocks=remove_blocks)
         self.macs = self.budget.amount if self.budget.name == "macs" else None
         self.parameters, self.latency, self.channels, self.runtime = parameters, latency, channels, runtime
         self.criterion = criterion

@@ -10,6 +10,7 @@ from pkgutil import iter_modules
 
 from torch import nn
 
+from lightning_compress.arguments import check_path
 from lightning_compress.deploy import writers
 from lightning_compress.deploy.formats import Writer
 from lightning_compress.drafts import draft_of
@@ -81,6 +82,7 @@ def export(
     >>> export(nn.Linear(4, 2), Path(tempfile.mkdtemp()) / "m.lcz").name
     'm.lcz'
     """
+    check_path(path=path)
     module, path = merged_copy(unwrapped(module)), Path(path)
     writer = find_writer(path.suffix) if writer is None else _checked(writer, path)
     writer.require()

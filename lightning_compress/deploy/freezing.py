@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from lightning_compress.deploy.checks import check_equal, check_near, cpu_tensors
-from lightning_compress.example_inputs import ExampleInput, as_arguments, device_of, evaluating, on_device, unwrapped
+from lightning_compress.example_inputs import (
+    ExampleInput,
+    as_arguments,
+    check_runs,
+    device_of,
+    evaluating,
+    on_device,
+    unwrapped,
+)
 from lightning_compress.lowering.modules import is_quantized, lower
 from lightning_compress.training.copies import merged_copy
 
@@ -47,6 +55,7 @@ def freeze(module: nn.Module, example_input: ExampleInput) -> Callable[..., Any]
     with evaluating(module):
         example = on_device(example_input, device_of(module))
         args, kwargs = as_arguments(example)
+        check_runs(module, example)
         if is_quantized(module):
             check, frozen = check_near, lower(module, args, kwargs)
         else:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from torchmetrics import Metric
 
-from lightning_compress.arguments import check_number
+from lightning_compress.arguments import check_number, shown
 from lightning_compress.distillation.losses import SoftTargets
 from lightning_compress.distillation.teachers import Live, Teacher
 from lightning_compress.distillation.terms import Term
@@ -60,7 +60,7 @@ class Settings:
             if not self.task_weight >= 0:
                 raise ValueError(f"need task_weight >= 0, got task_weight={self.task_weight}")
         if self.network is not None and not isinstance(self.network, str):
-            raise TypeError(f"need network as the name of a submodule, got {self.network!r}")
+            raise TypeError(f"need network as the name of a submodule, got {shown(self.network)}")
         checked = {
             "teacher": _teacher(self.teacher),
             "losses": _terms((DEFAULT,) if self.losses is None else self.losses),
@@ -111,12 +111,12 @@ def _terms(losses: object) -> tuple[Term, ...]:
 
 def _metrics(metrics: object) -> tuple[Metric, ...]:
     if not isinstance(metrics, Sequence) or isinstance(metrics, str):
-        raise TypeError(f"need metrics as a list, got {metrics!r}: write [Agreement()]")
+        raise TypeError(f"need metrics as a list, got {shown(metrics)}: write [Agreement()]")
     for metric in metrics:
         if isinstance(metric, type):
             raise TypeError(f"need metrics as objects, got the class {metric.__name__}: write {metric.__name__}()")
         if not isinstance(metric, Metric):
-            raise TypeError(f"need metrics of torchmetrics, got {metric!r}")
+            raise TypeError(f"need metrics of torchmetrics, got {shown(metric)}")
     return tuple(metrics)
 
 
@@ -125,4 +125,7 @@ def _layers(initialize: object) -> dict[str, str] | None:
         return None
     if not isinstance(initialize, Mapping):
         raise TypeError(f"need initialize as a mapping, got {initialize!r}: write {{student's layer: teacher's layer}}")
+    for layer in [*initialize, *initialize.values()]:
+        if not isinstance(layer, str):
+            raise TypeError(f"need initialize as names of layers, got {shown(layer)} in it")
     return dict(initialize)

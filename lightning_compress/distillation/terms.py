@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_compress.arguments import check_code, check_number, signature_repr
+from lightning_compress.arguments import check_code, check_number, shown, signature_repr
 from lightning_compress.distillation.features import OUTPUT, LeastSquares
 from lightning_compress.distillation.losses import Loss
 from lightning_compress.schedules import Schedule
@@ -83,6 +83,9 @@ class Term:
 
     def __post_init__(self) -> None:
         check_code(loss=self.loss, schedule=self.schedule, regressor=self.regressor, mask=self.mask, labels=self.labels)
+        for name in ("student_layers", "teacher_layers"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"need {name} as a pattern of names, got {shown(getattr(self, name))}")
         check_number(weight=self.weight)
         if not self.weight >= 0:
             raise ValueError(f"need weight >= 0, got weight={self.weight}")

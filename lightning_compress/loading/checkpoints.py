@@ -23,6 +23,7 @@ __all__ = [
     "content_of",
     "in_memory",
     "is_archive",
+    "no_checkpoint",
     "of_class",
     "readable",
     "require_entry",
@@ -94,14 +95,14 @@ def readable(path: str | Path, given: Collection[str], weights_only: bool) -> st
         weights_only: whether the file may build nothing but tensors and primitives.
 
     Raises:
-        ValueError: a hyperparameter is such an object, and not given.
+        ValueError: the file is no checkpoint, or a hyperparameter is such an object, and not given.
     """
     if not weights_only or not Path(path).is_file():  # Lightning also reads addresses
         return path
     try:
         unsafe = get_unsafe_globals_in_checkpoint(path)
-    except ValueError:  # no file of torch.save: its reader says so
-        return path
+    except ValueError as error:  # no file of torch.save
+        raise no_checkpoint(path) from error
     if not unsafe:
         return path
     checkpoint = content_of(path, "cpu")
@@ -112,6 +113,11 @@ def readable(path: str | Path, given: Collection[str], weights_only: bool) -> st
         checkpoint[HPARAMS] = {name: value for name, value in hparams.items() if name not in lost}
     plain = {key: value for key, value in checkpoint.items() if not _is_unsafe(value)}
     return in_memory({**plain, _LEFT_OUT_ENTRIES: [key for key in checkpoint if key not in plain]})
+
+
+def no_checkpoint(path: str | Path) -> ValueError:
+    """The error for a file that the Trainer has not written."""
+    return ValueError(f"need a checkpoint that the Trainer wrote as ckpt_path, got {str(path)!r}, which is none")
 
 
 def of_class(source: str | Path | BytesIO, cls: type, weights_only: bool) -> str | Path | BytesIO:

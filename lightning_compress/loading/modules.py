@@ -9,11 +9,13 @@ from typing import Any, TypeVar, cast
 
 from torch import nn
 
+from lightning_compress.arguments import check_file, check_path
 from lightning_compress.carried import Structure, attach_structure, carried_records, carry, shapes_in
 from lightning_compress.loading.checkpoints import (
     archive_as_checkpoint,
     in_memory,
     is_archive,
+    no_checkpoint,
     of_class,
     readable,
     require_entry,
@@ -25,6 +27,7 @@ from lightning_compress.schemas import RecordError
 
 __all__ = ["load_compressed"]
 
+_VERSION = "pytorch-lightning_version"  # entry of every checkpoint of the Trainer
 _Module = TypeVar("_Module", bound=Any)
 
 
@@ -58,7 +61,9 @@ def load_compressed(
 
     Raises:
         TypeError: ``cls`` is no class, or ``grids`` holds something else than subclasses of ``Grid``.
-        ValueError: the file lacks an argument of ``cls``, or an entry that its ``on_load_checkpoint`` reads.
+        ValueError: the file is no checkpoint of the Trainer, or lacks an argument of ``cls`` or an entry that its
+            ``on_load_checkpoint`` reads.
+        FileNotFoundError: there is no such file.
         RecordError: a record in the file is damaged, not one of this model, or of a method that is neither one of this
             package nor given.
         ArchiveError: the archive is damaged.
@@ -112,14 +117,22 @@ def _load_lightning(cls: Any, path: str | Path, weights_only: bool, attach: Any,
                 require_entry(error.args[0], checkpoint, cls)
                 raise
 
+    check_path(ckpt_path=path)
+    if "://" not in str(path):  # Lightning also reads addresses
+        check_file(ckpt_path=path)
     source: Any
     if is_archive(path):
-        version = {"pytorch-lightning_version": _version(cls)}
+        version = {_VERSION: _version(cls)}
         source = in_memory(archive_as_checkpoint(path, init_args) | version)
     else:
         source = readable(path, init_args, weights_only)
     source = of_class(source, cls, weights_only)
-    module = Loaded.load_from_checkpoint(source, weights_only=weights_only, map_location="cpu", **init_args)
+    try:
+        module = Loaded.load_from_checkpoint(source, weights_only=weights_only, map_location="cpu", **init_args)
+    except KeyError as error:
+        if error.args == (_VERSION,):
+            raise no_checkpoint(path) from error
+        raise
     module.__class__ = cls
     return module
 

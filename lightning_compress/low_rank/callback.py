@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_compress.arguments import check_fraction
+from lightning_compress.arguments import check_flag, check_fraction
 from lightning_compress.carried import carry, copies
 from lightning_compress.lightnings import LightningModule, Trainer, rank_zero_info
 from lightning_compress.low_rank.factorization import decompose, project, tail
@@ -85,6 +85,7 @@ class LowRankCallback(WeightCompression):
         else:
             parameters = 0.5 if parameters is None else parameters
             check_fraction(parameters=parameters)
+        check_flag(split=split)
         super().__init__(order=_ORDER, schedule=schedule, every_n_steps=every_n_steps, include=include, exclude=exclude)
         self.parameters = parameters
         self.energy = energy

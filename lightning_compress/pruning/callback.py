@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_compress.arguments import check_code, check_criterion, check_decay, check_number
+from lightning_compress.arguments import check_code, check_criterion, check_decay, check_flag, check_number
 from lightning_compress.evidence import RunningMeans, evidence_of
 from lightning_compress.lightnings import rank_zero_warn
 from lightning_compress.messages import listed
@@ -93,14 +93,13 @@ class PruningCallback(WeightCompression):
         exclude: Sequence[str] = (),
     ) -> None:
         super().__init__(order=PRUNE, schedule=schedule, every_n_steps=every_n_steps, include=include, exclude=exclude)
-        check_code(criterion=criterion, pattern=pattern)
+        check_code(pattern=pattern)
         check_criterion(criterion, criteria, "weight", "evidence")
         if not isinstance(pattern, Pattern):
             raise TypeError(f"need pattern as a Pattern of pruning.patterns, got {pattern!r}: inherit from Pattern")
         if scope not in ("global", "layer"):
             raise ValueError(f"need scope 'global' or 'layer', got scope={scope!r}")
-        if not isinstance(regrow, bool):
-            raise TypeError(f"need regrow as True or False, got {regrow!r}")
+        check_flag(regrow=regrow)
         check_decay(floor=floor, decay=decay)
         check_number(gradient_scale=gradient_scale)
         if not 0 < gradient_scale < math.inf:

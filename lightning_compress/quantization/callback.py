@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_compress.adapters.views import plain_view
-from lightning_compress.arguments import check_code, check_count, check_decay, check_number
+from lightning_compress.arguments import check_count, check_decay, check_function, check_number
 from lightning_compress.carried import carry
 from lightning_compress.lightnings import LightningModule, Trainer, rank_zero_warn
 from lightning_compress.messages import listed
@@ -110,7 +110,7 @@ class QATCallback(_Quantization):
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
     ) -> None:
-        check_code(scale=scale, observer=observer, profile=profile)
+        check_function("values", "bits", scale=scale, observer=observer)
         _check_bits(2, weight_bits=weight_bits)
         super().__init__(
             kind=check_scale(scale, weight_bits),

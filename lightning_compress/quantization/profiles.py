@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from lightning_compress.arguments import check_flag
+
 __all__ = ["CoreML", "Mobile", "OnnxRuntime", "OpenVINO", "Profile", "TensorRT"]
 
 
@@ -49,10 +51,7 @@ class Profile(_Named):
     round_biases: bool = True
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not isinstance(value, bool):
-                raise TypeError(f"need {field.name} as True or False, got {value!r}")
+        check_flag(**{field.name: getattr(self, field.name) for field in fields(self)})
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from lightning_compress.arguments import check_code, shown
 from lightning_compress.blocks import row_blocks
 from lightning_compress.quantization.grids import AffineGrid, BinaryGrid, Grid, built_in_grids
 from lightning_compress.quantization.profiles import Profile
@@ -180,8 +181,9 @@ def check_profile(profile: Profile, scale: Scale, bits: int) -> None:
     Traceback (most recent call last):
     ValueError: need a symmetric scale for profile TensorRT, got minmax, ...: use scales.absmax or scales.mse
     """
+    check_code(profile=profile)
     if not isinstance(profile, Profile):
-        raise TypeError(f"need profile as a Profile, such as profiles.OnnxRuntime(), got {profile!r}")
+        raise TypeError(f"need profile as a Profile, such as profiles.OnnxRuntime(), got {shown(profile)}")
     if not profile.symmetric_weights:
         return
     grid = scale(torch.tensor([[-1.0, 0.0, 3.0]]), bits)

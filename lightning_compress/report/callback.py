@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lightning_compress.arguments import signature_repr
+from lightning_compress.arguments import check_path, signature_repr
 from lightning_compress.deploy import Writer, export
 from lightning_compress.deploy.export import find_writer
 from lightning_compress.deploy.formats import size_on_disk
@@ -108,8 +108,11 @@ class CompressionReport(CallbackBase):
         formats: Sequence[str | Writer] = (".lcz",),
         example_input: ExampleInput | None = None,
     ) -> None:
-        if isinstance(formats, str | Writer):
-            raise TypeError(f"need formats as a list, got {formats!r}: write [{formats!r}]")
+        if isinstance(formats, str) or not isinstance(formats, Sequence):
+            one = formats if isinstance(formats, str | Writer) else ".lcz"
+            raise TypeError(f"need formats as a list, got {formats!r}: write [{one!r}]")
+        if dirpath is not None:
+            check_path(dirpath=dirpath)
         if example_input is not None:
             check_example_input(example_input)
         self._dense_metrics = baseline_metrics(baseline)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_compress.arguments import check_count, check_number
+from lightning_compress.arguments import check_count, check_file, check_number
 from lightning_compress.report.comparisons import Comparison
 from lightning_compress.report.measures.deployments import Deployment
 from lightning_compress.report.measures.histories import Moment
@@ -33,6 +33,7 @@ def read_report(path: str | Path) -> Comparison:
         ValueError: the file is no report, is damaged, or was written by a later version of this package.
         OSError: the file cannot be read.
     """
+    check_file(path=path)
     path = Path(path)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

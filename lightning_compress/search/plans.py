@@ -203,7 +203,8 @@ def plan(module: nn.Module, callbacks: Sequence[object], example_input: ExampleI
     (8, 32)
     """
     if isinstance(callbacks, str) or not isinstance(callbacks, Sequence):
-        raise TypeError(f"need callbacks as a list, got {type(callbacks).__name__}: write [{type(callbacks).__name__}]")
+        given = f"{type(callbacks).__name__}(...)" if hasattr(callbacks, "state_key") else "PruningCallback(...)"
+        raise TypeError(f"need callbacks as a list, got {type(callbacks).__name__}: write [{given}]")
     parameters = unwrapped(module).parameters()
     devices = {parameter.device.index or 0 for parameter in parameters if parameter.device.type == "cuda"}
     with torch.random.fork_rng(sorted(devices)):

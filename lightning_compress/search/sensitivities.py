@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import nn
 
-from lightning_compress.arguments import argument_texts, check_code, check_count
+from lightning_compress.arguments import argument_texts, check_count, check_function
 from lightning_compress.example_inputs import device_of, evaluating, tensors_in, unwrapped
 from lightning_compress.search.fisher import BatchLoss
 from lightning_compress.search.measuring.bench import Bench
@@ -137,7 +137,9 @@ def _check(methods: object, loss: object, metric: object, mode: object, examples
         if not isinstance(method, WeightCompression):
             raise TypeError(f"need methods that compress weights, got {type(method).__name__}")
     check_orders(methods)
-    check_code(loss=loss, metric=metric)
+    check_function("module", "batch", loss=loss)
+    if metric is not None:
+        check_function("module", "batches", metric=metric)
     check_count(examples=examples, fisher_examples=fisher_examples)
     if mode not in ("min", "max", None):
         raise ValueError(f"need mode 'min' or 'max', got mode={mode!r}")

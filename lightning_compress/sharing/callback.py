@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_compress.arguments import check_code, check_count
+from lightning_compress.arguments import check_count, check_function
 from lightning_compress.blocks import blocks
 from lightning_compress.messages import listed
 from lightning_compress.processes import gather, shard_group
@@ -93,7 +93,9 @@ class WeightSharingCallback(WeightCompression):
         exclude: Sequence[str] = (),
     ) -> None:
         super().__init__(order=SHARE, schedule=schedule, every_n_steps=every_n_steps, include=include, exclude=exclude)
-        check_code(init=init, gradient=gradient)
+        check_function("values", "clusters", init=init)
+        if gradient is not None:
+            check_function("sums", "sizes", gradient=gradient)
         check_count(2, clusters=clusters)
         if scope not in ("layer", "global"):
             raise ValueError(f"need scope 'layer' or 'global', got scope={scope!r}")

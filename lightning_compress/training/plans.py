@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from lightning_compress.arguments import argument_texts
+from lightning_compress.arguments import argument_texts, shown
 from lightning_compress.lightnings import DeepSpeedStrategy, FSDPStrategy, Strategy, of_each, rank_zero_warn
 from lightning_compress.messages import listed, listed_by_reason
 from lightning_compress.processes import is_sharded
@@ -36,13 +36,15 @@ def check_callbacks(callbacks: Sequence[object]) -> None:
     """Refuse a class in the Trainer's list of callbacks, and Lightning's ModelPruning beside a method.
 
     Raises:
-        TypeError: a callback is a class.
+        TypeError: a callback is a class, or none at all.
         ValueError: a callback is a ModelPruning. It moves weights to other names, which no method compresses.
     """
     for callback in callbacks:
         if isinstance(callback, type):
             name = callback.__name__
             raise TypeError(f"need callbacks as objects, got the class {name} in the Trainer's list: write {name}(...)")
+        if not isinstance(callback, of_each("callbacks.Callback")):
+            raise TypeError(f"need callbacks as objects of Callback, got {shown(callback)} in the Trainer's list")
         if isinstance(callback, of_each("callbacks.ModelPruning")):
             raise ValueError(
                 "need PruningCallback to prune beside other methods of this package, got Lightning's ModelPruning in "

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from lightning_compress.arguments import check_code
+from lightning_compress.arguments import check_function
 from lightning_compress.channels.budget.budgets import Budget
 from lightning_compress.channels.budget.costs import Costs
 from lightning_compress.channels.budget.selection import choose_units, lowest_cost
@@ -45,10 +45,10 @@ def check_runner(runner: Runner, budget: Budget) -> None:
     """Refuse something else than code, and a runtime where no latency is measured.
 
     Raises:
-        TypeError: ``runner`` is a name, a number or a class.
+        TypeError: ``runner`` is no function of a module and an example.
         ValueError: ``runner`` is given, and the budget is none of latency.
     """
-    check_code(runtime=runner)
+    check_function("module", "example", runtime=runner)
     if runner is not eager and budget.name != "latency":
         raise ValueError(
             f"need latency= to measure it in a runtime, got runtime={runner!r} with {budget.name}={budget.amount}: "

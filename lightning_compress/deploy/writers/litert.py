@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_compress.arguments import check_flag
 from lightning_compress.deploy import flatbuffers
 from lightning_compress.deploy.checks import check_equal, check_near, cpu_tensors
 from lightning_compress.deploy.formats import ComputationWriter, check_full_precision
@@ -62,8 +63,7 @@ class LiteRTModel(ComputationWriter):
     integer_ends: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.integer_ends, bool):
-            raise TypeError(f"need integer_ends as True or False, got {self.integer_ends!r}")
+        check_flag(integer_ends=self.integer_ends)
 
     def require(self) -> None:
         with silenced():

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_compress.arguments import check_patterns
+from lightning_compress.arguments import check_path, check_patterns
 from lightning_compress.distillation.features import OUTPUT, NetworkCall, match
 from lightning_compress.distillation.teachers.fingerprints import fingerprints
 from lightning_compress.distillation.teachers.modules import Live
@@ -106,6 +106,7 @@ class Cache:
     """
 
     def __init__(self, path: str | Path) -> None:
+        check_path(path=path)
         self.path = Path(path)
         if not (self.path / "manifest.json").is_file():
             raise FileNotFoundError(f"need a folder written by cache_outputs, got {str(path)!r}")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_compress.arguments import shown
 from lightning_compress.distillation.features import OUTPUT, NetworkCall, Recorder, match, output_tensor
 from lightning_compress.distillation.teachers.protocols import Convert
 from lightning_compress.messages import listed
@@ -110,6 +111,8 @@ class Ensemble(nn.Module):
 
     def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()
+        if isinstance(members, nn.Module) or not all(isinstance(member, nn.Module) for member in members):
+            raise TypeError(f"need members as a list of modules, got {shown(members)}")
         if not members:
             raise ValueError(f"need at least one member of the ensemble, got members={members!r}")
         self.members = nn.ModuleList(members)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from lightning_compress.arguments import check_path, shown
 from lightning_compress.messages import listed
 from lightning_compress.report.comparisons import Comparison
 from lightning_compress.report.headlines import direction
@@ -48,6 +49,10 @@ def compare(
     """
     if isinstance(paths, str | Path):
         raise TypeError(f"need paths as a list, got {str(paths)!r}: write [{str(paths)!r}]")
+    if not isinstance(paths, Sequence):
+        raise TypeError(f"need paths as a list, got {shown(paths)}")
+    for path in paths:
+        check_path(paths=path)
     if mode not in ("min", "max", None):
         raise ValueError(f"need mode 'min' or 'max', got mode={mode!r}")
     reports = [read_report(file) for file in _files(paths)]
