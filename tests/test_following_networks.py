@@ -127,9 +127,11 @@ def test_of_networks_of_the_same_shapes_each_copy_follows_its_own():
         torch.testing.assert_close(narrow[0].weight, wide[0].weight[rows])
 
 
-def test_a_frozen_copy_that_nothing_writes_keeps_its_channels():
+def test_a_frozen_copy_that_nothing_writes_keeps_its_channels_and_is_named(caplog):
     module = build(kind=Teacher)
-    fit(module, channels())
+    with caplog.at_level("INFO", logger="lightning.pytorch.utilities.rank_zero"):
+        fit(module, channels())
+    assert "'target' keeps its shapes: it is frozen, and no code has written it from 'net' before" in caplog.text
     assert shapes(module.target) == shapes(build().net) != shapes(module.net)
 
 

@@ -296,5 +296,5 @@ class ChannelPruningCallback(WeightCompression):
         removed = f"channels and {branches} residual branches" if branches else "channels"
         rank_zero_info(
             f"{type(self).__name__}: {removed} removed, {self.metrics()['macs']:.4g} of the MACs are left"
-            + followers_text(followed)
+            + followers_text(followed, self._following.left_behind())
         )

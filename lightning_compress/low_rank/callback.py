@@ -128,7 +128,7 @@ class LowRankCallback(WeightCompression):
             f"{type(self).__name__}: split in two, {self.metrics()['parameters']:.4g} of the parameters are left: "
             + (listed(f"{name} to rank {rank}" for name, rank in ranks.items()) or "none")
             + (f"\n  whole, because two layers have no fewer parameters: {listed(whole)}" if whole else "")
-            + followers_text(followed)
+            + followers_text(followed, self._following.left_behind())
         )
 
     def select(self, module: nn.Module) -> Selection:

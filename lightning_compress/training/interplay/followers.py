@@ -116,6 +116,13 @@ class FollowingNetworks:
         frozen = [copy for copy in self.written if _is_frozen(self._module.get_submodule(copy))]
         return {copy: min(self._networks[copy], key=lambda network: self._distance(copy, network)) for copy in frozen}
 
+    def left_behind(self) -> dict[str, str]:
+        """Copy -> network that has other shapes now, of the copies that nothing has written before."""
+        left = self._networks.keys() - set(self.written)
+        part = self._module.get_submodule
+        changed = {copy: [n for n in self._networks[copy] if _shapes(part(n)) != _shapes(part(copy))] for copy in left}
+        return {copy: networks[0] for copy, networks in sorted(changed.items()) if networks}
+
     def _distance(self, copy: str, network: str) -> float:
         pairs = zip(*(self._module.get_submodule(name).parameters() for name in (copy, network)), strict=True)
         return sum(float((one.detach() - other.detach()).square().sum()) for one, other in pairs)
@@ -131,9 +138,14 @@ def followers_of(name: str, followed: Mapping[str, str]) -> list[str]:
     return [copy + name.removeprefix(followed[copy]) for copy in inside]
 
 
-def followers_text(followed: Mapping[str, str]) -> str:
-    """Lines of a message; ``followed``: copy -> network."""
-    return "".join(f"\n  {copy!r} follows {network!r} and has changed with it" for copy, network in followed.items())
+def followers_text(followed: Mapping[str, str], left_behind: Mapping[str, str]) -> str:
+    """Lines of a message; both: copy -> network."""
+    changed = [f"\n  {copy!r} follows {network!r} and has changed with it" for copy, network in followed.items()]
+    kept = [
+        f"\n  {copy!r} keeps its shapes: it is frozen, and no code has written it from {network!r} before"
+        for copy, network in left_behind.items()
+    ]
+    return "".join([*changed, *kept])
 
 
 def _shapes(module: nn.Module) -> dict[str, torch.Size]:
