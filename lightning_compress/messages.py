@@ -1,4 +1,4 @@
-"""Messages: names in them, of which a large model has hundreds."""
+"""Messages: names in them, which may hold any letters, and of which a large model has hundreds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from itertools import accumulate, islice
 
-__all__ = ["listed", "listed_by_reason"]
+__all__ = ["listed", "listed_by_reason", "plain"]
 
 _MOST, _LONGEST = 8, 200  # names in a message, and their characters
 
@@ -45,3 +45,12 @@ def listed_by_reason(skipped: Mapping[str, str]) -> list[str]:
         names.setdefault(re.sub(r"\d+", "*", reason) if many else reason, []).append(name)
     lines = [f"{reason}: {listed(same)}" for reason, same in names.items()]
     return lines[:_MOST] + ([f"and {len(lines) - _MOST} other reasons"] if len(lines) > _MOST else [])
+
+
+def plain(text: str) -> str:
+    r"""A text without control characters: a line break, an escape sequence or a change of direction is shown as code.
+
+    >>> print(plain("a\x1b[2J" + chr(0x202E) + "b"))
+    a\x1b[2J\u202eb
+    """
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_compress.messages import listed
+from lightning_compress.messages import listed, plain
 from lightning_compress.report.measures.deployments import Deployment
 from lightning_compress.report.measures.histories import Moment
 from lightning_compress.report.measures.profiles import LayerProfile, ModelProfile
@@ -183,7 +183,7 @@ def remarks(comparison: Comparison) -> list[str]:
             "The metrics before are missing: the model was not trained before fit. Pass those of a dense model, as "
             "CompressionReport(baseline={'val_acc': 0.9}), or the folder of its run."
         )
-    return said
+    return list(map(plain, said))
 
 
 def _on_latency(comparison: Comparison, before: Latency, after: Latency) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Literal
 
-from lightning_compress.messages import listed
+from lightning_compress.messages import listed, plain
 from lightning_compress.report.comparisons import Comparison
 from lightning_compress.report.measures.deployments import Deployment
 from lightning_compress.report.measures.profiles import LayerProfile
@@ -41,7 +41,7 @@ def headlines(comparison: Comparison) -> list[str]:
         _size(comparison),
     ]
     order = [*KINDS, ""]
-    return sorted(said, key=lambda line: order.index(kind_of(line)))
+    return sorted(map(plain, said), key=lambda line: order.index(kind_of(line)))
 
 
 def kind_of(headline: str) -> str:
@@ -55,7 +55,7 @@ def kind_of(headline: str) -> str:
 
 
 def _failed(comparison: Comparison) -> list[str]:
-    return [f"LOSS: {name} was not written: {error}" for name, error in comparison.failures.items()]
+    return [f"LOSS: {name} was not written: {' '.join(error.split())}" for name, error in comparison.failures.items()]
 
 
 def _dead(comparison: Comparison) -> list[str]:

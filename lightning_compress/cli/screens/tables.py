@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lightning_compress.messages import plain
+
 __all__ = ["narrow_table", "new_console", "pairs_table", "printable"]
 
 _PIPE = 160  # columns where there is no terminal; names must not be shortened there
@@ -48,4 +50,4 @@ def printable(name: str) -> Text:
     >>> printable("[red]a\x1b[2J[/red]").plain
     '[red]a\\x1b[2J[/red]'
     """
-    return Text("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name))
+    return Text(plain(name))

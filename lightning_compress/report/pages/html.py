@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from lightning_compress.messages import plain
 from lightning_compress.report.comparisons import Comparison, remarks
 from lightning_compress.report.headlines import direction, headlines, is_worse, kind_of
 from lightning_compress.report.pages.snippets import loading_code
-from lightning_compress.report.pictures.styles import printable, svg_of
+from lightning_compress.report.pictures.styles import svg_of
 from lightning_compress.report.views.tables import tables
 
 if TYPE_CHECKING:
@@ -123,4 +124,4 @@ def _finalized(value: Any) -> Any:
     """Text without control characters; line breaks stay."""
     if isinstance(value, Markup) or not isinstance(value, str):
         return value
-    return "\n".join(map(printable, value.split("\n")))
+    return "\n".join(map(plain, value.split("\n")))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lightning_compress.messages import plain
 from lightning_compress.report.comparisons import FEW, Comparison
 from lightning_compress.report.measures.profiles import LayerProfile
-from lightning_compress.report.pictures.styles import AFTER, BEFORE, MANY, WIDTH, printable, tidy
+from lightning_compress.report.pictures.styles import AFTER, BEFORE, MANY, WIDTH, tidy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,7 +80,7 @@ def _profile(
             axes.set_ylim(0, limit)
         return figure
     with tidy(WIDTH, 0.9 + 0.27 * len(layers)) as (figure, axes):
-        names = [printable(layer.name) for layer in layers]
+        names = [plain(layer.name) for layer in layers]
         places = range(len(names))
         if behind:
             axes.barh(places, behind, color=BEFORE, alpha=0.5, height=0.66)

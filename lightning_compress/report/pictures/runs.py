@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from lightning_compress.messages import plain
 from lightning_compress.report.comparisons import Comparison
 from lightning_compress.report.headlines import direction
-from lightning_compress.report.pictures.styles import AFTER, BEFORE, COLORS, HEIGHT, WIDTH, printable, tidy
+from lightning_compress.report.pictures.styles import AFTER, BEFORE, COLORS, HEIGHT, WIDTH, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +33,7 @@ def draw_metrics(comparison: Comparison) -> Figure | None:
     steps = [moment.step for moment in seen]
     with tidy(WIDTH, HEIGHT + 0.4) as (figure, axes):
         axes.plot(steps, [moment.metrics[name] for moment in seen], color=AFTER, marker="o", markersize=3.5, zorder=3)
-        axes.set(title=f"{printable(name)} and strength over steps", xlabel="optimizer steps", ylabel=printable(name))
+        axes.set(title=f"{plain(name)} and strength over steps", xlabel="optimizer steps", ylabel=plain(name))
         if name in comparison.metrics_before:
             axes.axhline(comparison.metrics_before[name], color=BEFORE, linestyle="--", label="before")
         _strengths(axes, comparison)
@@ -75,4 +76,4 @@ def _strengths(axes: Axes, comparison: Comparison) -> None:
 def _label(numbers: Mapping[str, float], name: str) -> str:
     """A method with the number that it has reached, such as its sparsity."""
     reached = [f"{key} {value:.3g}" for key, value in numbers.items() if key != "strength"]
-    return printable(f"{name} ({', '.join(reached)})" if reached else name)
+    return plain(f"{name} ({', '.join(reached)})" if reached else name)

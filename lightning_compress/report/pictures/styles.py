@@ -24,7 +24,6 @@ __all__ = [
     "MANY",
     "WIDTH",
     "new_figure",
-    "printable",
     "save",
     "svg_of",
     "tidy",
@@ -91,15 +90,6 @@ def tidy(width: float = WIDTH, height: float = HEIGHT) -> Iterator[tuple[Figure,
     figure = new_figure(width, height)
     with _style():
         yield figure, figure.subplots()
-
-
-def printable(name: str) -> str:
-    r"""A name without control characters, which no picture can hold.
-
-    >>> printable("a\x1b[31mb")
-    'a?[31mb'
-    """
-    return "".join(letter if letter.isprintable() else "?" for letter in name)
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.measure import Measurement
 from rich.text import Text
 
 from lightning_compress.drafts import draft_of
@@ -16,18 +14,14 @@ from lightning_compress.report.headlines import KINDS, headlines, kind_of
 from lightning_compress.report.pages.html import page
 from lightning_compress.report.pictures import drawable
 from lightning_compress.report.pictures.styles import save
-from lightning_compress.report.views.tables import Table, as_dict, markdown, rich_table, tables
+from lightning_compress.report.views.tables import as_dict, markdown, tables
+from lightning_compress.report.views.widths import fitted
 
 __all__ = ["PICTURES", "show", "write"]
 
 PICTURES = "pictures"
 """Folder of the pictures beside the report."""
 
-_SPARE = {
-    "Layers": ("shape", "distinct", "state dict", "parameters", "non-zero"),
-    "Deployment": ("mean difference", "integer layers", "bytes", "same class"),
-}
-"""Title of a table -> columns that a narrow terminal does without, the first to go first."""
 _ANY = 10_000  # columns: more than any table has
 
 
@@ -62,20 +56,10 @@ def show(comparison: Comparison) -> None:
     for line in headlines(comparison):
         console.print(Text(line, style=KINDS.get(kind_of(line), "")), highlight=False)
     for table in tables(comparison, grouped=True):
-        drawn = rich_table(_narrowed(table, console))
-        # A terminal wraps lines that are too long; rich would shorten the numbers.
-        least = Measurement.get(console, console.options.update(width=_ANY), drawn).minimum
-        Console(width=max(console.width, least)).print(drawn)
-        if table.title == "Model":
-            console.print(*(f"- {remark}" for remark in remarks(comparison)), sep="\n", highlight=False, markup=False)
-
-
-def _narrowed(table: Table, console: Console) -> Table:
-    """A table with the columns that a terminal has room for; the files have all of them."""
-    for head in _SPARE.get(table.title, ()):
-        if Measurement.get(console, console.options.update(width=_ANY), rich_table(table)).maximum <= console.width:
-            break
-        kept = [index for index, name in enumerate(table.heads) if name != head]
-        rows = tuple(tuple(row[index] for index in kept) for row in table.rows)
-        table = replace(table, heads=tuple(table.heads[index] for index in kept), rows=rows)
-    return table
+        drawn, dropped = fitted(table, console.width)
+        Console(width=_ANY).print(drawn)  # a terminal that is narrower yet wraps lines; rich would shorten the numbers
+        said = [f"- {remark}" for remark in remarks(comparison)] if table.title == "Model" else []
+        if dropped:
+            said.append(f"- The terminal has no room for the columns {', '.join(dropped)}: they are in the files.")
+        if said:
+            console.print(*said, sep="\n", highlight=False, markup=False)

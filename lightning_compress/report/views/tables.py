@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from lightning_compress.messages import plain
 from lightning_compress.report.comparisons import Comparison, remarks
 from lightning_compress.report.headlines import headlines
 from lightning_compress.report.saved_reports import FORMAT
@@ -19,6 +20,8 @@ from lightning_compress.report.views.stages import stages
 from lightning_compress.timing import Latency
 
 __all__ = ["Table", "as_dict", "markdown", "rich_table", "tables"]
+
+_NUMBER = 24  # letters of the longest number; a longer word may be folded
 
 
 def tables(comparison: Comparison, *, grouped: bool = False) -> list[Table]:
@@ -34,7 +37,8 @@ def tables(comparison: Comparison, *, grouped: bool = False) -> list[Table]:
     rows = (*_sizes(comparison), *_costs(comparison), *_metrics(comparison))
     whole = Table("Model", ("", "before", "after", "ratio"), rows)
     told = [Table("Methods", ("callback", "", "value"), methods)] if methods else []
-    return [whole, *_stages(comparison), *_deployments(comparison), layer_table(comparison, grouped=grouped), *told]
+    found = [whole, *_stages(comparison), *_deployments(comparison), layer_table(comparison, grouped=grouped), *told]
+    return [replace(one, rows=tuple(tuple(map(plain, row)) for row in one.rows)) for one in found]
 
 
 def rich_table(table: Table) -> RichTable:
@@ -43,7 +47,8 @@ def rich_table(table: Table) -> RichTable:
     for index, (head, *cells) in enumerate(zip(table.heads, *table.rows, strict=True)):
         justify: Literal["left", "right"] = "right" if index and table.title != "Methods" else "left"
         longest = max((len(word) for cell in (head, *cells) for word in cell.split()), default=0)
-        drawn.add_column(head, justify=justify, min_width=longest)  # rich would shorten numbers
+        least = min(longest, _NUMBER) if index else longest
+        drawn.add_column(head, justify=justify, min_width=least, overflow="fold")  # rich would shorten numbers
     for row in table.rows:
         drawn.add_row(*map(Text, row))  # names of layers are no markup
     return drawn

@@ -97,7 +97,7 @@ def test_names_are_text():
     drawn = Comparison(DENSE, model(layer(hostile, nonzeros=2), size=50)).plot("zeros")
     page = svg_of(drawn, "p1")
     assert "<script>" not in page
-    assert "&lt;script&gt;$x^$?[31m\u4e2d" in page
+    assert "&lt;script&gt;$x^$\\x1b[31m\u4e2d" in page
     assert "currentColor" in page
     assert set(re.findall(r'id="([^-"]*)', page)) == {"p1"}
 
