@@ -240,11 +240,11 @@ FILES = [
     (lambda: load_compressed(Digits, "gone.ckpt"), "need ckpt_path as that of a file, got 'gone.ckpt': no such file$"),
     (
         lambda: load_compressed(Digits, damaged("a.ckpt")),
-        "need a checkpoint .* as ckpt_path, got 'a.ckpt', which is none$",
+        "need a checkpoint .* as ckpt_path, got 'a.ckpt', which is none: a state dict is",
     ),
     (
         lambda: load_compressed(Digits, of_torch({"state_dict": {}})),
-        "need a checkpoint .*, got 'weights.ckpt', which is none$",
+        "need a checkpoint .*, got 'weights.ckpt', which is none: a state dict is",
     ),
 ]
 TYPOS = [

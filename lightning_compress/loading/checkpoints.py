@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Collection, Mapping
 from io import BytesIO
@@ -19,16 +20,18 @@ __all__ = [
     "HPARAMS",
     "HPARAMS_NAME",
     "LEFT_OUT",
+    "VERSION",
     "archive_as_checkpoint",
     "content_of",
     "in_memory",
     "is_archive",
-    "no_checkpoint",
     "of_class",
     "readable",
+    "require_arguments",
     "require_entry",
 ]
 
+VERSION = "pytorch-lightning_version"  # key that a checkpoint of either Lightning has
 HPARAMS, HPARAMS_NAME = "hyper_parameters", "hparams_name"  # as in a checkpoint of Lightning
 LEFT_OUT = "left_out_hyper_parameters"  # names of those that an archive cannot hold
 CLASS_PATH = "_class_path"  # hyperparameter that LightningCLI records: the class of the module
@@ -102,7 +105,7 @@ def readable(path: str | Path, given: Collection[str], weights_only: bool) -> st
     try:
         unsafe = get_unsafe_globals_in_checkpoint(path)
     except ValueError as error:  # no file of torch.save
-        raise no_checkpoint(path) from error
+        raise _no_checkpoint(path) from error
     if not unsafe:
         return path
     checkpoint = content_of(path, "cpu")
@@ -115,32 +118,36 @@ def readable(path: str | Path, given: Collection[str], weights_only: bool) -> st
     return in_memory({**plain, _LEFT_OUT_ENTRIES: [key for key in checkpoint if key not in plain]})
 
 
-def no_checkpoint(path: str | Path) -> ValueError:
+def _no_checkpoint(path: str | Path) -> ValueError:
     """The error for a file that the Trainer has not written."""
-    return ValueError(f"need a checkpoint that the Trainer wrote as ckpt_path, got {str(path)!r}, which is none")
+    return ValueError(
+        f"need a checkpoint that the Trainer wrote as ckpt_path, got {str(path)!r}, which is none: a state dict is "
+        "loaded by load_state_dict of the module, which export in Python then writes"
+    )
 
 
-def of_class(source: str | Path | BytesIO, cls: type, weights_only: bool) -> str | Path | BytesIO:
+def of_class(
+    source: str | Path | BytesIO, path: str | Path, cls: type, given: Collection[str], weights_only: bool
+) -> str | Path | BytesIO:
     """A checkpoint of which ``load_from_checkpoint`` builds ``cls``, or a subclass of it.
 
     LightningCLI records the dotted path of the class, and Lightning then builds no subclass of that class.
 
     Args:
         source: the result of :func:`readable`, or a file in memory.
+        path: the file, for messages.
         cls: class of the module.
+        given: names of the arguments that are given anew.
         weights_only: whether the file may build nothing but tensors and primitives.
 
     Raises:
-        ValueError: the checkpoint records another class.
+        ValueError: the file is no checkpoint of the Trainer, or lacks an argument of ``cls``, or records another class.
     """
-    if isinstance(source, BytesIO):
-        content = torch.load(source, map_location="cpu", weights_only=weights_only)
-        source.seek(0)
-    elif Path(source).is_file() and is_zipfile(source):  # else an address, or no file of torch.save
-        content = torch.load(source, map_location="cpu", weights_only=weights_only, mmap=True)
-    else:
+    if not isinstance(source, BytesIO) and not Path(source).is_file():  # an address
         return source
-    hparams = content.get(HPARAMS) if isinstance(content, dict) else None
+    content = _checkpoint_in(source, path, weights_only)
+    require_arguments(cls, content, given)
+    hparams = content.get(HPARAMS)
     if not isinstance(hparams, dict) or CLASS_PATH not in hparams:
         return source
     recorded = str(hparams[CLASS_PATH])
@@ -148,6 +155,30 @@ def of_class(source: str | Path | BytesIO, cls: type, weights_only: bool) -> str
     if getattr(sys.modules.get(module), name, None) is not cls and name != cls.__name__:
         raise ValueError(f"need {recorded} as cls, the class that the file records, got {cls.__name__}")
     return in_memory({**content, HPARAMS: {key: value for key, value in hparams.items() if key != CLASS_PATH}})
+
+
+def require_arguments(cls: type, checkpoint: Mapping[str, Any], given: Collection[str]) -> None:
+    """Refuse a class with arguments that have no default and are neither in a file nor given.
+
+    Args:
+        cls: class of the module.
+        checkpoint: the content of the file.
+        given: names of the arguments that are given.
+
+    Raises:
+        ValueError: an argument has no value.
+    """
+    hparams, name = checkpoint.get(HPARAMS), checkpoint.get(HPARAMS_NAME)
+    known = {*given, *([name] if name else hparams if isinstance(hparams, Mapping) else ())}
+    variable = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    parameters = inspect.signature(cls).parameters.values()
+    needed = [one.name for one in parameters if one.default is one.empty and one.kind not in variable]
+    missing = [one for one in needed if one not in known]
+    if missing:
+        raise ValueError(
+            f"need {', '.join(missing)} as arguments of {cls.__name__}, got a file without hyperparameters of these "
+            f"names: pass load_compressed(..., {missing[0]}=...), or on the command line --config of the run"
+        )
 
 
 def require_entry(name: object, checkpoint: Mapping[str, Any], cls: type) -> None:
@@ -176,6 +207,20 @@ def in_memory(checkpoint: Mapping[str, Any]) -> BytesIO:
     torch.save(dict(checkpoint), buffer)
     buffer.seek(0)
     return buffer
+
+
+def _checkpoint_in(source: str | Path | BytesIO, path: str | Path, weights_only: bool) -> dict[str, Any]:
+    """The content of a checkpoint of the Trainer; whatever else is in the file is refused."""
+    mapped = None if isinstance(source, BytesIO) else is_zipfile(source)
+    try:
+        content = torch.load(source, map_location="cpu", weights_only=weights_only, mmap=mapped)
+    except Exception as error:  # of many kinds, most of which do not name the file
+        raise _no_checkpoint(path) from error
+    if isinstance(source, BytesIO):
+        source.seek(0)
+    if not isinstance(content, dict) or not {"state_dict", VERSION} <= content.keys():
+        raise _no_checkpoint(path)
+    return content
 
 
 def _require(names: Collection[str], given: Collection[str]) -> None:

@@ -12,12 +12,13 @@ from torch import nn
 from lightning_compress.arguments import check_file, check_path
 from lightning_compress.carried import Structure, attach_structure, carried_records, carry, shapes_in
 from lightning_compress.loading.checkpoints import (
+    VERSION,
     archive_as_checkpoint,
     in_memory,
     is_archive,
-    no_checkpoint,
     of_class,
     readable,
+    require_arguments,
     require_entry,
 )
 from lightning_compress.loading.structures import find_structure
@@ -27,7 +28,6 @@ from lightning_compress.schemas import RecordError
 
 __all__ = ["load_compressed"]
 
-_VERSION = "pytorch-lightning_version"  # entry of every checkpoint of the Trainer
 _Module = TypeVar("_Module", bound=Any)
 
 
@@ -61,9 +61,11 @@ def load_compressed(
 
     Raises:
         TypeError: ``cls`` is no class, or ``grids`` holds something else than subclasses of ``Grid``.
-        ValueError: the file is no checkpoint of the Trainer, or lacks an argument of ``cls`` or an entry that its
-            ``on_load_checkpoint`` reads.
-        FileNotFoundError: there is no such file.
+    check_path(ckpt_path=path)
+    if "://" not in str(path):  # Lightning also reads addresses
+        check_file(ckpt_path=path)
+        ValueError: the file is no checkpoint of the Trainer, holds a state dict of another module, or lacks an argument
+            of ``cls`` or an entry that its ``on_load_checkpoint`` reads.
         RecordError: a record in the file is damaged, not one of this model, or of a method that is neither one of this
             package nor given.
         ArchiveError: the archive is damaged.
@@ -71,7 +73,7 @@ def load_compressed(
     if not isinstance(cls, type):
         raise TypeError(f"need the class of the module as cls, got a {type(cls).__name__}")
     lightning = hasattr(cls, "load_from_checkpoint")
-    if not lightning and not (issubclass(cls, nn.Module) and is_archive(ckpt_path)):
+    if not issubclass(cls, nn.Module) or not (lightning or is_archive(ckpt_path)):
         raise TypeError(f"need the class of the LightningModule of a checkpoint as cls, got {cls.__name__}")
     found: list[Structure] = []
     records: dict[str, Any] = {}
@@ -90,16 +92,16 @@ def load_compressed(
         if lightning:
             module = _load_lightning(cls, ckpt_path, weights_only, attach, init_args)
         else:
-            checkpoint, module = archive_as_checkpoint(ckpt_path, init_args), cls(**init_args)
+            checkpoint = archive_as_checkpoint(ckpt_path, init_args)
+            require_arguments(cls, {}, init_args)
+            module = cls(**init_args)
             attach(module, checkpoint)
             module.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError as error:  # of load_state_dict
-        if not found:
+    except RuntimeError as error:
+        refused = _refused(error, cls, ckpt_path, found)
+        if refused is None:
             raise
-        names = ", ".join(structure.key for structure in found)
-        raise RecordError(
-            f"need records that make the module of the state dict, got others of {names}: {error}"
-        ) from error
+        raise refused from error
     for structure in found:
         structure.finish(module, records[structure.key], shapes)
         if lightning:
@@ -120,21 +122,31 @@ def _load_lightning(cls: Any, path: str | Path, weights_only: bool, attach: Any,
     check_path(ckpt_path=path)
     if "://" not in str(path):  # Lightning also reads addresses
         check_file(ckpt_path=path)
+    Loaded.__name__, Loaded.__qualname__ = cls.__name__, cls.__qualname__  # in messages of Python and torch
     source: Any
     if is_archive(path):
-        version = {_VERSION: _version(cls)}
+        version = {VERSION: _version(cls)}
         source = in_memory(archive_as_checkpoint(path, init_args) | version)
     else:
         source = readable(path, init_args, weights_only)
-    source = of_class(source, cls, weights_only)
-    try:
-        module = Loaded.load_from_checkpoint(source, weights_only=weights_only, map_location="cpu", **init_args)
-    except KeyError as error:
-        if error.args == (_VERSION,):
-            raise no_checkpoint(path) from error
-        raise
+    source = of_class(source, path, cls, init_args, weights_only)
+    module = Loaded.load_from_checkpoint(source, weights_only=weights_only, map_location="cpu", **init_args)
     module.__class__ = cls
     return module
+
+
+def _refused(error: RuntimeError, cls: type, path: str | Path, found: Sequence[Structure]) -> ValueError | None:
+    """The error of a state dict of another module, in a sentence; None for an error of other code."""
+    if found:
+        names = ", ".join(structure.key for structure in found)
+        return RecordError(f"need records that make the module of the state dict, got others of {names}: {error}")
+    if not str(error).startswith("Error(s) in loading state_dict"):
+        return None
+    _, first, *_ = [*map(str.strip, str(error).splitlines()), ""]
+    return ValueError(
+        f"need the module of the state dict in {str(path)!r}, got {cls.__name__} with other names or sizes: "
+        f"{first.rstrip('. ')[:200]}; pass the class and the arguments that it was trained with"
+    )
 
 
 def _version(cls: type) -> str:

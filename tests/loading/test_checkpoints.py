@@ -198,3 +198,39 @@ def test_a_checkpoint_of_the_command_line_names_its_class(tmp_path):
     assert torch.equal(loaded.net.weight, module.net.weight)
     with pytest.raises(ValueError, match=f"need {__name__}.Sized as cls, the class that the file records, got Wider"):
         load_compressed(Wider, path)
+
+
+def saved(content, path):
+    torch.save(content, path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["", "in a dict", "list", "junk"])
+def test_a_file_that_is_no_checkpoint_of_the_trainer_is_named(suffix, tmp_path):
+    path = tmp_path / "a.ckpt"
+    contents = {"": Sized().state_dict(), "in a dict": {"state_dict": Sized().state_dict()}, "list": [1]}
+    if suffix in contents:
+        saved(contents[suffix], path)
+    else:
+        path.write_bytes(b"hello world, this is no checkpoint")
+    with pytest.raises(
+        ValueError, match=r"^need a checkpoint that the Trainer wrote as ckpt_path, got '.*a\.ckpt', which "
+    ):
+        load_compressed(Sized, path)
+
+
+class Needy(L.LightningModule):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.net = nn.Linear(3, width)
+
+
+def test_a_class_that_does_not_fit_the_file_is_named(tmp_path):
+    path = saved({"state_dict": Needy(2).state_dict(), "pytorch-lightning_version": L.__version__}, tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match=r"need width as arguments of Needy, got .*\(\.\.\., width=\.\.\.\), or on"):
+        load_compressed(Needy, path)
+    assert load_compressed(Needy, path, width=2).net.out_features == 2
+    with pytest.raises(ValueError, match="got Needy with other names or sizes: size mismatch for net.weight.*; pass"):
+        load_compressed(Needy, path, width=4)
+    with pytest.raises(TypeError, match="need the class of the LightningModule of a checkpoint as cls, got Batches"):
+        load_compressed(Batches, path)
