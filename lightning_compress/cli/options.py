@@ -183,7 +183,7 @@ def _init() -> Parser:
     add("--output", default="config.yaml", metavar="FILE", help="the new file (default config.yaml)")
     add("--model", default="my_project.MyModule", metavar="CLASS", help="dotted path of your LightningModule")
     add("--data", default="my_project.MyData", metavar="CLASS", help="dotted path of your LightningDataModule")
-    add("--metric", default="val_loss", metavar="NAME", help="a metric that validation logs (default val_loss)")
+    add("--metric", metavar="NAME", help="one that validation logs, to keep the best model by (default: keep the last)")
     add("--mode", choices=("min", "max"), default="min", help="whether it is better when smaller (default) or larger")
     return parser
 

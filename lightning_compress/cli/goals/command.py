@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from lightning_compress.cli.goals.configs import GOALS, config_of
+from lightning_compress.cli.goals.configs import DEFAULT_METRIC, GOALS, config_of
 
 __all__ = ["write_config"]
 
@@ -35,9 +35,11 @@ def write_config(options: Namespace) -> None:
     except FileNotFoundError as error:
         raise ValueError(f"need --output in a folder that exists, got {str(path)!r}") from error
     extra = GOALS[options.goal].extra
+    watched = options.metric or (DEFAULT_METRIC if f"monitor: {DEFAULT_METRIC}" in text else "")
     steps = [
         *([f"pip install 'lightning-compress[{extra}]'"] if extra else []),
         *([f"name your model and data in {path}"] if options.model.startswith("my_project.") else []),
+        *([f"let validation log {watched}, or name another metric in {path}"] if watched else []),
         f"lightning-compress plan --config {path}",
         f"lightning-compress fit --config {path}",
     ]

@@ -6,9 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import indent
 
-__all__ = ["GOALS", "Goal", "config_of"]
+__all__ = ["DEFAULT_METRIC", "GOALS", "Goal", "config_of"]
+
+DEFAULT_METRIC = "val_loss"
+"""The metric of a goal that needs one, where none is named."""
 
 _FOLDER = Path(__file__).parent
+_BEST = """\
+      # The best model among those that reached the asked compression, and the last one, to go on from.
+      init_args: {monitor: @metric@, mode: @mode@, filename: best, save_last: true}"""
+_LAST = """\
+      # The last model, to go on from. To keep the best one, add a metric that validation logs:
+      # {monitor: val_acc, mode: max, filename: best, save_last: true}
+      init_args: {save_last: true}"""
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,7 @@ GOALS = {
 """Name -> goal."""
 
 
-def config_of(goal: str, *, path: str, model: str, data: str, metric: str, mode: str) -> str:
+def config_of(goal: str, *, path: str, model: str, data: str, metric: str | None, mode: str) -> str:
     """The config of a goal, as YAML with comments.
 
     Args:
@@ -46,7 +56,7 @@ def config_of(goal: str, *, path: str, model: str, data: str, metric: str, mode:
         path: name of the file, for the comments.
         model: dotted path of the LightningModule.
         data: dotted path of the LightningDataModule.
-        metric: name of a metric that validation logs.
+        metric: name of a metric that validation logs; None for a config that monitors none, unless the goal needs one.
         mode: ``"min"`` or ``"max"``.
 
     >>> print(config_of("file-size", path="a.yaml", model="m.Net", data="m.Data", metric="val_acc", mode="max")[:38])
@@ -60,11 +70,11 @@ def config_of(goal: str, *, path: str, model: str, data: str, metric: str, mode:
         "path": path,
         "model": model,
         "data": data,
-        "metric": metric,
+        "metric": metric or DEFAULT_METRIC,
         "mode": mode,
         "formats": chosen.formats,
     }
-    text = _read("frame").replace("@callbacks@", callbacks)
+    text = _read("frame").replace("@callbacks@", callbacks).replace("@checkpoint@", _LAST if metric is None else _BEST)
     for name, value in values.items():
         text = text.replace(f"@{name}@", value)
     return text

@@ -14,6 +14,9 @@ def test_a_config_is_written_and_never_overwritten(tmp_path, monkeypatch, capsys
     assert "name your model and data in config.yaml" in said
     config = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert config["model"] == {"class_path": "my_project.MyModule"}
+    checkpoint = next(one for one in config["trainer"]["callbacks"] if one["class_path"] == "ModelCheckpoint")
+    assert checkpoint["init_args"] == {"save_last": True}  # a metric that nobody named may not be logged
+    assert "let validation log" not in said
     with pytest.raises(SystemExit) as stopped:
         main(["init", "distil"])
     assert "need a path of a new file as --output, got 'config.yaml', which exists" in str(stopped.value.code)
@@ -22,8 +25,12 @@ def test_a_config_is_written_and_never_overwritten(tmp_path, monkeypatch, capsys
     main(["init", "distil", "--output", "b.yaml", "--model", "my.Net", "--metric", "val_acc", "--mode", "max"])
     said = capsys.readouterr().out
     assert "name your model" not in said
+    assert "let validation log val_acc, or name another metric in b.yaml" in said
     callbacks = yaml.safe_load((tmp_path / "b.yaml").read_text())["trainer"]["callbacks"]
     assert callbacks[0]["init_args"]["teacher"]["init_args"] == {"cls": "my.Net", "path": "teacher.ckpt"}
+
+    main(["init", "small-loss", "--output", "c.yaml"])
+    assert "let validation log val_loss, or name another metric in c.yaml" in capsys.readouterr().out
 
 
 def test_wrong_words_are_named(tmp_path, monkeypatch, capsys):
