@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-__all__ = ["FEW", "Comparison", "remarks"]
+__all__ = ["FEW", "INCOMING", "Comparison", "remarks"]
 
 FEW = 0.02
 """Fraction of zeros that rounding leaves, and that needs no remark."""
+
+INCOMING = "the model as it came into fit"
+"""The model that the metrics before are of, where there is no baseline."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -180,9 +183,11 @@ def remarks(comparison: Comparison) -> list[str]:
         said.append(f"The metrics before are those of {comparison.compared_with}.")
     elif comparison.metrics_after:
         said.append(
-            "The metrics before are missing: the model was not trained before fit. Pass those of a dense model, as "
+            "The metrics before are missing: the model was not validated before fit. Pass those of a dense model, as "
             "CompressionReport(baseline={'val_acc': 0.9}), or the folder of its run."
         )
+    if comparison.steps and not comparison.metrics_after:
+        said.append("There are no metrics after: no validation of this run logged any.")
     return list(map(plain, said))
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Mapping
 from typing import Literal
 
 from lightning_compress.messages import listed, plain
-from lightning_compress.report.comparisons import Comparison
+from lightning_compress.report.comparisons import INCOMING, Comparison
 from lightning_compress.report.measures.deployments import Deployment
 from lightning_compress.report.measures.profiles import LayerProfile
 
@@ -19,7 +20,7 @@ KINDS = {"LOSS": "red", "COST": "yellow", "SMALLER": "green", "FASTER": "green",
 
 _SHARP = 0.02  # of the metric before: a smaller loss is a cost, not an alarm
 
-_SAME = 0.95  # of the time of the dense model: a file that takes more is no faster, however the quartiles lie
+_LEARNED = 0.1  # of the metric as it came into fit: a larger gain is that of a model that was still to be trained
 
 # Usual words in the names of metrics.
 _LOWER = re.compile(r"\b(cer|error|err|fid|loss|mae|mape|mse|nll|perplexity|ppl|rmse|smape|wer)\b")
@@ -36,6 +37,7 @@ def headlines(comparison: Comparison) -> list[str]:
         *_dead(comparison),
         *_unfinished(comparison),
         *_unvalidated(comparison),
+        *_unlogged(comparison),
         *_metrics(comparison),
         *_speed(comparison),
         _size(comparison),
@@ -91,6 +93,19 @@ def _unvalidated(comparison: Comparison) -> list[str]:
     ]
 
 
+def _unlogged(comparison: Comparison) -> list[str]:
+    """The metrics of a baseline that this run has not logged, each with the name that was meant."""
+    if comparison.compared_with == INCOMING:
+        return []
+    after = comparison.metrics_after
+    said = []
+    for name in comparison.metrics_before.keys() - after.keys():
+        near = difflib.get_close_matches(name, after.keys() - comparison.metrics_before.keys(), n=1, cutoff=0.5)
+        meant = f": did you mean {near[0]}?" if near else "."
+        said.append(f"LOSS: no validation logged {name}, which baseline has{meant}")
+    return sorted(said)
+
+
 def _metrics(comparison: Comparison) -> list[str]:
     """The cost in metrics; those whose direction nothing says have no headline."""
     said = [f"LOSS: {name} is not finite." for name, new in comparison.metrics_after.items() if not math.isfinite(new)]
@@ -102,14 +117,14 @@ def _metrics(comparison: Comparison) -> list[str]:
         if is_worse(name, old, new, comparison.modes):
             word = "LOSS" if not abs(new - old) < _SHARP * abs(old) else "COST"
             said.append(f"{word}: {name} {'fell' if new < old else 'rose'} {numbers}")
-        else:
+        elif comparison.compared_with != INCOMING or abs(new - old) <= _LEARNED * abs(old):
             same = f"{old:.4f}" == f"{new:.4f}"
             said.append(f"KEPT: {name} {f'stayed at {new:.4f}.' if same else f'went {numbers}'}")
     return said
 
 
 def _speed(comparison: Comparison) -> list[str]:
-    """The speed where the model ships; files that are not faster than the dense ones are a loss."""
+    """The speed where the model ships; a file that is measurably slower than the dense one is a loss."""
     said = [line for found in comparison.deployments for line in _speed_of(found)]
     if not comparison.quantized and comparison.latencies:
         before, after = comparison.latencies
@@ -122,19 +137,16 @@ def _speed_of(found: Deployment) -> list[str]:
     pairs = {"the example": found.latencies, f"{found.samples:,} samples": found.batch_latencies}
     told = {name: pair for name, pair in pairs.items() if pair}
     fast = {name: pair for name, pair in told.items() if pair[1].upper < pair[0].lower}
-    rest = {name: pair for name, pair in told.items() if name not in fast}
-    slow = {name: pair for name, pair in rest.items() if pair[1].median > _SAME * pair[0].median}
+    slow = {name: pair for name, pair in told.items() if pair[1].lower > pair[0].upper}
+    same = {name: pair for name, pair in told.items() if name not in fast | slow}
     said = []
-    for word, some in (
-        ("no faster", slow),
-        ("not measurably faster", {k: v for k, v in rest.items() if k not in slow}),
-    ):
+    for some, word, rest in ((slow, "slower", ""), (same, "no faster", "no difference was measured: ")):
         if some:
             numbers = ", ".join(f"{1e3 * old.median:.3f} → {1e3 * new.median:.3f} ms" for old, new in some.values())
             kind = "LOSS" if len(slow) == len(told) else "COST"
             said.append(
                 f"{kind}: {found.file} is {word} than the dense model in {found.runtime} on {' and '.join(some)} "
-                f"({numbers})."
+                f"({rest}{numbers})."
             )
     if fast:
         ratios = " and ".join(f"{old.median / new.median:.2f}x on {name}" for name, (old, new) in fast.items())

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_compress.arguments import check_number
+from lightning_compress.report.comparisons import INCOMING
 from lightning_compress.report.saved_reports import NAME, read_report
 from lightning_compress.training import WeightCompression
 
@@ -25,15 +26,22 @@ def baseline_metrics(baseline: Mapping[str, float] | str | Path | None) -> dict[
             whose last validation counts.
 
     Raises:
-        TypeError: the baseline is of another kind, or a metric is not a number.
-        ValueError: there is no report, or more than one, or it has no metrics.
+        TypeError: the baseline is of another kind, or a name is no text, or a metric is not a number.
+        ValueError: there are no metrics, or one is not finite; there is no report, or more than one.
         FileNotFoundError: the path does not exist.
     """
     if isinstance(baseline, str | Path):
         return _saved_metrics(Path(baseline))
     if baseline is not None and not isinstance(baseline, Mapping):
         raise TypeError(f"need baseline as metrics by name, or as the path of a report, got {baseline!r}")
-    check_number(**{f"baseline[{name!r}]": value for name, value in (baseline or {}).items()})
+    for name, value in (baseline or {}).items():
+        if not isinstance(name, str):
+            raise TypeError(f"need baseline with the names of metrics, got {name!r}: write {{'val_acc': 0.9}}")
+        check_number(**{f"baseline[{name!r}]": value})
+        if not math.isfinite(value):
+            raise ValueError(f"need baseline[{name!r}] as a finite number, got {value!r}")
+    if baseline is not None and not baseline:
+        raise ValueError("need baseline with a metric or more, got none: write {'val_acc': 0.9}, or leave it out")
     return dict(baseline or {})
 
 
@@ -56,7 +64,7 @@ def compared_with(baseline: Mapping[str, float] | str | Path | None) -> str:
     """The model that the metrics before are of, in words."""
     if isinstance(baseline, str | Path):
         return f"the run in {baseline}"
-    return "the baseline" if baseline else "the model as it came into fit"
+    return "the baseline" if baseline else INCOMING
 
 
 def was_trained(module: nn.Module, callbacks: Iterable[object]) -> bool:

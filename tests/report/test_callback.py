@@ -156,6 +156,12 @@ def test_the_result_is_the_report(tmp_path):
 def test_a_baseline_is_a_number_for_every_name():
     with pytest.raises(TypeError, match=r"need baseline\['val_acc'\] as a number, got '0.9'"):
         CompressionReport(baseline={"val_acc": "0.9"})
+    with pytest.raises(ValueError, match=r"need baseline\['val_acc'\] as a finite number, got inf"):
+        CompressionReport(baseline={"val_acc": float("inf")})
+    with pytest.raises(TypeError, match="need baseline with the names of metrics, got 1: write"):
+        CompressionReport(baseline={1: 0.9})
+    with pytest.raises(ValueError, match="need baseline with a metric or more, got none: .* or leave it out"):
+        CompressionReport(baseline={})
 
 
 def test_a_dead_layer_stands_first(tmp_path):

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from lightning_compress.report.comparisons import Comparison
+from lightning_compress.report.comparisons import INCOMING, Comparison, remarks
 from lightning_compress.report.headlines import headlines, is_worse
 from lightning_compress.report.measures.deployments import Deployment
 from lightning_compress.report.measures.profiles import LayerProfile, ModelProfile
@@ -85,24 +85,43 @@ def test_a_small_loss_is_a_cost_and_a_sharp_one_an_alarm(after, said):
 SLOW, FAST = Latency(2e-3, 1.9e-3, 2.1e-3, "cpu"), Latency(1e-3, 0.9e-3, 1.1e-3, "cpu")
 
 
-def test_a_file_that_is_no_faster_is_a_loss():
-    found = Deployment("m.onnx", "ORT", 100, 300, 2, (), (FAST, SLOW), (FAST, FAST), 64, None, 0.0)
+def test_a_file_that_is_slower_is_a_loss():
+    found = Deployment("m.onnx", "ORT", 100, 300, 2, (), (FAST, SLOW), (FAST, SLOW), 64, None, 0.0)
     assert headlines(Comparison(DENSE, DENSE, deployments=(found,)))[0] == (
-        "LOSS: m.onnx is no faster than the dense model in ORT on the example and 64 samples "
-        "(1.000 → 2.000 ms, 1.000 → 1.000 ms)."
+        "LOSS: m.onnx is slower than the dense model in ORT on the example and 64 samples "
+        "(1.000 → 2.000 ms, 1.000 → 2.000 ms)."
     )
-    unclear = replace(found, latencies=None, batch_latencies=(SLOW, replace(FAST, upper=2e-3)))
+    unclear = replace(found, latencies=None, batch_latencies=(FAST, replace(SLOW, lower=1.1e-3)))
     assert headlines(Comparison(DENSE, DENSE, deployments=(unclear,)))[0] == (
-        "COST: m.onnx is not measurably faster than the dense model in ORT on 64 samples (2.000 → 1.000 ms)."
+        "COST: m.onnx is no faster than the dense model in ORT on 64 samples "
+        "(no difference was measured: 1.000 → 2.000 ms)."
     )
     mixed = replace(found, latencies=(SLOW, FAST))
     assert headlines(Comparison(DENSE, DENSE, deployments=(mixed,)))[:2] == [
-        "COST: m.onnx is no faster than the dense model in ORT on 64 samples (1.000 → 1.000 ms).",
+        "COST: m.onnx is slower than the dense model in ORT on 64 samples (1.000 → 2.000 ms).",
         "FASTER: m.onnx in ORT, 2.00x on the example.",
     ]
+
+
+def test_a_name_of_the_baseline_that_nothing_logged_is_a_loss():
+    found = Comparison(DENSE, DENSE, metrics_before={"acc": 0.9}, metrics_after={"val_acc": 0.9, "val_loss": 0.1})
+    assert headlines(found)[0] == "LOSS: no validation logged acc, which baseline has: did you mean val_acc?"
+    assert headlines(replace(found, metrics_after={}))[0] == "LOSS: no validation logged acc, which baseline has."
+
+
+def test_a_model_that_learned_in_fit_has_not_kept_its_metric():
+    found = Comparison(DENSE, DENSE, metrics_before={"val_acc": 0.1472}, metrics_after={"val_acc": 0.4639})
+    assert any("KEPT" in line for line in headlines(replace(found, compared_with="the baseline")))
+    assert not any("val_acc" in line for line in headlines(replace(found, compared_with=INCOMING)))
+    little = replace(found, compared_with=INCOMING, metrics_after={"val_acc": 0.15})
+    assert headlines(little)[0] == "KEPT: val_acc went from 0.1472 to 0.1500."
 
 
 def test_pytorch_is_faster_where_no_integers_are_simulated():
     assert "FASTER: 2.00x in PyTorch on cpu." in headlines(Comparison(DENSE, DENSE, (SLOW, FAST)))
     integers = replace(DENSE, layers=tuple(replace(layer, bits=8) for layer in DENSE.layers))
     assert len(headlines(Comparison(DENSE, integers, (SLOW, FAST)))) == 1
+
+
+def test_missing_metrics_are_told():
+    assert "no validation of this run logged any" in remarks(Comparison(DENSE, DENSE, steps=3))[-1]
