@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,11 +25,13 @@ __all__ = ["FEW", "INCOMING", "Comparison", "remarks"]
 FEW = 0.02
 """Fraction of zeros that rounding leaves, and that needs no remark."""
 
+_CELL = 40  # letters of a reason that has room in a cell
+
 INCOMING = "the model as it came into fit"
 """The model that the metrics before are of, where there is no baseline."""
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Comparison:
     """The dense model at the start of ``fit``, and the compressed model at its end: the result of a report.
 
@@ -93,6 +96,11 @@ class Comparison:
         return max(self.before.sparsity, self.after.sparsity) > FEW
 
     @property
+    def why_uncosted(self) -> str:
+        """The text of a cell whose multiply-accumulates or latency are missing; a long reason is a remark."""
+        return self.uncosted if len(self.uncosted) <= _CELL else "not measured"
+
+    @property
     def places(self) -> dict[str, tuple[Latency, Latency]]:
         """Latencies before and after by where they were measured: in PyTorch, or a file in its runtime."""
         found = {f"PyTorch on {self.latencies[1].device}": self.latencies} if self.latencies else {}
@@ -150,6 +158,12 @@ class Comparison:
         """Names of the pictures that show something."""
         return tuple(_view("pictures").drawable(self))
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both are the same in ``report.json``, where NaN is equal to itself."""
+        if not isinstance(other, Comparison):
+            return NotImplemented
+        return json.dumps(self.to_dict(), default=str) == json.dumps(other.to_dict(), default=str)
+
     def __repr__(self) -> str:
         return _view("views.notebooks").as_text(self)  # type: ignore[no-any-return]
 
@@ -172,6 +186,10 @@ def remarks(comparison: Comparison) -> list[str]:
             "by zeros as by other numbers, so this sparsity cannot make this runtime faster or the state dict smaller. "
             "It makes the archive smaller."
         )
+    missing = {"MACs": not (before.macs and after.macs), "latency": not comparison.shipped}
+    if any(missing.values()) and comparison.why_uncosted != comparison.uncosted:
+        what = " and ".join(name for name, is_missing in missing.items() if is_missing)
+        said.append(f"Missing {what}: {comparison.uncosted.removeprefix('not measured: ')}")
     if comparison.latencies:
         said.append(_on_latency(comparison, *comparison.latencies))
     said += [

@@ -38,6 +38,13 @@ def test_the_object_is_the_one_that_was_written(tmp_path):
     assert read_report(tmp_path / "report.json") == comparison
 
 
+def test_a_row_that_is_not_a_number_is_the_same_when_it_is_read(tmp_path):
+    comparison = replace(comparison_of(300, {"val_acc": None}), methods={"Rows": {"error": float("nan")}})
+    (tmp_path / "report.json").write_text(json.dumps(comparison.to_dict()))
+    assert read_report(tmp_path / "report.json") == comparison
+    assert read_report(tmp_path / "report.json") != replace(comparison, steps=1)
+
+
 def test_the_archive_is_known_though_it_was_not_asked_for(tmp_path):
     assert read_report(write_report(tmp_path / "a", size=300, files={"model.onnx": 400})).bytes(".lcz") == 300
     failed = write_report(tmp_path / "b", size=300, failures={"model.lcz": "no space"})

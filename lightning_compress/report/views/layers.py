@@ -148,4 +148,5 @@ def _between(numbers: Sequence[int]) -> str:
 
 
 def _arrow(before: str, after: str) -> str:
-    return before if before == after else f"{before} → {after}"
+    """Both cells, or one if they are the same; a question mark stands for a number that was not measured."""
+    return before if before == after else f"{before or '?'} → {after or '?'}"

@@ -102,12 +102,13 @@ def _sizes(comparison: Comparison) -> list[tuple[str, ...]]:
 
 
 def _costs(comparison: Comparison) -> list[tuple[str, ...]]:
-    missing = (comparison.uncosted, comparison.uncosted, "")
+    reason = comparison.why_uncosted
     macs = comparison.before.macs, comparison.after.macs
-    counted = ("MACs", *missing)
+    name = next((f"MACs, input {one.inputs}" for one in reversed(macs) if one), "MACs")
+    counted = (name, *(f"{one.total:,}" if one else reason for one in macs), "")
     if macs[0] and macs[1]:
-        counted = (f"MACs, input {macs[1].inputs}", *_numbers(macs[0].total, macs[1].total))
-    timed = ("latency", *missing)
+        counted = (name, *_numbers(macs[0].total, macs[1].total))
+    timed = ("latency", reason, reason, "")
     if comparison.shipped:
         place, (before, after) = comparison.shipped
         timed = (f"latency of {place}, ms", _milliseconds(before), _milliseconds(after), _speed(before, after))

@@ -90,8 +90,21 @@ def test_latency_is_claimed_only_where_it_was_measured(after, latencies, said, c
 
 
 def test_missing_costs_say_what_they_need():
-    whole = rows(Comparison(replace(DENSE, macs=None), PRUNED, None, "needs example_input"))
+    whole = rows(Comparison(*(replace(one, macs=None) for one in (DENSE, PRUNED)), None, "needs example_input"))
     assert whole["MACs"] == whole["latency"] == ("needs example_input", "needs example_input", "")
+
+
+def test_what_is_known_of_the_dense_model_stands_where_the_other_was_not_measured():
+    found = Comparison(DENSE, replace(PRUNED, macs=None), uncosted="not measured: resumed run")
+    (total,) = [cells[0] for name, cells in rows(found).items() if name.startswith("MACs")]
+    assert total == "200"
+    assert rows(found, "Layers")["fc.weight"][-1] == "200 → ?"
+
+
+def test_a_long_reason_is_told_once():
+    found = Comparison(replace(DENSE, macs=None), PRUNED, uncosted="need a forward method, " + 200 * "x")
+    assert markdown(found).count("need a forward method") == 1
+    assert "- Missing MACs and latency: need a forward method" in markdown(found)
 
 
 def test_metrics_before_say_which_model_they_are_of():
