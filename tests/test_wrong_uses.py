@@ -34,7 +34,7 @@ from lightning_compress import (
 )
 from lightning_compress.archive import inspect_archive, save_archive
 from lightning_compress.cli import main
-from lightning_compress.distillation import EMA, Cache, Ensemble, Term, losses
+from lightning_compress.distillation import EMA, Cache, Ensemble, Term, from_checkpoint, losses
 from lightning_compress.quantization import profiles
 from lightning_compress.report import read_report
 from lightning_compress.schedules import Constant, Cosine, Cubic, Exponential, Linear, Step
@@ -187,6 +187,7 @@ TEACHERS = [
     (lambda: Ensemble([NET, "b.ckpt"]), r"need members as a list of modules, got \[Linear.*, 'b.ckpt'\]$"),
     (lambda: EMA("0.9"), "need decay as a number, got '0.9'$"),
     (lambda: Cache(3), "need path as text or a path, got 3$"),
+    (lambda: from_checkpoint(Digits, "gone.ckpt"), "need path as that of a file, got 'gone.ckpt': no such file"),
     (lambda: Cache("gone"), "need a folder written by cache_outputs, got 'gone'$"),
 ]
 FUNCTIONS = [

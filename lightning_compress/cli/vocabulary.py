@@ -82,13 +82,16 @@ def suggestion(message: str) -> str:
     >>> suggestion("given class_path 'lightning_compress.PruningCallback': Option 'sparsty' is not accepted")
     "; did you mean 'sparsity'?"
     """
-    option = re.search(r"class_path '([\w.]+)': Option '(\w+)' is not accepted", message)
+    option = re.search(r"class_path '([\w.]+)': Option '(\w+)[\w.]*' is not accepted", message)
     if option:
         owner = _located(option[1])
         return _hint(option[2], inspect.signature(owner).parameters if owner else ())
     other = re.search(r"Import path ([\w.]+) does not correspond to a subclass of", message)
     if other:
         return _other_lightning(locate(other[1]))
+    single = re.search(r"Expected a <class 'collections\.abc\.Sequence'>\. Got value: (\S+)$", message)
+    if single:
+        return f"; write [{single[1]}]"
     name = re.search(r"Expected a dot import path string: (\w+)", message)
     return _hint(name[1], lightning_compress.__all__) if name else ""
 
@@ -125,7 +128,8 @@ def _expanded_value(value: Any, argument: str, owner: Any, annotation: str) -> A
     if isinstance(value, list):
         return [_expanded_value(one, argument, owner, annotation) for one in value]
     names = _vocabulary(owner, annotation)
-    if isinstance(value, str) and names and value.isidentifier():
+    named = isinstance(value, str) and value.isidentifier() and bool(names)
+    if named and (value in names or not re.search(r"\bstr\b", annotation)):
         chosen = _chosen(value, argument, names)
         return _whole({"class_path": _path(chosen)}) if isinstance(chosen, type) else _path(chosen)
     if not isinstance(value, dict):
@@ -177,14 +181,23 @@ def _vocabulary(owner: Any, annotation: str) -> dict[str, Any]:
             kind = getattr(home, identifier)
             exported = [name for name in home.__all__ if name != identifier and not name.startswith("check_")]
             members = {name: getattr(home, name) for name in exported}
-            names |= {name: member for name, member in members.items() if _has_type(member, kind)}
+            names |= {name: member for name, member in members.items() if _has_type(member, kind)} or _subclasses(kind)
     return names
+
+
+def _subclasses(kind: Any) -> dict[str, Any]:
+    """Name -> subclass in this package of an abstract class whose subclasses have files of their own, as writers do."""
+    if not inspect.isabstract(kind):
+        return {}
+    found = {name: sub for below in kind.__subclasses__() for name, sub in _subclasses(below).items()}
+    near = [sub for sub in kind.__subclasses__() if not inspect.isabstract(sub)]
+    return found | {sub.__name__: sub for sub in near if sub.__module__.startswith(f"{_PACKAGE}.")}
 
 
 def _has_type(member: Any, kind: Any) -> bool:
     """Whether a function, or the objects of a class, have the type ``kind``: a base class or a callable alias."""
     if isinstance(kind, type):
-        return isinstance(member, type) and kind in member.__mro__
+        return isinstance(member, type) and kind in member.__mro__ and not inspect.isabstract(member)
     if get_origin(kind) is not Callable or not callable(member) or inspect.isabstract(member):
         return False
     if isinstance(member, type) and "__call__" not in dir(member):

@@ -77,6 +77,20 @@ def test_a_near_miss_is_named():
         arguments("- {class_path: PruningCallback, init_args: {schedule: {class_path: Cubik}}}")
     assert suggestion("Expected a dot import path string: QATCalback") == "; did you mean 'QATCallback'?"
     assert suggestion("Expected a dot import path string: ModelSummary") == ""
+    assert suggestion("Expected a <class 'collections.abc.Sequence'>. Got value: onnx") == "; write [onnx]"
+    nested = "given class_path 'lightning_compress.CompressionReport': Option 'basline.val_acc' is not accepted"
+    assert suggestion(nested) == "; did you mean 'baseline'?"
+
+
+def test_a_writer_is_named_and_a_suffix_stays():
+    found = expanded(
+        {"class_path": "CompressionReport", "init_args": {"formats": [{"class_path": "CompressedTensors"}]}}
+    )
+    (writer,) = found["init_args"]["formats"]
+    assert writer["class_path"] == "lightning_compress.deploy.writers.compressed_tensors.CompressedTensors"
+    for formats in (["onnx"], [".onnx"], "onnx"):  # the callback says what is wrong
+        config = {"class_path": "CompressionReport", "init_args": {"formats": formats}}
+        assert expanded(config) == config
 
 
 def test_words_of_the_command_line():

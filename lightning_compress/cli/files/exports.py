@@ -12,7 +12,7 @@ from lightning_compress.cli.refusals import refusal_of
 from lightning_compress.cli.runs.folders import Source, source_of
 from lightning_compress.cli.runs.trained import Trained
 from lightning_compress.deploy import export
-from lightning_compress.deploy.export import find_writer
+from lightning_compress.deploy.export import FORMATS, find_writer
 from lightning_compress.deploy.formats import Writer
 from lightning_compress.example_inputs import line_of
 
@@ -40,7 +40,8 @@ def export_files(options: Namespace, command_line: Callable[[], Any]) -> None:
         ValueError: a format is unknown, or the module cannot be loaded.
         ImportError: a package of a format is not installed.
     """
-    writers = [_writer(name) for name in options.format.split(",")]
+    suffixes = dict.fromkeys(f".{name.strip().removeprefix('.')}" for name in options.format.split(","))
+    writers = [_writer(suffix) for suffix in suffixes]
     source = source_of(options.path, options.config, options.model)
     folder = _folder(options.output, source)
     paths = [folder / f"{source.weights.stem}{writer.suffix}" for writer in writers]
@@ -69,8 +70,9 @@ def export_files(options: Namespace, command_line: Callable[[], Any]) -> None:
         sys.exit(1)
 
 
-def _writer(name: str) -> Writer:
-    suffix = f".{name.strip().removeprefix('.')}"
+def _writer(suffix: str) -> Writer:
+    if suffix == ".":
+        raise ValueError(f"need --format out of {', '.join(FORMATS)}, got an empty name")
     try:
         writer = find_writer(suffix)
     except ValueError as error:
@@ -83,6 +85,8 @@ def _folder(output: Path | None, source: Source) -> Path:
     folder = output or source.weights.parent
     if output is None and folder.name == "checkpoints":
         return folder.parent
+    if folder.is_file():
+        raise ValueError(f"need a folder as --output, got {str(folder)!r}, which is a file")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -14,7 +14,7 @@ from lightning_compress.drafts import draft_of
 from lightning_compress.search import Logged, Sensitivity, compare, plan, sensitivity
 from lightning_compress.training import WeightCompression
 
-__all__ = ["print_comparison", "print_plan", "print_sensitivity"]
+__all__ = ["print_comparison", "print_plan", "print_sensitivity", "save_plot"]
 
 
 def print_plan(options: Namespace, words: Sequence[str], command_line: Any) -> None:
@@ -57,9 +57,10 @@ def print_sensitivity(options: Namespace, words: Sequence[str], command_line: An
 
 def print_comparison(options: Namespace) -> None:
     """Compare runs by their reports; see :func:`~lightning_compress.search.compare`."""
-    found = compare(options.paths, metric=options.metric, mode=options.mode, suffix=options.suffix)
+    suffix = f".{options.suffix.removeprefix('.')}"
+    found = compare(options.paths, metric=options.metric, mode=options.mode, suffix=suffix)
     if options.plot:
-        found.draw().savefig(options.plot, dpi=120)
+        save_plot(found.draw(), options.plot)
     _print(found, options.json)
 
 
@@ -68,7 +69,23 @@ def _write(found: Sensitivity, options: Namespace) -> None:
         with draft_of(Path(options.csv)) as draft:
             draft.write_text(found.to_csv(), encoding="utf-8")
     if options.plot:
-        found.draw().savefig(options.plot, dpi=120)
+        save_plot(found.draw(), options.plot)
+
+
+def save_plot(figure: Any, path: str) -> None:
+    """Write a picture of matplotlib.
+
+    Args:
+        figure: a ``matplotlib.figure.Figure``.
+        path: the file; its suffix is the kind of the picture.
+
+    Raises:
+        ValueError: matplotlib writes no file of this suffix.
+    """
+    suffix, known = Path(path).suffix.removeprefix("."), sorted(figure.canvas.get_supported_filetypes())
+    if suffix not in known:
+        raise ValueError(f"need --plot as a file with one of the suffixes {', '.join(known)}, got {path!r}")
+    figure.savefig(path, dpi=120)
 
 
 def _print(result: Any, as_json: bool) -> None:

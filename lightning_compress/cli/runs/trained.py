@@ -120,4 +120,6 @@ def _read_example(given: str) -> ExampleInput:
         raise ValueError(
             f"need --example as sizes, such as 1,3,224,224, or as a file .pt or .npy, got {given!r}"
         ) from error
+    if min(sizes) < 1:
+        raise ValueError(f"need --example as sizes of at least 1, such as 1,3,224,224, got {given!r}")
     return torch.randn(sizes, generator=torch.Generator().manual_seed(0))

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from lightning_compress.cli.measures.searches import save_plot
 from lightning_compress.cli.sweeps.configs import SweptConfig
 from lightning_compress.cli.sweeps.processes import fit_in_process
 from lightning_compress.drafts import draft_of
@@ -63,7 +64,7 @@ def print_sweep(options: Namespace, words: Sequence[str], command_line: Any) -> 
     found = SweepResult.of(study)
     print(found.to_json() if options.json else found)
     if options.plot:
-        found.draw().savefig(options.plot, dpi=120)
+        save_plot(found.draw(), options.plot)
     if options.best:
         _write_best(found, swept, Path(options.best))
 

@@ -132,6 +132,11 @@ class ComparedRuns:
         places = sorted({run.measured_in for run in self.runs if run.latencies})
         if places:
             lines.append(f"Latency in {', '.join(places)}; each dense model was timed in turns with its own run.")
+            lines += [
+                f"{number} has no latency: its {self.suffix} file was not {'timed' if run.bytes else 'written'}."
+                for number, run in enumerate(self.runs, 1)
+                if not run.latencies and self.suffix != ".lcz"
+            ]
         return "\n".join(map(wrapped, lines))
 
     def _table(self) -> Table:

@@ -38,7 +38,7 @@ def compare(
         mode: whether the metric is better when it is smaller (``"min"``) or larger (``"max"``); by default known from
             the monitors, or from a usual word in its name.
         suffix: that of the files whose bytes are compared. The bytes of the archive, ``".lcz"``, are in every report.
-            Latencies are those of this file in a runtime, if they were measured, else those of PyTorch.
+            Latencies are those of this file in its runtime, or of PyTorch for ``".lcz"``; a run without them has none.
 
     Raises:
         ValueError: a folder without a report, a report that is damaged or of a later version, runs without the metric
@@ -78,7 +78,8 @@ def compared_run(report: Comparison, name: str, metric: str | None, suffix: str)
     """
     file = f"model{suffix}"
     inside = [place for place in report.places if place.startswith(f"{file} in ")]
-    places = [*inside, *(place for place in report.places if place.startswith("PyTorch"))]
+    ours = [place for place in report.places if place.startswith("PyTorch")] if suffix == ".lcz" else []
+    places = [*inside, *ours]
     return ComparedRun(
         name=name,
         path=str(report.path),
@@ -175,7 +176,10 @@ def _metric(reports: Sequence[Comparison], asked: str | None) -> str | None:
     watched = {name for report in reports for name in report.modes} & common
     best = watched if len(watched) == 1 else common
     if len(best) > 1:
-        raise ValueError(f"need metric as one of several, got none: the runs have {', '.join(sorted(best))}")
+        raise ValueError(
+            f"need metric as one of {', '.join(sorted(best))}, got none: pass metric={min(best)!r}, "
+            f"or --metric {min(best)}"
+        )
     return best.pop()
 
 

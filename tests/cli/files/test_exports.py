@@ -62,6 +62,8 @@ def test_a_format_that_fails_leaves_the_others(model, tmp_path, capsys, monkeypa
             ["--format", "onx", *WORDS],
             "need --format out of .lcz, .onnx, .pt2, .pte, .safetensors, .tflite, got '.onx'; did you mean '.onnx'?",
         ),
+        (["--format", "", *WORDS], "need --format out of .lcz, .onnx, .pt2, .pte, .safetensors, .tflite, got an empty"),
+        (["--format", "lcz", "--output", __file__, *WORDS], "need a folder as --output, got "),
         (["--format", "lcz", *WORDS], "need --output as another folder, got "),
         (
             ["--format", "pt2", *WORDS[:2]],

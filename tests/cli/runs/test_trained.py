@@ -72,6 +72,8 @@ def test_a_class_and_the_sizes_of_an_example(folder, tmp_path):
     assert Trained.of(source, None, None).lacking == "there is no config that names data"
     with pytest.raises(ValueError, match="need --example as sizes, such as 1,3,224,224, or as a file .*, got 'a,b'"):
         Trained.of(source, "a,b", None)
+    with pytest.raises(ValueError, match="need --example as sizes of at least 1, .*, got '0,1,8,8'"):
+        Trained.of(source, "0,1,8,8", None)
 
 
 @pytest.mark.parametrize("path", ["widths.Nett", "nowhere.Net", "Net"])

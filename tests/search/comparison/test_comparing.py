@@ -33,6 +33,10 @@ def test_latencies_are_those_of_the_file_in_its_runtime(tmp_path):
     assert (run.measured_in, run.latencies[1].median) == ("model.onnx in ONNX Runtime", 1e-3)
     (run,) = compare([tmp_path]).runs
     assert (run.measured_in, run.latencies[1].median) == ("PyTorch on cpu", 2e-3)
+    write_report(tmp_path / "b", size=1, latencies=(4e-3, 2e-3))
+    found = compare([tmp_path], suffix=".onnx")
+    assert [(run.name, run.measured_in) for run in found.runs] == [("a", "model.onnx in ONNX Runtime"), ("b", "")]
+    assert "2 has no latency: its .onnx file was not written." in str(found)
 
 
 def test_the_metric_is_the_watched_one(tmp_path):
@@ -47,7 +51,7 @@ def test_the_metric_is_the_watched_one(tmp_path):
     ("first", "second", "asked", "said"),
     [
         ({"a": 1.0}, {"b": 1.0}, {}, "need runs with a metric in common, got different ones: .*has a; .*has b"),
-        ({"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 2.0}, {}, "need metric as one of several, got none: .* have a, b"),
+        ({"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 2.0}, {}, "need metric as one of a, b, got none: .*--metric a$"),
         (
             {"a": 1.0},
             {"b": 1.0},
