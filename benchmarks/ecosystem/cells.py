@@ -15,6 +15,7 @@ from torch import nn
 from benchmarks.ecosystem.methods import Method, PromiseError, coverage, flops
 from lightning_compress import export, load_archive, load_compressed
 from lightning_compress.example_inputs import as_arguments, call, evaluating
+from tests.support.promises import shipped
 
 __all__ = ["Cell", "Subject", "cell"]
 
@@ -159,7 +160,7 @@ def _check_exports(subject: Subject, method: Method, module: Any, folder: Path) 
     path = export(module, folder / "m.lcz")
     if method.plain:
         stored = load_archive(path)
-        if not all(torch.equal(stored[name], tensor) for name, tensor in module.state_dict().items()):
+        if not all(torch.equal(stored[name], tensor) for name, tensor in shipped(module).state_dict().items()):
             raise PromiseError("the archive differs from the state dict")
     if subject.init_args:
         loaded = load_compressed(type(module), path, **subject.init_args)

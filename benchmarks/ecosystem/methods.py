@@ -20,6 +20,8 @@ from lightning_compress import (
     QATCallback,
     WeightSharingCallback,
 )
+from lightning_compress.adapters import additive_paths
+from lightning_compress.adapters.merging import merged_weight
 from lightning_compress.distillation.losses import mse
 from lightning_compress.example_inputs import call, evaluating
 from lightning_compress.schedules import Linear
@@ -65,9 +67,11 @@ def coverage(callbacks: Sequence[Any], module: nn.Module) -> float:
 
 
 def _weights(callback: Any, module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Names and weights of the targets as they stand in the module, outputs first."""
+    """Names and weights of the targets as they stand in the module, outputs first; with their adapters merged."""
+    merged = {path.weight_name: merged_weight(path) for path in additive_paths(module)}
     for name, target in callback.targets.items():
-        yield name, target.outputs_first(module.get_parameter(name).detach())
+        weight = merged[name] if name in merged else module.get_parameter(name)
+        yield name, target.outputs_first(weight.detach())
 
 
 def _require(holds: bool, complaint: str) -> None:
