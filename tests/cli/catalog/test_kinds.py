@@ -1,6 +1,7 @@
 """The catalog has the names that a config may use, no more and no fewer."""
 
 import inspect
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +18,9 @@ TAKERS = sorted({shelf.taker for shelves in KINDS.values() for shelf in shelves 
 def test_names_are_those_that_the_argument_takes(taker):
     callback, _, argument = taker.partition(".")
     owner = getattr(lightning_compress, callback)
-    taken = _vocabulary(owner, str(inspect.signature(owner).parameters[argument].annotation))
+    found = _vocabulary(owner, str(inspect.signature(owner).parameters[argument].annotation))
+    package = Path(lightning_compress.__file__).parent  # another test may have added a writer from a folder of its own
+    taken = [name for name, member in found.items() if package in Path(inspect.getfile(member)).parents]
     listed = [name for shelves in KINDS.values() for shelf in shelves if shelf.taker == taker for name in shelf.names]
     assert sorted(listed) == sorted(taken)
 
