@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
+
+from lightning_compress.training.interplay.followers import follower_of
 
 __all__ = ["Group", "RemovedEntries", "Role", "Slice", "hollow_layers", "mask_", "removed_entries", "with_followers"]
 
@@ -72,19 +75,13 @@ class Group:
 
     def of_follower(self, copy: str, network: str) -> Group:
         """The entries of the network ``copy``, which follows ``network``; none if the group has none of ``network``."""
-
-        def inside(name: str) -> bool:
-            return name == network or name.startswith(f"{network}.")
-
-        def renamed(name: str) -> str:
-            return copy + name.removeprefix(network)
-
+        found = partial(follower_of, copy=copy, network=network)
         return Group(
             f"{copy}: {self.name}",
-            tuple(replace(part, name=renamed(part.name)) for part in self.slices if inside(part.name)),
+            tuple(replace(part, name=name) for part in self.slices if (name := found(part.name)) is not None),
             self.width,
-            tuple((renamed(owner), *rest) for owner, *rest in self.counters if inside(owner)),  # type: ignore[misc]
-            {renamed(layer): biased for layer, biased in self.branch.items() if inside(layer)},
+            tuple((name, *rest) for owner, *rest in self.counters if (name := found(owner)) is not None),  # type: ignore[misc]
+            {name: biased for layer, biased in self.branch.items() if (name := found(layer)) is not None},
         )
 
     @property

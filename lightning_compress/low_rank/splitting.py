@@ -17,7 +17,7 @@ from lightning_compress.low_rank.ranks import Size
 from lightning_compress.low_rank.records import LOW_RANK
 from lightning_compress.processes import is_sharded, unshard_
 from lightning_compress.targets import is_transposed
-from lightning_compress.training.interplay.followers import followers_of
+from lightning_compress.training.interplay.followers import follower_of
 
 __all__ = ["precision_of", "split_layers_", "split_low_rank"]
 
@@ -92,12 +92,13 @@ def split_layers_(
     for name, rank in ranks.items():
         layer = module.get_submodule(name)
         left, right = factors(as_matrix(layer.get_parameter("weight"), is_transposed(layer)), rank)
-        followers = followers_of(name, followed or {})
+        found = (follower_of(name, copy, network) for copy, network in (followed or {}).items())
+        followers = [follower for follower in found if follower is not None]
         for model in copies:
             for copied in (name, *followers):
                 _split_at(model.get_submodule(copied), left)
-        splits |= dict(_split_at(module.get_submodule(follower), left) for follower in followers)
-        splits |= [_split_at(layer, left, right)]
+        splits.update(_split_at(module.get_submodule(follower), left) for follower in followers)
+        splits.update([_split_at(layer, left, right)])
     for optimizer in optimizers:
         split_optimizer_(optimizer, splits)
 

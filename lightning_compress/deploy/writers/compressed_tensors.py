@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import io
 import math
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_compress.deploy.formats import Writer
+from lightning_compress.deploy.runtimes.silence import silenced
 from lightning_compress.deploy.writers.archive import bytes_of
 from lightning_compress.lowering.modules import check_lowerable
 from lightning_compress.messages import listed
@@ -89,7 +88,7 @@ class CompressedTensors(Writer):
             ValueError: a tensor differs.
         """
         model: Any = _pretrained(module)
-        with _silence():
+        with silenced():
             loaded = type(model).from_pretrained(path, dtype=model.dtype)
             loaded.hf_quantizer.compressor.decompress_model(loaded)  # else the first forward pass does it
         have = loaded.state_dict()
@@ -201,11 +200,3 @@ def _description(model: nn.Module, parts: Mapping[str, Packed]) -> dict[str, Any
         "config_groups": groups,
         "ignore": others,
     }
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Without the progress bars and notes of the packages that load the folder."""
-    with redirect_stderr(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lightning_compress.latent import LatentWeights
 from lightning_compress.processes import local, on_any_process
 
-__all__ = ["Followers", "FollowingNetworks", "followers_of", "followers_text"]
+__all__ = ["Followers", "FollowingNetworks", "follower_of", "followers_text"]
 
 
 class Followers:
@@ -128,14 +128,14 @@ class FollowingNetworks:
         return sum(float((one.detach() - other.detach()).square().sum()) for one, other in pairs)
 
 
-def followers_of(name: str, followed: Mapping[str, str]) -> list[str]:
-    """Names of the layers or tensors that follow ``name``; ``followed``: copy -> network.
+def follower_of(name: str, copy: str, network: str) -> str | None:
+    """Name in ``copy`` of a layer or tensor of ``network``; None if ``name`` is not inside the network.
 
-    >>> followers_of("net.0.weight", {"target": "net"})
-    ['target.0.weight']
+    >>> follower_of("net.0.weight", "target", "net"), follower_of("head.weight", "target", "net")
+    ('target.0.weight', None)
     """
-    inside = [copy for copy, network in followed.items() if name == network or name.startswith(f"{network}.")]
-    return [copy + name.removeprefix(followed[copy]) for copy in inside]
+    inside = name == network or name.startswith(f"{network}.")
+    return copy + name.removeprefix(network) if inside else None
 
 
 def followers_text(followed: Mapping[str, str], left_behind: Mapping[str, str]) -> str:
