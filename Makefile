@@ -1,7 +1,9 @@
 # `make demo` and `make test` work in a fresh clone: each creates .venv if there is none.
 PYTHON ?= python3
 BIN := .venv/bin
-# Files are compiled when they are first imported, which spares two thirds of the installation.
+# Files are compiled when they are first imported, which spares two thirds of the installation. They are kept compiled:
+# each of the many processes that tests start would else compile all of torch again, for half a minute.
+export PYTHONDONTWRITEBYTECODE :=
 INSTALL = { test -x $(BIN)/python || $(PYTHON) -m venv .venv; } && $(BIN)/python -m pip install --quiet \
 	--disable-pip-version-check --no-compile -c constraints.txt -e
 
