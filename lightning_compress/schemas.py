@@ -22,6 +22,7 @@ __all__ = [
     "number_tensor",
     "one_of",
     "refuse",
+    "stored",
     "table_of",
     "text",
     "truth",
@@ -97,10 +98,19 @@ def number_tensor(ndim: int) -> Schema:
         dense = isinstance(value, Tensor) and value.layout is torch.strided and value.device.type != "meta"
         if not (dense and value.is_floating_point() and value.ndim == ndim):
             raise refuse(place, f"a floating point tensor of {ndim} dimensions", value)
-        if not bool(torch.isfinite(value).all()):
+        if not bool(torch.isfinite(stored(value)).all()):
             raise refuse(place, "finite numbers", value)
 
     return check
+
+
+def stored(tensor: Tensor) -> Tensor:
+    """The entries that a file holds: an expanded tensor repeats them, as often as the file claims.
+
+    >>> stored(torch.ones(1, 3).expand(10**12, 3)).shape
+    torch.Size([1, 3])
+    """
+    return tensor[tuple(slice(None) if stride else slice(1) for stride in tensor.stride())]
 
 
 def list_of(item: Schema, length: int | None = None) -> Schema:

@@ -1,7 +1,6 @@
 """Mutated records of every method end in RecordError, or load a module of the same sizes; nothing else, and quickly."""
 
 import random
-import tracemalloc
 
 import pytest
 import torch
@@ -39,8 +38,7 @@ def test_mutated_records_end_in_one_error(saved):
     chance, refused = random.Random(0), 0
     images = digits()[0][:2]
     ((key, record),) = checkpoint["compression_structures"].items()
-    tracemalloc.start()
-    for _ in range(150):
+    for _ in range(40):
         torch.save({**checkpoint, "compression_structures": {key: mutated_record(record, chance)}}, path)
         try:
             module = load_compressed(kind, path).eval()
@@ -51,8 +49,7 @@ def test_mutated_records_end_in_one_error(saved):
                 name: t.shape for name, t in checkpoint["state_dict"].items()
             }
             module(images)
-    assert 75 < refused <= 150
-    tracemalloc.stop()
+    assert 20 < refused <= 40
 
 
 def test_a_shape_is_compared_before_it_is_allocated(saved):
@@ -64,7 +61,7 @@ def test_a_shape_is_compared_before_it_is_allocated(saved):
     elif "low_rank" in records:
         records["low_rank"]["split"] = {"net.9": [32, 10**9, 64]}
     else:
-        records["quantization"]["grids"]["net.0.weight"]["fields"]["scale"] = torch.ones(1).expand(10**9, 1)
+        records["quantization"]["grids"]["net.0.weight"]["fields"]["scale"] = torch.ones(1).expand(10**15, 1)
     torch.save(checkpoint, path)
     with pytest.raises(RecordError):
         load_compressed(kind, path)

@@ -32,6 +32,7 @@ from lightning_compress.schemas import (
     number_tensor,
     one_of,
     refuse,
+    stored,
     table_of,
     text,
     truth,
@@ -104,7 +105,7 @@ def _restored(module: nn.Module, name: str, entry: dict[str, Any]) -> Grid:
         )
     if issubclass(recognized[kind], AffineGrid):
         _AFFINE(entry["fields"], f"{place}.fields")
-        if not bool((entry["fields"]["scale"] > 0).all()):
+        if not bool((stored(entry["fields"]["scale"]) > 0).all()):
             raise refuse(f"{place}.fields.scale", "numbers above 0", entry["fields"]["scale"])
     try:
         return recognized[kind].restore(entry["fields"])
