@@ -1,4 +1,4 @@
-"""Budgets of bytes: files and accuracies of CompressionBudget, beside the dense model and settings by hand.
+"""Budgets: files, MACs and accuracies of CompressionBudget, beside the dense model and settings by hand.
 
 LeNet-300-100 (10 epochs of Fashion-MNIST) and ResNet-8 (3 epochs of its first 20,000 images), with the recipe of
 FashionClassifier, every model in the same number of steps from the same random weights. Settings by hand are
@@ -6,6 +6,8 @@ fractions of zeros and numbers of values of all layers, whose files take about a
 the model after the last epoch on the 10,000 test images, by which nothing is chosen.
 
 ``python -m benchmarks.budget 3`` takes three seeds; ``--by-hand`` adds the settings by hand.
+
+``--speed`` instead gives ResNet-8 wishes for the speed: half of the MACs, alone and with a number of bytes.
 
 ``--max-drop`` instead compresses four trained models of the examples as far as the accuracy on the validation data
 loses at most a point, in a second fit of as many epochs at a fifth of the learning rate, with about twenty validations
@@ -20,6 +22,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, seed_everything
@@ -33,6 +36,7 @@ from examples.fashion_mnist import FashionClassifier, FashionData, LeNet300, Res
 from examples.text import DocstringData, Transformer
 from examples.time_series import ConvNet, SeriesData
 from lightning_compress import CompressionBudget, PruningCallback, WeightSharingCallback, export
+from lightning_compress.macs import count_macs
 from lightning_compress.schedules import Cubic
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], int, int, tuple[int, ...]]] = {
@@ -70,22 +74,37 @@ def main(seeds: int = 1, by_hand: bool = False) -> None:
     """Print a row for each model and budget."""
     quiet()
     torch.set_num_threads(1)
-    for name, (build, epochs, images, budgets) in MODELS.items():
-        settings: dict[str, Callable[[], list[Callback]]] = {"dense": list}
-        settings |= {f"bytes={size:,}": partial(_budget, size) for size in budgets}
+    for name, (_, _, _, budgets) in MODELS.items():
+        settings = {f"bytes={size:,}": partial(_budget, bytes=size) for size in budgets}
         settings |= {f"{z:.1%} zeros, {v} values": partial(_settings, z, v) for z, v in BY_HAND[name] if by_hand}
-        found = {
-            setting: [_train(build, epochs, images, seed, make()) for seed in range(seeds)]
-            for setting, make in settings.items()
-        }
-        dense = mean(accuracy for accuracy, _ in found["dense"])
-        rows = []
-        for setting, runs in found.items():
-            accuracies, sizes = zip(*runs, strict=True)
-            cells = [" ".join(f"{one:.2f}" for one in accuracies), f"{mean(accuracies) - dense:+.2f}"]
-            rows.append([setting, *cells, " ".join(f"{size:,}" for size in sizes)])
-        title = f"{name} on Fashion-MNIST, {seeds} seeds"
-        show(title, ["", "test accuracy, %", "against dense, mean", "file, bytes"], rows)
+        _compare(name, settings, seeds)
+
+
+def main_speed(seeds: int = 1) -> None:
+    """Print a row for each budget of ResNet-8."""
+    quiet()
+    torch.set_num_threads(1)
+    wishes = ({"bytes": 30_000}, {"macs": 0.5, "round_to": 8}, {"bytes": 30_000, "macs": 0.5, "round_to": 8})
+    _compare("ResNet-8", {str(_budget(**wish)[0]): partial(_budget, **wish) for wish in wishes}, seeds)
+
+
+def _compare(name: str, settings: dict[str, Callable[[], list[Callback]]], seeds: int) -> None:
+    """Train a model densely and with each of the settings, and print a row for each."""
+    build, epochs, images, _ = MODELS[name]
+    found = {
+        setting: [_train(build, epochs, images, seed, make()) for seed in range(seeds)]
+        for setting, make in ({"dense": list} | settings).items()
+    }
+    dense = mean(accuracy for accuracy, _, _ in found["dense"])
+    whole = found["dense"][0][2]
+    rows = []
+    for setting, runs in found.items():
+        accuracies, sizes, macs = zip(*runs, strict=True)
+        cells = [" ".join(f"{one:.2f}" for one in accuracies), f"{mean(accuracies) - dense:+.2f}"]
+        fractions = " ".join(f"{one / whole:.3f}" for one in macs)
+        rows.append([setting, *cells, " ".join(f"{size:,}" for size in sizes), fractions])
+    title = f"{name} on Fashion-MNIST, {seeds} seeds"
+    show(title, ["", "test accuracy, %", "against dense, mean", "file, bytes", "MACs left"], rows)
 
 
 def main_drop(seeds: int = 1) -> None:
@@ -122,8 +141,8 @@ def _size(module: nn.Module) -> int:
         return export(module, Path(folder) / "model.lcz").stat().st_size
 
 
-def _budget(size: int) -> list[Callback]:
-    return [CompressionBudget(bytes=size)]
+def _budget(**wishes: Any) -> list[Callback]:
+    return [CompressionBudget(**wishes)]
 
 
 def _settings(zeros: float, values: int) -> list[Callback]:
@@ -133,22 +152,25 @@ def _settings(zeros: float, values: int) -> list[Callback]:
 
 def _train(
     build: Callable[[], nn.Module], epochs: int, images: int, seed: int, callbacks: list[Callback]
-) -> tuple[float, int]:
-    """Test accuracy in %, and bytes of the file."""
+) -> tuple[float, int, int]:
+    """Test accuracy in %, bytes of the file, and MACs."""
     seed_everything(seed, verbose=False)
     run = trainer(*callbacks, max_epochs=epochs)
     module, data = FashionClassifier(build()), FashionData(images=images, seed=seed)
     run.fit(module, data)
-    return _test(module, data), _size(module)
+    return _test(module, data), _size(module), count_macs(module, torch.zeros(1, 1, 28, 28)).total
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("seeds", type=int, nargs="?", default=1)
     parser.add_argument("--by-hand", action="store_true")
+    parser.add_argument("--speed", action="store_true")
     parser.add_argument("--max-drop", action="store_true")
     arguments = parser.parse_args()
     if arguments.max_drop:
         main_drop(arguments.seeds)
+    elif arguments.speed:
+        main_speed(arguments.seeds)
     else:
         main(arguments.seeds, arguments.by_hand)

@@ -160,12 +160,12 @@ CONFLICTS = [
     ),
     (lambda: LowRankCallback(0.5, energy=0.9), "need one of parameters and energy, got parameters=0.5 and energy=0.9$"),
     (lambda: ChannelPruningCallback(0.5, latency=0.5), "need one of macs, .* got macs=0.5 and latency=0.5$"),
-    (lambda: CompressionBudget(), "need one wish, bytes or max_drop, got bytes=None and max_drop=None: name the size"),
+    (lambda: CompressionBudget(), "need a wish, bytes, macs, latency or max_drop, got none: name the size"),
     (
         lambda: CompressionBudget(bytes=9, max_drop=0.1),
-        "need one wish, .*, got bytes=9 and max_drop=0.1: name the size",
+        "need one wish for the file, .*, got bytes=9 and max_drop=0.1: name the size",
     ),
-    (lambda: CompressionBudget(bytes=9, patience=3), "need max_drop= .*, got patience=3 with bytes=9: leave it out$"),
+    (lambda: CompressionBudget(bytes=9, patience=3), "need max_drop= .*, got patience=3 without it: leave it out$"),
 ]
 TEACHERS = [
     (lambda: DistillationCallback("teacher.ckpt"), "need teacher as a module, .*, got 'teacher.ckpt': from_checkpoint"),

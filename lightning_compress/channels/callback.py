@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from lightning_compress.arguments import check_count, check_criterion, check_decay, check_flag
 from lightning_compress.carried import carry, copies
 from lightning_compress.channels import criteria
-from lightning_compress.channels.budget.budgets import budget_of, check_shards
+from lightning_compress.channels.budget.budgets import budget_of, check_blocks, check_shards
 from lightning_compress.channels.budget.costs import NO_COSTS, costs_of, narrowed_sizes
-from lightning_compress.channels.budget.latencies import Runner, check_runner, eager, fraction_to_keep
+from lightning_compress.channels.budget.latencies import Runner, check_runner, eager, fraction_to_keep, latency_left
 from lightning_compress.channels.budget.model_budgets import ModelBudget
-from lightning_compress.channels.criteria import Criterion, members
+from lightning_compress.channels.criteria import Criterion, scores_of
 from lightning_compress.channels.dependencies.discovery import discover
 from lightning_compress.channels.dependencies.removable import Removable
 from lightning_compress.channels.groups import Group, removed_entries, with_followers
@@ -29,7 +29,7 @@ from lightning_compress.processes import from_rank_zero, gather
 from lightning_compress.schedules import Cubic, Schedule
 from lightning_compress.targets import Selection, Target
 from lightning_compress.training import PRUNE, WeightCompression
-from lightning_compress.training.copies import uncompiled
+from lightning_compress.training.copies import detached_copy, uncompiled
 from lightning_compress.training.interplay.followers import FollowingNetworks, followers_text
 from lightning_compress.training.replacements import replaces
 from lightning_compress.training.run import CompressionRun
@@ -111,21 +111,15 @@ class ChannelPruningCallback(WeightCompression):
             raise ValueError(f"need a criterion that reads the gradient or nothing, got inputs by {criterion!r}")
         self.budget = budget_of(macs, parameters, latency, channels)
         check_runner(runtime, self.budget)
-        if remove_blocks and self.budget.name == "channels":
-            raise ValueError(
-                "need macs, parameters or latency with remove_blocks=True, got "
-                f"channels={self.budget.amount}, which keeps the same fraction of every layer"
-            )
+        check_flag(remove=remove, remove_blocks=remove_blocks)
+        check_blocks(self.budget, remove_blocks)
         check_count(round_to=round_to)
         check_decay(decay=decay)
-        check_flag(remove=remove, remove_blocks=remove_blocks)
         self.macs = self.budget.amount if self.budget.name == "macs" else None
         self.parameters, self.latency, self.channels, self.runtime = parameters, latency, channels, runtime
-        self.criterion = criterion
+        self.criterion, self.decay = criterion, decay
         self.round_to = round_to
-        self.remove = remove
-        self.remove_blocks = remove_blocks
-        self.decay = decay
+        self.remove, self.remove_blocks = remove, remove_blocks
         self.example_input = example_input
         self._reset()
 
@@ -145,6 +139,7 @@ class ChannelPruningCallback(WeightCompression):
 
     def _reset(self) -> None:
         self._found: Removable | None = None
+        self._example: Any = None
         self._following = FollowingNetworks(nn.Module())
         self._budget = ModelBudget(self.budget, self.budget.amount, (), NO_COSTS, self.round_to)
 
@@ -173,6 +168,7 @@ class ChannelPruningCallback(WeightCompression):
                 found = from_rank_zero(found.chosen(module, self.include, self.exclude))
                 costs, model = costs_of(module, found.prices), (self.runtime, uncompiled(module), example)
                 fraction = fraction_to_keep(self.budget, *model, found.groups, costs, self.round_to)
+                self._example = example if self.budget.name == "latency" else None
         self._found = found
         self._budget = ModelBudget(self.budget, fraction, found.groups, costs, self.round_to)
         if self._budget.is_met:
@@ -197,6 +193,16 @@ class ChannelPruningCallback(WeightCompression):
         found = f" ({self._budget.fraction:.4g} of the MACs)" if self.budget.name == "latency" else ""
         blocks = ", or whole residual branches" if self.remove_blocks else ""
         return f"{self.budget}{found} by {criterion}, channels in multiples of {self.round_to}{blocks}, {self.schedule}"
+
+    def narrowed_copy(self, module: nn.Module) -> nn.Module:
+        """A copy of ``module``, which this method has begun on, without the channels of least magnitude."""
+        return self._budget.narrowed_copy(detached_copy(module))
+
+    def latency_left(self, module: LightningModule) -> float | None:
+        """Latency of ``module`` in ``runtime``, as a fraction of the dense one; None if there is no example for it."""
+        example = self._given_example(module) if self._example is None else self._example
+        with isolate_rng():
+            return latency_left(detached_copy(module), example, first_batch(module.trainer), self.runtime)
 
     # Masking, while the schedule ramps.
 
@@ -224,13 +230,7 @@ class ChannelPruningCallback(WeightCompression):
             {name: gather(t, self.targets[name].parameter) for name, t in tensors.items() if name in names}
             for tensors in (weights, gradients)
         )
-        scores = self.criterion(members(group, whole_weights, whole_gradients))
-        if scores.shape != (group.units,):
-            raise ValueError(
-                f"need a criterion that gives a score for each of the {group.units} units of {group.name!r}, got "
-                f"scores of shape {tuple(scores.shape)}"
-            )
-        return scores
+        return scores_of(self.criterion, group, whole_weights, whole_gradients)
 
     def _mask(self, units: Mapping[str, Tensor]) -> None:
         parameters = {name: target.parameter for name, target in self.targets.items()}

@@ -18,7 +18,7 @@ from torch import Tensor
 from lightning_compress.channels.groups import Group, Role, Slice
 from lightning_compress.evidence import reads
 
-__all__ = ["Criterion", "Member", "batchnorm_scale", "magnitude", "members", "taylor"]
+__all__ = ["Criterion", "Member", "batchnorm_scale", "magnitude", "members", "scores_of", "taylor"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +48,23 @@ def members(group: Group, weights: Mapping[str, Tensor], gradients: Mapping[str,
             gradient = gradients.get(part.name, weight.new_zeros(()).expand_as(weight))
             found.append(Member(part.role, _rows(weight, part), _rows(gradient, part)))
     return found
+
+
+def scores_of(
+    criterion: Criterion, group: Group, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]
+) -> Tensor:
+    """The scores that a criterion gives the units of a group: ``(units,)``.
+
+    Raises:
+        ValueError: the scores have another shape.
+    """
+    scores = criterion(members(group, weights, gradients))
+    if scores.shape != (group.units,):
+        raise ValueError(
+            f"need a criterion that gives a score for each of the {group.units} units of {group.name!r}, got "
+            f"scores of shape {tuple(scores.shape)}"
+        )
+    return scores
 
 
 def _rows(tensor: Tensor, part: Slice) -> Tensor:

@@ -1,6 +1,7 @@
 """Example inputs: an example from the data, and one way to run a module on it that leaves the module as it was."""
 
 from lightning_compress.example_inputs.batches import (
+    cycled_samples,
     example_in,
     first_batch,
     first_examples,
@@ -33,6 +34,7 @@ __all__ = [
     "check_example_input",
     "check_module",
     "check_runs",
+    "cycled_samples",
     "device_of",
     "entries_of",
     "evaluating",

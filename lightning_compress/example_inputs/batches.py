@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -21,7 +22,15 @@ from lightning_compress.example_inputs.calls import (
     shapes_of,
 )
 
-__all__ = ["example_in", "first_batch", "first_examples", "first_samples", "readings", "small_example_in"]
+__all__ = [
+    "cycled_samples",
+    "example_in",
+    "first_batch",
+    "first_examples",
+    "first_samples",
+    "readings",
+    "small_example_in",
+]
 
 _SHOWN = 3  # number of readings that an error names
 _ENOUGH = 2  # samples to trace and measure a module with
@@ -95,6 +104,21 @@ def first_samples(example_input: Any, count: int) -> Any:
     """
     return apply_to_collection(
         example_input, Tensor, lambda tensor: tensor[:count] if tensor.ndim else tensor, allow_frozen=True
+    )
+
+
+def cycled_samples(example_input: Any, count: int) -> Any:
+    """``count`` samples, those of the example from the first to the last, over and over.
+
+    >>> import torch
+    >>> cycled_samples(torch.tensor([1, 2]), 5)
+    tensor([1, 2, 1, 2, 1])
+    """
+    return apply_to_collection(
+        example_input,
+        Tensor,
+        lambda tensor: tensor[torch.arange(count, device=tensor.device) % len(tensor)] if tensor.ndim else tensor,
+        allow_frozen=True,
     )
 
 

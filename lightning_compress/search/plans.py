@@ -23,6 +23,7 @@ from lightning_compress.report.views.layers import Table
 from lightning_compress.report.views.notebooks import frame, table_html
 from lightning_compress.search.projecting.compressed import Begun, compress_, train_constants_
 from lightning_compress.search.views.tables import as_text, brief, wrapped
+from lightning_compress.training.callback import with_brought
 from lightning_compress.training.copies import detached_copy
 from lightning_compress.training.plans import plan_text
 
@@ -218,10 +219,10 @@ def plan(module: nn.Module, callbacks: Sequence[object], example_input: ExampleI
 
 def _example(module: nn.Module, callbacks: Sequence[object], given: ExampleInput | None) -> ExampleInput | None:
     """The example input, on the device of the module; None if there is none, and no callback needs it."""
-    others = (getattr(one, "example_input", None) for one in callbacks)
+    others = (getattr(one, "example_input", None) for one in with_brought(callbacks))
     found = [one for one in (given, *others, getattr(module, "example_input_array", None)) if one is not None]
     if not found:
-        if any(isinstance(callback, ChannelPruningCallback) for callback in callbacks):
+        if any(isinstance(callback, ChannelPruningCallback) for callback in with_brought(callbacks)):
             raise ValueError(
                 "need example_input to find the channels of the module, got none: pass a tensor as forward takes it"
             )

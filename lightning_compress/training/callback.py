@@ -22,7 +22,7 @@ from lightning_compress.training.method import Method, map_tensors
 from lightning_compress.training.plans import asked, check_callbacks
 from lightning_compress.training.run import CompressionRun
 
-__all__ = ["WeightCompression", "original_weights"]
+__all__ = ["WeightCompression", "original_weights", "with_brought"]
 
 
 class WeightCompression(Method, CallbackBase):
@@ -63,6 +63,11 @@ class WeightCompression(Method, CallbackBase):
     def __getstate__(self) -> dict[str, Any]:
         # A run belongs to its Trainer and holds hooks, which neither pickle nor copy.
         return {**vars(self), "_run": None, "_loaded": None}
+
+    @property
+    def brings(self) -> Sequence[WeightCompression]:
+        """Callbacks that join the Trainer's list with this one, right behind it, once ``fit`` is set up."""
+        return ()
 
     @property
     def state_key(self) -> str:
@@ -110,12 +115,15 @@ class WeightCompression(Method, CallbackBase):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._set_up = True
+        for method in self.brings:
+            method.setup(trainer, pl_module, stage)
         if stage != "fit":
             return
         check_callbacks(trainer.callbacks)  # type: ignore[attr-defined]
         check_one_package(trainer, pl_module)
         self._loaded, self.joined = None, ()
-        methods = [callback for callback in trainer.callbacks if isinstance(callback, WeightCompression)]  # type: ignore[attr-defined]
+        callbacks = trainer.callbacks = with_brought(trainer.callbacks)  # type: ignore[attr-defined]
+        methods = [callback for callback in callbacks if isinstance(callback, WeightCompression)]
         if methods[0] is self:
             for method in methods:
                 if method._run is not None:  # no hook of a run is called if on_exception of a callback raises
@@ -171,6 +179,20 @@ class WeightCompression(Method, CallbackBase):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit" and self._driven:
             self._driven.end()
+
+
+def with_brought(callbacks: Sequence[Any]) -> list[Any]:
+    """A list of callbacks, with the callbacks that each of them brings right behind it; none comes twice.
+
+    >>> with_brought(["a callback"])
+    ['a callback']
+    """
+    there = {id(callback) for callback in callbacks}
+    found = []
+    for callback in callbacks:
+        brings = callback.brings if isinstance(callback, WeightCompression) else ()
+        found += [callback, *(one for one in brings if id(one) not in there)]
+    return found
 
 
 def original_weights(trainer: Trainer) -> dict[str, Tensor]:

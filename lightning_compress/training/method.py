@@ -172,12 +172,16 @@ class Method(ABC):
             due: whether ``every_n_steps`` have passed since the last update.
             reached: least strength, that of a shorter run that is continued.
         """
-        strength = max(self.schedule(progress), reached)
+        strength = self.strength_at(progress, reached)
         arrived = strength == 1.0 and self.strength < 1.0
         updates = strength > 0 and (arrived or ((due or self.postponed) and not self.settled))
         if updates:
             self.strength = strength
         return updates
+
+    def strength_at(self, progress: float, reached: float) -> float:
+        """The strength that is asked for at a point of the run; see :meth:`advance`."""
+        return max(self.schedule(progress), reached)
 
     def falls_short(self) -> bool:
         """Whether the weights, as they are, call for an update that no schedule asks for; never by default.

@@ -246,10 +246,10 @@ def check_finished(methods: Sequence[WeightCompression], fraction: float) -> Non
 
 def plan_text(method: WeightCompression, selection: Selection) -> str:
     """The targets of a method, and the parameters that it leaves alone with the reason for each."""
-    weights = sum(target.parameter.numel() for target in selection)
+    weights, names = sum(target.parameter.numel() for target in selection), [target.name for target in selection]
     lines = [
         f"{type(method).__name__}: {method.describe()}",
-        f"  {weights:,} weights in {len(selection)} tensors: {listed([target.name for target in selection])}",
+        *([f"  {weights:,} weights in {len(names)} tensors: {listed(names)}"] if names else []),
         *(f"  left alone, {line}" for line in listed_by_reason(selection.skipped)),
     ]
     return "\n".join(lines)

@@ -36,6 +36,7 @@ from tests.support.promises import (
     binary,
     file_of,
     half_the_macs,
+    half_the_macs_of_all_entries,
     integers,
     low_rank,
     merged,
@@ -164,6 +165,13 @@ CASES = {
     "budget of bytes": Case(
         lambda: [CompressionBudget(bytes=4000, schedule=RAMP, every_n_steps=3)],
         file_of(4000),
+        fsdp2="need whole parameters to measure the file",
+    ),
+    "budget of bytes and MACs": Case(
+        lambda: [CompressionBudget(bytes=3000, macs=0.5, round_to=4, schedule=RAMP, every_n_steps=3)],
+        all_of(half_the_macs_of_all_entries, file_of(3000, least=0.5)),  # of one step: chosen for the wide model
+        plain=False,
+        keeps_shapes=False,
         fsdp2="need whole parameters to measure the file",
     ),
     "8 bits": Case(lambda: [qat()], integers, plain=False),

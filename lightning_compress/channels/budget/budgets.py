@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lightning_compress.arguments import check_fraction
 
-__all__ = ["Budget", "budget_of", "check_shards"]
+__all__ = ["Budget", "budget_of", "check_blocks", "check_shards"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,19 @@ def budget_of(
         raise ValueError(f"need one of macs, parameters, latency and channels, got {found}")
     check_fraction(**{given[0].name: given[0].amount})
     return given[0]
+
+
+def check_blocks(budget: Budget, remove_blocks: bool) -> None:
+    """Refuse to remove residual branches whole where every layer keeps the same fraction of its channels.
+
+    Raises:
+        ValueError: ``remove_blocks`` is True, and the budget is one of channels.
+    """
+    if remove_blocks and budget.name == "channels":
+        raise ValueError(
+            f"need macs, parameters or latency with remove_blocks=True, got channels={budget.amount}, which keeps the "
+            "same fraction of every layer"
+        )
 
 
 def check_shards(budget: Budget, split: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
@@ -13,12 +12,11 @@ from torch import nn
 from lightning_compress.arguments import check_function
 from lightning_compress.channels.budget.budgets import Budget
 from lightning_compress.channels.budget.costs import Costs
-from lightning_compress.channels.budget.selection import choose_units, lowest_cost
-from lightning_compress.channels.criteria import magnitude, members
+from lightning_compress.channels.budget.model_budgets import ModelBudget
+from lightning_compress.channels.budget.selection import lowest_cost
 from lightning_compress.channels.groups import Group
 from lightning_compress.channels.removal.shapes import dense_copy
-from lightning_compress.channels.removal.surgery import narrow_module_
-from lightning_compress.example_inputs import float_outputs
+from lightning_compress.example_inputs import ExampleInput, device_of, float_outputs, on_device, small_example_in
 from lightning_compress.processes import from_rank_zero
 from lightning_compress.timing import time_ratio
 
@@ -28,9 +26,12 @@ __all__ = [
     "eager",
     "fraction_to_keep",
     "largest_fraction",
+    "latency_left",
     "macs_within_latency",
     "relative_latency",
 ]
+
+_AIMED = 0.97  # of a limit: two measurements of one model differ by some percent
 
 Runner: TypeAlias = Callable[[nn.Module, Any], Callable[[], object]]
 """A model in evaluation mode and its input -> a function that runs the model once."""
@@ -98,15 +99,11 @@ def macs_within_latency(
         ValueError: even the narrowest copy is too slow.
     """
     prices, dense = costs.prices["macs"], costs.total("macs")
-    weights = {name: parameter.detach() for name, parameter in module.named_parameters()}
-    scores = {group.name: magnitude(members(group, weights, {})) for group in groups}
     reference = dense_copy(module)
 
     def latency(fraction: float) -> float:
-        removed = choose_units(groups, scores, costs.sizes, prices, fraction * dense, round_to)
-        trial = copy.deepcopy(module)
-        narrow_module_(trial, groups, removed)
-        return relative_latency(trial, reference, example, runner)
+        budget = ModelBudget(Budget("macs", fraction), fraction, tuple(groups), costs, round_to)
+        return relative_latency(budget.narrowed_copy(module), reference, example, runner)
 
     now = costs.fraction("macs")
     if latency(now) <= limit:
@@ -118,7 +115,7 @@ def macs_within_latency(
             f"need latency >= {fastest:.3f} for this model with round_to={round_to}, got latency={limit}: measured "
             f"with {least:.3g} of its MACs, the fewest possible; raise latency to remove less, or lower round_to"
         )
-    return largest_fraction(latency, limit, least, now)
+    return largest_fraction(latency, _AIMED * limit, least, now)
 
 
 @torch.no_grad()
@@ -135,6 +132,24 @@ def relative_latency(module: nn.Module, reference: nn.Module, example: Any, runn
     """
     run, run_reference = (runner(model.eval(), example) for model in (module, reference))
     return from_rank_zero(time_ratio(run, run_reference))
+
+
+def latency_left(module: nn.Module, example: ExampleInput | None, batch: Any, runner: Runner = eager) -> float | None:
+    """The fraction of the latency that is left, of that before any channel was removed.
+
+    Args:
+        module: the model; it is put into evaluation mode.
+        example: its input; None to find it in the batch.
+        batch: of the training data, on the device of the module; None if there is none.
+        runner: runs both.
+
+    Returns:
+        the ratio; None if there is neither an example nor a batch.
+    """
+    if example is None and batch is None:
+        return None
+    found = small_example_in(batch, module) if example is None else on_device(example, device_of(module))
+    return relative_latency(module, dense_copy(module), found, runner)
 
 
 def largest_fraction(

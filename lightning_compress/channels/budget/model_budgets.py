@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_compress.channels.budget.budgets import Budget
 from lightning_compress.channels.budget.costs import Costs
@@ -16,8 +17,10 @@ from lightning_compress.channels.budget.selection import (
     largest_kept_fraction,
     lowest_cost,
 )
+from lightning_compress.channels.criteria import magnitude, members
 from lightning_compress.channels.groups import Group
 from lightning_compress.channels.masks import Masks
+from lightning_compress.channels.removal.surgery import narrow_module_
 from lightning_compress.messages import listed_by_reason
 
 __all__ = ["ModelBudget"]
@@ -69,6 +72,14 @@ class ModelBudget:
         prices, limit = self.costs.prices[self.unit_of_cost], fraction * self.costs.total(self.unit_of_cost)
         return choose_units(self.groups, scores, self.costs.sizes, prices, limit, self.round_to)
 
+    def narrowed_copy(self, module: nn.Module) -> nn.Module:
+        """A copy of ``module``, whose groups these are, without the units of least magnitude: the budget is met."""
+        weights = {name: parameter.detach() for name, parameter in module.named_parameters()}
+        scores = {group.name: magnitude(members(group, weights, {})) for group in self.groups}
+        narrowed = copy.deepcopy(module)
+        narrow_module_(narrowed, self.groups, self.choose(scores, 1.0))
+        return narrowed
+
     def check_reach(self, left_alone: Mapping[str, str], remove_blocks: bool) -> None:
         """Refuse a budget that the groups cannot meet.
 
@@ -80,7 +91,7 @@ class ModelBudget:
             ValueError: the budget is out of reach.
         """
         name, given = self.unit_of_cost, self.fraction
-        blocks = "" if remove_blocks else ", or set remove_blocks=True"
+        blocks = "" if remove_blocks else ", or set remove_blocks=True of ChannelPruningCallback"
         if self.budget.name == "channels":
             name, most = "channels", largest_kept_fraction(self.groups, self._dense_units, self.round_to)
             reached = given <= most

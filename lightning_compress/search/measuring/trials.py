@@ -59,8 +59,8 @@ def trials_of(methods: Sequence[WeightCompression], module: nn.Module, batch: An
 def _trials_of(number: int, method: WeightCompression, module: nn.Module, batch: Any) -> Iterator[Trial]:
     if isinstance(method, CompressionBudget):
         raise ValueError(
-            f"need methods with an amount for each layer, got {method!r}, whose amount is that of the whole file: pass "
-            "PruningCallback(...), WeightSharingCallback(...) or QATCallback(...)"
+            f"need methods with an amount for each layer, got {method!r}, whose amount is that of the whole model: "
+            "pass PruningCallback(...), WeightSharingCallback(...) or QATCallback(...)"
         )
     if not isinstance(method, ChannelPruningCallback):
         selection = begin_on(fresh(method), module, batch)

@@ -116,14 +116,7 @@ def _project_(module: nn.Module, begun: Sequence[Begun], example: ExampleInput |
         gradients = {name: -target.parameter.detach() for name, target in one.method.targets.items()}
         show_evidence(one.method, gradients, partial(_run, module, example))
         if isinstance(one.method, CompressionBudget):
-            if one.method.bytes is not None:
-                one.method.check_wish()
-            one.notes.append(
-                "the size is found in training, by the metric: no compression is predicted"
-                if one.method.bytes is None
-                else "zeros and values are chosen in training, by gradients: those shown are the choice for the "
-                "present weights, as if all of them mattered alike"
-            )
+            one.notes += [note for note in [one.method.predict()] if note]
     waiting = project_([one.method for one in begun])
     for one in begun:
         if one.method in waiting:

@@ -15,13 +15,14 @@ from lightning_compress.evidence import Evidence, evidence_of
 from lightning_compress.latent import LatentWeights
 from lightning_compress.targets import Selection
 from lightning_compress.training import WeightCompression
+from lightning_compress.training.callback import with_brought
 
 __all__ = ["evidence_read", "fresh", "methods_in", "project_", "show_evidence"]
 
 
 def methods_in(callbacks: Sequence[object]) -> list[WeightCompression]:
-    """Fresh copies of the weight callbacks in a list of callbacks."""
-    return [fresh(callback) for callback in callbacks if isinstance(callback, WeightCompression)]
+    """Fresh copies of the weight callbacks in a list of callbacks, with those that they bring."""
+    return [fresh(callback) for callback in with_brought(callbacks) if isinstance(callback, WeightCompression)]
 
 
 def fresh(method: WeightCompression) -> WeightCompression:

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from lightning_compress.adapters import additive_paths
 from lightning_compress.latent import LatentWeights
-from lightning_compress.lightnings import Callback, LightningModule, WeightAveraging
+from lightning_compress.lightnings import Callback, LightningModule, WeightAveraging, of_each
 from lightning_compress.targets import Target
 
-__all__ = ["Average", "averaging_first"]
+__all__ = ["Average", "averaging_first", "averaging_in"]
 
 _AVERAGES = "averaged_weights"
 
@@ -26,6 +26,12 @@ _AVERAGES = "averaged_weights"
 def averaging_first(callbacks: Iterable[Callback]) -> list[Callback]:
     """The callbacks with WeightAveraging first, so that the average is projected after it was swapped in."""
     return sorted(callbacks, key=lambda callback: not isinstance(callback, WeightAveraging))
+
+
+def averaging_in(callbacks: Iterable[object]) -> list[object]:
+    """The callbacks that validate an average of the weights, or leave one."""
+    kinds = of_each("callbacks.WeightAveraging") + of_each("callbacks.StochasticWeightAveraging")
+    return [callback for callback in callbacks if isinstance(callback, kinds)]
 
 
 class Average:

@@ -45,8 +45,11 @@ class Choice:
         """Name -> number of distinct values, once they are chosen; 0 for floats."""
         self.batches = 0
         """Number of batches whose gradients have counted."""
+        self.targets = targets
+        """Name -> parameter."""
+        self.measured = 0
+        """Bytes of the file when it was last measured."""
         self._module = module
-        self._targets = targets
 
     def observe(self, gradients: Mapping[str, Tensor]) -> None:
         """Read the gradients of a batch."""
@@ -106,21 +109,22 @@ class Choice:
             low, high = (low, middle) if self._size_with(middle, weights) <= aimed else (middle, high)
         self._size_with(high, weights)
 
-    def size(self) -> int:
-        """Bytes of the file of the module as it is; a collective."""
-        return archive_size(self._module, self._targets, {})
+    def measure(self) -> int:
+        """Measure the file of the module as it is, in bytes; a collective."""
+        self.measured = archive_size(self._module, self.targets, {})
+        return self.measured
 
     def fixed(self) -> int:
         """Bytes of the file without the targets; a collective."""
-        return size_without(self._module, self._targets)
+        return size_without(self._module, self.targets)
 
     def floats(self) -> int:
         """Bytes of the targets as plain floats."""
-        return sum(target.parameter.nbytes for target in self._targets.values())
+        return sum(target.parameter.nbytes for target in self.targets.values())
 
     def least(self) -> float:
         """Estimated bytes of the targets with as many zeros, and as few values, as there may be."""
-        layers = {name: self._sample(name, target.parameter.detach()) for name, target in self._targets.items()}
+        layers = {name: self._sample(name, target.parameter.detach()) for name, target in self.targets.items()}
         return totals(layers, LARGEST, 2)[1]
 
     def state(self) -> dict[str, Any]:
@@ -144,7 +148,7 @@ class Choice:
 
     def load_tensors(self, tensors: Mapping[str, Mapping[str, Tensor]], targets: Mapping[str, Target]) -> None:
         """Restore the state that :meth:`tensors` gave, for these targets."""
-        self._targets = targets
+        self.targets = targets
         self.fisher = RunningMeans({name: fisher.clone() for name, fisher in tensors["fisher"].items()})
         self.composition.load_tensors(tensors, targets)
 
@@ -157,7 +161,7 @@ class Choice:
         self._prune(zeros)
         pruned = self.composition.pruned(weights)
         self.composition.share_(pruned)
-        return archive_size(self._module, self._targets, pruned)
+        return archive_size(self._module, self.targets, pruned)
 
     def _sample(self, name: str, weight: Tensor) -> Sample:
         fisher = self.fisher.get(name)

@@ -13,18 +13,21 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lightning_compress.arguments import check_count, check_number
 from lightning_compress.messages import listed
 from lightning_compress.processes import from_rank_zero
+from lightning_compress.schedules import Linear
 from lightning_compress.search.budget.choice.choices import Choice
-from lightning_compress.search.budget.ladder import Ladder
-from lightning_compress.targets import Target
+from lightning_compress.search.budget.wishes.interface import Wish
+from lightning_compress.search.budget.wishes.ladder import Ladder
 from lightning_compress.training.run import CompressionRun
 
 __all__ = ["Guard", "check_trained"]
 
+_BATCHES = 10  # whose gradients are read before the first size is tried
+_UNJUDGED = 0.99  # largest strength before the search has ended
 _FIRST, _STEP = 0.125, 0.6  # of the dense file: the first size that is tried; factor from each good size to the next
 _CHANGING = "reference", "judged", "good", "holds", "trying", "failures", "climbs", "ended", "last"
 
 
-class Guard:
+class Guard(Wish):
     """Compares the metric of smaller and smaller files with that of the dense model.
 
     Args:
@@ -38,6 +41,9 @@ class Guard:
         ValueError: ``max_drop`` is negative or infinite, or ``mode`` is another word.
         TypeError: an argument is of another kind.
     """
+
+    schedule = Linear(0.0, 0.7)
+    alone = compares = True
 
     def __init__(
         self, max_drop: float, *, monitor: str, mode: Literal["min", "max"], patience: int, reference: float | None
@@ -56,6 +62,8 @@ class Guard:
         self.mode = mode
         self.patience = patience
         self.reference = reference
+        self.given = reference is not None
+        """Whether the reference was given, as that of a model that is not trained yet."""
         self.ladder: Ladder | None = None
         self.good: dict[str, Any] = {}
         """The last good model, at first the dense one, and the choice that it was made with."""
@@ -80,8 +88,28 @@ class Guard:
         reference = math.nan if self.reference is None else self.reference
         return reference - self.max_drop if self.mode == "max" else reference + self.max_drop
 
-    def check(self, choice: Choice) -> str:
-        """Refuse to begin without a reference, and build the ladder of sizes; the reference as text."""
+    @property
+    def needs_reference(self) -> bool:
+        return self.reference is None
+
+    def describe(self) -> str:
+        bound = f"{self.monitor} is at most {self.max_drop:g} worse"
+        return f"the smallest file with which {bound}, by zeros and shared values"
+
+    def predict(self, choice: Choice) -> str:
+        return "the size is found in training, by the metric: no compression is predicted"
+
+    def start(
+        self, choice: Choice, expected: Choice, run: CompressionRun | None, incoming: Mapping[str, Tensor] | None
+    ) -> str:
+        if incoming is not None:
+            self.reference = self.last = self.read(incoming)
+        told = self._build_ladder(choice)
+        if run is not None:
+            self._keep(choice, run)
+        return told
+
+    def _build_ladder(self, choice: Choice) -> str:
         if self.reference is None:
             raise ValueError(
                 "need a validation of the dense model before training to compare with, got none: give the Trainer "
@@ -94,11 +122,18 @@ class Guard:
         return f"CompressionBudget: {dense_metric}, and {self.bound:.4g} is good"
 
     def strengthen(self, choice: Choice, strength: float) -> None:
-        """Each size that is tried has all of its zeros and values at once."""
-        choice.composition.strengthen(1.0, 1.0)
+        choice.composition.strengthen(1.0, 1.0)  # each size that is tried has all of its zeros and values at once
+
+    def strength_at(self, scheduled: float, reached: float) -> float:
+        return scheduled if self.ended else min(_UNJUDGED, scheduled)
+
+    def is_due(self, choice: Choice, due: bool) -> bool:
+        return self.climbs and choice.batches >= _BATCHES
+
+    def reads(self, choice: Choice) -> bool:
+        return True
 
     def update(self, choice: Choice, weights: Mapping[str, Tensor], strength: float) -> str:
-        """Take the next size of the ladder, if it is due; its choice as text."""
         self.strengthen(choice, strength)
         finite = all(bool(weight.isfinite().all()) for weight in weights.values())  # else the next validation goes back
         if not self.climbs or not finite or self.ladder is None:
@@ -123,20 +158,37 @@ class Guard:
             )
         return float(from_rank_zero(float(metrics[self.monitor])))
 
-    def keep(self, choice: Choice, run: CompressionRun) -> None:
+    def validated(
+        self, choice: Choice, run: CompressionRun, metrics: Mapping[str, Tensor], step: int, strength: float, over: bool
+    ) -> None:
+        back = self.judge(self.read(metrics), step, over=over)
+        dense_phase = strength == 0 and self.given
+        if self._improves() if dense_phase else self.holds:
+            self._keep(choice, run)
+        elif back and not dense_phase and strength < 1.0:  # at 1 a checkpoint holds what was validated
+            self._go_back(choice, run)
+
+    def ends(self, choice: Choice, run: CompressionRun, step: int) -> bool:
+        if not self.good:  # no training came
+            return False
+        if self.trying or self.judged != step or not self.holds:
+            self._go_back(choice, run)
+        return True  # the search ends with the run
+
+    def _keep(self, choice: Choice, run: CompressionRun) -> None:
         """Keep the model, and the choice that it was made with, as the one to go back to."""
         chosen = {"choice": choice.state(), "tensors": choice.copied_tensors()}
         self.good = {**chosen, "model": run.snapshot(), "metric": self.last}
 
-    def go_back(self, choice: Choice, run: CompressionRun, targets: Mapping[str, Target]) -> None:
+    def _go_back(self, choice: Choice, run: CompressionRun) -> None:
         """Go back to the last good model."""
         choice.set_state(self.good["choice"])
         self.strengthen(choice, 1.0)
-        choice.load_tensors(self.good["tensors"], targets)
+        choice.load_tensors(self.good["tensors"], choice.targets)
         run.rewind(self.good["model"])
         self.last = self.good["metric"]
 
-    def improves(self) -> bool:
+    def _improves(self) -> bool:
         """Whether the metric of the last validation is better than that of the model that was kept."""
         kept = self.good.get("metric", math.nan)
         better = self.last > kept if self.mode == "max" else self.last < kept
@@ -166,16 +218,14 @@ class Guard:
         self.climbs = not self.ended
         return not self.holds
 
-    def result(self, choice: Choice, size: int) -> str:
-        """The metric and the size of the file, as text."""
-        dense = choice.fixed() + choice.floats()
+    def result(self, choice: Choice) -> str:
+        size, dense = choice.measured, choice.fixed() + choice.floats()
         return (
             f"CompressionBudget: {self.monitor} is {self.last:.4g}, {self.reference:.4g} in the dense model; the file "
             f"takes {size:,} bytes, {dense / size:.1f} times fewer than its tensors"
         )
 
-    def missed(self, choice: Choice, size: int) -> str:
-        """That no smaller file held the metric, as text; empty if one did."""
+    def missed(self, choice: Choice) -> str:
         if self.ladder is not None and math.isfinite(self.ladder.good):
             return ""
         tried = self.ladder is not None and self.ladder.bad > 0
@@ -186,12 +236,10 @@ class Guard:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """The state that changes in a run, as plain values and tensors."""
         ladder = None if self.ladder is None else asdict(self.ladder)
         return {"ladder": ladder, **{name: getattr(self, name) for name in _CHANGING}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the state that :meth:`state_dict` gave."""
         self.ladder = None if state["ladder"] is None else Ladder(**state["ladder"])
         for name in _CHANGING:
             setattr(self, name, state[name])

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lightning_compress.search.budget.ladder import Ladder
+from lightning_compress.search.budget.wishes.ladder import Ladder
 
 
 def search(smallest_good, size=1000.0, least=1.0, step=0.5, tries=100):

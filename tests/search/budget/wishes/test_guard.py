@@ -263,7 +263,7 @@ def test_another_weight_method_is_refused(trained):
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
-        ({}, ValueError, "need one wish, bytes or max_drop, got bytes=None and max_drop=None"),
+        ({}, ValueError, "need a wish, bytes, macs, latency or max_drop, got none"),
         ({"bytes": 10, "max_drop": 0.1}, ValueError, "need one wish"),
         ({"max_drop": -0.1}, ValueError, "need max_drop >= 0"),
         ({"max_drop": math.inf}, ValueError, "max_drop"),

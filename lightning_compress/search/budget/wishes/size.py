@@ -7,9 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_compress.schedules import Cubic
+from lightning_compress.arguments import check_count
+from lightning_compress.schedules import Cubic, Linear
 from lightning_compress.search.budget.choice.choices import AIMED, Choice
 from lightning_compress.search.budget.choice.estimates import LARGEST
+from lightning_compress.search.budget.wishes.interface import Wish
+from lightning_compress.training.run import CompressionRun
 
 __all__ = ["Size"]
 
@@ -17,23 +20,48 @@ _PRUNED = 0.75  # strength at which the zeros are complete, and sharing begins
 _LEAST, _MOST = 0.96, 0.995  # fractions of the budget between which the file is left as it is
 
 
-class Size:
+class Size(Wish):
     """Chooses zeros when the schedule begins, values when the zeros are complete, and fits the file at its end.
 
     Args:
         most: bytes of the file.
+        narrows: whether channels are removed as well, which may suffice.
+
+    Raises:
+        TypeError: ``most`` is no integer.
+        ValueError: it is below 1.
     """
 
-    def __init__(self, most: int) -> None:
+    schedule = Linear(0.15, 0.85)
+
+    def __init__(self, most: int, *, narrows: bool = False) -> None:
+        check_count(bytes=most)
         self.most = most
+        self.narrows = narrows
         self.fitted = False
         """Whether the file was fitted to the budget."""
 
-    def check(self, choice: Choice) -> str:
-        """Refuse a budget that the model cannot meet, or that it meets as it is; nothing to tell."""
+    def describe(self) -> str:
+        return f"a file of at most {self.most:,} bytes, by zeros and shared values"
+
+    def predict(self, choice: Choice) -> str:
+        self._check(choice)
+        return (
+            "zeros and values are chosen in training, by gradients: those shown are the choice for the "
+            "present weights, as if all of them mattered alike"
+        )
+
+    def start(
+        self, choice: Choice, expected: Choice, run: CompressionRun | None, incoming: Mapping[str, Tensor] | None
+    ) -> str:
+        self._check(expected)
+        return ""
+
+    def _check(self, choice: Choice) -> None:
+        """Refuse a budget that the model cannot meet, or that it meets as it is."""
         fixed = choice.fixed()
         dense, least = fixed + choice.floats(), fixed + choice.least()
-        if self.most >= dense:
+        if self.most >= dense and not self.narrows:
             raise ValueError(
                 f"need bytes below the {dense:,} that this model takes without compression, got bytes={self.most:,}: "
                 "leave CompressionBudget out, or ask for less"
@@ -43,15 +71,16 @@ class Size:
                 f"need bytes >= {least:,.0f} for this model, got bytes={self.most:,}: {fixed:,} bytes are what is "
                 f"not compressed here, such as biases, and the rest is what {LARGEST:.0%} zeros leave; ask for more"
             )
-        return ""
 
     def strengthen(self, choice: Choice, strength: float) -> None:
-        """Give zeros and values the strengths that they have at this point of the schedule: one after the other."""
+        # First the zeros, then the values.
         pruned, shared = min(1.0, strength / _PRUNED), max(0.0, (strength - _PRUNED) / (1 - _PRUNED))
         choice.composition.strengthen(Cubic(0.0, 1.0)(pruned), shared)
 
+    def reads(self, choice: Choice) -> bool:
+        return not choice.values
+
     def update(self, choice: Choice, weights: Mapping[str, Tensor], strength: float) -> str:
-        """Choose what is due, and compute masks and codebooks for the present strength; a new choice as text."""
         told = ""
         self.strengthen(choice, strength)
         if choice.zeros is None:
@@ -66,23 +95,27 @@ class Size:
             self.fitted = True
         return told
 
-    def result(self, choice: Choice, size: int) -> str:
-        """The size of the file, as text."""
-        return f"CompressionBudget: the file takes {size:,} of {self.most:,} bytes"
+    def falls_short(self, choice: Choice) -> bool:
+        return choice.measure() > self.most or not self.fitted
 
-    def missed(self, choice: Choice, size: int) -> str:
-        """By how much the file misses the wish, as text; empty if it fits."""
+    def narrowed(self) -> None:
+        self.fitted = False  # a model with fewer channels takes fewer bytes: it may keep more of its weights
+
+    def result(self, choice: Choice) -> str:
+        return f"CompressionBudget: the file takes {choice.measured:,} of {self.most:,} bytes"
+
+    def missed(self, choice: Choice) -> str:
+        size = choice.measured
         if size <= self.most:
             return ""
         return (
             f"CompressionBudget missed bytes={self.most:,} by {size - self.most:,}: the file takes {size:,} bytes "
-            f"with {choice.zeros or 0.0:.1%} zeros; ask for more bytes, or let it compress more parameters"
+            f"with {choice.zeros or 0.0:.1%} zeros; ask for more bytes, for fewer MACs with "
+            "macs=, or let it compress more parameters"
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """The state that changes in a run."""
         return {"fitted": self.fitted}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the state that :meth:`state_dict` gave."""
         self.fitted = state["fitted"]
