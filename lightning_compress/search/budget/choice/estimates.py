@@ -23,8 +23,9 @@ from torch import Tensor
 
 from lightning_compress.archive.coding.streams import entropy
 from lightning_compress.search.budget.choice.allocation import Option
+from lightning_compress.search.budget.choice.codebooks import codebook
 from lightning_compress.search.fisher import second_order_cost
-from lightning_compress.sharing.kmeans import assign, fit
+from lightning_compress.sharing.kmeans import assign
 
 __all__ = ["LARGEST", "VALUES", "Sample", "options_of", "sample", "sparsity_for", "totals"]
 
@@ -125,11 +126,11 @@ def _projected(layer: Sample, number: int) -> tuple[float, float]:
     zero = layer.weights == 0
     weights, fisher = layer.weights[~zero], layer.fisher[~zero]
     zeros = len(layer.weights) - len(weights)
-    codebook = fit(weights, number - (zeros > 0))
-    codes = assign(weights, codebook).long()
-    counts = torch.cat([torch.tensor([zeros]), codes.bincount(minlength=len(codebook))])
-    cost = second_order_cost(fisher, weights, codebook[codes] if len(weights) else weights)
-    return layer.each * cost, layer.each * entropy(counts.numpy()) / 8 + 4 * len(codebook)
+    centers = codebook(weights, number - (zeros > 0), pruned=zeros > 0)
+    codes = assign(weights, centers).long()
+    counts = torch.cat([torch.tensor([zeros]), codes.bincount(minlength=len(centers))])
+    cost = second_order_cost(fisher, weights, centers[codes] if len(weights) else weights)
+    return layer.each * cost, layer.each * entropy(counts.numpy()) / 8 + 4 * len(centers)
 
 
 def _floats(layer: Sample) -> tuple[float, float]:
