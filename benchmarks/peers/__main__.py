@@ -77,7 +77,7 @@ def _asked(peer: Peer, options: argparse.Namespace) -> bool:
 
 
 def _batches(peers: Sequence[Peer], seeds: int, levels: Sequence[float]) -> Iterator[tuple[Peer, list[Job]]]:
-    """Jobs of one process that are recorded together: the first seed of all peers, then the next."""
+    """Jobs of one process that are recorded together: the first seed of all peers, times, then the other seeds."""
     for seed in range(seeds):
         for peer in peers:
             job = {"kind": "train", "row": peer.row, "seed": seed}
@@ -85,10 +85,16 @@ def _batches(peers: Sequence[Peer], seeds: int, levels: Sequence[float]) -> Iter
                 jobs = [{**job, "sparsity": level} for level in ((0.0,) if peer.name == "dense" else levels)]
             else:
                 jobs = [job]
-            if seed == 0 and peer.name != "dense":
-                jobs += [{**jobs[0], "kind": "resume"}] if peer.row == "pruning" else []
-                jobs.append({**jobs[0], "kind": "time"})
+            if seed == 0 and peer.row == "pruning" and peer.name != "dense":
+                jobs.append({**jobs[0], "kind": "resume"})
             yield peer, jobs
+        if seed == 0:
+            yield from ((peer, [_timed(peer, levels[0])]) for peer in peers if peer.name != "dense")
+
+
+def _timed(peer: Peer, level: float) -> Job:
+    job = {"kind": "time", "row": peer.row, "seed": 0}
+    return {**job, "sparsity": level} if peer.row == "pruning" else job
 
 
 def _key(record: dict[str, Any]) -> tuple[Any, ...]:

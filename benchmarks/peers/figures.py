@@ -136,6 +136,7 @@ _OURS = {"OpenVINO": "ours_openvino"}
 
 def table(columns: Sequence[Column], lines: Sequence[Line]) -> str:
     """A Markdown table of the lines that have figures."""
+    columns = [column for column in columns if any(column.cell(line) for line in lines if not line.error)]
     header, rule = ["", *(column.name for column in columns)], ["---", *("---:" for _ in columns)]
     rows = [[line.title, *(column.cell(line) for column in columns)] for line in lines if not line.error]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (header, rule, *rows))
