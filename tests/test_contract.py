@@ -35,7 +35,7 @@ from lightning_compress.archive import read_archive
 from lightning_compress.schedules import Linear
 from lightning_compress.timing import Latency
 from lightning_compress.training import WeightCompression
-from tests.support.cases import CASES, cases
+from tests.support.cases import CASES, cases, cases_in_turn
 from tests.support.distributed import run_distributed
 from tests.support.promises import shipped
 from tests.support.runs import Randomness, Save, kill, resumes, same, trainer, uninterrupted
@@ -120,8 +120,7 @@ def test_it_holds_under_manual_optimization(case):
 
 
 @pytest.mark.filterwarnings("ignore:SWA is currently only supported every epoch")
-@every_case
-@pytest.mark.parametrize("first", [True, False])
+@cases_in_turn("first", [True, False])
 def test_it_holds_with_averaged_weights(case, first):
     module = build(kind=case.kind)
     callbacks = case.callbacks()
@@ -134,14 +133,14 @@ def test_it_holds_with_averaged_weights(case, first):
 
 
 @resumes
-@every_case
-def test_resumed_is_bit_identical_to_uninterrupted(case, tmp_path):
+@cases_in_turn("steps", [(5, 18, 35), (12, 25)])
+def test_resumed_is_bit_identical_to_uninterrupted(case, steps, tmp_path):
     def run(*callbacks, ckpt_path=None):
         module = build(kind=case.kind)
         fit(module, *case.callbacks(), Randomness(), *callbacks, ckpt_path=ckpt_path)
         return module
 
-    uninterrupted(run, tmp_path, (5, 12, 18, 25, 35))
+    uninterrupted(run, tmp_path, steps)
 
 
 class Promised(L.Callback):
@@ -343,8 +342,7 @@ def test_the_last_checkpoint_is_kept_while_the_best_is_not_yet_picked(tmp_path):
 
 
 @resumes
-@every_case
-@pytest.mark.parametrize("first", [True, False])
+@cases_in_turn("first", [False, True])
 def test_averaged_checkpoints_are_compressed_and_resume(case, first, tmp_path):
     def callbacks():
         ours = case.callbacks()

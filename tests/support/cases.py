@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +51,7 @@ from tests.support.promises import (
 )
 from tests.support.toys import Adapted, Digits, LoRA, Residual, teacher
 
-__all__ = ["CASES", "Case", "cases"]
+__all__ = ["CASES", "Case", "cases", "cases_in_turn"]
 
 STEM = ("net.0",)
 RAMP = Linear(0.1, 0.6)  # of 36 steps: begins at 4, done at 22
@@ -214,3 +214,9 @@ def cases(applies: Callable[[Case], bool] = lambda case: True) -> Any:
     """The cases that a promise applies to, as the argument ``case`` of a test; each is named in a failure."""
     chosen = {name: case for name, case in CASES.items() if applies(case)}
     return pytest.mark.parametrize("case", chosen.values(), ids=chosen.keys())
+
+
+def cases_in_turn(name: str, values: Sequence[Any]) -> Any:
+    """All cases as the argument ``case`` of a test, and with each of them one of the values, in turn, as another."""
+    rows = [pytest.param(case, values[i % len(values)], id=key) for i, (key, case) in enumerate(CASES.items())]
+    return pytest.mark.parametrize(("case", name), rows)
