@@ -6,43 +6,28 @@ import difflib
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning_compress
-from lightning_compress.cli.options import OPTIONS
+from lightning_compress.cli.options import (
+    Parser,
+    compare_parser,
+    export_parser,
+    init_parser,
+    inspect_parser,
+    list_parser,
+    plan_parser,
+    profile_parser,
+    sensitivity_parser,
+    sweep_parser,
+)
 from lightning_compress.cli.pages import GROUPS, overview, training_page
 from lightning_compress.cli.refusals import errors_in_a_line, open_pipe
 from lightning_compress.cli.screens.noise import hushed
 
-__all__ = ["COMMANDS", "main"]
-
-COMMANDS = {
-    "start": {
-        "init": "write a config with comments for a goal, as faster-cpu",
-        "list": "show callbacks, criteria, schedules and all other names",
-    },
-    "train and evaluate": {
-        "fit": "train with the callbacks of a config, report, and write the files",
-        "validate": "validate a module, or a checkpoint of it",
-        "test": "test a module, or a checkpoint of it",
-        "predict": "predict with a module, or with a checkpoint of it",
-    },
-    "before training": {
-        "plan": "predict the effect of the callbacks of a config",
-        "sensitivity": "measure each layer compressed alone",
-    },
-    "many runs": {
-        "sweep": "search the ranges of a config over many runs",
-        "compare": "put size, latency and metric of many runs side by side",
-    },
-    "files": {
-        "export": "write .onnx, .pte, .tflite, .pt2, .lcz of a run or a checkpoint",
-        "profile": "measure bytes, zeros, MACs and latency of a run or a checkpoint",
-        "inspect": "show the contents of .lcz, .ckpt and .onnx",
-    },
-}
-"""Title of a group -> its commands, and a line about each."""
+__all__ = ["COMMANDS", "Command", "main"]
 
 _HELP = ("-h", "--help")
 
@@ -64,35 +49,31 @@ def main(args: Sequence[str] | None = None, *, callbacks: Sequence[Any] = ()) ->
 
 def _obey(args: list[str] | None, words: list[str], callbacks: Sequence[Any]) -> None:
     first = words[0] if words else "--help"
+    command = _BY_NAME.get(first)
     if first in _HELP:
-        print(overview(lightning_compress.__version__, COMMANDS))
+        groups = {title: {name: one.line for name, one in group.items()} for title, group in COMMANDS.items()}
+        print(overview(lightning_compress.__version__, groups))
     elif first == "--version":
         print(lightning_compress.__version__)
-    elif first in OPTIONS:
-        _run(first, words[1:])
-    elif first in COMMANDS["train and evaluate"] or first.startswith("-"):
-        if _asks_for_a_page(words):
-            print(training_page(first))
-            return
+    elif command and command.parser and command.run:
+        _run(command.parser(), command.run, words[1:], takes_rest=command.takes_rest)
+    elif command and len(words) == 2 and words[1] in _HELP:
+        print(training_page(first, command.line))
+    elif command or first.startswith("-"):
         with errors_in_a_line():
             _train(args, words, callbacks)
     else:
         _refuse(first)
 
 
-def _run(name: str, words: Sequence[str]) -> None:
+def _run(parser: Parser, run: Callable[..., None], words: Sequence[str], *, takes_rest: bool) -> None:
     """Run a command with words of its own, which are read before anything heavy is imported."""
-    parser = OPTIONS[name]()
     options, rest = parser.parse_known_args(words)
-    takes_rest = name in _SEARCHES
     if rest and not takes_rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     sys.path.insert(0, str(Path.cwd()))
     with errors_in_a_line(list(vars(options).values())):
-        if takes_rest:
-            _SEARCHES[name](options, rest)
-        else:
-            _ALONE[name](options)
+        run(options, *([rest] if takes_rest else []))
 
 
 def _plan(options: Namespace, words: Sequence[str]) -> None:
@@ -149,19 +130,53 @@ def _list(options: Namespace) -> None:
     print(catalog_page(options.name))
 
 
-_SEARCHES: dict[str, Callable[[Namespace, Sequence[str]], None]] = {
-    "plan": _plan,
-    "sensitivity": _sensitivity,
-    "sweep": _sweep,
+@dataclass(frozen=True)
+class Command:
+    """A command.
+
+    Attributes:
+        line: what it is for.
+        parser: a new parser of its own words; None for the commands of LightningCLI.
+        run: obeys, with the options that the parser has read.
+        takes_rest: whether it takes the words of ``fit`` too.
+    """
+
+    line: str
+    parser: Callable[[], Parser] | None = None
+    run: Callable[..., None] | None = None
+    takes_rest: bool = False
+
+
+COMMANDS = {
+    "start": {
+        "init": Command("write a config with comments for a goal, as faster-cpu", init_parser, _init),
+        "list": Command("show callbacks, criteria, schedules and all other names", list_parser, _list),
+    },
+    "train and evaluate": {
+        "fit": Command("train with the callbacks of a config, report, and write the files"),
+        "validate": Command("validate a module, or a checkpoint of it"),
+        "test": Command("test a module, or a checkpoint of it"),
+        "predict": Command("predict with a module, or with a checkpoint of it"),
+    },
+    "before training": {
+        "plan": Command("predict the effect of the callbacks of a config", plan_parser, _plan, takes_rest=True),
+        "sensitivity": Command(
+            "measure each layer compressed alone", sensitivity_parser, _sensitivity, takes_rest=True
+        ),
+    },
+    "many runs": {
+        "sweep": Command("search the ranges of a config over many runs", sweep_parser, _sweep, takes_rest=True),
+        "compare": Command("put size, latency and metric of many runs side by side", compare_parser, _compare),
+    },
+    "files": {
+        "export": Command("write .onnx, .pte, .tflite, .pt2, .lcz of a run or a checkpoint", export_parser, _export),
+        "profile": Command("measure bytes, zeros, MACs and latency of a run or a checkpoint", profile_parser, _profile),
+        "inspect": Command("show the contents of .lcz, .ckpt and .onnx", inspect_parser, _inspect),
+    },
 }
-_ALONE: dict[str, Callable[[Namespace], None]] = {
-    "compare": _compare,
-    "export": _export,
-    "profile": _profile,
-    "inspect": _inspect,
-    "init": _init,
-    "list": _list,
-}
+"""Title of a group -> its commands."""
+
+_BY_NAME = {name: command for group in COMMANDS.values() for name, command in group.items()}
 
 
 def _command_line() -> Any:
@@ -174,10 +189,6 @@ def _command_line() -> Any:
     else:
         from lightning_compress.cli.pytorch_lightning import CompressionCLI  # type: ignore[assignment]
     return CompressionCLI
-
-
-def _asks_for_a_page(words: Sequence[str]) -> bool:
-    return len(words) == 2 and words[1] in _HELP
 
 
 def _train(args: list[str] | None, words: Sequence[str], callbacks: Sequence[Any]) -> None:
@@ -200,8 +211,7 @@ def _train(args: list[str] | None, words: Sequence[str], callbacks: Sequence[Any
 
 
 def _refuse(word: str) -> None:
-    names = [name for group in COMMANDS.values() for name in group]
-    near = difflib.get_close_matches(word, names, n=1)
+    near = difflib.get_close_matches(word, _BY_NAME, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    sys.stderr.write(f"lightning-compress: error: need a command out of {', '.join(names)}, got {word!r}{hint}\n")
+    sys.stderr.write(f"lightning-compress: error: need a command out of {', '.join(_BY_NAME)}, got {word!r}{hint}\n")
     sys.exit(2)

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 from lightning_compress.cli.goals.configs import GOALS
 
-__all__ = ["OPTIONS"]
+__all__ = [
+    "Parser",
+    "compare_parser",
+    "export_parser",
+    "init_parser",
+    "inspect_parser",
+    "list_parser",
+    "plan_parser",
+    "profile_parser",
+    "sensitivity_parser",
+    "sweep_parser",
+]
 
 Parser = argparse.ArgumentParser
 
@@ -30,7 +40,8 @@ def _json(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print numbers for programs")
 
 
-def _plan() -> Parser:
+def plan_parser() -> Parser:
+    """The words of ``plan``."""
     parser = _new(
         "plan",
         "Predict the effect of the callbacks of a config, before any training.",
@@ -42,7 +53,8 @@ def _plan() -> Parser:
     return parser
 
 
-def _sensitivity() -> Parser:
+def sensitivity_parser() -> Parser:
+    """The words of ``sensitivity``."""
     parser = _new(
         "sensitivity",
         "Measure the model of a config with one layer compressed at a time, by each of\nits callbacks. "
@@ -63,7 +75,8 @@ def _sensitivity() -> Parser:
     return parser
 
 
-def _sweep() -> Parser:
+def sweep_parser() -> Parser:
+    """The words of ``sweep``."""
     parser = _new(
         "sweep",
         "Search the ranges in the section sweep of a config: each trial is a fit with\n"
@@ -96,7 +109,8 @@ def _sweep() -> Parser:
     return parser
 
 
-def _compare() -> Parser:
+def compare_parser() -> Parser:
+    """The words of ``compare``."""
     parser = _new(
         "compare",
         "Size, latency and metric of many runs, by the reports that CompressionReport\nwrote.",
@@ -125,7 +139,8 @@ def _trained(parser: Parser) -> None:
     )
 
 
-def _export() -> Parser:
+def export_parser() -> Parser:
+    """The words of ``export``."""
     parser = _new(
         "export",
         "Write model files of a trained module, and check each of them by reading or\nrunning it.",
@@ -144,7 +159,8 @@ def _export() -> Parser:
     return parser
 
 
-def _profile() -> Parser:
+def profile_parser() -> Parser:
+    """The words of ``profile``."""
     parser = _new(
         "profile",
         "Measure one trained module: bytes, zeros, multiply-accumulates, latency.",
@@ -157,7 +173,8 @@ def _profile() -> Parser:
     return parser
 
 
-def _inspect() -> Parser:
+def inspect_parser() -> Parser:
+    """The words of ``inspect``."""
     parser = _new(
         "inspect",
         "Show the contents of a file: tensors, records, operators. No code in it runs.",
@@ -170,7 +187,8 @@ def _inspect() -> Parser:
     return parser
 
 
-def _init() -> Parser:
+def init_parser() -> Parser:
+    """The words of ``init``."""
     lines = [f"  {name:<14}{goal.line}" for name, goal in GOALS.items()]
     parser = _new(
         "init",
@@ -184,11 +202,12 @@ def _init() -> Parser:
     add("--model", default="my_project.MyModule", metavar="CLASS", help="dotted path of your LightningModule")
     add("--data", default="my_project.MyData", metavar="CLASS", help="dotted path of your LightningDataModule")
     add("--metric", metavar="NAME", help="one that validation logs, to keep the best model by (default: keep the last)")
-    add("--mode", choices=("min", "max"), default="min", help="whether it is better when smaller (default) or larger")
+    add("--mode", choices=("min", "max"), help="whether it is better when smaller (default) or larger")
     return parser
 
 
-def _list() -> Parser:
+def list_parser() -> Parser:
+    """The words of ``list``."""
     parser = _new(
         "list",
         "Names that a config may use, with one line each: callbacks, criteria ...",
@@ -198,17 +217,3 @@ def _list() -> Parser:
     )
     parser.add_argument("name", nargs="?", metavar="KIND|NAME", help="a kind, or a name to see its arguments")
     return parser
-
-
-OPTIONS: dict[str, Callable[[], Parser]] = {
-    "plan": _plan,
-    "sensitivity": _sensitivity,
-    "sweep": _sweep,
-    "compare": _compare,
-    "export": _export,
-    "profile": _profile,
-    "inspect": _inspect,
-    "init": _init,
-    "list": _list,
-}
-"""Name of a command -> a new parser of its own words."""

@@ -15,12 +15,6 @@ GROUPS: dict[str, str] = {
 }
 """Group of arguments of ``fit`` -> its line."""
 
-_EFFECTS = {
-    "fit": "Train with the callbacks of a config, report, and write the files.",
-    "validate": "Validate a module, or a checkpoint of it.",
-    "test": "Test a module, or a checkpoint of it.",
-    "predict": "Predict with a module, or with a checkpoint of it.",
-}
 _EXAMPLES = {
     "fit": (
         "--config config.yaml",
@@ -56,11 +50,12 @@ _FOOT = (
 )
 
 
-def training_page(verb: str) -> str:
+def training_page(verb: str, line: str) -> str:
     """The page of ``fit --help`` and its kind: the words that are needed most, and the way to all others.
 
     Args:
         verb: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``.
+        line: what it is for.
     """
     examples = _EXAMPLES.get(verb, ("--config config.yaml --ckpt_path last.ckpt",))
     start = "start from, and go on with, this checkpoint" if verb == "fit" else "the checkpoint with the weights"
@@ -78,7 +73,7 @@ def training_page(verb: str) -> str:
         [
             f"usage: lightning-compress {verb} --config FILE [--NAME VALUE ...]",
             "",
-            _EFFECTS[verb],
+            f"{line[0].upper()}{line[1:]}.",
             "",
             "examples:",
             *(f"  lightning-compress {verb} {example}" for example in examples),

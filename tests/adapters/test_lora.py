@@ -3,6 +3,7 @@
 import copy
 
 import lightning as L
+import peft
 import pytest
 import torch
 from torch import nn
@@ -26,7 +27,6 @@ from lightning_compress.schedules import Constant, Linear
 from lightning_compress.targets import select
 from tests.support.runs import trainer
 
-peft = pytest.importorskip("peft")
 RAMP = Linear(0.1, 0.6)
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 from lightning_compress.report.comparisons import Comparison
 from lightning_compress.report.measures.deployments import Deployment
@@ -22,51 +23,21 @@ def pair(medians: tuple[float, float]) -> tuple[Latency, Latency]:
     return before, after
 
 
-def write_report(
-    folder: Path,
-    *,
-    size: int,
-    metrics: dict[str, float | None] | None = None,
-    modes: dict[str, str] | None = None,
-    files: dict[str, int] | None = None,
-    failures: dict[str, str] | None = None,
-    latencies: tuple[float, float] | None = None,
-    in_onnx_runtime: tuple[float, float] | None = None,
-    unvalidated: int = 0,
-) -> Path:
+def write_report(folder: Path, *, size: int, **numbers: Any) -> Path:
     """Write the report of a run into a new folder; its dense model takes 1,000 bytes."""
     folder.mkdir(parents=True)
-    comparison = comparison_of(
-        size,
-        metrics or ({"val_acc": 0.9} if metrics is None else {}),
-        modes,
-        files,
-        failures,
-        latencies,
-        in_onnx_runtime,
-        unvalidated,
-    )
-    write(comparison, folder)
+    write(comparison_of(size, **numbers), folder)
     return folder / "report.json"
 
 
-def write_numbers(
-    folder: Path,
-    *,
-    size: int,
-    metrics: dict[str, float | None] | None = None,
-    failures: dict[str, str] | None = None,
-    unvalidated: int = 0,
-) -> None:
+def write_numbers(folder: Path, *, size: int, **numbers: Any) -> None:
     """Write ``report.json`` alone, without the pictures."""
-    given = {"val_acc": 0.9} if metrics is None else metrics
-    comparison = comparison_of(size, given, failures=failures, unvalidated=unvalidated)
-    (folder / "report.json").write_text(json.dumps(as_dict(comparison)))
+    (folder / "report.json").write_text(json.dumps(as_dict(comparison_of(size, **numbers))))
 
 
 def comparison_of(
     size: int,
-    metrics: dict[str, float | None],
+    metrics: dict[str, float | None] | None = None,
     modes: dict[str, str] | None = None,
     files: dict[str, int] | None = None,
     failures: dict[str, str] | None = None,
@@ -74,6 +45,7 @@ def comparison_of(
     in_onnx_runtime: tuple[float, float] | None = None,
     unvalidated: int = 0,
 ) -> Comparison:
+    metrics = {"val_acc": 0.9} if metrics is None else metrics
     deployments = ()
     if in_onnx_runtime:
         deployments = (

@@ -14,7 +14,7 @@ def write_config(options: Namespace) -> None:
     """Write the config of a goal to a new file, and say what to do next.
 
     Raises:
-        ValueError: the file exists, or its folder does not.
+        ValueError: the file exists, or its folder does not; or the direction of no metric is given.
     """
     path = Path(options.output)
     text = config_of(
@@ -23,8 +23,11 @@ def write_config(options: Namespace) -> None:
         model=options.model,
         data=options.data,
         metric=options.metric,
-        mode=options.mode,
+        mode=options.mode or "min",
     )
+    watched = options.metric or (DEFAULT_METRIC if f"monitor: {DEFAULT_METRIC}" in text else "")
+    if options.mode and not watched:
+        raise ValueError(f"need --metric for --mode {options.mode}, got none: a config of {options.goal} watches none")
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -35,7 +38,6 @@ def write_config(options: Namespace) -> None:
     except FileNotFoundError as error:
         raise ValueError(f"need --output in a folder that exists, got {str(path)!r}") from error
     extra = GOALS[options.goal].extra
-    watched = options.metric or (DEFAULT_METRIC if f"monitor: {DEFAULT_METRIC}" in text else "")
     steps = [
         *([f"pip install 'lightning-compress[{extra}]'"] if extra else []),
         *([f"name your model and data in {path}"] if options.model.startswith("my_project.") else []),

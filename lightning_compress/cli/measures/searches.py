@@ -11,10 +11,11 @@ from typing import Any
 
 from lightning_compress.cli.runs.prepared import Prepared
 from lightning_compress.drafts import draft_of
+from lightning_compress.report.pictures.styles import new_figure
 from lightning_compress.search import Logged, Sensitivity, compare, plan, sensitivity
 from lightning_compress.training import WeightCompression
 
-__all__ = ["print_comparison", "print_plan", "print_sensitivity", "save_plot"]
+__all__ = ["check_outputs", "print_comparison", "print_plan", "print_sensitivity", "save_plot"]
 
 
 def print_plan(options: Namespace, words: Sequence[str], command_line: Any) -> None:
@@ -38,6 +39,7 @@ def print_sensitivity(options: Namespace, words: Sequence[str], command_line: An
         words: those of ``fit``.
         command_line: class of CompressionCLI.
     """
+    check_outputs(options, "path", "csv", "plot")
     prepared = Prepared.of(words, command_line)
     if not prepared.loaded:
         sys.stderr.write("these are the weights of a new model: pass --ckpt_path to measure a trained one\n")
@@ -57,6 +59,7 @@ def print_sensitivity(options: Namespace, words: Sequence[str], command_line: An
 
 def print_comparison(options: Namespace) -> None:
     """Compare runs by their reports; see :func:`~lightning_compress.search.compare`."""
+    check_outputs(options, "plot")
     suffix = f".{options.suffix.removeprefix('.')}"
     found = compare(options.paths, metric=options.metric, mode=options.mode, suffix=suffix)
     if options.plot:
@@ -78,14 +81,34 @@ def save_plot(figure: Any, path: str) -> None:
     Args:
         figure: a ``matplotlib.figure.Figure``.
         path: the file; its suffix is the kind of the picture.
+    """
+    with draft_of(path) as draft:
+        figure.savefig(draft, dpi=120)
+
+
+def check_outputs(options: Namespace, *names: str) -> None:
+    """Refuse files that cannot be written, before anything is measured.
+
+    Args:
+        options: those of the command.
+        names: of the options that are files to write; ``"plot"`` is a picture of matplotlib.
 
     Raises:
+        FileNotFoundError: the folder of a file does not exist.
+        ImportError: matplotlib is not installed.
         ValueError: matplotlib writes no file of this suffix.
     """
-    suffix, known = Path(path).suffix.removeprefix("."), sorted(figure.canvas.get_supported_filetypes())
-    if suffix not in known:
-        raise ValueError(f"need --plot as a file with one of the suffixes {', '.join(known)}, got {path!r}")
-    figure.savefig(path, dpi=120)
+    for name in names:
+        path = getattr(options, name)
+        if path is None:
+            continue
+        if not Path(path).absolute().parent.is_dir():
+            folder = str(Path(path).parent)
+            raise FileNotFoundError(f"need --{name} in a folder that exists, got {str(path)!r}: make {folder!r}")
+        if name == "plot":
+            suffix, known = Path(path).suffix.removeprefix("."), sorted(new_figure().canvas.get_supported_filetypes())
+            if suffix not in known:
+                raise ValueError(f"need --plot as a file with one of the suffixes {', '.join(known)}, got {path!r}")
 
 
 def _print(result: Any, as_json: bool) -> None:

@@ -42,6 +42,10 @@ def source_of(path: Path, config: Path | None = None, cls: str | None = None) ->
     """
     if not path.exists():
         raise ValueError(f"need the folder of a run, a .ckpt or an .lcz, got {str(path)!r}, which does not exist")
+    if config is not None and cls:
+        raise ValueError(
+            f"need one of --config and --model, got both: the class is that of the config, or {cls} without one"
+        )
     if config is not None and not config.is_file():
         raise ValueError(f"need a file as --config, got {str(config)!r}, which does not exist")
     weights, others = _weights_in(path) if path.is_dir() else (path, ())

@@ -109,11 +109,16 @@ def _read_example(given: str) -> ExampleInput:
     import torch
 
     path = Path(given)
-    if path.suffix in (".pt", ".pth"):
-        example: ExampleInput = torch.load(path, weights_only=True, map_location="cpu")
-        return example
-    if path.suffix == ".npy":
-        return torch.from_numpy(numpy.load(path, allow_pickle=False))
+    if path.suffix in (".pt", ".pth", ".npy"):
+        try:
+            if path.suffix == ".npy":
+                return torch.from_numpy(numpy.load(path, allow_pickle=False))
+            example: ExampleInput = torch.load(path, weights_only=True, map_location="cpu")
+            return example
+        except OSError:  # whose message names the file
+            raise
+        except Exception as error:  # of many kinds
+            raise ValueError(f"need --example as a file of tensors, got {given!r}, which is damaged") from error
     try:
         sizes = [int(size) for size in given.replace("x", ",").split(",")]
     except ValueError as error:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from lightning_compress.cli.measures.searches import save_plot
+from lightning_compress.cli.measures.searches import check_outputs, save_plot
 from lightning_compress.cli.sweeps.configs import SweptConfig
 from lightning_compress.cli.sweeps.processes import fit_in_process
 from lightning_compress.drafts import draft_of
@@ -32,6 +32,9 @@ def print_sweep(options: Namespace, words: Sequence[str], command_line: Any) -> 
         words: those of ``fit``.
         command_line: class of CompressionCLI.
     """
+    check_outputs(options, "plot", "best")
+    if options.best is not None and options.bytes is None:
+        raise ValueError("need --bytes to write --best, got none: the trials of a front have their configs in folders")
     find_sampler(options.sampler, options.seed)  # whether Optuna is there, before everything else
     import optuna
 

@@ -12,6 +12,7 @@ from jsonargparse import get_loader
 from lightning_compress.cli.vocabulary import expanded, expanded_words
 from lightning_compress.search.sweeps.keys import KeyPath, key_paths, put
 from lightning_compress.search.sweeps.ranges import ranges_of
+from lightning_compress.search.sweeps.trials import check_places
 
 __all__ = ["SweptConfig"]
 
@@ -35,13 +36,15 @@ class SweptConfig:
         self.config: Mapping[str, Any] = config
 
     def check(self) -> None:
-        """Refuse a range of no key, one with a value that the key does not take, and two of one value.
+        """Refuse a range of no key or of a folder, one with a value that the key does not take, and two of one value.
 
         Raises:
             ValueError: the range and the reason.
         """
         ranges = ranges_of(self.ranges)
-        for name, path in key_paths(self.config, ranges).items():
+        paths = key_paths(self.config, ranges)
+        check_places(paths)
+        for name, path in paths.items():
             for value in ranges[name].ends:
                 self._check(name, path, value)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -15,7 +14,7 @@ from lightning_compress.report.comparisons import Comparison
 from lightning_compress.report.headlines import direction
 from lightning_compress.report.saved_reports import NAME, read_report
 from lightning_compress.search.comparison.compared import ComparedRun, ComparedRuns
-from lightning_compress.search.comparison.fronts import pareto_front
+from lightning_compress.search.comparison.fronts import on_front
 
 __all__ = ["compare", "compared_run", "mode_of"]
 
@@ -193,12 +192,8 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def _marked(runs: Sequence[ComparedRun], mode: str | None) -> tuple[ComparedRun, ...]:
-    """The runs, with those on the Pareto front marked; a run without a file or a finite metric is not on it."""
+    """The runs, with those on the Pareto front marked."""
     if mode is None:
         return tuple(runs)
-    sign = 1 if mode == "min" else -1
-    points = [
-        (math.nan if run.bytes is None else run.bytes, math.nan if run.metric is None else sign * run.metric)
-        for run in runs
-    ]
-    return tuple(replace(run, front=best) for run, best in zip(runs, pareto_front(points), strict=True))
+    front = on_front([(run.bytes, run.metric) for run in runs], mode)
+    return tuple(replace(run, front=best) for run, best in zip(runs, front, strict=True))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning_compress.report.views.layers import Table
 from lightning_compress.report.views.notebooks import frame, table_html
-from lightning_compress.search.comparison.fronts import pareto_front
+from lightning_compress.search.comparison.fronts import on_front
 from lightning_compress.search.comparison.plots import Point, draw
 from lightning_compress.search.sweeps.ranges import ranges_of
 from lightning_compress.search.sweeps.studies import counted, stored_settings
@@ -219,13 +219,8 @@ def _trial(trial: FrozenTrial, section: dict[str, Any]) -> SweptTrial:
 
 
 def _marked(trials: Sequence[SweptTrial], mode: str) -> tuple[SweptTrial, ...]:
-    sign = 1 if mode == "min" else -1
-    nan = float("nan")
-    points = [
-        (nan if one.bytes is None else one.bytes, nan if one.metric is None else sign * one.metric) for one in trials
-    ]
-    front = pareto_front(points)
-    return tuple(SweptTrial(**{**vars(one), "front": best}) for one, best in zip(trials, front, strict=True))
+    front = on_front([(trial.bytes, trial.metric) for trial in trials], mode)
+    return tuple(replace(trial, front=best) for trial, best in zip(trials, front, strict=True))
 
 
 def _short(names: Sequence[str]) -> dict[str, str]:

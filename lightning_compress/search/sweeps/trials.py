@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path, PurePath
 from statistics import quantiles
 from typing import Any, Literal, TypeAlias
@@ -10,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 from lightning_compress.search.sweeps.keys import KeyPath, put
 from lightning_compress.search.sweeps.settings import callbacks_of
 
-__all__ = ["Fit", "TrialError", "Watch", "is_hopeless", "seeded", "trial_config"]
+__all__ = ["Fit", "TrialError", "Watch", "check_places", "is_hopeless", "seeded", "trial_config"]
 
 Watch: TypeAlias = Callable[[Mapping[str, float]], bool]
 """Metrics of a validation -> whether the run is to stop."""
@@ -21,6 +23,7 @@ Fit: TypeAlias = Callable[[Path, Watch], bool]
 _LEAST = 5  # runs that a run is compared with, before it is stopped
 _BEGIN = 0.25  # of the validations, before a run is stopped
 _LATEST = 3  # validations that count
+_PLACES = ("default_root_dir", "save_dir", "dirpath")
 
 
 class TrialError(RuntimeError):
@@ -59,12 +62,44 @@ def trial_config(config: Mapping[str, Any], values: Mapping[KeyPath, Any], folde
     if not reports:
         reports = [{"class_path": "lightning_compress.CompressionReport", "init_args": {}}]
         callbacks.extend(reports)
-    for entry in callbacks:
-        path = (entry.get("init_args") or {}).get("dirpath")
-        if path:
-            entry["init_args"]["dirpath"] = str(folder / PurePath(path).name)
+    given = [entry["init_args"] for entry in callbacks if (entry.get("init_args") or {}).get("dirpath")]
+    moved = _moved([str(arguments["dirpath"]) for arguments in given], folder)
+    for arguments in given:
+        arguments["dirpath"] = moved[str(arguments["dirpath"])]
     reports[0]["init_args"] = {**(reports[0].get("init_args") or {}), "dirpath": str(folder)}
     return changed
+
+
+def check_places(paths: Mapping[str, KeyPath]) -> None:
+    """Refuse ranges of places: a trial writes into a folder of its own.
+
+    Args:
+        paths: dotted key of each range -> its path.
+
+    Raises:
+        ValueError: there is such a range.
+
+    >>> check_places({"trainer.default_root_dir": ("trainer", "default_root_dir")})
+    Traceback (most recent call last):
+    ValueError: need settings of a run in sweep, got 'trainer.default_root_dir': every trial has a folder of its own
+    """
+    for name, path in paths.items():
+        if path[-1] in _PLACES and path[0] == "trainer":
+            raise ValueError(f"need settings of a run in sweep, got {name!r}: every trial has a folder of its own")
+
+
+def _moved(paths: Sequence[str], folder: Path) -> dict[str, str]:
+    """Path -> the folder in ``folder`` that takes its place, with its last name; a number tells equal names apart.
+
+    >>> [*_moved(["a/best", "b/best", "a/best"], Path("trial")).values()]
+    ['trial/best', 'trial/best_2']
+    """
+    names: dict[str, str] = {}
+    for path in dict.fromkeys(paths):
+        last = PurePath(os.path.abspath(path)).name
+        free = chain([last], (f"{last}_{number}" for number in count(2)))
+        names[path] = next(name for name in free if name not in names.values())
+    return {path: str(folder / name) for path, name in names.items()}
 
 
 def is_hopeless(values: Sequence[float], others: Sequence[Sequence[float]], mode: Literal["min", "max"]) -> bool:

@@ -41,3 +41,7 @@ def test_wrong_words_are_named(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["init", "phone", "--output", "none/config.yaml"])
     assert "need --output in a folder that exists, got 'none/config.yaml'" in str(stopped.value.code)
+    with pytest.raises(SystemExit) as stopped:
+        main(["init", "phone", "--mode", "max"])
+    assert "need --metric for --mode max, got none: a config of phone watches none" in str(stopped.value.code)
+    assert not [*tmp_path.iterdir()]

@@ -1,4 +1,4 @@
-"""What ``compare`` takes in a shell: suffixes without a dot, and pictures of the kinds that matplotlib writes."""
+"""What ``compare`` takes in a shell, and files that are refused before anything is measured or trained."""
 
 import pytest
 
@@ -6,11 +6,25 @@ from lightning_compress.cli import main
 from tests.support.reports import write_report
 
 
-def test_a_suffix_without_a_dot_and_a_picture_of_an_unknown_kind(tmp_path, capsys):
+def test_a_suffix_without_a_dot(tmp_path, capsys):
     write_report(tmp_path / "a", size=1, files={"model.onnx": 7})
     main(["compare", str(tmp_path), "--suffix", "onnx"])
     assert "1 run, .onnx files" in capsys.readouterr().out
-    with pytest.raises(SystemExit) as stopped:
-        main(["compare", str(tmp_path), "--plot", str(tmp_path / "x.foo")])
-    assert "need --plot as a file with one of the suffixes " in str(stopped.value.code)
-    assert not (tmp_path / "x.foo").exists()
+
+
+FILES = {
+    "compare gone --plot x.foo": "need --plot as a file with one of the suffixes .*, got 'x.foo'$",
+    "compare gone --plot gone/x.png": "need --plot in a folder that exists, got 'gone/x.png': make 'gone'$",
+    "sensitivity --config gone.yaml --plot x.foo": "need --plot as a file with one of the suffixes .*, got 'x.foo'$",
+    "sensitivity --config gone.yaml --csv gone/rows.csv": "need --csv in a folder that exists, got 'gone/rows.csv': ",
+    "sweep --config gone.yaml --plot x.foo": "need --plot as a file with one of the suffixes .*, got 'x.foo'$",
+    "sweep --config gone.yaml --best best.yaml": "need --bytes to write --best, got none: the trials of a front have",
+}
+
+
+@pytest.mark.parametrize("words", FILES)
+def test_a_file_that_cannot_be_written_is_named_before_all_else(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=FILES[words]):
+        main(words.split())
+    assert not [*tmp_path.iterdir()]

@@ -27,6 +27,8 @@ def test_the_folder_of_a_run_has_config_and_weights(tmp_path):
     assert source_of(tmp_path).weights == tmp_path / "model.lcz"  # of the report: the end of the run
     assert source_of(best).config == tmp_path / "config.yaml"
     assert source_of(best, cls="m.Net").config is None
+    with pytest.raises(ValueError, match="need one of --config and --model, got both: the class is that of the config"):
+        source_of(best, tmp_path / "config.yaml", "m.Net")
 
 
 def test_a_checkpoint_alone_needs_its_class(tmp_path):

@@ -74,6 +74,10 @@ def test_a_class_and_the_sizes_of_an_example(folder, tmp_path):
         Trained.of(source, "a,b", None)
     with pytest.raises(ValueError, match="need --example as sizes of at least 1, .*, got '0,1,8,8'"):
         Trained.of(source, "0,1,8,8", None)
+    for name in ("x.pt", "x.npy"):
+        (tmp_path / name).write_text("hello")
+        with pytest.raises(ValueError, match=f"need --example as a file of tensors, got '.*{name}', which is damaged"):
+            Trained.of(source, str(tmp_path / name), None)
 
 
 @pytest.mark.parametrize("path", ["widths.Nett", "nowhere.Net", "Net"])

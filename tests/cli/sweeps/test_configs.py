@@ -65,9 +65,13 @@ def test_ranges_may_stand_in_a_file_of_their_own(swept):
             {"trainer.callbacks.PruningCallback.scope": {"choices": ["layer", "all"]}},
             "need values that trainer.callbacks.PruningCallback.scope takes in the section sweep, got 'all': ",
         ),
+        (
+            {"trainer.default_root_dir": {"choices": ["a", "b"]}},
+            "need settings of a run in sweep, got 'trainer.default_root_dir': every trial has a folder of its own$",
+        ),
         ({"data.batch_size": {"low": 0.5, "high": 4}}, "need values that data.batch_size takes .*, got 0.5: "),
     ],
-    ids=["key", "choice", "kind"],
+    ids=["key", "choice", "folder", "kind"],
 )
 def test_a_range_of_no_key_or_with_a_wrong_value_is_refused(ranges, said, swept):
     with pytest.raises(ValueError, match=said):

@@ -29,6 +29,17 @@ def test_everything_that_a_trial_writes_is_in_its_folder():
     assert config["trainer"]["callbacks"][0]["init_args"]["dirpath"] == "/data/best"
 
 
+def test_folders_of_one_last_name_are_kept_apart():
+    given = ["runs/a/best", "runs/b/best", "best/../other", ".", "..", "runs/a/best"]
+    callbacks = [{"class_path": "ModelCheckpoint", "init_args": {"dirpath": path}} for path in given]
+    *found, _ = trial_config({"trainer": {"callbacks": callbacks}}, {}, FOLDER)["trainer"]["callbacks"]
+    places = [Path(entry["init_args"]["dirpath"]) for entry in found]
+    assert places[:3] == [FOLDER / "best", FOLDER / "best_2", FOLDER / "other"]
+    assert places[0] == places[5]
+    assert len(set(places)) == 5
+    assert {place.parent for place in places} == {FOLDER}
+
+
 @pytest.mark.parametrize("callbacks", [None, [], {"class_path": "Timer"}], ids=["none", "empty", "single"])
 def test_a_report_is_added(callbacks):
     found = trial_config({"seed_everything": 7, "trainer": {"callbacks": callbacks, "logger": False}}, {}, FOLDER)
