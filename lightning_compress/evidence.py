@@ -8,7 +8,9 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from torch import Tensor
 
-__all__ = ["Evidence", "RunningMeans", "evidence_of", "reads", "scores_rows"]
+from lightning_compress.arguments import check_decay, check_effect
+
+__all__ = ["Evidence", "RunningMeans", "check_evidence_decay", "evidence_of", "reads", "scores_rows"]
 
 Evidence: TypeAlias = Literal["gradient", "inputs", "nothing"]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -51,6 +53,20 @@ def evidence_of(criterion: Callable[..., Any]) -> Evidence:
     """
     evidence: Evidence = getattr(_function(criterion), "evidence", "gradient")
     return evidence
+
+
+def check_evidence_decay(owner: type[Any], decay: float, criterion: Callable[..., Any]) -> None:
+    """Refuse a decay of running means out of [0, 1), or one with a criterion that has none.
+
+    Raises:
+        TypeError: ``decay`` is not a number.
+        ValueError: it is out of its range, or ``criterion`` reads nothing and ``decay`` is not the default of
+            ``owner``.
+    """
+    check_decay(decay=decay)
+    if evidence_of(criterion) == "nothing":
+        name = getattr(_function(criterion), "__name__", type(criterion).__name__)
+        check_effect(owner, "a criterion that reads gradients or inputs", f"criterion={name}", decay=decay)
 
 
 def scores_rows(criterion: Callable[..., Any]) -> bool:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import reduce
 from importlib import import_module
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import lightning_utilities.core.rank_zero as rank_zero
@@ -44,12 +45,14 @@ __all__ = [
     "isolate_rng",
     "of_each",
     "package_of",
+    "provisional_key",
     "rank_zero_info",
     "rank_zero_warn",
 ]
 
 _NAMES = ("lightning.pytorch", "pytorch_lightning")
 _OLDEST = "2.6.4"
+_KEYS = count()
 
 
 def _installed() -> tuple[str, ...]:
@@ -155,6 +158,18 @@ def rank_zero_warn(message: str | Warning, *, stacklevel: int = 4, **options: An
     """Warn on rank 0, above a live progress bar; arguments are those of ``warnings.warn``."""
     with above_bars():
         rank_zero.rank_zero_warn(message, stacklevel=stacklevel + 1, **options)
+
+
+def provisional_key(callback: Callback) -> str:
+    """The state key of a callback before its first ``setup``, which equals no other.
+
+    A Trainer that is created refuses callbacks of equal keys in words of its own, which name no way out. With this key
+    it is made, and ``setup`` refuses them.
+
+    >>> provisional_key(CallbackBase()) == provisional_key(CallbackBase())
+    False
+    """
+    return f"{type(callback).__qualname__} {next(_KEYS)}"
 
 
 def _origins(cls: type) -> list[tuple[str, type]]:

@@ -14,9 +14,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from lightning_compress.arguments import check_function, check_number
+from lightning_compress.arguments import check_between, check_function, check_number, check_number_answer
 
-__all__ = ["Constant", "Cosine", "Cubic", "Exponential", "Linear", "Schedule", "Step", "check_schedule"]
+__all__ = [
+    "Constant",
+    "Cosine",
+    "Cubic",
+    "Exponential",
+    "Linear",
+    "Schedule",
+    "Step",
+    "check_schedule",
+    "check_strengths",
+    "strength_at",
+]
 
 Schedule: TypeAlias = Callable[[float], float]
 
@@ -32,10 +43,45 @@ def check_schedule(schedule: Schedule) -> None:
     Traceback (most recent call last):
     ValueError: need a schedule with strengths in [0, 1] that ends at 1, got schedule=Constant(value=0.5)
     """
-    check_function("progress", schedule=schedule)
-    strengths = [schedule(k / 100) for k in range(101)]
-    if not all(0 <= strength <= 1 for strength in strengths) or strengths[-1] != 1:
+    if _strengths(schedule)[-1] != 1:
         raise ValueError(f"need a schedule with strengths in [0, 1] that ends at 1, got schedule={schedule!r}")
+
+
+def check_strengths(schedule: Schedule) -> None:
+    """Refuse a schedule that is no function of the progress, or leaves [0, 1].
+
+    Raises:
+        TypeError: ``schedule`` is no function of the progress, or returns no number.
+        ValueError: it leaves [0, 1].
+    """
+    _strengths(schedule)
+
+
+def strength_at(schedule: Schedule, progress: float) -> float:
+    """The strength of a schedule, which may be a function of a user.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is not in [0, 1].
+
+    >>> strength_at(lambda progress: 2 * progress, 0.75)
+    Traceback (most recent call last):
+    ValueError: need a schedule with strengths in [0, 1] that ends at 1, got schedule=..., which gives 1.5 at 0.75
+    """
+    strength = schedule(progress)
+    check_number_answer("schedule(progress)", schedule, strength)
+    if not 0 <= strength <= 1:
+        raise ValueError(
+            f"need a schedule with strengths in [0, 1] that ends at 1, got schedule={schedule!r}, which gives "
+            f"{strength:g} at {progress:g}"
+        )
+    return float(strength)
+
+
+def _strengths(schedule: Schedule) -> list[float]:
+    """The strengths at even distances, from 0 to 1."""
+    check_function("progress", schedule=schedule)
+    return [strength_at(schedule, k / 100) for k in range(101)]
 
 
 class _Schedule(ABC):
@@ -58,9 +104,7 @@ class Constant(_Schedule):
     value: float = 1.0
 
     def __post_init__(self) -> None:
-        check_number(value=self.value)
-        if not 0 <= self.value <= 1:
-            raise ValueError(f"need 0 <= value <= 1, got value={self.value!r}")
+        check_between(0, 1, value=self.value)
 
     def __call__(self, progress: float) -> float:
         return self.value
@@ -80,9 +124,7 @@ class Step(_Schedule):
     at: float = 0.2
 
     def __post_init__(self) -> None:
-        check_number(at=self.at)
-        if not 0 <= self.at <= 1:
-            raise ValueError(f"need 0 <= at <= 1, got at={self.at!r}")
+        check_between(0, 1, at=self.at)
 
     def __call__(self, progress: float) -> float:
         return float(progress >= self.at)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from lightning_compress.arguments import check_module, check_names
 from lightning_compress.messages import listed
 
 __all__ = ["tie"]
@@ -26,6 +27,7 @@ def tie(module: nn.Module, ties: Mapping[str, str]) -> None:
             ``module`` itself. A chain ``{"c": "b", "b": "a"}`` ties all three layers.
 
     Raises:
+        TypeError: ``ties`` is no mapping of names, or ``module`` is no module.
         ValueError: a name is not the name of a layer; the ties form a circle; one of two tied layers contains the
             other; two tied layers differ in the names, shapes or dtypes of their tensors. The model is then unchanged.
 
@@ -34,6 +36,8 @@ def tie(module: nn.Module, ties: Mapping[str, str]) -> None:
     >>> net[1].weight is net[0].weight, list(net.state_dict()), len(list(net.parameters()))
     (True, ['0.weight', '0.bias', '1.weight', '1.bias'], 2)
     """
+    check_module(module=module)
+    check_names("{layer: layer whose tensors it uses}", ties=ties)
     layers = dict(module.named_modules(remove_duplicate=False))
     sources = {name: _source(name, ties) for name in ties}
     for name, source in sources.items():

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "lightning_compress"
 STAIRS = [
     {"arguments", "blocks", "drafts", "lightnings", "messages", "probes", "schemas"},
-    {"carried"},
+    {"carried", "state_dicts"},
     {"adapters"},
     {
         "archive",

@@ -3,6 +3,7 @@
 import re
 import sys
 
+import lightning as L
 import pytest
 import torch
 from torch import nn
@@ -32,14 +33,28 @@ from lightning_compress import (
     sensitivity,
     split_low_rank,
 )
-from lightning_compress.archive import inspect_archive, save_archive
+from lightning_compress.archive import archived_bytes, inspect_archive, save_archive
 from lightning_compress.cli import main
-from lightning_compress.distillation import EMA, Cache, Ensemble, Term, from_checkpoint, losses
-from lightning_compress.quantization import profiles
+from lightning_compress.deploy.runtimes import OnnxRuntime
+from lightning_compress.deploy.writers.onnx import Onnx
+from lightning_compress.deploy.writers.programs import Program
+from lightning_compress.distillation import (
+    EMA,
+    Cache,
+    Ensemble,
+    LeastSquares,
+    Term,
+    from_checkpoint,
+    initialize,
+    losses,
+)
+from lightning_compress.quantization import observers, profiles
 from lightning_compress.report import read_report
 from lightning_compress.schedules import Constant, Cosine, Cubic, Exponential, Linear, Step
+from lightning_compress.tying import tie
 from tests.support.toys import Digits
 
+VERSION = {"pytorch-lightning_version": L.__version__}
 NET, IMAGES = nn.Linear(4, 4), torch.zeros(1, 1, 8, 8)
 PRUNING = [PruningCallback(0.5)]
 
@@ -108,6 +123,7 @@ OPTIONS = [
     (lambda: CompressionBudget(max_drop=0.1, monitor=3), "need monitor as the name of a metric, got 3$"),
     (lambda: CompressionReport(3), "need dirpath as text or a path, got 3$"),
     (lambda: CompressionReport(formats=None), r"need formats as a list, got None: write \['.lcz'\]$"),
+    (lambda: CompressionReport(formats=[".lcz", ".lcz"]), "need formats of different suffixes, got '.lcz' twice: both"),
     (lambda: CompressionReport(formats=[".onx"]), "need formats out of .*, got '.onx'; did you mean '.onnx'"),
     (lambda: CompressionReport(baseline={"val_acc": None}), r"need baseline\['val_acc'\] as a number, got None$"),
     (
@@ -167,6 +183,30 @@ CONFLICTS = [
     ),
     (lambda: CompressionBudget(bytes=9, patience=3), "need max_drop= .*, got patience=3 without it: leave it out$"),
 ]
+SWITCHED_OFF = [
+    (
+        lambda: QATCallback(activation_bits=None, range_lr=0.05),
+        "need activation_bits for range_lr, got range_lr=0.05 with activation_bits=None, where it has no effect: leave",
+    ),
+    (
+        lambda: QATCallback(activation_bits=None, observer=observers.mse, decay=0.5),
+        "need activation_bits for observer and decay, got observer=lightning_compress.quantization.observers.mse, d",
+    ),
+    (lambda: QATCallback(activation_bits=None, freeze_ranges_at=0.5), "need activation_bits for freeze_ranges_at, got"),
+    (lambda: PruningCallback(floor=0.1, scope="layer"), "need a common threshold for floor, got floor=0.1 with scope="),
+    (lambda: PruningCallback(floor=0.1, pattern=NM(2, 4)), "need a common threshold for .* with pattern=NM.*leave it"),
+    (lambda: PruningCallback(decay=0.5), "need a criterion that reads gradients or inputs for decay, got decay=0.5 "),
+    (lambda: ChannelPruningCallback(decay=0.5), "need a criterion that reads .* decay=0.5 with criterion=magnitude"),
+    (
+        lambda: ChannelPruningCallback(0.5, runtime=OnnxRuntime()),
+        "need latency= to measure it in a runtime, .* with macs=0.5: leave runtime out",
+    ),
+    (lambda: ChannelPruningCallback(channels=0.5, remove_blocks=True), "need macs, .* with remove_blocks=True, got "),
+    (
+        lambda: CompressionBudget(max_drop=0.1, every_n_steps=9),
+        "need bytes=, macs= .*, got every_n_steps=9 without: ",
+    ),
+]
 TEACHERS = [
     (lambda: DistillationCallback("teacher.ckpt"), "need teacher as a module, .*, got 'teacher.ckpt': from_checkpoint"),
     (lambda: DistillationCallback(nn.Linear), r"need teacher as an object, got the class Linear: write Linear\(...\)$"),
@@ -182,6 +222,8 @@ TEACHERS = [
     (lambda: DistillationModule(Digits, NET), r"need student as an object, got the class Digits: write Digits\(...\)$"),
     (lambda: Term(losses.mse, student_layers=3), "need student_layers as a pattern of names, got 3$"),
     (lambda: Term(losses.mse, weight="1"), "need weight as a number, got '1'$"),
+    (lambda: Term(losses.mse, regressor=NET), r"need regressor as LeastSquares\(...\), got Linear\(.*\)$"),
+    (lambda: LeastSquares(dim=1.5), "need dim as an integer, got 1.5$"),
     (lambda: losses.SoftTargets(0), "need temperature > 0, got temperature=0$"),
     (lambda: Ensemble(nn.Sequential(NET)), r"need members as a list of modules, got Sequential\(.*\)$"),
     (lambda: Ensemble([NET, "b.ckpt"]), r"need members as a list of modules, got \[Linear.*, 'b.ckpt'\]$"),
@@ -189,9 +231,30 @@ TEACHERS = [
     (lambda: Cache(3), "need path as text or a path, got 3$"),
     (lambda: from_checkpoint(Digits, "gone.ckpt"), "need path as that of a file, got 'gone.ckpt': no such file"),
     (lambda: Cache("gone"), "need a folder written by cache_outputs, got 'gone'$"),
+    (lambda: from_checkpoint(NET, "a.ckpt"), r"need cls as the class of a LightningModule, got Linear\(.*\)$"),
+    (lambda: from_checkpoint(Digits, 3), "need path as text or a path, got 3$"),
+    (
+        lambda: from_checkpoint(Digits, damaged("a.ckpt")),
+        "need a checkpoint that the Trainer wrote as path, got 'a.ckpt', which is none$",
+    ),
+    (
+        lambda: from_checkpoint(Digits, of_torch(NET.state_dict())),
+        "need a checkpoint that the Trainer wrote as path, got 'weights.ckpt', which is none$",
+    ),
+    (lambda: from_checkpoint(Digits, archive()), "got 'm.lcz', which is an archive, which load_compressed loads$"),
+    (
+        lambda: from_checkpoint(Digits, of_torch({"state_dict": NET.state_dict(), **VERSION, "loss": nn.MSELoss()})),
+        "need a checkpoint of tensors and plain values as path, got 'weights.ckpt', which holds torch.nn.*MSELoss: in",
+    ),
+    (
+        lambda: from_checkpoint(Digits, of_torch({"state_dict": NET.state_dict(), **VERSION})),
+        r"need the class of the module in path='weights.ckpt' as cls, got Digits: the file lacks \d+ names of the mod",
+    ),
 ]
 FUNCTIONS = [
     (lambda: export(NET, "model.onx"), "need a suffix out of .*, got '.onx'; did you mean '.onnx'"),
+    (lambda: Program(compiled="no"), "need compiled as True or False, got 'no'$"),
+    (lambda: Onnx(metadata=["a"]), r"need metadata as a mapping of text, got \['a'\]: write {name: text}$"),
     (lambda: export(NET, 3), "need path as text or a path, got 3$"),
     (
         lambda: export(nn.Linear, "m.lcz"),
@@ -206,6 +269,14 @@ FUNCTIONS = [
         lambda: freeze(NET, torch.zeros(1, 5)),
         r"need an example input that Linear.forward takes, got \(1, 5\), which raises",
     ),
+    (lambda: initialize(NET, NET, "0"), "need layers as a mapping, got '0': write {student's layer: teacher's layer}$"),
+    (lambda: initialize(NET, NET, {"0": 1}), "need layers as names of layers, got 1 in it$"),
+    (lambda: initialize(NET, {}, {}), "need teacher as a torch.nn.Module, got dict: write"),
+    (lambda: tie(NET, "0"), "need ties as a mapping, got '0': write {layer: layer whose tensors it uses}$"),
+    (lambda: tie("net", {}), "need module as a torch.nn.Module, got str$"),
+    (lambda: save_archive(NET, "m.lcz"), r"need tensors as a mapping of .*, got Linear\(.*\): write module.state_dict"),
+    (lambda: save_archive([NET.weight], "m.lcz"), r"need tensors as a mapping of tensors by name, got \[Parameter"),
+    (lambda: archived_bytes(NET), r"need tensors as a mapping of .*, got Linear\(.*\): write module.state_dict\(\)$"),
     (lambda: split_low_rank("m.ckpt"), "need module as a torch.nn.Module, got str$"),
     (lambda: remove_zero_channels(Digits, IMAGES), r"need module as .*, got the class Digits: write Digits\(...\)$"),
     (
@@ -237,6 +308,11 @@ FILES = [
     (lambda: load_archive(archive(), max_bytes="1 GB"), "need max_bytes as an integer, got '1 GB'$"),
     (lambda: inspect_archive("gone.lcz"), "need path as that of a file, got 'gone.lcz': no such file$"),
     (lambda: load_compressed("Digits", archive()), "need the class of the module as cls, got a str$"),
+    (
+        lambda: load_compressed(Digits, archive()),
+        r"need the module of the state dict in 'm.lcz', got Digits: the file lacks \d+ names of the module \(net.0.wei",
+    ),
+    (lambda: inspect_archive(NET), r"need path as text or a path, got Linear\(.*\)$"),
     (lambda: load_compressed(Digits, 3), "need ckpt_path as text or a path, got 3$"),
     (lambda: load_compressed(Digits, "gone.ckpt"), "need ckpt_path as that of a file, got 'gone.ckpt': no such file$"),
     (
@@ -252,7 +328,7 @@ TYPOS = [
     (lambda: PruningCallback(sparsty=0.9), "unexpected keyword argument 'sparsty'$"),
     (lambda: lightning_compress.PruningCallBack, "has no attribute 'PruningCallBack'$"),
 ]
-ROWS = [*AMOUNTS, *OPTIONS, *CODE, *CONFLICTS, *TEACHERS, *FUNCTIONS, *FILES, *TYPOS]
+ROWS = [*AMOUNTS, *OPTIONS, *CODE, *CONFLICTS, *SWITCHED_OFF, *TEACHERS, *FUNCTIONS, *FILES, *TYPOS]
 
 
 @pytest.fixture(autouse=True)

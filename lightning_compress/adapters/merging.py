@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_compress.adapters.paths import AdditivePath, additive_paths
+from lightning_compress.arguments import check_module, check_patterns
+from lightning_compress.messages import listed
 
 __all__ = ["GRIDS", "MERGED", "NORMS", "merge", "merge_exactly", "merged_weight", "norms_of", "unload"]
 
@@ -47,12 +49,25 @@ def merge(module: nn.Module, names: Collection[str] | None = None) -> nn.Module:
 
     Args:
         module: of any kind; nothing happens to one without adapters.
-        names: of the layers to merge; all by default.
+        names: of the layers to merge, as in ``named_modules()``; all by default.
+
+    Raises:
+        TypeError: ``module`` is no module, or ``names`` is one name.
+        ValueError: a name is not that of a layer with adapters.
 
     Returns:
         the module; the layer of the weight, if ``module`` itself is a layer with adapters.
     """
-    paths = [path for path in additive_paths(module) if names is None or path.name in names]
+    check_module(module=module)
+    paths = additive_paths(module)
+    if names is not None:
+        check_patterns(names=tuple(names) if isinstance(names, set | frozenset) else names)
+        known = [path.name for path in paths]
+        if unknown := [name for name in names if name not in known]:
+            raise ValueError(
+                f"need names of layers with adapters, got {listed(unknown)}; there are: {listed(known) or 'none'}"
+            )
+        paths = [path for path in paths if path.name in names]
     for path in paths:
         if hasattr(path.layer, "merge"):
             _merge_layer(path.layer, path.name)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_compress.adapters import lora
+from lightning_compress.arguments import check_module, shown
 
 __all__ = ["AdditivePath", "Delta", "additive_paths", "declare", "unknown_adapters"]
 
@@ -88,7 +89,7 @@ def declare(layer: nn.Module, weight: str, delta: Delta) -> None:
         delta: a function of the layer, not bound to it, as copies of a model have layers of their own.
 
     Raises:
-        TypeError: ``delta`` is not callable.
+        TypeError: ``layer`` is no module, ``weight`` no name, or ``delta`` not callable.
         ValueError: the layer has no such weight.
 
     >>> class Added(nn.Module):
@@ -102,6 +103,9 @@ def declare(layer: nn.Module, weight: str, delta: Delta) -> None:
     >>> [path.weight_name for path in additive_paths(net)]
     ['0.linear.weight']
     """
+    check_module(layer=layer)
+    if not isinstance(weight, str):
+        raise TypeError(f"need weight as the name of one in a module of the layer, got {shown(weight)}")
     if not callable(delta):
         raise TypeError(f"need delta as a function of the layer, got {delta!r}")
     if "." not in weight or weight not in dict(layer.named_parameters()):

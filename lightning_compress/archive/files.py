@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from lightning_compress.archive.coding.cursors import ArchiveError
-from lightning_compress.archive.coding.headers import DTYPES, Block, Entry, Header, read_header, write_header
+from lightning_compress.archive.coding.headers import Block, Header, read_header, write_header
 from lightning_compress.archive.coding.records import read_records, write_records
-from lightning_compress.archive.coding.words import bytes_of
-from lightning_compress.archive.forms.dense import Dense
-from lightning_compress.archive.forms.selection import FORMS, Form, encode, read_form
+from lightning_compress.archive.forms.selection import Form, read_form
+from lightning_compress.archive.layout import check_tensors, gathered
 from lightning_compress.arguments import check_count, check_file
 from lightning_compress.drafts import draft_of
 
@@ -23,7 +22,6 @@ MAGIC = b".lcz"
 VERSION = 2
 HEAD = len(MAGIC) + 1 + 6 + 3  # magic, version, length of the file, length of the header
 CHECKSUM = 8
-SMALL = 1 << 12  # elements up to which tensors that have no better form than dense go into one block
 
 
 class Sizes(NamedTuple):
@@ -233,8 +231,9 @@ def _check_sum(file: BinaryIO, length: int) -> None:
 
 def _content(tensors: Mapping[str, Tensor], records: Any, complete: bool) -> tuple[Header, list[bytes]]:
     """The header, and the blocks in pieces."""
+    check_tensors(tensors)
     plain, others = write_records(dict(records), len(tensors)) if records else (b"", [])
-    entries, blocks, data = _gather([*tensors.items(), *(("", tensor) for tensor in others)])
+    entries, blocks, data = gathered([*tensors.items(), *(("", tensor) for tensor in others)])
     return Header(entries, blocks, len(tensors), plain, complete), data
 
 
@@ -247,54 +246,3 @@ def _pieces(contents: Header, data: list[bytes]) -> list[bytes]:
     for piece in (head, header, *data):
         digest.update(piece)
     return [head, header, *data, digest.digest()]
-
-
-def _gather(tensors: list[tuple[str, Tensor]]) -> tuple[list[Entry], list[Block], list[bytes]]:
-    """Where every tensor goes, and the blocks as they are stored, in pieces."""
-    entries: list[Entry] = []
-    data: list[list[bytes]] = []
-    dtypes: list[torch.dtype] = []
-    shared: dict[tuple[object, ...], int] = {}
-    pools: dict[torch.dtype, tuple[int, list[Tensor]]] = {}
-    for position, (name, tensor) in enumerate(tensors):
-        owner = shared.setdefault(_memory(name, tensor) or (position,), position)
-        if owner != position:
-            entries.append(Entry(name, tuple(tensor.shape), entries[owner].block, owner))
-            continue
-        plain = _plain(tensor)
-        alone = encode(plain)
-        index = len(data)
-        if plain.numel() <= SMALL and FORMS[alone[0][0]] is Dense:
-            index, pool = pools.setdefault(tensor.dtype, (index, []))
-            pool.append(bytes_of(plain))
-        if index == len(data):
-            data.append(alone)
-            dtypes.append(tensor.dtype)
-        entries.append(Entry(name, tuple(tensor.shape), index))
-    for index, pool in pools.values():
-        data[index] = encode(torch.cat(pool).view(dtypes[index]))
-    blocks = [Block(dtype, sum(map(len, pieces))) for dtype, pieces in zip(dtypes, data, strict=True)]
-    return entries, blocks, [piece for pieces in data for piece in pieces]
-
-
-def _memory(name: str, tensor: Tensor) -> tuple[object, ...]:
-    """A key that only tied tensors have in common; empty for a tensor without elements, which is tied to none."""
-    if not isinstance(name, str) or not isinstance(tensor, Tensor):
-        raise TypeError(f"need tensors by name, got {type(tensor).__name__} for {name!r}")
-    if tensor.layout is not torch.strided or tensor.device.type == "meta" or str(tensor.dtype)[6:] not in DTYPES:
-        raise TypeError(
-            f"need dense tensors with memory of an unquantized dtype, "
-            f"got {tensor.layout}, {tensor.device}, {tensor.dtype} for {name!r}"
-        )
-    if tensor.numel() == 0:
-        return ()
-    place = tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.shape, tensor.stride()
-    return tensor.device, tensor.dtype, tensor.is_conj(), tensor.is_neg(), *place
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    """The same elements, contiguous on the CPU, with nothing left to be resolved."""
-    tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
-    if tensor.dtype.itemsize == 1:  # torch copies bytes of any dtype, but not every dtype
-        return tensor.view(torch.uint8).contiguous().view(tensor.dtype)
-    return tensor.contiguous()

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_compress.arguments import check_count, check_criterion, check_decay, check_flag
+from lightning_compress.arguments import check_count, check_criterion, check_flag
 from lightning_compress.carried import carry, copies
 from lightning_compress.channels import criteria
 from lightning_compress.channels.budget.budgets import budget_of, check_blocks, check_shards
@@ -22,7 +22,7 @@ from lightning_compress.channels.groups import Group, removed_entries, with_foll
 from lightning_compress.channels.masks import Masks, masked_targets, masks_of
 from lightning_compress.channels.removal.shapes import CHANNELS, verify_shapes
 from lightning_compress.channels.removal.surgery import narrow, remove_units_
-from lightning_compress.evidence import RunningMeans, evidence_of
+from lightning_compress.evidence import RunningMeans, check_evidence_decay, evidence_of
 from lightning_compress.example_inputs import first_batch
 from lightning_compress.lightnings import LightningModule, ModelParallelStrategy, Trainer, isolate_rng, rank_zero_info
 from lightning_compress.processes import from_rank_zero, gather
@@ -60,7 +60,7 @@ class ChannelPruningCallback(WeightCompression):
             strategies that spawn processes or shard parameters (FSDP2); ``remove_zero_channels`` removes them.
         remove_blocks: also remove residual branches whole: the block becomes its shortcut plus a constant. Fewer layers
             take less time than narrower ones. Otherwise every layer keeps at least ``round_to`` channels.
-        decay: decay of the running mean of scores, for criteria that read gradients, in [0, 1).
+        decay: decay of the running mean of scores, in [0, 1), for criteria that read gradients; refused with others.
         example_input: input of ``forward``: a tensor, a tuple of positional or a mapping of keyword arguments. By
             default ``module.example_input_array``, or the first examples of the training data; of a stream, which is
             not read for it, the first training batch, before its forward pass.
@@ -114,7 +114,7 @@ class ChannelPruningCallback(WeightCompression):
         check_flag(remove=remove, remove_blocks=remove_blocks)
         check_blocks(self.budget, remove_blocks)
         check_count(round_to=round_to)
-        check_decay(decay=decay)
+        check_evidence_decay(ChannelPruningCallback, decay, criterion)
         self.macs = self.budget.amount if self.budget.name == "macs" else None
         self.parameters, self.latency, self.channels, self.runtime = parameters, latency, channels, runtime
         self.criterion, self.decay = criterion, decay

@@ -15,6 +15,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from lightning_compress.arguments import check_tensor_answer
 from lightning_compress.channels.groups import Group, Role, Slice
 from lightning_compress.evidence import reads
 
@@ -56,9 +57,11 @@ def scores_of(
     """The scores that a criterion gives the units of a group: ``(units,)``.
 
     Raises:
+        TypeError: the scores are no tensor.
         ValueError: the scores have another shape.
     """
     scores = criterion(members(group, weights, gradients))
+    check_tensor_answer("criterion(members)", criterion, scores)
     if scores.shape != (group.units,):
         raise ValueError(
             f"need a criterion that gives a score for each of the {group.units} units of {group.name!r}, got "

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_compress.arguments import check_module
 from lightning_compress.carried import announce_removal, carry
 from lightning_compress.channels.criteria import members
 from lightning_compress.channels.dependencies.removable import find_removable
 from lightning_compress.channels.groups import Group, removed_entries
 from lightning_compress.channels.removal.shapes import CHANNELS, dense_sizes
 from lightning_compress.channels.removal.surgery import narrow, remove_units_
-from lightning_compress.example_inputs import check_module
 from lightning_compress.processes import is_sharded, unshard_
 
 __all__ = ["remove_zero_channels"]
@@ -49,7 +49,7 @@ def remove_zero_channels(module: nn.Module, example_input: Any) -> int:
         remove_zero_channels(module, images)
         export(module, "model.onnx", images)
     """
-    check_module(module)
+    check_module(module=module)
     if is_sharded(module):
         unshard_(module)
     groups = find_removable(module, example_input).groups

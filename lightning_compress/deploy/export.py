@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
@@ -25,7 +26,7 @@ from lightning_compress.example_inputs import (
 )
 from lightning_compress.training.copies import merged_copy
 
-__all__ = ["FORMATS", "export", "find_writer", "find_writers"]
+__all__ = ["FORMATS", "export", "find_writer", "find_writers", "writers_of"]
 
 
 def export(
@@ -119,6 +120,39 @@ def find_writer(suffix: str) -> Writer:
     near = difflib.get_close_matches(suffix, found, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"need a suffix out of {', '.join(found)}, got {suffix!r}{hint}")
+
+
+def writers_of(formats: Sequence[str | Writer]) -> list[Writer]:
+    """The writers of a list of suffixes and writers.
+
+    Raises:
+        TypeError: ``formats`` is no list, or holds something else.
+        ValueError: a suffix is unknown, or two are the same.
+
+    >>> writers_of([".lcz", ".lcz"])
+    Traceback (most recent call last):
+    ValueError: need formats of different suffixes, got '.lcz' twice: both would write one file
+    """
+    if isinstance(formats, str) or not isinstance(formats, Sequence):
+        one = formats if isinstance(formats, str | Writer) else ".lcz"
+        raise TypeError(f"need formats as a list, got {formats!r}: write [{one!r}]")
+    writers = [_writer(given) for given in formats]
+    suffixes = [writer.suffix for writer in writers]
+    for suffix in suffixes:
+        if suffixes.count(suffix) > 1:
+            raise ValueError(f"need formats of different suffixes, got {suffix!r} twice: both would write one file")
+    return writers
+
+
+def _writer(given: str | Writer) -> Writer:
+    if isinstance(given, Writer):
+        return given
+    if not isinstance(given, str):
+        raise TypeError(f"need formats as suffixes or writers, got {given!r}")
+    try:
+        return find_writer(given)
+    except ValueError as error:
+        raise ValueError(str(error).replace("need a suffix", "need formats", 1)) from None
 
 
 def find_writers() -> dict[str, Writer]:

@@ -16,7 +16,7 @@ from lightning_compress.distillation.settings import Settings
 from lightning_compress.distillation.students import Taught, taught
 from lightning_compress.distillation.teachers import Teacher
 from lightning_compress.distillation.terms import Term
-from lightning_compress.lightnings import CallbackBase, LightningModule, Trainer, check_one_package
+from lightning_compress.lightnings import CallbackBase, LightningModule, Trainer, check_one_package, provisional_key
 
 __all__ = ["DistillationCallback"]
 
@@ -60,6 +60,8 @@ class DistillationCallback(CallbackBase):
     DistillationCallback(teacher=ReLU(...), losses=(Term(loss=SoftTargets(temperature=4.0)),), alpha=0.5)
     """
 
+    _set_up = False
+
     def __init__(
         self,
         teacher: nn.Module | Teacher,
@@ -85,19 +87,26 @@ class DistillationCallback(CallbackBase):
     def __repr__(self) -> str:
         return signature_repr(self, vars(self.settings))
 
+    @property
+    def state_key(self) -> str:
+        return super().state_key if self._set_up else provisional_key(self)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._set_up = True
         if stage != "fit":
             return
         check_one_package(trainer, pl_module)
         if isinstance(pl_module, Taught):
             raise ValueError(
-                "need one teacher for a module, got two: use DistillationModule or one DistillationCallback"
+                "need one teacher for a module, got two: use DistillationModule or one DistillationCallback, "
+                "and Ensemble([...]) for several networks"
             )
         if "training_step" in vars(pl_module):
             raise ValueError(
                 "need a training_step of the module's class to teach it, got one that was set on the instance, as "
                 "torch.compile(module) does: compile its network instead, module.network.compile()"
             )
+        self.settings.check_student(pl_module)
         if self.settings.initialize and trainer.global_step == 0:
             initialization.initialize(pl_module, self.settings.network_of_teacher(), self.settings.initialize)
         pl_module.__class__ = taught(type(pl_module), self._objective)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from lightning_compress.arguments import check_module, check_names
 from lightning_compress.messages import listed
 
 __all__ = ["initialize"]
@@ -25,6 +26,7 @@ def initialize(student: nn.Module, teacher: nn.Module, layers: Mapping[str, str]
             ``named_modules()``.
 
     Raises:
+        TypeError: ``layers`` is no mapping of names, or ``student`` or ``teacher`` is no module.
         ValueError: a layer does not exist, or an entry is missing or of another shape in the teacher's.
 
     Paper: Sanh et al., "DistilBERT, a distilled version of BERT", https://arxiv.org/abs/1910.01108 (2019).
@@ -35,6 +37,8 @@ def initialize(student: nn.Module, teacher: nn.Module, layers: Mapping[str, str]
     >>> torch.equal(student[0].weight, teacher[1].weight)
     True
     """
+    check_module(student=student, teacher=teacher)
+    check_names("{student's layer: teacher's layer}", layers=layers)
     pairs = [pair for mine, theirs in layers.items() for pair in _pairs(student, mine, teacher, theirs)]
     with torch.no_grad():
         for own, given in pairs:

@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_compress.arguments import check_scalar_answer
 from lightning_compress.distillation.features import OUTPUT, NetworkCall, Recorder, Regressor, match
 from lightning_compress.distillation.settings import DEFAULT, Settings
 from lightning_compress.distillation.teachers import Convert, Teacher
 from lightning_compress.distillation.terms import Term, log_name
 from lightning_compress.example_inputs import tensors_in
 from lightning_compress.messages import listed
+from lightning_compress.schedules import strength_at
 
 __all__ = ["Objective"]
 
@@ -108,7 +110,7 @@ class Objective:
         for number, term in enumerate(self.settings.losses):
             losses = [self._loss(number, call, answer) for call, answer in zip(calls, answers, strict=True)]
             part = torch.stack(losses).mean()
-            taught = taught + term.weight * term.schedule(progress) * part
+            taught = taught + term.weight * strength_at(term.schedule, progress) * part
             parts[self._names[number]] = part
         alpha, task_weight = self.settings.alpha, self.settings.task_weight
         return (1 - alpha if task_weight is None else task_weight) * task + alpha * taught, parts
@@ -202,12 +204,13 @@ def _called(term: Term, pair: tuple[str, str], student: Tensor, teacher: Tensor,
     """The loss of one pair of layers; an error names the term and the layers."""
     try:
         loss: Tensor = term.loss(student, teacher, *labels)
-        return loss
     except ValueError as error:
         is_feature = pair[0] != OUTPUT and term.regressor is None
         hint = "; a regressor in the term maps features of different shapes" if is_feature else ""
         where = f"student {pair[0] or 'output'!r}, teacher {pair[1] or 'output'!r}"
         raise ValueError(f"{term.name} of {where}: {error}{hint}") from error
+    check_scalar_answer("loss(student, teacher)", term.loss, loss)
+    return loss
 
 
 def _check_classes(call: NetworkCall, batch: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from torchmetrics import Metric
 
-from lightning_compress.arguments import check_number, shown
+from lightning_compress.arguments import check_names, check_number, shown
 from lightning_compress.distillation.losses import SoftTargets
 from lightning_compress.distillation.teachers import Live, Teacher
 from lightning_compress.distillation.terms import Term
@@ -72,6 +72,15 @@ class Settings:
         if self.initialize:
             self.network_of_teacher()
 
+    def check_student(self, student: nn.Module) -> None:
+        """Refuse a student that shares parameters with its teacher.
+
+        Raises:
+            ValueError: it does; ``EMA`` and ``Base`` are made of the student on purpose.
+        """
+        if type(self.teacher) is Live:
+            self.teacher.check_apart(student)
+
     def network_of_teacher(self) -> nn.Module:
         """The module that teaches, to read weights from.
 
@@ -120,12 +129,8 @@ def _metrics(metrics: object) -> tuple[Metric, ...]:
     return tuple(metrics)
 
 
-def _layers(initialize: object) -> dict[str, str] | None:
+def _layers(initialize: Mapping[str, str] | None) -> dict[str, str] | None:
     if initialize is None:
         return None
-    if not isinstance(initialize, Mapping):
-        raise TypeError(f"need initialize as a mapping, got {initialize!r}: write {{student's layer: teacher's layer}}")
-    for layer in [*initialize, *initialize.values()]:
-        if not isinstance(layer, str):
-            raise TypeError(f"need initialize as names of layers, got {shown(layer)} in it")
+    check_names("{student's layer: teacher's layer}", initialize=initialize)
     return dict(initialize)

@@ -10,10 +10,17 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_compress.arguments import check_code, check_number, shown, signature_repr
+from lightning_compress.arguments import (
+    check_code,
+    check_function,
+    check_number,
+    check_tensor_answer,
+    shown,
+    signature_repr,
+)
 from lightning_compress.distillation.features import OUTPUT, LeastSquares
 from lightning_compress.distillation.losses import Loss
-from lightning_compress.schedules import Schedule
+from lightning_compress.schedules import Schedule, check_strengths
 
 __all__ = ["Item", "Term", "always", "log_name"]
 
@@ -89,6 +96,12 @@ class Term:
         check_number(weight=self.weight)
         if not self.weight >= 0:
             raise ValueError(f"need weight >= 0, got weight={self.weight}")
+        if self.regressor is not None and not isinstance(self.regressor, LeastSquares):
+            raise TypeError(f"need regressor as LeastSquares(...), got {shown(self.regressor)}")
+        check_strengths(self.schedule)
+        for name, function in {"mask": self.mask, "labels": self.labels}.items():
+            if function is not None:
+                check_function("batch", **{name: function})
         _check_loss(self.loss, self.labels is not None)
 
     def __repr__(self) -> str:
@@ -102,10 +115,16 @@ class Term:
 
     def loss_arguments(self, student: Tensor, teacher: Tensor, batch: Any) -> list[Tensor]:
         """The arguments of the loss: masked student and teacher, and the labels if the loss takes them."""
-        tensors = [student, teacher, *([self.labels(batch)] if self.labels else [])]
+        tensors = [student, teacher]
+        if self.labels is not None:
+            labels = self.labels(batch)
+            check_tensor_answer("labels(batch)", self.labels, labels)
+            tensors.append(labels)
         if self.mask is None:
             return tensors
-        mask = self.mask(batch).bool()
+        mask = self.mask(batch)
+        check_tensor_answer("mask(batch)", self.mask, mask)
+        mask = mask.bool()
         if any(tensor.shape[: mask.ndim] != mask.shape for tensor in tensors):
             raise ValueError(
                 f"need a mask of the leading dimensions of the tensors that it masks, got {tuple(mask.shape)} "

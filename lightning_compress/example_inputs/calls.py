@@ -13,6 +13,8 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from lightning_compress.arguments import check_module
+
 __all__ = [
     "ExampleInput",
     "as_arguments",
@@ -186,32 +188,13 @@ def device_of(module: nn.Module) -> torch.device:
     return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
 
-def check_module(module: object) -> None:
-    """Refuse what is no module.
-
-    Raises:
-        TypeError: the argument is a class, a state dict, or of another kind.
-
-    >>> check_module(nn.Linear)
-    Traceback (most recent call last):
-    TypeError: need module as a torch.nn.Module, got the class Linear: write Linear(...)
-    """
-    if not isinstance(module, nn.Module):
-        found, way_out = type(module).__name__, ""
-        if isinstance(module, type):
-            found, way_out = f"the class {module.__name__}", f": write {module.__name__}(...)"
-        elif isinstance(module, Mapping):
-            way_out = ": write a state dict by archive.save_archive"
-        raise TypeError(f"need module as a torch.nn.Module, got {found}{way_out}")
-
-
 def unwrapped(module: nn.Module) -> nn.Module:
     """The module that ``torch.compile`` wraps, or the module itself.
 
     Raises:
         TypeError: the argument is not a module.
     """
-    check_module(module)
+    check_module(module=module)
     inner = getattr(module, "_orig_mod", module)
     return inner if isinstance(inner, nn.Module) else module
 

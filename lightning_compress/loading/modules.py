@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 from torch import nn
 
-from lightning_compress.arguments import check_file, check_path
+from lightning_compress.arguments import check_file, check_path, shown
 from lightning_compress.carried import Structure, attach_structure, carried_records, carry, shapes_in
 from lightning_compress.loading.checkpoints import (
     VERSION,
@@ -25,6 +25,7 @@ from lightning_compress.loading.structures import find_structure
 from lightning_compress.quantization.grids import Grid
 from lightning_compress.quantization.records import recognize_grids
 from lightning_compress.schemas import RecordError
+from lightning_compress.state_dicts import difference
 
 __all__ = ["load_compressed"]
 
@@ -61,9 +62,6 @@ def load_compressed(
 
     Raises:
         TypeError: ``cls`` is no class, or ``grids`` holds something else than subclasses of ``Grid``.
-    check_path(ckpt_path=path)
-    if "://" not in str(path):  # Lightning also reads addresses
-        check_file(ckpt_path=path)
         ValueError: the file is no checkpoint of the Trainer, holds a state dict of another module, or lacks an argument
             of ``cls`` or an entry that its ``on_load_checkpoint`` reads.
         RecordError: a record in the file is damaged, not one of this model, or of a method that is neither one of this
@@ -135,17 +133,20 @@ def _load_lightning(cls: Any, path: str | Path, weights_only: bool, attach: Any,
     return module
 
 
-def _refused(error: RuntimeError, cls: type, path: str | Path, found: Sequence[Structure]) -> ValueError | None:
+def _refused(error: RuntimeError, cls: type, path: str | Path, structures: Sequence[Structure]) -> ValueError | None:
     """The error of a state dict of another module, in a sentence; None for an error of other code."""
-    if found:
-        names = ", ".join(structure.key for structure in found)
-        return RecordError(f"need records that make the module of the state dict, got others of {names}: {error}")
-    if not str(error).startswith("Error(s) in loading state_dict"):
+    found = difference(error)
+    if structures:
+        names = ", ".join(structure.key for structure in structures)
+        return RecordError(
+            f"need records that make the module of the state dict in {str(path)!r}, got others of {names}: "
+            f"{found or shown(str(error))}"
+        )
+    if found is None:
         return None
-    _, first, *_ = [*map(str.strip, str(error).splitlines()), ""]
     return ValueError(
-        f"need the module of the state dict in {str(path)!r}, got {cls.__name__} with other names or sizes: "
-        f"{first.rstrip('. ')[:200]}; pass the class and the arguments that it was trained with"
+        f"need the module of the state dict in {str(path)!r}, got {cls.__name__}: {found}; pass the class and the "
+        "arguments that it was trained with"
     )
 
 

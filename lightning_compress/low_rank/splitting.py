@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_compress.arguments import check_module
 from lightning_compress.carried import carry
-from lightning_compress.example_inputs import check_module
 from lightning_compress.low_rank.factorization import factors, numerical_rank
 from lightning_compress.low_rank.layers import as_matrix, obstacle, split_
 from lightning_compress.low_rank.optimizers import Split, split_optimizer_
@@ -47,7 +47,7 @@ def split_low_rank(module: nn.Module) -> int:
     >>> split_low_rank(net), net[0].rank
     (1, 1)
     """
-    check_module(module)
+    check_module(module=module)
     if is_sharded(module):
         unshard_(module)
     ranks = {}

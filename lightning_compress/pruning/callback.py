@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lightning_compress.arguments import check_code, check_criterion, check_decay, check_flag, check_number
-from lightning_compress.evidence import RunningMeans, evidence_of
+from lightning_compress.arguments import check_code, check_criterion, check_flag, check_positive
+from lightning_compress.evidence import RunningMeans, check_evidence_decay, evidence_of
 from lightning_compress.lightnings import rank_zero_warn
 from lightning_compress.messages import listed
 from lightning_compress.processes import gather_numbers, local, shard_group, shard_shape
 from lightning_compress.pruning import criteria
 from lightning_compress.pruning.criteria import Criterion
-from lightning_compress.pruning.floors import kept_units
+from lightning_compress.pruning.floors import check_floor, kept_units
 from lightning_compress.pruning.layer_inputs import InputSquares, check_inputs
 from lightning_compress.pruning.masks import apply_, mask_of
 from lightning_compress.pruning.patterns import Pattern, Unstructured, sparsity_of
-from lightning_compress.pruning.scores import runs, unit_scores, weights_in_unit
+from lightning_compress.pruning.scores import check_scores, runs, spread, unit_scores, weights_in_unit
 from lightning_compress.schedules import Cubic, Schedule
 from lightning_compress.targets import Selection, Target
 from lightning_compress.training import PRUNE, WeightCompression
@@ -42,11 +41,13 @@ class PruningCallback(WeightCompression):
         scope: whether the weights of all targets have one threshold (``"global"``) or each target has its own
             (``"layer"``).
         floor: least fraction of the weights of each target that stays in global scope, in [0, 1). The sparsity over all
-            targets stays exact. A ``sparsity`` above ``1 - floor`` counts instead.
+            targets stays exact. A ``sparsity`` above ``1 - floor`` counts instead. Refused in layer scope, and with
+            patterns of one sparsity: every target has that.
         regrow: train the latents of masked weights too, with the gradient of the pruned model, until the end of the
             run. A weight that has become important again is unmasked (dynamic pruning with feedback). By default masked
             weights do not change.
-        decay: decay of the running mean of scores, for criteria that read gradients or inputs, in [0, 1).
+        decay: decay of the running mean of scores, in [0, 1), for criteria that read gradients or inputs; refused with
+            others.
         gradient_scale: factor, above 0, that multiplies the gradients. It moves from 1 at the begin of the schedule to
             this value at its end. The weights that remain in a very sparse network train better with larger steps: with
             SGD, try 2 at 95 % zeros and 3 at 98 %. The steps of Adam do not depend on it.
@@ -100,10 +101,9 @@ class PruningCallback(WeightCompression):
         if scope not in ("global", "layer"):
             raise ValueError(f"need scope 'global' or 'layer', got scope={scope!r}")
         check_flag(regrow=regrow)
-        check_decay(floor=floor, decay=decay)
-        check_number(gradient_scale=gradient_scale)
-        if not 0 < gradient_scale < math.inf:
-            raise ValueError(f"need gradient_scale > 0, got gradient_scale={gradient_scale!r}")
+        check_floor(PruningCallback, floor, scope, pattern)
+        check_evidence_decay(PruningCallback, decay, criterion)
+        check_positive(gradient_scale=gradient_scale)
         self.sparsity = sparsity_of(sparsity, pattern)
         self.criterion = criterion
         self.pattern = pattern
@@ -163,7 +163,7 @@ class PruningCallback(WeightCompression):
             raise ValueError(f"need dense gradients, got {target.name!r} of an embedding with sparse=True: exclude it")
         if evidence_of(self.criterion) == "inputs":
             check_inputs(target)
-        if evidence_of(self.criterion) == "gradient" and target.path is not None and not target.parameter.requires_grad:
+        if evidence_of(self.criterion) == "gradient" and target.is_frozen_base:
             raise ValueError(
                 f"need a criterion that reads no gradients for {target.name!r}, a frozen weight with an adapter, which "
                 f"has none: choose criteria.magnitude or criteria.wanda, or exclude it"
@@ -264,7 +264,7 @@ class PruningCallback(WeightCompression):
         )
         for name in weights:
             outputs_first = self.targets[name].outputs_first
-            entries = outputs_first(self.pattern.spread(kept.pop(name), outputs_first(weights[name]).shape))
+            entries = outputs_first(spread(self.pattern, kept.pop(name), outputs_first(weights[name]).shape))
             mask = self._masks[name] = mask_of(entries.contiguous(), weights[name])  # the weight's layout, for speed
             if mask.numel() and not mask.amin() and name not in self._warned:  # amin is much faster than any
                 self._warned.add(name)
@@ -281,7 +281,9 @@ class PruningCallback(WeightCompression):
 
     def _gradient_scores(self, name: str, weight: Tensor, gradient: Tensor) -> Tensor:
         outputs_first = self.targets[name].outputs_first
-        return outputs_first(self.criterion(outputs_first(weight), outputs_first(gradient))).float()
+        scores = self.criterion(outputs_first(weight), outputs_first(gradient))
+        check_scores(name, scores, outputs_first(weight), self.criterion)
+        return outputs_first(scores).float()
 
     def _counts(self, name: str, weight: Tensor) -> Iterator[tuple[int, int, int, int]]:
         """Number of entries, of masked entries, of those that are not zero, and of groups that break the pattern.

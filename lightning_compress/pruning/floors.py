@@ -9,19 +9,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lightning_compress.arguments import check_decay, check_effect
 from lightning_compress.processes import concatenate
+from lightning_compress.pruning.patterns import Pattern
 from lightning_compress.pruning.thresholds import find_threshold, keep
 
-__all__ = ["Units", "kept_units"]
+__all__ = ["Units", "check_floor", "kept_units"]
 
 Units: TypeAlias = Callable[[str], Iterable[Tensor]]
 """Name of a weight -> float32 scores of its units, in tensors that are concatenated along their first dimension."""
+
+
+def check_floor(owner: type[Any], floor: float, scope: str, pattern: Pattern) -> None:
+    """Refuse a floor out of [0, 1), or one where every weight has the same sparsity.
+
+    Args:
+        owner: the class of the callback; its signature has the default.
+        floor: least fraction of every weight that is kept.
+        scope: ``"layer"`` gives every weight a threshold of its own.
+        pattern: one of a single sparsity has it in every weight.
+
+    Raises:
+        TypeError: ``floor`` is not a number.
+        ValueError: it is out of its range, or it has no effect and is not the default.
+    """
+    check_decay(floor=floor)
+    if scope == "layer" or pattern.sparsity is not None:
+        setting = "scope='layer'" if scope == "layer" else f"pattern={pattern}"
+        check_effect(owner, "a common threshold", setting, floor=floor)
 
 
 def kept_units(

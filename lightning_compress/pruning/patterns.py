@@ -200,6 +200,10 @@ def sparsity_of(sparsity: float | None, pattern: Pattern) -> float:
     Raises:
         ValueError: the pattern has another sparsity, or ``sparsity`` is out of its range.
     """
+    if pattern.sparsity is not None:
+        check_fraction(**{"pattern.sparsity": pattern.sparsity})
+    if pattern.outputs is not None:
+        check_count(**{"pattern.outputs": pattern.outputs})
     if sparsity is None:
         return 0.9 if pattern.sparsity is None else pattern.sparsity
     check_fraction(sparsity=sparsity)

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from lightning_compress.arguments import check_tensor_answer
 from lightning_compress.blocks import row_blocks
 from lightning_compress.evidence import evidence_of, scores_rows
 from lightning_compress.pruning.criteria import Criterion
 from lightning_compress.pruning.patterns import Pattern
 
-__all__ = ["runs", "unit_scores", "weights_in_unit"]
+__all__ = ["check_scores", "runs", "spread", "unit_scores", "weights_in_unit"]
 
 
 def unit_scores(
@@ -33,6 +34,7 @@ def unit_scores(
         pattern needs the whole weight.
 
     Raises:
+        TypeError: the criterion or the pattern returns no tensor.
         ValueError: the scores have another shape than the weights.
 
     >>> from lightning_compress.pruning import criteria
@@ -47,12 +49,37 @@ def unit_scores(
         if evidence_of(criterion) == "inputs":
             seen = seen.sqrt()
         scores = seen if known else criterion(part, seen)
-        if scores.shape != part.shape:
-            raise ValueError(
-                f"need a criterion that gives scores of the weight's shape, got {tuple(scores.shape)} for {name!r} of "
-                f"{tuple(part.shape)}"
-            )
-        yield pattern.units(scores.float())
+        check_scores(name, scores, part, criterion)
+        units = pattern.units(scores.float())
+        check_tensor_answer("pattern.units(scores)", pattern, units)
+        yield units
+
+
+def check_scores(name: str, scores: object, weight: Tensor, criterion: Criterion) -> None:
+    """Refuse scores of a criterion that are no tensor of the weight's shape.
+
+    Raises:
+        TypeError: the scores are no tensor.
+        ValueError: they have another shape.
+    """
+    check_tensor_answer("criterion(weight, evidence)", criterion, scores)
+    if isinstance(scores, Tensor) and scores.shape != weight.shape:
+        raise ValueError(
+            f"need a criterion that gives scores of the weight's shape, got {tuple(scores.shape)} for {name!r} of "
+            f"{tuple(weight.shape)}"
+        )
+
+
+def spread(pattern: Pattern, kept: Tensor, shape: torch.Size) -> Tensor:
+    """True for each weight that is kept, from the units that are kept.
+
+    Raises:
+        TypeError: the pattern returns no tensor.
+        ValueError: it returns one of another shape than the weight.
+    """
+    entries = pattern.spread(kept, shape)
+    check_tensor_answer("pattern.spread(kept, shape)", pattern, entries, shape)
+    return entries
 
 
 def runs(weight: Tensor, pattern: Pattern | None) -> Iterator[slice]:

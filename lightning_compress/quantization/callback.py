@@ -9,13 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from lightning_compress.adapters.views import plain_view
-from lightning_compress.arguments import check_count, check_decay, check_function, check_number
+from lightning_compress.arguments import check_between, check_count, check_function
 from lightning_compress.carried import carry
 from lightning_compress.lightnings import LightningModule, Trainer, rank_zero_warn
 from lightning_compress.messages import listed
 from lightning_compress.quantization import observers, scales
 from lightning_compress.quantization.activations.calibration import Calibration
 from lightning_compress.quantization.activations.ranges import RangeOptimizer
+from lightning_compress.quantization.activations.settings import check_activations
+from lightning_compress.quantization.activations.statistics import FrozenStatistics
 from lightning_compress.quantization.dataflow.readers import possible_layers
 from lightning_compress.quantization.granularities import Granularity, PerChannel
 from lightning_compress.quantization.grids import BinaryGrid, Grid
@@ -56,7 +58,8 @@ class QATCallback(_Quantization):
     Args:
         weight_bits: 2 to 8; 2 bits on a symmetric grid are ternary weights. On x86 CPUs without VNNI instructions
             choose 7: their int8 kernels saturate with 8.
-        activation_bits: 4 to 8, or None to quantize weights alone.
+        activation_bits: 4 to 8, or None to quantize weights alone: then ``observer``, ``decay``, ``range_lr`` and
+            ``freeze_ranges_at`` are refused.
         granularity: which weights share a scale; see :mod:`~lightning_compress.quantization.granularities`.
         scale: fits a grid to the weights; see :mod:`~lightning_compress.quantization.scales`.
         observer: the range of one batch of activations; see :mod:`~lightning_compress.quantization.observers`.
@@ -66,6 +69,7 @@ class QATCallback(_Quantization):
             0 they are running means until the schedule begins, and are then trained: one step in ``every_n_steps``
             moves a range by its gradient, by at most about this fraction of its width.
         profile: of the runtime that the model is trained for; see :mod:`~lightning_compress.quantization.profiles`.
+            Without activation quantizers its rule for scales of weights alone counts.
         freeze_ranges_at: fraction of the run after which the ranges of activations are frozen, in [0, 1].
         freeze_norms_at: fraction of the run after which the statistics of batch normalization are frozen, in [0, 1].
             With frozen statistics the network needs a small learning rate: SGD may diverge.
@@ -111,7 +115,8 @@ class QATCallback(_Quantization):
         exclude: Sequence[str] = (),
     ) -> None:
         check_function("values", "bits", scale=scale, observer=observer)
-        _check_bits(2, weight_bits=weight_bits)
+        check_count(0, weight_bits=weight_bits)
+        check_between(2, 8, weight_bits=weight_bits)
         super().__init__(
             kind=check_scale(scale, weight_bits),
             granularity=granularity,
@@ -120,15 +125,9 @@ class QATCallback(_Quantization):
             include=include,
             exclude=exclude,
         )
-        if activation_bits is not None:
-            _check_bits(4, activation_bits=activation_bits)
-        check_decay(decay=decay)
-        check_number(range_lr=range_lr, freeze_ranges_at=freeze_ranges_at, freeze_norms_at=freeze_norms_at)
-        for argument, fraction in {"freeze_ranges_at": freeze_ranges_at, "freeze_norms_at": freeze_norms_at}.items():
-            if not 0 <= fraction <= 1:
-                raise ValueError(f"need 0 <= {argument} <= 1, got {argument}={fraction!r}")
-        if not 0 <= range_lr < 1:
-            raise ValueError(f"need 0 <= range_lr < 1, got range_lr={range_lr!r}")
+        ranges = {"decay": decay, "range_lr": range_lr, "freeze_ranges_at": freeze_ranges_at}
+        check_activations(QATCallback, activation_bits, observer=observer, **ranges)
+        check_between(0, 1, freeze_norms_at=freeze_norms_at)
         check_profile(profile, scale, weight_bits)
         self.weight_bits = weight_bits
         self.activation_bits = activation_bits
@@ -139,6 +138,7 @@ class QATCallback(_Quantization):
         self.profile = profile
         self.freeze_ranges_at = freeze_ranges_at
         self.freeze_norms_at = freeze_norms_at
+        self._statistics = FrozenStatistics()
 
     def describe(self) -> str:
         scale = getattr(self.scale, "__name__", repr(self.scale))
@@ -159,6 +159,7 @@ class QATCallback(_Quantization):
         self.calibration: Calibration | None = None
 
     def end(self) -> None:
+        self._statistics.thaw()
         if self.calibration is not None:
             self.calibration.close()
             self.calibration.switch(enabled=self.strength > 0, observing=False)
@@ -182,14 +183,16 @@ class QATCallback(_Quantization):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        if self.calibration is None or self._run is None:
+        if self._run is None:
+            return
+        progress = self._run.progress.fraction()
+        if progress >= self.freeze_norms_at:
+            self._statistics.freeze(pl_module)
+        if self.calibration is None:
             return
         if not self.calibration.placed:
             self.calibration.watch()
             return
-        progress = self._run.progress.fraction()
-        if progress >= self.freeze_norms_at:
-            self.calibration.freeze_norms()
         self._step = trainer.global_step
         self._observing = progress < self.freeze_ranges_at and self._step % self.every_n_steps == 0
         self.calibration.switch(enabled=self.strength > 0, observing=self._observing)
@@ -291,10 +294,3 @@ class BinarizationCallback(_Quantization):
     def backward_(self, gradients: Mapping[str, Tensor], latents: Mapping[str, Tensor]) -> None:
         for name, gradient in gradients.items():
             gradient.masked_fill_(latents[name].abs() > 1, 0)
-
-
-def _check_bits(fewest: int, **arguments: int) -> None:
-    check_count(0, **arguments)
-    for name, bits in arguments.items():
-        if not fewest <= bits <= 8:
-            raise ValueError(f"need {fewest} <= {name} <= 8, got {name}={bits}")

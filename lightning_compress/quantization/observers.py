@@ -13,7 +13,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["Observer", "minmax", "mse", "percentile"]
+from lightning_compress.arguments import check_function, shown
+
+__all__ = ["Observer", "check_observer", "minmax", "mse", "percentile"]
 
 Observer: TypeAlias = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 
@@ -54,6 +56,32 @@ def mse(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     errors = torch.stack([_error(flat, low * fraction, high * fraction, bits) for fraction in fractions])
     best = fractions[errors.argmin()]
     return low * best, high * best
+
+
+def check_observer(observer: Observer, bits: int) -> None:
+    """Try ``observer`` on activations from -1 to 1.
+
+    Raises:
+        TypeError: it is no function of activations and bits, or does not return two scalar tensors.
+        ValueError: the lowest value is above the highest.
+
+    >>> check_observer(lambda x, bits: x.max(), 8)
+    Traceback (most recent call last):
+    TypeError: need observer(values, bits) to return two scalar tensors, lowest and highest, got tensor(1.)
+    """
+    check_function("values", "bits", observer=observer)
+    found = observer(torch.linspace(-1.0, 1.0, 64), bits)
+    if not isinstance(found, tuple) or len(found) != 2 or not all(_is_scalar(bound) for bound in found):
+        raise TypeError(
+            f"need observer(values, bits) to return two scalar tensors, lowest and highest, got {shown(found)}"
+        )
+    low, high = found
+    if not low <= high:
+        raise ValueError(f"need observer(values, bits) to return the lowest value first, got {shown(found)}")
+
+
+def _is_scalar(bound: object) -> bool:
+    return isinstance(bound, Tensor) and bound.ndim == 0
 
 
 def _error(x: Tensor, low: Tensor, high: Tensor, bits: int) -> Tensor:

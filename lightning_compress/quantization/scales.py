@@ -15,7 +15,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from lightning_compress.arguments import check_code, shown
+from lightning_compress.arguments import check_code, check_tensor_answer, shown
 from lightning_compress.blocks import row_blocks
 from lightning_compress.quantization.grids import AffineGrid, BinaryGrid, Grid, built_in_grids
 from lightning_compress.quantization.profiles import Profile
@@ -161,6 +161,7 @@ def check_scale(scale: Scale, bits: int) -> type[Grid]:
                 f"checkpoint can hold, got {field}={value!r}"
             )
     once = grid.nearest(rows)
+    check_tensor_answer(f"{kind.__name__}.nearest(rows)", kind, once)
     if once.shape != rows.shape or not torch.equal(grid.nearest(once), once):
         raise ValueError(
             f"need {kind.__name__}.nearest as a projection, nearest(nearest(w)) == nearest(w), got other values the "

@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning_compress.arguments import check_path, signature_repr
 from lightning_compress.deploy import Writer, export
-from lightning_compress.deploy.export import find_writer
+from lightning_compress.deploy.export import writers_of
 from lightning_compress.deploy.formats import size_on_disk
 from lightning_compress.example_inputs import ExampleInput, check_example_input, check_runs, device_of, on_device
 from lightning_compress.lightnings import (
@@ -20,6 +20,7 @@ from lightning_compress.lightnings import (
     Trainer,
     check_one_package,
     end_bars,
+    provisional_key,
     rank_zero_info,
 )
 from lightning_compress.processes import whole_copy
@@ -100,6 +101,8 @@ class CompressionReport(CallbackBase):
     ========================  ============================================================================
     """
 
+    _set_up = False
+
     def __init__(
         self,
         dirpath: str | Path | None = None,
@@ -108,9 +111,6 @@ class CompressionReport(CallbackBase):
         formats: Sequence[str | Writer] = (".lcz",),
         example_input: ExampleInput | None = None,
     ) -> None:
-        if isinstance(formats, str) or not isinstance(formats, Sequence):
-            one = formats if isinstance(formats, str | Writer) else ".lcz"
-            raise TypeError(f"need formats as a list, got {formats!r}: write [{one!r}]")
         if dirpath is not None:
             check_path(dirpath=dirpath)
         if example_input is not None:
@@ -120,11 +120,15 @@ class CompressionReport(CallbackBase):
         self.baseline = baseline
         self.formats = formats
         self.example_input = example_input
-        self._writers = [_writer(given) for given in formats]
+        self._writers = writers_of(formats)
         self._reset()
 
     def __repr__(self) -> str:
         return signature_repr(self)
+
+    @property
+    def state_key(self) -> str:
+        return super().state_key if self._set_up else provisional_key(self)
 
     def _reset(self) -> None:
         self.result: Comparison | None = None
@@ -140,8 +144,10 @@ class CompressionReport(CallbackBase):
         self._validations.load_state_dict(state_dict)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._set_up = True
         if stage == "fit":
             check_one_package(trainer, pl_module)
+            _check_single(trainer)
             self._reset()
             for writer in self._writers:
                 writer.require()
@@ -274,20 +280,17 @@ class CompressionReport(CallbackBase):
         return failures
 
 
+def _check_single(trainer: Trainer) -> None:
+    reports = [one for one in trainer.callbacks if isinstance(one, CompressionReport)]  # type: ignore[attr-defined]
+    if len(reports) > 1:
+        raise ValueError(
+            f"need one CompressionReport in a Trainer, got {len(reports)}: one writes all formats, into one dirpath"
+        )
+
+
 @contextmanager
 def _kept(failures: dict[str, Exception], name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
         failures[name] = error
-
-
-def _writer(given: str | Writer) -> Writer:
-    if isinstance(given, Writer):
-        return given
-    if not isinstance(given, str):
-        raise TypeError(f"need formats as suffixes or writers, got {given!r}")
-    try:
-        return find_writer(given)
-    except ValueError as error:
-        raise ValueError(str(error).replace("need a suffix", "need formats", 1)) from None

@@ -14,11 +14,12 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 from torchmetrics import Metric as TorchMetric
 
+from lightning_compress.arguments import check_number_answer, check_scalar_answer
 from lightning_compress.example_inputs import line_of, tensors_in
 from lightning_compress.messages import listed
 from lightning_compress.search.fisher import BatchLoss
 
-__all__ = ["Logged", "Mean", "OfOutputs", "Score", "Scored", "size_of", "training_loss"]
+__all__ = ["Logged", "Mean", "OfOutputs", "Score", "Scored", "score", "size_of", "training_loss"]
 
 Score: TypeAlias = Callable[[nn.Module, Sequence[Any]], float]
 """Module, batches -> number."""
@@ -75,9 +76,14 @@ class Mean:
 
     loss: BatchLoss = training_loss
 
+    def _value(self, module: nn.Module, batch: Any) -> float:
+        value = self.loss(module, batch)
+        check_scalar_answer("loss(module, batch)", self.loss, value)
+        return float(value.detach())
+
     def __call__(self, module: nn.Module, batches: Sequence[Any]) -> float:
         sizes = [size_of(batch) for batch in batches]
-        values = [float(self.loss(module, batch).detach()) for batch in batches]
+        values = [self._value(module, batch) for batch in batches]
         return sum(size * value for size, value in zip(sizes, values, strict=True)) / sum(sizes)
 
 
@@ -144,6 +150,20 @@ class Logged:
                 f"need a metric that validation_step logs, got {self.name!r}; there are: {listed(found) or 'none'}"
             )
         return found[self.name]
+
+
+def score(metric: Score, module: nn.Module, batches: Sequence[Any]) -> float:
+    """The value of a metric, which may be a function of a user.
+
+    Raises:
+        TypeError: it is no number.
+    """
+    value: Any = metric(module, batches)
+    if not isinstance(value, Tensor):
+        check_number_answer("metric(module, batches)", metric, value)
+    else:
+        check_scalar_answer("metric(module, batches)", metric, value)
+    return float(value)
 
 
 class _Log:

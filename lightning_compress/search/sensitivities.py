@@ -20,7 +20,7 @@ from lightning_compress.search.measuring.records import TrialRecord, fingerprint
 from lightning_compress.search.measuring.results import LayerSensitivity, Sensitivity
 from lightning_compress.search.measuring.subsets import count_of, subset
 from lightning_compress.search.measuring.trials import Trial, label_of, trials_of
-from lightning_compress.search.objectives import Mean, Score, training_loss
+from lightning_compress.search.objectives import Mean, Score, score, training_loss
 from lightning_compress.training import WeightCompression
 from lightning_compress.training.copies import detached_copy
 from lightning_compress.training.plans import check_callbacks, check_orders
@@ -97,7 +97,7 @@ def sensitivity(
         batches = subset(data, examples, device_of(copied))
         measured: Score = Mean(loss) if metric is None else metric
         with evaluating(copied):
-            dense = float(measured(copied, batches))
+            dense = score(measured, copied, batches)
         trials = trials_of(methods, copied, batches[0])
         count = min(fisher_examples, count_of(batches))
         run = _run(copied, batches, methods, loss, measured, count)

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_compress.arguments import check_count, check_function
+from lightning_compress.arguments import check_count, check_function, check_tensor_answer
 from lightning_compress.blocks import blocks
 from lightning_compress.messages import listed
 from lightning_compress.processes import gather, shard_group
@@ -221,6 +221,7 @@ class WeightSharingCallback(WeightCompression):
         """Give all weights of a cluster one gradient. A weight that is zero keeps its own, by which it may return."""
         clusters = self._clusters(names, gradients, self._codes)
         shared = rule(clusters.sums, clusters.counts)
+        check_tensor_answer("gradient(sums, sizes)", rule, shared, clusters.sums.shape)
         for name in names:
             for gradient, code in blocks(gradients[name], self._codes[name]):
                 gradient.copy_(torch.where(code == 0, gradient, look_up(shared.to(gradient.dtype), code)))

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_compress.arguments import check_tensor_answer
 from lightning_compress.sharing.initial_centers import Init, linear
 
 __all__ = ["assign", "fit"]
@@ -50,7 +51,9 @@ def fit(values: Tensor, clusters: int, init: Init = linear, *, overwrite: bool =
         values, or all distinct values if there are fewer.
 
     Raises:
-        ValueError: ``clusters`` is below 1, or a value is not finite.
+        TypeError: ``init`` returns no tensor.
+        ValueError: ``clusters`` is below 1, a value is not finite, or ``init`` does not return ``clusters`` finite
+            centers in ascending order.
 
     >>> fit(torch.tensor([5.0, 1.0, 0.0, 6.0]), 2).tolist()
     [0.5, 5.5]
@@ -64,7 +67,7 @@ def fit(values: Tensor, clusters: int, init: Init = linear, *, overwrite: bool =
     if np.count_nonzero(rises) < clusters:
         centers = ordered[np.flatnonzero(np.concatenate([np.ones(min(1, len(ordered)), bool), rises]))]
     else:
-        start = init(torch.from_numpy(ordered), clusters).double().numpy()
+        start = _start(init, torch.from_numpy(ordered), clusters)
         centers = np.unique(_lloyd(ordered, start).astype(ordered.dtype))
     return torch.from_numpy(centers).to(values.device, values.dtype)
 
@@ -113,6 +116,16 @@ def _cells(values: Tensor, between: Tensor) -> Tensor:
     """Cell of each value, one of ``_CELLS`` equal intervals from the first boundary to the last."""
     places = (values - between[0]).mul_((_CELLS - 1) / (between[-1] - between[0]))
     return places.clamp_(0, _CELLS - 1).nan_to_num_().int()
+
+
+def _start(init: Init, ordered: Tensor, clusters: int) -> _Array:
+    """The initial centers, of a function that a user may have written."""
+    centers = init(ordered, clusters)
+    check_tensor_answer("init(values, clusters)", init, centers, (clusters,))
+    start: _Array = centers.detach().double().numpy()
+    if not (np.isfinite(start).all() and (start[1:] >= start[:-1]).all()):
+        raise ValueError("need init(values, clusters) to return finite centers in ascending order, got others")
+    return start
 
 
 def _sorted(values: Tensor, overwrite: bool) -> _Array:

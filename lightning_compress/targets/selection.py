@@ -69,6 +69,11 @@ class Target:
         return is_transposed(self.module) and self.name.rpartition(".")[2] == "weight"
 
     @property
+    def is_frozen_base(self) -> bool:
+        """Whether the parameter is frozen, and adapters that train add to it: it has no gradient."""
+        return self.path is not None and not self.parameter.requires_grad
+
+    @property
     def shape(self) -> torch.Size:
         """The shape of the parameter as ``(out, in, ...)``."""
         return self.parameter.shape[::-1] if self.transposed else self.parameter.shape

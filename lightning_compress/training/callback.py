@@ -14,6 +14,7 @@ from lightning_compress.lightnings import (
     Strategy,
     Trainer,
     check_one_package,
+    provisional_key,
     rank_zero_warn,
 )
 from lightning_compress.messages import listed
@@ -72,8 +73,7 @@ class WeightCompression(Method, CallbackBase):
     @property
     def state_key(self) -> str:
         key = self._generate_state_key(include=self.include, exclude=self.exclude)
-        # A Trainer that is created refuses equal keys; check_conflicts does, by the names of the weights, in fit.
-        return key if self._set_up else f"{key} {id(self)}"
+        return key if self._set_up else provisional_key(self)  # check_conflicts refuses equal keys, in fit
 
     def state_dict(self) -> dict[str, Any]:
         tensors = map_tensors(self.tensors(), lambda name, tensor: gather(tensor, self.targets[name].parameter))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_compress.arguments import check_count, check_patterns, signature_repr
 from lightning_compress.latent import LatentWeights
-from lightning_compress.schedules import Schedule, check_schedule
+from lightning_compress.schedules import Schedule, check_schedule, strength_at
 from lightning_compress.targets import Selection, Target, is_named, select
 
 __all__ = ["Method", "map_tensors", "verify"]
@@ -181,7 +181,7 @@ class Method(ABC):
 
     def strength_at(self, progress: float, reached: float) -> float:
         """The strength that is asked for at a point of the run; see :meth:`advance`."""
-        return max(self.schedule(progress), reached)
+        return max(strength_at(self.schedule, progress), reached)
 
     def falls_short(self) -> bool:
         """Whether the weights, as they are, call for an update that no schedule asks for; never by default.

@@ -1,9 +1,9 @@
 """Layers of PEFT: which are sums, what they add, and that training leaves merged weights compressed."""
 
 import copy
+import warnings
 
 import lightning as L
-import peft
 import pytest
 import torch
 from torch import nn
@@ -26,6 +26,10 @@ from lightning_compress.pruning import criteria
 from lightning_compress.schedules import Constant, Linear
 from lightning_compress.targets import select
 from tests.support.runs import trainer
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of the packages that it imports
+    import peft
 
 RAMP = Linear(0.1, 0.6)
 

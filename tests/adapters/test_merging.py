@@ -97,3 +97,16 @@ def test_a_layer_that_is_used_twice_is_merged_once():
     merge(net)
     assert net[0] is net[2] is layer.base
     assert torch.equal(net[0].weight, total)
+
+
+def test_names_of_no_adapters_are_refused():
+    net = nn.Sequential(Added(nn.Linear(3, 3)), nn.Linear(3, 3))
+    with pytest.raises(ValueError, match="need names of layers with adapters, got 1, gone; there are: 0$"):
+        merge(net, ["0", "1", "gone"])
+    with pytest.raises(TypeError, match=r"need names as a sequence of patterns, got '0': write \('0',\)$"):
+        merge(net, "0")
+    with pytest.raises(TypeError, match="need module as a torch.nn.Module, got OrderedDict"):
+        merge(net.state_dict())
+    assert isinstance(net[0], Added)
+    merge(net, {"0"})
+    assert isinstance(net[0], nn.Linear)

@@ -17,7 +17,7 @@ from lightning_compress.archive import (
     save_archive,
 )
 from lightning_compress.archive.coding.headers import DTYPES
-from lightning_compress.archive.files import SMALL
+from lightning_compress.archive.layout import SMALL
 from tests.archive.reader import read, read_all
 
 ALL_DTYPES = [getattr(torch, name) for name in DTYPES]

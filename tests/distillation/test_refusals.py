@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from typing import Any
 
@@ -10,7 +11,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import nn
 
-from lightning_compress.distillation import EMA, DistillationCallback, DistillationModule, Term, losses
+from lightning_compress.distillation import EMA, DistillationCallback, DistillationModule, Ensemble, Term, losses
+from lightning_compress.distillation.teachers import Live
 from lightning_compress.metrics import Agreement
 from tests.support.students import MeteredStudent, Student, loader, seeded, teacher, trainer
 
@@ -72,8 +74,21 @@ def test_a_network_that_is_never_called_is_refused() -> None:
 
 def test_a_student_is_not_its_own_teacher() -> None:
     student = seeded()
-    with pytest.raises(ValueError, match="need a teacher without parameters of the student, got one with some"):
-        trainer().fit(DistillationModule(student, student.net), loader(), loader())
+    ways_out = r"write EMA\(\) for self-distillation, or give copy.deepcopy\(student\)$"
+    own = rf"need a teacher without parameters of the student, got the student itself: {ways_out}"
+    with pytest.raises(ValueError, match=own):
+        DistillationModule(student, student)
+    with pytest.raises(ValueError, match=own):
+        trainer(DistillationCallback(student)).fit(student, loader(), loader())
+    assert type(student) is Student
+    parts = r"got one that shares .*weight.*: write EMA"
+    tied, memory = teacher(), teacher()
+    tied.head = student.net.head
+    memory.head.weight.data = student.net.head.weight.data
+    for one in (student.net, Ensemble([teacher(), student.net]), torch.compile(student.net), tied, memory, Live(tied)):
+        with pytest.raises(ValueError, match=parts):
+            DistillationModule(student, one)
+    DistillationModule(student, copy.deepcopy(student))
 
 
 @pytest.mark.parametrize(
@@ -138,6 +153,8 @@ def test_one_module_has_one_teacher() -> None:
     with pytest.raises(ValueError, match="need one teacher for a module, got two"):
         trainer(DistillationCallback(teacher())).fit(module, loader(), loader())
     trainer(max_steps=1).fit(module, loader(), loader())
+    with pytest.raises(ValueError, match=r"need one teacher for a module, got two: .*, and Ensemble\(\[...\]\) for "):
+        trainer(DistillationCallback(teacher()), DistillationCallback(teacher())).fit(seeded(), loader(), loader())
 
 
 def test_a_student_that_is_compiled_as_a_whole_is_refused() -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from lightning_compress.arguments import check_function
+from lightning_compress.arguments import check_function, shown
 from lightning_compress.channels.budget.budgets import Budget
 from lightning_compress.channels.budget.costs import Costs
 from lightning_compress.channels.budget.model_budgets import ModelBudget
@@ -129,8 +129,13 @@ def relative_latency(module: nn.Module, reference: nn.Module, example: Any, runn
         reference: the model that it is compared with.
         example: input of both; see :func:`~lightning_compress.example_inputs.call`.
         runner: runs both.
+
+    Raises:
+        TypeError: ``runner`` returns no function.
     """
     run, run_reference = (runner(model.eval(), example) for model in (module, reference))
+    if not callable(run):
+        raise TypeError(f"need runtime(module, example) to return a function, got {shown(run)} from {shown(runner)}")
     return from_rank_zero(time_ratio(run, run_reference))
 
 

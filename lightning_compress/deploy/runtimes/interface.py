@@ -74,13 +74,18 @@ class Runtime(ABC):
 
         Raises:
             ImportError: the runtime is not installed.
-            ValueError: the model cannot be exported to a file of this runtime.
+            ValueError: no writer of this package names the runtime, or the model cannot be exported to a file of it.
         """
         # The writers import the runtimes, by which they check their files.
         from lightning_compress.deploy.export import export, find_writers
 
         kinds = {suffix: [type(runtime) for runtime in writer.runtimes] for suffix, writer in find_writers().items()}
         suffixes = [suffix for suffix, runtimes in kinds.items() if type(self) in runtimes]
+        if not suffixes:
+            raise ValueError(
+                f"need a runtime that a writer of this package names, got {self!r}: give runtime= a function (module, "
+                "example) -> function that runs the model once"
+            )
         example = on_device(example_input, torch.device("cpu"))
         with TemporaryDirectory() as folder:
             path = export(copy.deepcopy(module).cpu(), Path(folder) / f"model{suffixes[0]}", example)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_compress.arguments import check_count, check_patterns
+from lightning_compress.arguments import check_count, check_patterns, shown
 from lightning_compress.deploy.checks import check_near, cpu_tensors
 from lightning_compress.deploy.formats import ComputationWriter, check_full_precision
 from lightning_compress.deploy.onnx_passes.blocks import pack_four_bits, translations, with_blocks
@@ -68,6 +68,8 @@ class Onnx(ComputationWriter):
         check_count(21, opset=self.opset)
         if self.profile is not None and not isinstance(self.profile, Profile):
             raise TypeError(f"need profile as a Profile, such as profiles.TensorRT(), got {self.profile!r}")
+        if not isinstance(self.metadata, Mapping):
+            raise TypeError(f"need metadata as a mapping of text, got {shown(self.metadata)}: write {{name: text}}")
         if not all(isinstance(text, str) for text in (self.batch_name, *self.metadata, *self.metadata.values())):
             raise TypeError(f"need batch_name and metadata as text, got {self.batch_name!r}, {self.metadata!r}")
 

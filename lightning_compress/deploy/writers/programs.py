@@ -10,6 +10,7 @@ import torch
 import torch._inductor
 from torch import Tensor, nn
 
+from lightning_compress.arguments import check_flag
 from lightning_compress.deploy.checks import cpu_tensors
 from lightning_compress.deploy.formats import ComputationWriter
 from lightning_compress.deploy.traces import trace
@@ -27,10 +28,16 @@ class Program(ComputationWriter):
         compiled: write machine code instead, by AOTInductor with constant weights, for
             ``torch._inductor.aoti_load_package``. Torch runs no other file faster. Writing it takes a C++ compiler, and
             it runs only on this kind of processor and with this version of torch.
+
+    Raises:
+        TypeError: ``compiled`` is neither True nor False.
     """
 
     suffix = ".pt2"
     compiled: bool = False
+
+    def __post_init__(self) -> None:
+        check_flag(compiled=self.compiled)
 
     def prepare(self, module: nn.Module, example: ExampleInput) -> nn.Module:
         """The integer copy of a quantized module; any other module itself."""

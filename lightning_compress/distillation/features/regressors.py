@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_compress.arguments import check_decay, check_number
+from lightning_compress.arguments import check_count, check_decay, check_positive
 
 __all__ = ["LeastSquares", "Regressor"]
 
@@ -31,7 +32,7 @@ class LeastSquares:
         dim: dimension of the channels: 1 for convolutions, -1 for tokens.
 
     Raises:
-        TypeError: an argument is not a number.
+        TypeError: an argument is not a number, or ``dim`` no integer.
         ValueError: ``decay`` or ``penalty`` is out of its range.
 
     >>> LeastSquares(decay=0.5).decay
@@ -46,9 +47,8 @@ class LeastSquares:
 
     def __post_init__(self) -> None:
         check_decay(decay=self.decay)
-        check_number(penalty=self.penalty, dim=self.dim)
-        if not self.penalty > 0:
-            raise ValueError(f"need penalty > 0, got penalty={self.penalty}")
+        check_positive(penalty=self.penalty)
+        check_count(-math.inf, dim=self.dim)
 
 
 class Regressor:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_compress.arguments import check_path, check_patterns
+from lightning_compress.arguments import check_function, check_module, check_path, check_patterns, shown
 from lightning_compress.distillation.features import OUTPUT, NetworkCall, match
 from lightning_compress.distillation.teachers.fingerprints import fingerprints
 from lightning_compress.distillation.teachers.modules import Live
@@ -52,12 +52,15 @@ def cache_outputs(
 
     Raises:
         FileExistsError: ``path`` exists.
-        TypeError: ``layers`` is one string, or ``teacher`` is no module.
+        TypeError: ``layers`` is one string, or another argument is of another kind.
         ValueError: a layer is missing, shapes differ between batches, or there is no batch.
     """
+    check_module(teacher=teacher)
+    check_path(path=path)
     check_patterns(layers=layers)
-    if not isinstance(teacher, nn.Module):
-        raise TypeError(f"need teacher as a module, got {teacher!r}")
+    check_function("batch", inputs=inputs)
+    if not (hasattr(batches, "__iter__") or hasattr(batches, "__getitem__")):
+        raise TypeError(f"need batches as a loader or a list of batches, got {shown(batches)}")
     path, live = Path(path), Live(teacher)
     live.begin(nn.Module(), "", lambda module: module)
     layers = [name for pattern in layers for name in live.layers(pattern)]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from lightning_compress.arguments import shown
 from lightning_compress.distillation.features import OUTPUT, NetworkCall, Recorder, match, output_tensor
@@ -39,13 +40,23 @@ class Live:
     def __deepcopy__(self, memo: dict[int, Any]) -> Live:
         return self  # copies of a student have its teacher
 
-    def begin(self, student: nn.Module, network: str, convert: Convert) -> None:
-        own = {id(parameter) for parameter in student.parameters()}
-        if any(id(parameter) in own for parameter in self.module.parameters()):
+    def check_apart(self, student: nn.Module) -> None:
+        """Refuse a teacher that is the student, or that shares parameters with it: training would change it.
+
+        Raises:
+            ValueError: it does.
+        """
+        own = {key for parameter in student.parameters() for key in _memory(parameter)}
+        shared = [name for name, parameter in self.module.named_parameters() if not own.isdisjoint(_memory(parameter))]
+        if shared:
+            got = "the student itself" if self.module is student else f"one that shares {listed(shared)}"
             raise ValueError(
-                "need a teacher without parameters of the student, got one with some: "
-                "use EMA() for self-distillation, or copy.deepcopy(student)"
+                f"need a teacher without parameters of the student, got {got}: write EMA() for self-distillation, or "
+                "give copy.deepcopy(student)"
             )
+
+    def begin(self, student: nn.Module, network: str, convert: Convert) -> None:
+        self.check_apart(student)
         self.module.requires_grad_(False).eval()
         self._device, self._convert = None, convert
 
@@ -120,6 +131,18 @@ class Ensemble(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Mean over the members of ``member(*args, **kwargs)``."""
         return torch.stack([output_tensor(member(*args, **kwargs)) for member in self.members]).mean(0)
+
+
+def _memory(parameter: nn.Parameter) -> Iterator[Hashable]:
+    """Keys that two parameters have in common if a step on the one changes the other."""
+    yield id(parameter)
+    if (
+        not is_lazy(parameter)
+        and parameter.numel()
+        and parameter.device.type != "meta"
+        and type(parameter.data) is Tensor
+    ):
+        yield parameter.device, parameter.data_ptr()
 
 
 def _unchanged(module: nn.Module) -> nn.Module:

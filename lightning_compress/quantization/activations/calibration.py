@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_compress.adapters.views import plain_view
 from lightning_compress.processes import largest, mean
@@ -74,7 +73,6 @@ class Calibration:
         self._learning = False
         self._windows: list[Tensor] | None = None  # at the begin of a batch that is observed
         self._sums: dict[str, tuple[Place, str | None]] = {}  # target -> quantizer before, normalization after
-        self._frozen: list[nn.Module] = []
         self._trace: Trace | None = None
         self._training, self._watching = ExitStack(), ExitStack()
 
@@ -143,8 +141,6 @@ class Calibration:
         self._watching.close()
         self._training.close()
         self._trace = None
-        while self._frozen:
-            self._frozen.pop().train()
 
     def switch(self, *, enabled: bool, observing: bool) -> None:
         """Set whether the quantizers round, and whether they update their ranges."""
@@ -155,14 +151,6 @@ class Calibration:
             quantizer.learn(self._learning and bool(quantizer.high > quantizer.low))
             # The lowest value of a positive range is observed until one is negative, and learned from then on.
             quantizer.enabled, quantizer.observing = enabled, observing and not quantizer.low.requires_grad
-
-    def freeze_norms(self) -> None:
-        """Freeze the statistics of batch normalization, until :meth:`close`."""
-        for module in self._module.modules():
-            if isinstance(module, _BatchNorm) and module.training:
-                module.eval()
-                if module not in self._frozen:
-                    self._frozen.append(module)
 
     @torch.no_grad()
     def update(self, *, stepped: bool) -> None:

@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor
 from lightning_compress.channels.budget.latencies import Runner, eager
 from lightning_compress.lightnings import LightningModule, Trainer, rank_zero_info, rank_zero_warn
 from lightning_compress.report.incoming import FullSanityCheck
-from lightning_compress.schedules import Schedule
+from lightning_compress.schedules import Schedule, strength_at
 from lightning_compress.search.budget.choice.choices import Choice
 from lightning_compress.search.budget.choice.composition import check
 from lightning_compress.search.budget.company import check_averages, check_cuts, check_methods
@@ -115,7 +115,7 @@ class CompressionBudget(WeightCompression):
         self.bytes, self.macs, self.latency, self.max_drop = bytes, macs, latency, max_drop
         self.runtime, self.batch_size, self.round_to = runtime, batch_size, round_to
         self.monitor, self.mode, self.patience, self.reference = monitor, mode, patience, reference
-        check_asked(vars(self))
+        check_asked({**vars(self), "every_n_steps": every_n_steps})
         schedule = new_wish(vars(self)).schedule if schedule is None else schedule
         super().__init__(order=SHARE, schedule=schedule, every_n_steps=every_n_steps, include=include, exclude=exclude)
         self._cut = new_cut(vars(self), first=self._wish.chooses)
@@ -196,7 +196,7 @@ class CompressionBudget(WeightCompression):
         return super().advance(progress, due=self._wish.is_due(self._choice, due), reached=reached)
 
     def strength_at(self, progress: float, reached: float) -> float:
-        scheduled = self.schedule(progress)
+        scheduled = strength_at(self.schedule, progress)
         return self._wish.strength_at(scheduled if self._cut is None else self._cut.rest(scheduled), reached)
 
     def observe(self, latents: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:

@@ -13,7 +13,7 @@ from lightning_compress.example_inputs import evaluating
 from lightning_compress.search.fisher import BatchLoss, GradientMoments, gradient_moments, second_order_cost
 from lightning_compress.search.measuring.subsets import singly
 from lightning_compress.search.measuring.trials import Trial, alone
-from lightning_compress.search.objectives import Score
+from lightning_compress.search.objectives import Score, score
 
 __all__ = ["Bench"]
 
@@ -58,7 +58,7 @@ class Bench:
             projected = {name: parameters[name].detach() for name in trial.names}
             weight = projected[trial.layer]
             return {
-                "metric": float(self._metric(self._module, self._batches)),
+                "metric": score(self._metric, self._module, self._batches),
                 "cost": sum(
                     second_order_cost(moments.square[name], before[name], projected[name]) for name in trial.names
                 ),

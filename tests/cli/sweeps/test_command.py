@@ -126,7 +126,7 @@ def test_the_best_settings_are_a_config(written, folder, capsys):
         ("--suffix .onnx", "need --suffix as one of the formats"),
         ("--sweep {}", "need ranges in the section sweep of the config, got none"),
         (
-            "--trials 1 --best best.yaml",
+            "--trials 1 --bytes 1 --best best.yaml",
             "need --bytes, and a trial whose file is not larger, to write --best, got none",
         ),
     ],

@@ -109,6 +109,12 @@ def test_a_teacher_with_nan_is_not_cached(tmp_path: Path) -> None:
 def test_bad_arguments_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="need layers as a sequence of patterns, got 'norm'"):
         cache_outputs(teacher(), loader(), tmp_path / "cache", layers="norm")
-    with pytest.raises(TypeError, match="need teacher as a module, got 'resnet'"):
+    with pytest.raises(TypeError, match="need teacher as a torch.nn.Module, got str"):
         cache_outputs("resnet", loader(), tmp_path / "cache")
+    with pytest.raises(TypeError, match="need path as text or a path, got 3$"):
+        cache_outputs(teacher(), loader(), 3)
+    with pytest.raises(TypeError, match=r"need inputs\(batch\) as a function, got None: leave inputs out"):
+        cache_outputs(teacher(), loader(), tmp_path / "cache", inputs=None)
+    with pytest.raises(TypeError, match="need batches as a loader or a list of batches, got 3$"):
+        cache_outputs(teacher(), 3, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()

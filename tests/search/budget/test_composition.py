@@ -203,7 +203,7 @@ def test_max_drop_of_a_model_whose_channels_are_gone(tmp_path):
     module = build()
     fit(module, budget(macs=0.5))
     before = file_size(module, tmp_path)
-    second = CompressionBudget(max_drop=0.3, patience=1, every_n_steps=3)
+    second = CompressionBudget(max_drop=0.3, patience=1)
     fit(module, second, num_sanity_val_steps=2)
     assert macs_left(module) <= 0.5
     assert file_size(module, tmp_path) < before / 2

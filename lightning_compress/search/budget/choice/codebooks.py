@@ -59,7 +59,8 @@ def _boundaries(ordered: _Array, number: int, pruned: bool) -> _Array:
     density = np.concatenate([[0.0], np.cumsum(gaps ** (2 / 3))])
     total = density[-1]
     if not (pruned and crossing.any() and number > 1 and total > 0):
-        return np.interp(np.arange(1, number) / number * total, density, knots)
+        even: _Array = np.interp(np.arange(1, number) / number * total, density, knots)
+        return even
     middle = density[int(crossing.argmax())]
     below = min(max(round(number * middle / total), 1), number - 1)
     left = np.interp(np.arange(1, below) / below * middle, density, knots)

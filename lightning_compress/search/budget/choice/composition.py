@@ -18,7 +18,7 @@ _SMALLEST = 1e-3  # density
 
 def check(target: Target) -> None:
     """Refuse a target that cannot be pruned, cannot share values, or has no gradients; see :meth:`Method.check`."""
-    if target.path is not None and not target.parameter.requires_grad:
+    if target.is_frozen_base:
         raise ValueError(
             f"need weights with gradients to choose by, got {target.name!r}, which is frozen beside an adapter: "
             "exclude it, or use PruningCallback and WeightSharingCallback"

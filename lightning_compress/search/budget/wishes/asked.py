@@ -16,6 +16,7 @@ _WISHES = "bytes", "macs", "latency", "max_drop"
 _OF_A_METRIC = {"monitor": "val_acc", "mode": "max", "patience": 2, "reference": None}
 _OF_LATENCY = {"runtime": eager, "batch_size": 1}
 _OF_CHANNELS = {"round_to": 16}
+_OF_UPDATES = {"every_n_steps": 50}
 
 
 def wishes_in(arguments: Mapping[str, Any]) -> dict[str, float]:
@@ -56,6 +57,8 @@ def check_asked(arguments: Mapping[str, Any]) -> None:
             f"need max_drop as the only wish, got {_written(asked)}: channels that are gone do not come back where the "
             "metric fails; fit twice, first with the wish for the speed, then, with the small model, with max_drop"
         )
+    if "max_drop" in asked and (ignored := _changed(arguments, _OF_UPDATES)):
+        raise ValueError(f"need bytes=, macs= or latency= to update by steps, got {ignored} without: leave it out")
     for wish, defaults, purpose in (
         ("max_drop", _OF_A_METRIC, "to compare a metric"),
         ("latency", _OF_LATENCY, "to measure it"),

@@ -1,0 +1,48 @@
+"""Settings: the arguments of quantization that concern activations alone, checked once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning_compress.arguments import check_between, check_count, check_decay, check_effect, check_number
+from lightning_compress.quantization.observers import Observer, check_observer
+
+__all__ = ["check_activations"]
+
+
+def check_activations(
+    owner: type[Any], bits: int | None, *, observer: Observer, decay: float, range_lr: float, freeze_ranges_at: float
+) -> None:
+    """Refuse arguments out of range, and arguments that concern activations where none are quantized.
+
+    Args:
+        owner: the class of the callback; its signature has the defaults.
+        bits: ``activation_bits``.
+        observer: as the other arguments, under their names in the callback.
+        decay: see above.
+        range_lr: see above.
+        freeze_ranges_at: see above.
+
+    Raises:
+        TypeError: an argument is of another kind.
+        ValueError: an argument is out of its range, or ``bits`` is None and an argument has not its default.
+    """
+    if bits is not None:
+        check_count(0, activation_bits=bits)
+        check_between(4, 8, activation_bits=bits)
+        check_observer(observer, bits)
+    check_decay(decay=decay)
+    check_between(0, 1, freeze_ranges_at=freeze_ranges_at)
+    check_number(range_lr=range_lr)
+    if not 0 <= range_lr < 1:
+        raise ValueError(f"need 0 <= range_lr < 1, got range_lr={range_lr!r}")
+    if bits is None:
+        check_effect(
+            owner,
+            "activation_bits",
+            "activation_bits=None",
+            observer=observer,
+            decay=decay,
+            range_lr=range_lr,
+            freeze_ranges_at=freeze_ranges_at,
+        )
