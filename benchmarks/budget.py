@@ -84,8 +84,12 @@ def main_speed(seeds: int = 1) -> None:
     """Print a row for each budget of ResNet-8."""
     quiet()
     torch.set_num_threads(1)
-    wishes = ({"bytes": 30_000}, {"macs": 0.5, "round_to": 8}, {"bytes": 30_000, "macs": 0.5, "round_to": 8})
-    _compare("ResNet-8", {str(_budget(**wish)[0]): partial(_budget, **wish) for wish in wishes}, seeds)
+    settings = {
+        "bytes=30,000": partial(_budget, bytes=30_000),
+        "macs=0.5": partial(_budget, macs=0.5, round_to=8),
+        "bytes=30,000, macs=0.5": partial(_budget, bytes=30_000, macs=0.5, round_to=8),
+    }
+    _compare("ResNet-8", settings, seeds)
 
 
 def _compare(name: str, settings: dict[str, Callable[[], list[Callback]]], seeds: int) -> None:
