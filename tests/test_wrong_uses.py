@@ -2,6 +2,7 @@
 
 import re
 import sys
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -42,6 +43,7 @@ from lightning_compress.distillation import (
     EMA,
     Cache,
     Ensemble,
+    Item,
     LeastSquares,
     Term,
     from_checkpoint,
@@ -50,7 +52,9 @@ from lightning_compress.distillation import (
 )
 from lightning_compress.quantization import observers, profiles
 from lightning_compress.report import read_report
+from lightning_compress.report.folders import run_folder
 from lightning_compress.schedules import Constant, Cosine, Cubic, Exponential, Linear, Step
+from lightning_compress.search import Logged, Mean, OfOutputs, Scored
 from lightning_compress.tying import tie
 from tests.support.toys import Digits
 
@@ -113,6 +117,7 @@ OPTIONS = [
     (lambda: PruningCallback(floor="0.1"), "need floor as a number, got '0.1'$"),
     (lambda: PruningCallback(include=None), "need include as a sequence of patterns, got None$"),
     (lambda: LowRankCallback(split="no"), "need split as True or False, got 'no'$"),
+    (lambda: ChannelPruningCallback(example_input="x"), "need example_input as a tensor, .*, got 'x'$"),
     (lambda: ChannelPruningCallback(remove="false"), "need remove as True or False, got 'false'$"),
     (lambda: ChannelPruningCallback(remove_blocks=1), "need remove_blocks as True or False, got 1$"),
     (lambda: ChannelPruningCallback(round_to=8.0), "need round_to as an integer, got 8.0$"),
@@ -227,6 +232,11 @@ TEACHERS = [
     (lambda: losses.SoftTargets(0), "need temperature > 0, got temperature=0$"),
     (lambda: Ensemble(nn.Sequential(NET)), r"need members as a list of modules, got Sequential\(.*\)$"),
     (lambda: Ensemble([NET, "b.ckpt"]), r"need members as a list of modules, got \[Linear.*, 'b.ckpt'\]$"),
+    (lambda: Ensemble(None), "need members as a list of modules, got None$"),
+    (lambda: Item(7)([IMAGES]), "need a batch with the entry 7, got 'list of 1'$"),
+    (lambda: Item("y")([IMAGES]), "need a batch with the entry 'y', got 'list of 1'$"),
+    (lambda: Item("y")({"x": IMAGES}), r"need a batch with the entry 'y', got \['x'\]$"),
+    (lambda: losses.Decoupled(alpha=-1), "need alpha >= 0, got alpha=-1$"),
     (lambda: EMA("0.9"), "need decay as a number, got '0.9'$"),
     (lambda: Cache(3), "need path as text or a path, got 3$"),
     (lambda: from_checkpoint(Digits, "gone.ckpt"), "need path as that of a file, got 'gone.ckpt': no such file"),
@@ -285,6 +295,20 @@ FUNCTIONS = [
     ),
     (lambda: plan(NET, [nn.ReLU()]), r"need callbacks as objects of Callback, got ReLU\(\) in the Trainer's list$"),
     (lambda: plan(NET, None), r"need callbacks as a list, got NoneType: write \[PruningCallback\(...\)\]$"),
+    (lambda: Scored(len), "need metric as an object of torchmetrics, got <built-in function len>$"),
+    (lambda: Logged(3), "need name as that of a metric, got 3$"),
+    (lambda: OfOutputs(None), r"need function\(outputs, targets\) as a function, got None: leave"),
+    (lambda: Mean(nothing), r"need loss\(module, batch\), got <function nothing .*, which takes other arguments"),
+    (
+        lambda: sensitivity(NET, [], methods=PRUNING, path="."),
+        "need path as that of a file, got '.', which is a folder$",
+    ),
+    (lambda: save_archive({}, None), "need path as text or a path, got None$"),
+    (lambda: save_archive({}, "m.lcz", [1]), r"need records as a mapping of values by name, got \[1\]$"),
+    (
+        lambda: run_folder(SimpleNamespace(is_global_zero=True), damaged("a")),
+        "need dirpath as a folder, got 'a', where a file is$",
+    ),
     (lambda: sensitivity(NET, [], methods=[]), "need at least one method, got none: pass methods="),
     (
         lambda: sensitivity(NET, [], methods=PRUNING, loss=None),

@@ -15,7 +15,7 @@ from lightning_compress.archive.coding.headers import Block, Header, read_header
 from lightning_compress.archive.coding.records import read_records, write_records
 from lightning_compress.archive.forms.selection import Form, read_form
 from lightning_compress.archive.layout import check_tensors, gathered
-from lightning_compress.arguments import check_count, check_file
+from lightning_compress.arguments import check_count, check_file, check_path
 from lightning_compress.drafts import draft_of
 
 MAGIC = b".lcz"
@@ -80,6 +80,7 @@ def save_archive(
         >>> path.stat().st_size, torch.equal(load_archive(path)["weight"], torch.eye(100))
         (157, True)
     """
+    check_path(path=path)
     pieces = _pieces(*_content(tensors, records, complete))
     with draft_of(path) as draft, draft.open("wb") as file:
         file.writelines(pieces)
@@ -231,7 +232,7 @@ def _check_sum(file: BinaryIO, length: int) -> None:
 
 def _content(tensors: Mapping[str, Tensor], records: Any, complete: bool) -> tuple[Header, list[bytes]]:
     """The header, and the blocks in pieces."""
-    check_tensors(tensors)
+    check_tensors(tensors, records)
     plain, others = write_records(dict(records), len(tensors)) if records else (b"", [])
     entries, blocks, data = gathered([*tensors.items(), *(("", tensor) for tensor in others)])
     return Header(entries, blocks, len(tensors), plain, complete), data

@@ -17,12 +17,14 @@ SMALL = 1 << 12
 """Elements up to which tensors that have no better form than dense go into one block."""
 
 
-def check_tensors(tensors: object) -> None:
+def check_tensors(tensors: object, records: object) -> None:
     """Refuse what is no mapping, such as a module in place of its state dict.
 
     Raises:
-        TypeError: it is none.
+        TypeError: tensors or records are none.
     """
+    if records is not None and not isinstance(records, Mapping):
+        raise TypeError(f"need records as a mapping of values by name, got {shown(records)}")
     if not isinstance(tensors, Mapping):
         way_out = ": write module.state_dict()" if isinstance(tensors, nn.Module) else ""
         raise TypeError(f"need tensors as a mapping of tensors by name, got {shown(tensors)}{way_out}")

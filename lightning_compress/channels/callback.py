@@ -23,7 +23,7 @@ from lightning_compress.channels.masks import Masks, masked_targets, masks_of
 from lightning_compress.channels.removal.shapes import CHANNELS, verify_shapes
 from lightning_compress.channels.removal.surgery import narrow, remove_units_
 from lightning_compress.evidence import RunningMeans, check_evidence_decay, evidence_of
-from lightning_compress.example_inputs import first_batch
+from lightning_compress.example_inputs import check_example_input, first_batch
 from lightning_compress.lightnings import LightningModule, ModelParallelStrategy, Trainer, isolate_rng, rank_zero_info
 from lightning_compress.processes import from_rank_zero, gather
 from lightning_compress.schedules import Cubic, Schedule
@@ -115,12 +115,12 @@ class ChannelPruningCallback(WeightCompression):
         check_blocks(self.budget, remove_blocks)
         check_count(round_to=round_to)
         check_evidence_decay(ChannelPruningCallback, decay, criterion)
+        if example_input is not None:
+            check_example_input(example_input)
         self.macs = self.budget.amount if self.budget.name == "macs" else None
         self.parameters, self.latency, self.channels, self.runtime = parameters, latency, channels, runtime
-        self.criterion, self.decay = criterion, decay
-        self.round_to = round_to
-        self.remove, self.remove_blocks = remove, remove_blocks
-        self.example_input = example_input
+        self.criterion, self.decay, self.example_input = criterion, decay, example_input
+        self.round_to, self.remove, self.remove_blocks = round_to, remove, remove_blocks
         self._reset()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -39,7 +39,11 @@ class Item:
     key: int | str
 
     def __call__(self, batch: Any) -> Any:
-        return batch[self.key]
+        try:
+            return batch[self.key]
+        except (IndexError, KeyError, TypeError) as error:
+            there = list(batch) if isinstance(batch, Mapping) else f"{type(batch).__name__} of {len(batch)}"
+            raise ValueError(f"need a batch with the entry {self.key!r}, got {shown(there)}") from error
 
 
 def always(progress: float) -> float:

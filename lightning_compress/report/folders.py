@@ -32,7 +32,10 @@ def _made(trainer: Any, dirpath: str | Path | None) -> Path:
     folder = _logged(trainer) if dirpath is None else Path(dirpath)
     if dirpath is None and (folder / "report.json").exists():  # of an earlier fit with this logger
         return _numbered(folder / _REPORTS)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NotADirectoryError(f"need dirpath as a folder, got {str(folder)!r}, where a file is") from error
     return folder
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 from torchmetrics import Metric as TorchMetric
 
-from lightning_compress.arguments import check_number_answer, check_scalar_answer
+from lightning_compress.arguments import check_function, check_number_answer, check_scalar_answer, shown
 from lightning_compress.example_inputs import line_of, tensors_in
 from lightning_compress.messages import listed
 from lightning_compress.search.fisher import BatchLoss
@@ -61,6 +61,9 @@ class OfOutputs:
 
     function: Callable[[Any, Any], Tensor]
 
+    def __post_init__(self) -> None:
+        check_function("outputs", "targets", function=self.function)
+
     def __call__(self, module: nn.Module, batch: Any) -> Tensor:
         inputs, targets = _pair(batch)
         return self.function(module(inputs), targets)
@@ -75,6 +78,9 @@ class Mean:
     """
 
     loss: BatchLoss = training_loss
+
+    def __post_init__(self) -> None:
+        check_function("module", "batch", loss=self.loss)
 
     def _value(self, module: nn.Module, batch: Any) -> float:
         value = self.loss(module, batch)
@@ -102,6 +108,10 @@ class Scored:
 
     metric: TorchMetric
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.metric, TorchMetric):
+            raise TypeError(f"need metric as an object of torchmetrics, got {shown(self.metric)}")
+
     def __call__(self, module: nn.Module, batches: Sequence[Any]) -> float:
         metric = self.metric.clone()
         metric.reset()
@@ -125,6 +135,10 @@ class Logged:
     """
 
     name: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise TypeError(f"need name as that of a metric, got {shown(self.name)}")
 
     def __call__(self, module: nn.Module, batches: Sequence[Any]) -> float:
         step: Any = getattr(module, "validation_step", None)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import nn
 
-from lightning_compress.arguments import argument_texts, check_count, check_function
+from lightning_compress.arguments import argument_texts, check_count, check_function, check_path
 from lightning_compress.example_inputs import device_of, evaluating, tensors_in, unwrapped
 from lightning_compress.search.fisher import BatchLoss
 from lightning_compress.search.measuring.bench import Bench
@@ -89,6 +89,10 @@ def sensitivity(
     ('weight', 0.0, 0.5)
     """
     _check(methods, loss, metric, mode, examples, fisher_examples)
+    if path is not None:
+        check_path(path=path)
+        if Path(path).is_dir():
+            raise IsADirectoryError(f"need path as that of a file, got {str(path)!r}, which is a folder")
     parameters = unwrapped(module).parameters()
     devices = sorted({parameter.device.index or 0 for parameter in parameters if parameter.device.type == "cuda"})
     with torch.random.fork_rng(devices):

@@ -64,7 +64,8 @@ class Decoupled:
 
     Raises:
         TypeError: an argument is not a number.
-        ValueError: ``temperature <= 0``; when called, shapes that do not fit or fewer than 2 classes.
+        ValueError: ``temperature <= 0``, or a negative weight; when called, shapes that do not fit or fewer than 2
+            classes.
 
     >>> logits = torch.tensor([[2.0, 0.0, -1.0]])
     >>> Decoupled(beta=2.0)(logits, logits, torch.tensor([0])).item()
@@ -79,6 +80,9 @@ class Decoupled:
 
     def __post_init__(self) -> None:
         check_number(alpha=self.alpha, beta=self.beta)
+        for name in ("alpha", "beta"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"need {name} >= 0, got {name}={getattr(self, name)}")
         _check_temperature(self.temperature)
 
     def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:

@@ -122,7 +122,7 @@ class Ensemble(nn.Module):
 
     def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()
-        if isinstance(members, nn.Module) or not all(isinstance(member, nn.Module) for member in members):
+        if not isinstance(members, Sequence) or not all(isinstance(member, nn.Module) for member in members):
             raise TypeError(f"need members as a list of modules, got {shown(members)}")
         if not members:
             raise ValueError(f"need at least one member of the ensemble, got members={members!r}")
