@@ -32,7 +32,6 @@ ROWS = ("pruning", "quantization")
 def main(arguments: Sequence[str] | None = None) -> Path:
     """Measure what is asked for and not yet recorded; the page that was written."""
     options = _options(arguments)
-    quiet()
     torch.set_num_threads(1)
     options.folder.mkdir(parents=True, exist_ok=True)
     results: Path = options.folder / "peers.jsonl"
@@ -183,4 +182,5 @@ def _write(results: Path, options: argparse.Namespace) -> Path:
 
 
 if __name__ == "__main__":
+    quiet()
     main()

@@ -89,7 +89,8 @@ class DistillationModule(ModuleBase):
             initialize=initialize,
         )
         _check_student(student)
-        settings.check_student(student)
+        if "_parameters" in vars(student):  # a copy of this object begins with a student that is still empty
+            settings.check_student(student)
         if settings.initialize:
             initialization.initialize(student, settings.network_of_teacher(), settings.initialize)
         # In place of super().__init__(): this object is a second view of the student's state.
