@@ -12,6 +12,9 @@ from benchmarks.peers.page import between, page, short_table
 from benchmarks.peers.recipe import RECIPES, Run, data_of, plain, quick
 from benchmarks.peers.trainers import plain as plain_in_trainer
 from benchmarks.peers.worker import lines_of_user_code
+from tests.support.runs import resumes
+
+pytestmark = resumes
 
 
 @pytest.fixture(scope="module")
