@@ -47,7 +47,7 @@ notebooks: .venv/.notebooks        ## run the sources in examples/notebooks, and
 bench: .venv/.ready                ## pruning beside Lightning's, step cost, thresholds, accuracy
 	$(BIN)/python -m benchmarks
 
-torture: .venv/.ready              ## kills, hostile files, long runs: hours; docs/results.md holds the tables
+torture: .venv/.ready              ## kills, hostile files, long runs: hours; docs/reliability.md holds the tables
 	$(BIN)/python -m benchmarks.kills
 	$(BIN)/python -m benchmarks.hostile_files
 	$(BIN)/python -m benchmarks.long_runs
