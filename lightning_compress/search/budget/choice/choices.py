@@ -56,7 +56,8 @@ class Choice:
         self.fisher.observe({name: gradient.square() for name, gradient in gradients.items()})
 
     def stepped(self) -> None:
-        """Let the gradients count that were observed: the optimizer has stepped."""
+        """Let the gradients count that were observed, and weights move to other values: the optimizer has stepped."""
+        self.composition.stepped()
         self.fisher.join(_DECAY)
         self.batches += 1
 
