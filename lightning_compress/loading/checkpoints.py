@@ -169,11 +169,12 @@ def require_arguments(cls: type, checkpoint: Mapping[str, Any], given: Collectio
         ValueError: an argument has no value.
     """
     hparams, name = checkpoint.get(HPARAMS), checkpoint.get(HPARAMS_NAME)
-    known = {*given, *([name] if name else hparams if isinstance(hparams, Mapping) else ())}
     variable = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
-    parameters = inspect.signature(cls).parameters.values()
-    needed = [one.name for one in parameters if one.default is one.empty and one.kind not in variable]
-    missing = [one for one in needed if one not in known]
+    parameters = [one for one in inspect.signature(cls).parameters.values() if one.kind not in variable]
+    # Lightning saves arguments by their names under the name "kwargs", and one object that holds all under its own.
+    whole = name in [one.name for one in parameters]
+    known = {*given, *([name] if whole else hparams if isinstance(hparams, Mapping) else ())}
+    missing = [one.name for one in parameters if one.default is one.empty and one.name not in known]
     if missing:
         raise ValueError(
             f"need {', '.join(missing)} as arguments of {cls.__name__}, got a file without hyperparameters of these "

@@ -234,3 +234,46 @@ def test_a_class_that_does_not_fit_the_file_is_named(tmp_path):
         load_compressed(Needy, path, width=4)
     with pytest.raises(TypeError, match="need the class of the LightningModule of a checkpoint as cls, got Batches"):
         load_compressed(Batches, path)
+
+
+class All(Needy):
+    def __init__(self, width: int, *names: str, depth: int, **others: int) -> None:
+        super().__init__(width)
+        self.save_hyperparameters()
+
+
+class Some(Needy):
+    def __init__(self, width: int, size: int = 3) -> None:
+        super().__init__(width)
+        self.save_hyperparameters("width", "size")
+
+
+class One(Needy):
+    def __init__(self, config: dict[str, int]) -> None:
+        super().__init__(config["width"])
+        self.save_hyperparameters(config)
+
+
+class Whole(Needy):
+    def __init__(self, **kwargs: int) -> None:
+        super().__init__(kwargs["width"])
+        self.save_hyperparameters(kwargs)
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".lcz"])
+@pytest.mark.parametrize(
+    "module",
+    [lambda: All(2, depth=1), lambda: Some(2), lambda: One({"width": 2}), lambda: Whole(width=2)],
+    ids=["all", "some", "one", "whole"],
+)
+def test_arguments_without_defaults_are_taken_from_the_file(module, suffix, tmp_path):
+    """In each of the ways in which ``save_hyperparameters`` is called; Lightning itself loads the checkpoint."""
+    module, path, own = module(), tmp_path / f"m{suffix}", trainer()
+    own.strategy.connect(module)
+    own.save_checkpoint(tmp_path / "m.ckpt")
+    export(module, tmp_path / "m.lcz")
+    expected = type(module).load_from_checkpoint(tmp_path / "m.ckpt")
+    loaded = load_compressed(type(module), path)
+    assert type(loaded) is type(module)
+    assert dict(loaded.hparams) == dict(expected.hparams)
+    assert torch.equal(loaded.net.weight, module.net.weight)
