@@ -2,19 +2,50 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-__all__ = ["draft_of"]
+__all__ = ["check_replaceable", "draft_of"]
 
 _SUFFIX = ".tmp"
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 _LOCKS: Any = import_module("fcntl") if os.name == "posix" else None
+
+
+def check_replaceable(path: str | os.PathLike[str], entries: Sequence[str]) -> None:
+    """Refuse a folder that a draft must not replace; nothing, and an empty folder, may be at ``path``.
+
+    Args:
+        path: of the folder.
+        entries: patterns of the names that an earlier folder of this kind holds.
+
+    Raises:
+        NotADirectoryError: a file stands there.
+        FileExistsError: the folder holds other names, or this process works in it.
+    """
+    place = Path(path)
+    if not place.exists():
+        return
+    if not place.is_dir():
+        raise NotADirectoryError(f"need path as that of a folder, got {str(path)!r}, which is a file: choose another")
+    if Path.cwd().is_relative_to(place.resolve()):
+        raise FileExistsError(f"need path as that of a folder to replace, got the current one, {str(path)!r}")
+    names = sorted(entry.name for entry in place.iterdir())
+    others = [name for name in names if not any(fnmatchcase(name, pattern) for pattern in entries)]
+    if others:
+        raise FileExistsError(
+            f"need path as that of a new folder, or of one to replace, got {str(path)!r}, which holds {others[0]!r}: "
+            "choose another, or move that away"
+        )
 
 
 @contextmanager
@@ -24,6 +55,9 @@ def draft_of(path: str | os.PathLike[str]) -> Iterator[Path]:
     The draft has the name of ``path``, in a hidden folder of a random name beside it; other files that are written
     there come along. When the block ends, everything is flushed to the disk and renamed: at any instant ``path`` holds
     the earlier file, or the new one, whole. After an error the draft is deleted, and the earlier file stays.
+
+    Linux exchanges two folders in one step. On other systems, and on file systems that cannot, an earlier folder moves
+    into the hidden one first: a process that is killed in that instant leaves both of them there.
 
     A symbolic link at ``path`` stays; the file that it points to is replaced, and keeps its permissions.
 
@@ -112,11 +146,26 @@ def _machine() -> str:
 
 
 def _move(draft: Path, place: Path) -> None:
-    if draft.is_dir() and place.is_dir():
-        os.replace(place, draft.with_name(f"{draft.name}.earlier"))  # no system call exchanges two folders everywhere
-    elif place.is_file():
+    if place.exists() and draft.is_dir() == place.is_dir():
         shutil.copymode(place, draft)
-    os.replace(draft, place)
+    if not (draft.is_dir() and place.is_dir()):
+        os.replace(draft, place)
+    elif not _exchange(draft, place):
+        earlier = draft.with_name(f"{draft.name}.earlier")
+        os.replace(place, earlier)
+        try:
+            os.replace(draft, place)
+        except OSError:
+            os.replace(earlier, place)
+            raise
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders take each other's place in one step; False where the system cannot."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    if rename is None:
+        return False
+    return bool(rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0)
 
 
 def _flush(path: Path) -> None:

@@ -2,16 +2,18 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
+from tempfile import TemporaryDirectory
 from threading import Barrier
 
 import pytest
 import torch
 from torch import nn
 
-from lightning_compress import export, load_archive
+from lightning_compress import drafts, export, load_archive
 from lightning_compress.archive import save_archive
 from lightning_compress.drafts import draft_of
 
@@ -73,6 +75,66 @@ def test_a_folder_replaces_a_folder(tmp_path):
         draft.mkdir()
         (draft / "new").touch()
     assert (names(tmp_path), names(tmp_path / "a")) == (["a"], ["new"])
+
+
+def _killed_exchange(path, moment):
+    """Replace a folder, and die after the first rename, or before the earlier folder is deleted."""
+
+    def die(*_, **__):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def rename_and_die(old, new, rename=os.replace):
+        rename(old, new)
+        die()
+
+    if moment == "first rename":
+        os.replace = rename_and_die
+    else:
+        TemporaryDirectory.cleanup = die
+        shutil.rmtree = die
+    with draft_of(path) as draft:
+        draft.mkdir()
+        (draft / "file").write_text("new")
+
+
+@pytest.mark.parametrize("moment", ["first rename", "deletion"])
+def test_a_kill_while_a_folder_is_replaced_leaves_one_of_the_two(moment, tmp_path):
+    path = tmp_path / "a"
+    path.mkdir()
+    (path / "file").write_text("earlier")
+    process = multiprocessing.get_context("fork").Process(target=_killed_exchange, args=(path, moment))
+    process.start()
+    process.join()
+    assert (path / "file").read_text() in ("earlier", "new")
+    with draft_of(path) as draft:
+        draft.mkdir()
+    assert names(tmp_path) == ["a"]
+
+
+def test_without_an_exchange_an_error_between_two_renames_keeps_the_earlier_folder(tmp_path, monkeypatch):
+    path, replace = tmp_path / "a", os.replace
+    path.mkdir()
+    (path / "file").write_text("earlier")
+
+    def replaced(old, new):
+        if (old / "new").exists():
+            raise OSError("input/output error")
+        replace(old, new)
+
+    monkeypatch.setattr(drafts, "_exchange", lambda *_: False)
+    monkeypatch.setattr(os, "replace", replaced)
+
+    def write():
+        with draft_of(path) as draft:
+            draft.mkdir()
+            (draft / "new").touch()
+
+    with pytest.raises(OSError, match="input/output"):
+        write()
+    assert (path / "file").read_text() == "earlier"
+    monkeypatch.setattr(os, "replace", replace)
+    write()
+    assert (names(tmp_path), names(path)) == (["a"], ["new"])
 
 
 def test_a_missing_folder_is_named(tmp_path):

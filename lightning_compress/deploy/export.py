@@ -59,7 +59,8 @@ def export(
     activations.
 
     The file is written aside, checked, flushed to the disk and then renamed: an earlier file at ``path`` is replaced
-    only by a good one, whole. A symbolic link stays, and the file that it points to is replaced.
+    only by a good one, whole. A symbolic link stays, and the file that it points to is replaced. A folder is replaced
+    as a whole, and only if it holds nothing but an earlier export.
 
     Args:
         module: a trained module; of a LightningModule, ``forward`` is exported.
@@ -78,6 +79,8 @@ def export(
         TypeError: ``module``, ``example_input`` or ``writer`` is of another kind, or the state dict holds something
             other than tensors.
         ImportError: a package that the format needs is not installed.
+        OSError: the folder of ``path`` does not exist, or something stands at ``path`` that is not replaced: a folder
+            where the format is a file, a file where it is a folder, or a folder with files of another kind.
 
     >>> import tempfile
     >>> export(nn.Linear(4, 2), Path(tempfile.mkdtemp()) / "m.lcz").name
@@ -86,6 +89,7 @@ def export(
     check_path(path=path)
     module, path = merged_copy(unwrapped(module)), Path(path)
     writer = find_writer(path.suffix) if writer is None else _checked(writer, path)
+    writer.check_place(path)
     writer.require()
     if example_input is None and writer.needs_example:
         example_input = getattr(module, "example_input_array", None)

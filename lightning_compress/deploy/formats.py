@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_compress.deploy.checks import check_equal, check_near
 from lightning_compress.deploy.runtimes import Runtime
+from lightning_compress.drafts import check_replaceable
 from lightning_compress.example_inputs import ExampleInput, as_arguments
 from lightning_compress.lowering.modules import is_quantized, lower
 
@@ -24,6 +25,7 @@ class Writer(ABC):
     Attributes:
         suffix: of the files, with its dot.
         folder: whether it writes a folder, of any name, instead of a file; ask for it by ``writer=``.
+        entries: patterns of the names in such a folder. A folder that holds others is not replaced.
         needs_example: whether the format holds a computation, for which ``forward`` has to run.
         packages: names of the packages that are imported to write, check and run a file.
         extra: extra of this package that installs them.
@@ -32,6 +34,7 @@ class Writer(ABC):
 
     suffix: ClassVar[str]
     folder: ClassVar[bool] = False
+    entries: ClassVar[tuple[str, ...]] = ()
     needs_example: ClassVar[bool] = True
     packages: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ""
@@ -51,6 +54,18 @@ class Writer(ABC):
             raise ImportError(
                 f"need {error.name} to write {kind}: pip install 'lightning-compress[{self.extra}]'"
             ) from error
+
+    def check_place(self, path: Path) -> None:
+        """Refuse a path at which something stands that an export must not replace.
+
+        Raises:
+            IsADirectoryError: the format is a file, and a folder stands there.
+            OSError: the format is a folder, and something else than an earlier export stands there.
+        """
+        if self.folder:
+            check_replaceable(path, self.entries)
+        elif path.is_dir():
+            raise IsADirectoryError(f"need path as that of a file, got {str(path)!r}, which is a folder")
 
     def prepare(self, module: nn.Module, example: Any) -> nn.Module:
         """The module to write in place of ``module``, which stays as it is; by default ``module`` itself.

@@ -34,7 +34,7 @@ from lightning_compress.report.measures.validations import Validations
 from lightning_compress.report.measures.versions import versions
 from lightning_compress.report.methods import configuration_of, methods_of, modes_of
 from lightning_compress.report.saved_reports import NAME
-from lightning_compress.report.views.outputs import show, write
+from lightning_compress.report.views.outputs import check_places, show, write
 from lightning_compress.training.copies import merged_copy
 
 __all__ = ["CompressionReport"]
@@ -88,7 +88,8 @@ class CompressionReport(CallbackBase):
             for a format that needs one; after the report was written, a model that cannot be exported.
         TypeError: ``formats`` is one string, or ``example_input`` is of another kind.
         ImportError: when ``fit`` begins, a format whose packages are not installed.
-        OSError: a baseline that does not exist; when ``fit`` begins, a folder that cannot be made.
+        OSError: a baseline that does not exist; when ``fit`` begins, a folder that cannot be made, or one in which
+            something else stands where a folder of the report would replace it.
 
     Attributes:
         result: what was measured, after ``fit``; None before, and on the other processes of a distributed run.
@@ -155,6 +156,7 @@ class CompressionReport(CallbackBase):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._directory = run_folder(trainer, self.dirpath)
+            check_places(self._directory, self._writers)
         self._bench = bench = Bench(pl_module, self.example_input)
         self._waiting = trainer.is_global_zero and not bench.sharded  # for the first batch
         if bench.sharded:

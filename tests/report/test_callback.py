@@ -433,6 +433,22 @@ def test_a_folder_that_cannot_be_made_is_refused_before_training(tmp_path):
     assert torch.equal(module.net[9].weight, before)
 
 
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [("pictures/cat.png", FileExistsError), ("pictures", NotADirectoryError), ("model.lcz/file", IsADirectoryError)],
+)
+def test_a_users_file_in_the_place_of_a_folder_or_a_file_is_refused_before_training(name, error, tmp_path):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("mine")
+    module = build()
+    before = module.net[9].weight.clone()
+    with pytest.raises(error, match=rf"need path .*got '.*{name.split('/')[0]}', which"):
+        fit(module, CompressionReport(tmp_path))
+    assert torch.equal(module.net[9].weight, before)
+    assert path.read_text() == "mine"
+
+
 @pytest.mark.parametrize("columns", [40, 80])
 def test_a_narrow_terminal_cuts_no_number_off(columns, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", str(columns))

@@ -42,6 +42,7 @@ class CompressedTensors(Writer):
 
     suffix = ""
     folder = True
+    entries = ("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json")
     needs_example = False
     packages = ("transformers", "compressed_tensors", "huggingface_hub")
     extra = "transformers"

@@ -14,7 +14,7 @@ from lightning_compress.report.pictures.sizes import draw_bytes
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw", "drawable"]
+__all__ = ["FILES", "draw", "drawable"]
 
 _PICTURES: dict[str, Callable[[Comparison], Figure | None]] = {
     "bytes": draw_bytes,
@@ -24,6 +24,8 @@ _PICTURES: dict[str, Callable[[Comparison], Figure | None]] = {
     "bits": draw_bits,
     "channels": draw_channels,
 }
+FILES = tuple(f"{name}.{kind}" for name in _PICTURES for kind in ("png", "svg"))
+"""Names of the files that a report draws."""
 
 
 def drawable(comparison: Comparison) -> dict[str, Figure]:

@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from lightning_compress.drafts import draft_of
+from lightning_compress.deploy import Writer
+from lightning_compress.drafts import check_replaceable, draft_of
 from lightning_compress.report.comparisons import Comparison, remarks
 from lightning_compress.report.headlines import KINDS, headlines, kind_of
 from lightning_compress.report.pages.html import page
-from lightning_compress.report.pictures import drawable
+from lightning_compress.report.pictures import FILES, drawable
 from lightning_compress.report.pictures.styles import save
 from lightning_compress.report.views.tables import as_dict, markdown, tables
 from lightning_compress.report.views.widths import fitted
 
-__all__ = ["PICTURES", "show", "write"]
+__all__ = ["PICTURES", "check_places", "show", "write"]
 
 PICTURES = "pictures"
 """Folder of the pictures beside the report."""
 
 _ANY = 10_000  # columns: more than any table has
+
+
+def check_places(directory: Path, writers: Iterable[Writer]) -> None:
+    """Refuse, before training, a folder in which something stands that the files of a report must not replace.
+
+    Raises:
+        OSError: other files stand where the pictures go, or a folder where a model goes.
+    """
+    check_replaceable(directory / PICTURES, FILES)
+    for writer in writers:
+        writer.check_place(directory / f"model{writer.suffix}")
 
 
 def write(comparison: Comparison, directory: Path) -> list[str]:

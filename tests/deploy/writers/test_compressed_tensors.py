@@ -176,6 +176,24 @@ def test_a_folder_that_differs_is_not_left_behind(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
 
+def test_a_folder_with_files_of_the_user_is_not_replaced(tmp_path, monkeypatch):
+    module, folder = trained(weights()), tmp_path / "tiny"
+    export(module, folder, writer=CompressedTensors())
+    export(module, folder, writer=CompressedTensors())
+    (folder / "tokenizer.json").write_text("mine")
+    with pytest.raises(
+        FileExistsError, match=r"need path as that of a new folder.*tiny', which holds 'tokenizer.json':"
+    ):
+        export(module, folder, writer=CompressedTensors())
+    assert (folder / "tokenizer.json").read_text() == "mine"
+    with pytest.raises(NotADirectoryError, match="need path as that of a folder, got .*json', which is a file"):
+        export(module, folder / "tokenizer.json", writer=CompressedTensors())
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(FileExistsError, match="got the current one, '.'"):
+        export(module, ".", writer=CompressedTensors())
+
+
 def test_a_report_writes_the_folder_and_counts_its_files(tmp_path):
     report = CompressionReport(tmp_path / "run", formats=[CompressedTensors()], example_input=IDS)
     trained(weights(8), report)
