@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks.kills import exports, runs
+from lightning_compress.deploy.export import FORMATS
 from tests.support.cases import CASES, Case
 from tests.support.promises import nothing
 from tests.support.runs import resumes
@@ -55,21 +56,41 @@ def test_a_torn_checkpoint_is_passed_over(tmp_path):
     assert runs.newest(tmp_path) == (None, 2)
 
 
-def test_killed_exports_leave_the_earlier_file_or_the_new_one():
-    kind = next(kind for kind in exports.KINDS if kind.title == "`.lcz`")
+@pytest.mark.parametrize("title", ["`.lcz`", "`.safetensors`", "folder for transformers"])
+def test_killed_exports_leave_the_earlier_file_or_the_new_one(title):
+    kind = next(kind for kind in exports.KINDS if kind.title == title)
     tally = exports.killed(kind, 3, Random(0))
     assert (tally.kills, tally.earlier + tally.new, tally.lost, tally.beside) == (3, 3, 0, 0)
+    assert (tally.left, tally.temporary) == (0, 0)
+
+
+def test_every_format_is_killed():
+    titles = [kind.title.strip("`") for kind in exports.KINDS]
+    assert set(FORMATS) <= set(titles)
 
 
 def test_files_that_are_written_in_place_are_counted_as_lost():
     def write(number, folder, mark):
         with (folder / "a.txt").open("w") as file:
             (folder / "a.txt.part").touch()
+            drafts = len(list(folder.glob(".*")))
+            if folder.name == "killed":
+                (folder / f".{drafts}").touch()
             mark()
-            time.sleep(600 if folder.name == "killed" else 0.01)  # the kill comes in the middle, however late
+            time.sleep(600 if folder.name == "killed" and drafts < 2 else 0.01)  # the kill comes in the middle
             file.write(str(number))
         (folder / "a.txt.part").unlink()
         mark()
 
     tally = exports.killed(exports.Kind("in place", write, {"a.txt": Path.read_text}), 2, Random(0))
     assert (tally.kills, tally.earlier, tally.new, tally.lost, tally.beside) == (2, 0, 0, 2, 2)
+    assert (tally.hidden, tally.left) == (2, 3)  # the next export adds one
+
+
+def test_models_that_cannot_be_told_apart_end_the_harness():
+    def write(number, folder, mark):
+        mark()
+        mark()
+
+    with pytest.raises(AssertionError, match=r"need files that differ between two models, got \['a.txt'\]"):
+        exports.killed(exports.Kind("nothing", write, {"a.txt": Path.read_text}), 1, Random(0))

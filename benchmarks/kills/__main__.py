@@ -2,7 +2,7 @@
 
 First table: runs of every case of the contract, and of Lightning alone, are killed and resumed; the resumed model must
 be the uninterrupted one, bit for bit. Second table: exports and reports are killed while they replace earlier files;
-every path must hold a whole file. By default 415 runs and 100 exports of every kind are killed.
+every path must hold a whole file or folder. By default 415 runs and 100 exports of every kind are killed.
 """
 
 from __future__ import annotations
