@@ -1,12 +1,19 @@
-"""State dicts: how the one in a file differs from that of a module, in a sentence."""
+"""State dicts: how the one in a file differs from that of a module, in a sentence; also where the Trainer loads it."""
 
 from __future__ import annotations
 
 import re
+import zipfile
+from collections.abc import Mapping
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Any
 
-__all__ = ["difference"]
+__all__ = ["difference", "explain_loading"]
 
 _MISSING, _UNEXPECTED = "Missing key(s) in state_dict:", "Unexpected key(s) in state_dict:"
+_VERSION = "pytorch-lightning_version"  # key that a checkpoint of either Lightning has
 _SIZES = re.compile(
     r"size mismatch for (\S+): copying a param with shape torch.Size\((.*?)\) from checkpoint, the shape in current "
     r"model is torch.Size\((.*?)\)"
@@ -38,6 +45,53 @@ def difference(error: BaseException) -> str | None:
     if not found:
         return " ".join(text.split())[:300]
     return f"the file {', and '.join(found)}"
+
+
+def explain_loading(strategy: Any) -> None:
+    """Let a strategy refuse in a sentence, the next time, a file that a run cannot go on from.
+
+    That is a file that is no checkpoint of the Trainer (an archive, a state dict), or one of another model.
+
+    Args:
+        strategy: of a Trainer that is being set up; what it does else stays as it is.
+    """
+    for name, explained in (("load_checkpoint", _read), ("load_model_state_dict", _load)):
+        vars(strategy).setdefault(name, partial(explained, strategy))
+
+
+def _read(strategy: Any, path: str | PathLike[str], *args: Any, **kwargs: Any) -> Any:
+    vars(strategy).pop("load_checkpoint", None)
+    need = f"need a checkpoint that the Trainer wrote as ckpt_path, got {str(path)!r}, "
+    if str(path).endswith(".lcz"):
+        raise ValueError(
+            f"{need}an archive, which holds a model without the state of its run: load it by load_compressed(..., "
+            f"{Path(path).name!r}), and leave ckpt_path out"
+        )
+    try:
+        content = strategy.load_checkpoint(path, *args, **kwargs)
+    except Exception as error:  # of many kinds, most of which do not name the file
+        if Path(path).is_file() and not zipfile.is_zipfile(path):
+            raise ValueError(f"{need}which is none, or not whole: name another") from error
+        raise
+    if not (isinstance(content, Mapping) and _VERSION in content):
+        raise ValueError(
+            f"{need}which is none: load a state dict by load_state_dict of the module, and leave ckpt_path out"
+        )
+    return content
+
+
+def _load(strategy: Any, *args: Any, **kwargs: Any) -> None:
+    vars(strategy).pop("load_model_state_dict", None)
+    try:
+        strategy.load_model_state_dict(*args, **kwargs)
+    except RuntimeError as error:
+        found = difference(error)
+        if found is None:
+            raise
+        raise ValueError(
+            f"need a checkpoint of this model as ckpt_path, got one of another: {found}; pass the module with the "
+            "arguments that it was trained with"
+        ) from error
 
 
 def _counted(names: list[str], noun: str) -> str:

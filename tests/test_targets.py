@@ -86,7 +86,7 @@ def test_lazy_parameters_are_named():
 
 
 def test_nothing_left():
-    with pytest.raises(ValueError, match=r"(?s)to leave a weight to compress, got none:\n.*  bias or vector: scale"):
+    with pytest.raises(ValueError, match=r"^.*to leave a weight to compress, got none: .*bias or vector: scale.*$"):
         select(Custom(), include=("scale",))
 
 

@@ -17,6 +17,7 @@ from lightning_compress.distillation.students import Taught, taught
 from lightning_compress.distillation.teachers import Teacher
 from lightning_compress.distillation.terms import Term
 from lightning_compress.lightnings import CallbackBase, LightningModule, Trainer, check_one_package, provisional_key
+from lightning_compress.state_dicts import explain_loading
 
 __all__ = ["DistillationCallback"]
 
@@ -93,6 +94,7 @@ class DistillationCallback(CallbackBase):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._set_up = True
+        explain_loading(trainer.strategy)
         if stage != "fit":
             return
         check_one_package(trainer, pl_module)

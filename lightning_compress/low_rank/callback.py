@@ -139,9 +139,7 @@ class LowRankCallback(WeightCompression):
         split = dict.fromkeys(target.layer for target in selection if target.layer in layers)
         mine = {f"{name}.weight": layers[name] for name in split}
         if not sizes and not mine:
-            raise ValueError(
-                "need a layer that can be split in two, got none:" + "\n  ".join(["", *listed_by_reason(reasons)])
-            )
+            raise ValueError("need a layer that can be split in two, got none: " + "; ".join(listed_by_reason(reasons)))
         self._sizes = sizes | {name: Size(*as_matrix(layer.weight, False).shape) for name, layer in mine.items()}
         self._split_ranks = {name: layer.rank for name, layer in mine.items()}
         self._following = FollowingNetworks(module, (self._loaded or {}).get("written", ()))

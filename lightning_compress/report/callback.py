@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from lightning_compress.arguments import check_path, signature_repr
-from lightning_compress.deploy import Writer, export
+from lightning_compress.deploy import Writer
 from lightning_compress.deploy.export import writers_of
 from lightning_compress.deploy.formats import size_on_disk
 from lightning_compress.example_inputs import ExampleInput, check_example_input, check_runs, device_of, on_device
@@ -26,7 +25,7 @@ from lightning_compress.lightnings import (
 from lightning_compress.processes import whole_copy
 from lightning_compress.report.comparisons import Comparison
 from lightning_compress.report.folders import run_folder
-from lightning_compress.report.incoming import FullSanityCheck, baseline_metrics, compared_with, was_trained
+from lightning_compress.report.incoming import Baseline, FullSanityCheck, compared_with, was_trained
 from lightning_compress.report.loggers import publish
 from lightning_compress.report.measures.bench import Bench
 from lightning_compress.report.measures.profiles import ModelProfile, profile, shipped_macs
@@ -34,7 +33,8 @@ from lightning_compress.report.measures.validations import Validations
 from lightning_compress.report.measures.versions import versions
 from lightning_compress.report.methods import configuration_of, methods_of, modes_of
 from lightning_compress.report.saved_reports import NAME
-from lightning_compress.report.views.outputs import check_places, show, write
+from lightning_compress.report.views.outputs import check_places, show, write, write_models
+from lightning_compress.state_dicts import explain_loading
 from lightning_compress.training.copies import merged_copy
 
 __all__ = ["CompressionReport"]
@@ -116,7 +116,7 @@ class CompressionReport(CallbackBase):
             check_path(dirpath=dirpath)
         if example_input is not None:
             check_example_input(example_input)
-        self._dense_metrics = baseline_metrics(baseline)
+        self._dense = Baseline(baseline)
         self.dirpath = dirpath
         self.baseline = baseline
         self.formats = formats
@@ -146,6 +146,7 @@ class CompressionReport(CallbackBase):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._set_up = True
+        explain_loading(trainer.strategy)
         if stage == "fit":
             check_one_package(trainer, pl_module)
             _check_single(trainer)
@@ -154,6 +155,7 @@ class CompressionReport(CallbackBase):
                 writer.require()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._dense.check(trainer)
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._directory = run_folder(trainer, self.dirpath)
             check_places(self._directory, self._writers)
@@ -194,7 +196,10 @@ class CompressionReport(CallbackBase):
         self._validations.begin(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == "fit" and (self._sanity is not None or not trainer.sanity_checking):
+        if trainer.state.fn != "fit":
+            return
+        self._dense.look(trainer)
+        if self._sanity is not None or not trainer.sanity_checking:
             self._validations.end(trainer, pl_module)
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -233,7 +238,7 @@ class CompressionReport(CallbackBase):
         before, after = profiles
         latencies = self._bench.latencies(module)
         paths = [folder / f"model{writer.suffix}" for writer in self._writers]
-        failures = self._export(module, paths)
+        failures = write_models(module, self._bench.example, self._writers, folder)
         deployments = [
             deployment
             for writer, path in zip(self._writers, paths, strict=True)
@@ -246,7 +251,7 @@ class CompressionReport(CallbackBase):
             after=after,
             latencies=latencies,
             uncosted=self._bench.reason,
-            metrics_before=self._dense_metrics or seen.before,
+            metrics_before=self._dense.metrics or seen.before,
             metrics_after=seen.last,
             unvalidated=trainer.global_step - seen.step if seen.last else 0,
             compared_with=compared_with(self.baseline),
@@ -273,14 +278,6 @@ class CompressionReport(CallbackBase):
             rank_zero_info("pictures are left out: pip install 'lightning-compress[plots]' to have them drawn")
         rank_zero_info(f"{', '.join([*written, *(path.name for path in paths)])} are in {folder}")
 
-    def _export(self, module: LightningModule, paths: Sequence[Path]) -> dict[str, Exception]:
-        """Write the model files; file name -> error. The first error is raised after the report is written."""
-        failures: dict[str, Exception] = {}
-        for writer, path in zip(self._writers, paths, strict=True):
-            with _kept(failures, path.name):
-                export(module, path, self._bench.example, writer=writer)
-        return failures
-
 
 def _check_single(trainer: Trainer) -> None:
     reports = [one for one in trainer.callbacks if isinstance(one, CompressionReport)]  # type: ignore[attr-defined]
@@ -288,11 +285,3 @@ def _check_single(trainer: Trainer) -> None:
         raise ValueError(
             f"need one CompressionReport in a Trainer, got {len(reports)}: one writes all formats, into one dirpath"
         )
-
-
-@contextmanager
-def _kept(failures: dict[str, Exception], name: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        failures[name] = error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,12 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_compress.arguments import check_number
+from lightning_compress.messages import listed
 from lightning_compress.report.comparisons import INCOMING
 from lightning_compress.report.saved_reports import NAME, read_report
 from lightning_compress.training import WeightCompression
 
-__all__ = ["FullSanityCheck", "baseline_metrics", "compared_with", "was_trained"]
+__all__ = ["Baseline", "FullSanityCheck", "baseline_metrics", "compared_with", "was_trained"]
 
 
 def baseline_metrics(baseline: Mapping[str, float] | str | Path | None) -> dict[str, float]:
@@ -58,6 +61,57 @@ def _saved_metrics(path: Path) -> dict[str, float]:
     if not metrics:
         raise ValueError(f"need baseline as the report of a run with validation, got {str(found[0])!r} without metrics")
     return metrics
+
+
+class Baseline:
+    """Metrics of the dense model, which the validations of a run must log too.
+
+    Args:
+        given: as :func:`baseline_metrics` takes them.
+
+    Attributes:
+        metrics: by name.
+    """
+
+    def __init__(self, given: Mapping[str, float] | str | Path | None) -> None:
+        self.metrics = baseline_metrics(given)
+        self._looked = False
+
+    def check(self, trainer: Any) -> None:
+        """A run begins: refuse it if it has no validation to compare with.
+
+        Raises:
+            ValueError: there is a baseline, and no validation.
+        """
+        self._looked = not self.metrics
+        if self.metrics and not trainer.enable_validation:
+            raise ValueError(
+                "need a validation to compare with baseline, got none: pass val_dataloaders to fit and define "
+                "validation_step, or leave baseline out"
+            )
+
+    def look(self, trainer: Any) -> None:
+        """Compare the names with those of the first validation that logs any.
+
+        Raises:
+            ValueError: the sanity check, before training, lacks a name. Later that is a warning.
+        """
+        logged = sorted(trainer.callback_metrics)
+        if self._looked or not logged:
+            return
+        self._looked = not trainer.sanity_checking
+        missing = [name for name in self.metrics if name not in logged]
+        if not missing:
+            return
+        near = difflib.get_close_matches(missing[0], logged, n=1)
+        told = (
+            f"need baseline with metrics that validation logs, got {', '.join(map(repr, missing))} where it logs "
+            f"{listed(logged)}" + (f"; did you mean {near[0]!r}?" if near else ": name one of these")
+        )
+        if trainer.sanity_checking:
+            raise ValueError(told)
+        if trainer.is_global_zero:
+            warnings.warn(told, stacklevel=2)
 
 
 def compared_with(baseline: Mapping[str, float] | str | Path | None) -> str:

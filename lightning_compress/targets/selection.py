@@ -160,8 +160,8 @@ def select(module: nn.Module, include: Sequence[str] = ("*",), exclude: Sequence
     chosen = tuple(target for target in parameters if not skipped[target.name])
     if not chosen:
         raise ValueError(
-            f"need include={tuple(include)} and exclude={tuple(exclude)} to leave a weight to compress, got none:"
-            + "\n  ".join(["", *listed_by_reason(skipped)])
+            f"need include={tuple(include)} and exclude={tuple(exclude)} to leave a weight to compress, got none: "
+            + "; ".join(listed_by_reason(skipped))
         )
     return Selection(chosen, {name: reason for name, reason in skipped.items() if reason})
 

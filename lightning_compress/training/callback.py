@@ -19,6 +19,7 @@ from lightning_compress.lightnings import (
 )
 from lightning_compress.messages import listed
 from lightning_compress.processes import gather, shard
+from lightning_compress.state_dicts import explain_loading
 from lightning_compress.training.method import Method, map_tensors
 from lightning_compress.training.plans import asked, check_callbacks
 from lightning_compress.training.run import CompressionRun
@@ -117,6 +118,7 @@ class WeightCompression(Method, CallbackBase):
         self._set_up = True
         for method in self.brings:
             method.setup(trainer, pl_module, stage)
+        explain_loading(trainer.strategy)
         if stage != "fit":
             return
         check_callbacks(trainer.callbacks)  # type: ignore[attr-defined]

@@ -120,13 +120,42 @@ def test_a_baseline_stands_before_and_a_loss_against_it_stands_first(tmp_path):
     assert "- KEPT: val_loss went from 9.0000" in first
 
 
+class Mute(Digits):
+    """Logs nothing in the sanity check."""
+
+    def validation_step(self, batch, batch_idx):
+        if not self.trainer.sanity_checking:
+            super().validation_step(batch, batch_idx)
+
+
+def test_a_baseline_that_no_validation_logs_is_refused_by_the_sanity_check(tmp_path):
+    module = build()
+    before = module.net[9].weight.clone()
+    with pytest.raises(ValueError, match=r"need baseline .* got 'val_ac' where it logs .*; did you mean 'val_acc'"):
+        fit(module, CompressionReport(tmp_path, baseline={"val_ac": 0.9, "val_loss": 1.0}), num_sanity_val_steps=1)
+    assert torch.equal(module.net[9].weight, before)
+
+
+@pytest.mark.parametrize("options", [{"num_sanity_val_steps": 0}, {"num_sanity_val_steps": 1}], ids=["none", "mute"])
+def test_without_a_telling_sanity_check_the_first_validation_warns(options, tmp_path):
+    with pytest.warns(UserWarning, match="need baseline .* got 'auc' where it logs .*: name one of these") as told:
+        fit(build(kind=Mute), CompressionReport(tmp_path, baseline={"auc": 0.9}), max_epochs=2, **options)
+    assert len([one for one in told if "need baseline" in str(one.message)]) == 1
+
+
+def test_a_baseline_without_validation_is_refused(tmp_path):
+    module = build()
+    with pytest.raises(ValueError, match="need a validation to compare with baseline, got none: pass val_dataloaders"):
+        fit(module, CompressionReport(tmp_path, baseline={"val_acc": 0.9}), limit_val_batches=0)
+
+
 def test_a_baseline_is_a_dense_run(tmp_path):
     fit(build(), CompressionReport(tmp_path / "dense"), max_epochs=1)
     dense = report(tmp_path / "dense")["metrics_after"]
     fit(build(), pruning(), CompressionReport(tmp_path / "pruned", baseline=tmp_path / "dense"))
     assert report(tmp_path / "pruned")["metrics_before"] == dense
     assert f"those of the run in {tmp_path / 'dense'}" in (tmp_path / "pruned" / "report.md").read_text()
-    assert CompressionReport(baseline=str(tmp_path / "dense" / "report.json"))._dense_metrics == dense
+    assert CompressionReport(baseline=str(tmp_path / "dense" / "report.json"))._dense.metrics == dense
     with pytest.raises(
         ValueError, match="need baseline as a folder with one report.json, got .* with 2: name the file"
     ):

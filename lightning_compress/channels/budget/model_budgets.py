@@ -102,10 +102,10 @@ class ModelBudget:
             reached = least <= given
             need, fix = f"{name} >= {least:.3f}", f"raise {name} to remove less, lower round_to{blocks}"
         if not reached:
-            layers = "\n  ".join(["", *listed_by_reason(left_alone)]) if left_alone else " nothing"
+            layers = "; ".join(listed_by_reason(left_alone)) or "nothing"
             raise ValueError(
                 f"need {need} for this model with round_to={self.round_to}, got {name}={given}: {fix}; "
-                f"left alone:{layers}"
+                f"left alone: {layers}"
             )
 
     def verify(self, masks: Masks, strength: float) -> None:

@@ -81,6 +81,12 @@ class Onnx(ComputationWriter):
         """
         check_full_precision(module, self.suffix)
         if not is_quantized(module):
+            if self.profile is not None:
+                warnings.warn(
+                    f"Onnx(profile={self.profile!r}) has no effect on a module without quantization: train it with "
+                    "QATCallback(profile=...), or leave profile out",
+                    stacklevel=3,
+                )
             return module
         profile = self.profile or _profile_of(module)
         check_fits(module, profile)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
+from torch import nn
 
-from lightning_compress.deploy import Writer
+from lightning_compress.deploy import Writer, export
 from lightning_compress.drafts import check_replaceable, draft_of
+from lightning_compress.example_inputs import ExampleInput
 from lightning_compress.report.comparisons import Comparison, remarks
 from lightning_compress.report.headlines import KINDS, headlines, kind_of
 from lightning_compress.report.pages.html import page
@@ -19,7 +21,7 @@ from lightning_compress.report.pictures.styles import save
 from lightning_compress.report.views.tables import as_dict, markdown, tables
 from lightning_compress.report.views.widths import fitted
 
-__all__ = ["PICTURES", "check_places", "show", "write"]
+__all__ = ["PICTURES", "check_places", "show", "write", "write_models"]
 
 PICTURES = "pictures"
 """Folder of the pictures beside the report."""
@@ -36,6 +38,20 @@ def check_places(directory: Path, writers: Iterable[Writer]) -> None:
     check_replaceable(directory / PICTURES, FILES)
     for writer in writers:
         writer.check_place(directory / f"model{writer.suffix}")
+
+
+def write_models(
+    module: nn.Module, example: ExampleInput | None, writers: Iterable[Writer], directory: Path
+) -> dict[str, Exception]:
+    """Write the model in each format; file name -> error, which is raised when the report is written."""
+    failures: dict[str, Exception] = {}
+    for writer in writers:
+        path = directory / f"model{writer.suffix}"
+        try:
+            export(module, path, example, writer=writer)
+        except Exception as error:  # of any kind; the report names it
+            failures[path.name] = error
+    return failures
 
 
 def write(comparison: Comparison, directory: Path) -> list[str]:

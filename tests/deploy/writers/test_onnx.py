@@ -113,3 +113,10 @@ def test_a_file_that_is_wrong_without_kernels_too_is_refused(symmetric, tmp_path
     with pytest.raises(ValueError, match="need m.onnx to compute the same as the quantized module"):
         export(symmetric, tmp_path / "m.onnx", IMAGES)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_profile_without_quantization_is_said_to_have_no_effect(tmp_path):
+    with pytest.warns(
+        UserWarning, match=r"Onnx\(profile=TensorRT\(.*\)\) has no effect on a module without quant.*: train"
+    ):
+        export(Conv().eval(), tmp_path / "m.onnx", IMAGES, writer=Onnx(profile=profiles.TensorRT()))

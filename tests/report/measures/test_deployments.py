@@ -136,7 +136,7 @@ def test_the_report_comes_before_the_error_of_a_file(tmp_path, monkeypatch):
     def refuse(module, path, example, writer):
         raise ValueError("need something else")
 
-    monkeypatch.setattr("lightning_compress.report.callback.export", refuse)
+    monkeypatch.setattr("lightning_compress.report.views.outputs.export", refuse)
     with pytest.raises(ValueError, match="need something else"):
         fit(Classifier(), CompressionReport(tmp_path), PruningCallback(0.5))
     assert (tmp_path / "report.md").exists()
