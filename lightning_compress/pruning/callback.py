@@ -17,9 +17,9 @@ from lightning_compress.pruning import criteria
 from lightning_compress.pruning.criteria import Criterion
 from lightning_compress.pruning.floors import check_floor, kept_units
 from lightning_compress.pruning.layer_inputs import InputSquares, check_inputs
-from lightning_compress.pruning.masks import apply_, mask_of
+from lightning_compress.pruning.masks import apply_, counts, densities, mask_of
 from lightning_compress.pruning.patterns import Pattern, Unstructured, sparsity_of
-from lightning_compress.pruning.scores import check_scores, runs, spread, unit_scores, weights_in_unit
+from lightning_compress.pruning.scores import check_scores, spread, unit_scores, weights_in_unit
 from lightning_compress.schedules import Cubic, Schedule
 from lightning_compress.targets import Selection, Target
 from lightning_compress.training import PRUNE, WeightCompression
@@ -48,9 +48,10 @@ class PruningCallback(WeightCompression):
             weights do not change.
         decay: decay of the running mean of scores, in [0, 1), for criteria that read gradients or inputs; refused with
             others.
-        gradient_scale: factor, above 0, that multiplies the gradients. It moves from 1 at the begin of the schedule to
-            this value at its end. The weights that remain in a very sparse network train better with larger steps: with
-            SGD, try 2 at 95 % zeros and 3 at 98 %. The steps of Adam do not depend on it.
+        gradient_scale: factor, above 0, that multiplies the gradients at full sparsity; it moves there from 1 with the
+            schedule. The weights that remain in a sparse layer train better with larger steps: by default (None) the
+            factor of each target is ``density ** -0.25``, where the density is the fraction of its weights that remain.
+            Write 1.0 for the gradients as they are. The steps of Adam do not depend on the factor.
         schedule: progress of the run -> fraction of ``sparsity`` that is reached.
         every_n_steps: optimizer steps between two updates of the masks. An update reads all weights twice, so it is
             too expensive for every step.
@@ -63,11 +64,9 @@ class PruningCallback(WeightCompression):
         TypeError: an argument is of another kind: a number as text, a class instead of an object, a criterion of
             another method, one string instead of a sequence of patterns.
 
-    Papers: Zhu and Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression",
-    https://arxiv.org/abs/1710.01878 (2017); for ``regrow``, Lin et al., "Dynamic Model Pruning with Feedback",
-    https://arxiv.org/abs/2006.07253 (2020); for ``gradient_scale``, Dey et al., "Sparse maximal update
-    parameterization: A holistic approach to sparse training dynamics", https://arxiv.org/abs/2405.15743 (2024), whose
-    learning rates grow with sparsity.
+    Papers: Zhu and Gupta, "To prune, or not to prune", https://arxiv.org/abs/1710.01878 (2017); for ``regrow``, Lin et
+    al., "Dynamic Model Pruning with Feedback", https://arxiv.org/abs/2006.07253 (2020); for ``gradient_scale``, Dey et
+    al., "Sparse maximal update parameterization", https://arxiv.org/abs/2405.15743 (2024).
 
     >>> PruningCallback(sparsity=1.5)
     Traceback (most recent call last):
@@ -87,7 +86,7 @@ class PruningCallback(WeightCompression):
         floor: float = 0.01,
         regrow: bool = False,
         decay: float = 0.9,
-        gradient_scale: float = 1.0,
+        gradient_scale: float | None = None,
         schedule: Schedule = Cubic(begin=0.15, until=0.7),
         every_n_steps: int = 50,
         include: Sequence[str] = ("*",),
@@ -103,7 +102,8 @@ class PruningCallback(WeightCompression):
         check_flag(regrow=regrow)
         check_floor(PruningCallback, floor, scope, pattern)
         check_evidence_decay(PruningCallback, decay, criterion)
-        check_positive(gradient_scale=gradient_scale)
+        if gradient_scale is not None:
+            check_positive(gradient_scale=gradient_scale)
         self.sparsity = sparsity_of(sparsity, pattern)
         self.criterion = criterion
         self.pattern = pattern
@@ -137,6 +137,7 @@ class PruningCallback(WeightCompression):
     def begin(self, selection: Selection) -> None:
         super().begin(selection)
         self._masks: dict[str, Tensor] = {}
+        self._densities: dict[str, float] = {}
         self._evidence = RunningMeans()  # of the scores, or of the squared inputs
         self._warned: set[str] = set()
         self.end()
@@ -207,8 +208,8 @@ class PruningCallback(WeightCompression):
     def backward_(self, gradients: Mapping[str, Tensor], latents: Mapping[str, Tensor]) -> None:
         if not self.regrow:
             apply_(self._masks, gradients)
-        if self.gradient_scale != 1 and gradients:
-            torch._foreach_mul_(list(gradients.values()), 1 + (self.gradient_scale - 1) * self.strength)
+        if self._masks and gradients and self.gradient_scale != 1:
+            torch._foreach_mul_(list(gradients.values()), [self._gradient_scale(name) for name in gradients])
 
     def forget_(self, memories: Mapping[str, Tensor]) -> None:
         if not self.regrow:
@@ -217,9 +218,9 @@ class PruningCallback(WeightCompression):
     def verify(self, weights: Mapping[str, Tensor]) -> None:
         for names in self._competitors(weights):
             group = shard_group([self.targets[name].parameter for name in names])
-            counts = zip(*(count for name in names for count in self._counts(name, weights[name])), strict=True)
-            total, masked, alive, broken = (sum(gather_numbers(sum(count), group)) for count in counts)
             whole = {name: self.targets[name].outputs_first(weights[name]) for name in names}
+            found = zip(*(row for name in names for row in self._counts(name, whole[name])), strict=True)
+            total, masked, alive, broken = (sum(gather_numbers(sum(numbers), group)) for numbers in found)
             unit = max(weights_in_unit(weight, self.pattern) for weight in whole.values())
             asked = self.sparsity * self.strength
             if alive or abs(masked - asked * total) > unit:
@@ -245,11 +246,20 @@ class PruningCallback(WeightCompression):
         self._masks = {
             name: mask_of(kept, local(self.targets[name].parameter)) for name, kept in tensors["masks"].items()
         }
+        self._densities = {}
         self._evidence = RunningMeans()
         for name, value in tensors["evidence"].items():
             outputs_first = self.targets[name].outputs_first
             stored = value if self._inputs is None else outputs_first(outputs_first(value)[:1])
             self._evidence[name] = stored.clone()
+
+    def _gradient_scale(self, name: str) -> float:
+        """The factor of the gradient of a target; by default a collective after each change of the masks."""
+        if self.gradient_scale is not None:
+            return 1 + (self.gradient_scale - 1) * self.strength
+        if not self._densities:
+            self._densities = densities(self._masks, {name: self.targets[name].parameter for name in self._masks})
+        return max(self._densities.get(name, 1.0), 1e-4) ** -0.25  # at most 10: a layer may be masked whole
 
     def _competitors(self, weights: Mapping[str, Tensor]) -> list[list[str]]:
         """Names of the weights with a common threshold."""
@@ -257,11 +267,11 @@ class PruningCallback(WeightCompression):
 
     def _update_masks(self, weights: Mapping[str, Tensor]) -> None:
         """Find new masks for weights with a common threshold."""
+        self._densities = {}
         group = shard_group([self.targets[name].parameter for name in weights])
         floor = self.floor if self.scope == "global" else 0.0
-        kept = kept_units(
-            lambda name: self._units(name, weights[name]), list(weights), self.sparsity * self.strength, floor, group
-        )
+        asked = self.sparsity * self.strength
+        kept = kept_units(lambda name: self._units(name, weights[name]), list(weights), asked, floor, group)
         for name in weights:
             outputs_first = self.targets[name].outputs_first
             entries = outputs_first(spread(self.pattern, kept.pop(name), outputs_first(weights[name]).shape))
@@ -286,14 +296,5 @@ class PruningCallback(WeightCompression):
         return outputs_first(scores).float()
 
     def _counts(self, name: str, weight: Tensor) -> Iterator[tuple[int, int, int, int]]:
-        """Number of entries, of masked entries, of those that are not zero, and of groups that break the pattern.
-
-        Each item counts a run of outputs.
-        """
-        outputs_first = self.targets[name].outputs_first
-        mask = self._masks.get(name)
-        for run in runs(outputs_first(weight), self.pattern):
-            part = outputs_first(weight)[run]
-            kept = torch.ones_like(part, dtype=torch.bool) if mask is None else outputs_first(mask)[run] != 0
-            masked, alive = kept.numel() - int(kept.count_nonzero()), int(part.masked_fill(kept, 0).count_nonzero())
-            yield kept.numel(), masked, alive, self.pattern.broken(kept, self.strength)
+        mask = self.targets[name].outputs_first(self._masks[name]) if name in self._masks else None
+        return counts(weight, mask, self.pattern, self.strength)

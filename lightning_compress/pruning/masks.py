@@ -7,14 +7,17 @@ a large one takes a byte for each entry, and is widened block by block.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from lightning_compress.blocks import block_elements, blocks
+from lightning_compress.processes import concatenate, shard_group
+from lightning_compress.pruning.patterns import Pattern
+from lightning_compress.pruning.scores import runs
 
-__all__ = ["apply_", "mask_of"]
+__all__ = ["apply_", "counts", "densities", "mask_of"]
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -52,3 +55,49 @@ def apply_(masks: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
         else:
             for part, narrow in blocks(words, mask):
                 part.bitwise_and_(narrow.to(part.dtype))
+
+
+def densities(masks: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> dict[str, float]:
+    """Fraction of the entries of each parameter that its mask keeps; a collective if parameters are sharded.
+
+    Args:
+        masks: name -> mask; of this process's shard if the parameter is sharded.
+        parameters: name -> parameter.
+
+    Returns:
+        name -> fraction in [0, 1], of the whole parameter; 1 for a parameter without entries.
+
+    >>> weight = torch.ones(4)
+    >>> densities({"w": mask_of(torch.tensor([True, False, False, False]), weight)}, {"w": weight})
+    {'w': 0.25}
+    """
+    groups: dict[object, list[str]] = {}
+    for name in masks:
+        groups.setdefault(shard_group([parameters[name]]), []).append(name)
+    kept = {}
+    for names in groups.values():
+        own = torch.stack([masks[name].count_nonzero() for name in names]).cpu()
+        every = concatenate(own, shard_group([parameters[name] for name in names])).view(-1, len(names)).sum(0)
+        kept.update(zip(names, every.tolist(), strict=True))
+    return {name: kept[name] / parameters[name].numel() if parameters[name].numel() else 1.0 for name in masks}
+
+
+def counts(
+    weight: Tensor, mask: Tensor | None, pattern: Pattern, strength: float
+) -> Iterator[tuple[int, int, int, int]]:
+    """Number of entries, of masked entries, of those that are not zero, and of groups that break the pattern.
+
+    Args:
+        weight: ``(out, in, ...)``.
+        mask: of the shape of the weight; None if every entry is kept.
+        pattern: weights that are masked together.
+        strength: fraction of the sparsity of the pattern that is reached, in [0, 1].
+
+    Yields:
+        the numbers of a run of outputs.
+    """
+    for run in runs(weight, pattern):
+        part = weight[run]
+        kept = torch.ones_like(part, dtype=torch.bool) if mask is None else mask[run] != 0
+        masked, alive = kept.numel() - int(kept.count_nonzero()), int(part.masked_fill(kept, 0).count_nonzero())
+        yield kept.numel(), masked, alive, pattern.broken(kept, strength)

@@ -10,7 +10,7 @@ from lightning_compress import NM, Block, PruningCallback, channels
 from lightning_compress.pruning import criteria
 from lightning_compress.schedules import Constant, Cubic, Linear
 from tests.support.distributed import run_distributed
-from tests.support.runs import trainer
+from tests.support.runs import Randomness, Save, resumes, trainer
 from tests.support.shards import fsdp2, sharded
 from tests.support.toys import Batches, Digits, build, digits, fit, held_out
 
@@ -130,7 +130,7 @@ def test_bad_arguments(arguments, match):
     [
         ({"sparsity": "0.9"}, "need sparsity as a number, got '0.9'"),
         ({"decay": "0.9"}, "need decay as a number, got '0.9'"),
-        ({"gradient_scale": None}, "need gradient_scale as a number, got None"),
+        ({"gradient_scale": "auto"}, "need gradient_scale as a number, got 'auto'"),
         ({"regrow": "yes"}, "need regrow as True or False, got 'yes'"),
         ({"pattern": NM}, r"need pattern as an object, got the class NM: write NM\(...\)"),
         ({"pattern": "2:4"}, "need pattern as a function or an object, got '2:4'"),
@@ -226,20 +226,50 @@ def test_scaled_gradients_are_a_larger_learning_rate(regrow):
     torch.testing.assert_close(pruned[1].net[1].weight, pruned[0].net[1].weight)
 
 
+@pytest.mark.parametrize("regrow", [False, True])
+def test_by_default_the_learning_rate_grows_as_the_fourth_root_of_the_density_falls(regrow):
+    """A tenth of the weights remain: 10 ** 0.25 is 1.778."""
+    pruned = [Straight(0.01778279), Straight(0.01)]
+    for module, scale in zip(pruned, ({"gradient_scale": 1.0}, {}), strict=True):
+        fit(module, PruningCallback(0.9, schedule=Constant(), regrow=regrow, **scale))
+    torch.testing.assert_close(pruned[1].net[1].weight, pruned[0].net[1].weight)
+
+
+class Watched(PruningCallback):
+    """Notes the strength, and by name the density of the weight and the factor of the gradients that remain."""
+
+    def begin(self, selection):
+        super().begin(selection)
+        self.strengths, self.densities, self.factors = [], [], []
+
+    def backward_(self, gradients, latents):
+        before = {name: gradient.clone() for name, gradient in gradients.items()}
+        super().backward_(gradients, latents)
+        self.strengths.append(self.strength)
+        weights = {name: self.targets[name].parameter for name in gradients}
+        self.densities.append({name: float((weight != 0).double().mean()) for name, weight in weights.items()})
+        ratios = {name: gradient / before[name] for name, gradient in gradients.items()}
+        self.factors.append({name: float(ratio[ratio > 0].median()) for name, ratio in ratios.items()})
+
+
 def test_the_scale_grows_with_the_schedule():
-    factors = []
+    watched = Watched(0.5, schedule=Linear(0.0, 0.5), every_n_steps=1, gradient_scale=3.0)
+    fit(build(), watched)
+    assert {0.5, 1.0} <= {*watched.strengths}
+    for strength, factors in zip(watched.strengths, watched.factors, strict=True):
+        assert factors == pytest.approx(dict.fromkeys(factors, 1 + 2 * strength), rel=1e-5)
 
-    class Watch(PruningCallback):
-        def backward_(self, gradients, latents):
-            before = {name: gradient.clone() for name, gradient in gradients.items()}
-            super().backward_(gradients, latents)
-            kept = (gradients["net.0.weight"] / before["net.0.weight"]).flatten()
-            factors.append((self.strength, float(kept[kept > 0].median())))
 
-    fit(build(), Watch(0.5, schedule=Linear(0.0, 0.5), every_n_steps=1, gradient_scale=3.0))
-    assert {strength for strength, _ in factors} >= {0.5, 1.0}
-    for strength, factor in factors:
-        assert factor == pytest.approx(1 + 2 * strength, rel=1e-5)
+@resumes
+def test_by_default_each_target_has_the_scale_of_its_own_density(tmp_path):
+    whole, resumed = (Watched(0.9, schedule=Linear(0.1, 0.6), every_n_steps=4) for _ in range(2))
+    fit(build(), whole, Randomness(), Save(tmp_path, [12]))
+    fit(build(), resumed, Randomness(), ckpt_path=tmp_path / "step=12.ckpt")
+    assert len({*whole.densities[-1].values()}) == 4  # of four layers, in global scope
+    for densities, factors in zip(whole.densities, whole.factors, strict=True):
+        expected = {name: density ** (-1 / 4) for name, density in densities.items()}
+        assert factors == pytest.approx(expected, rel=1e-4)
+    assert resumed.factors == whole.factors[-24:]
 
 
 def test_lbfgs_is_refused():
