@@ -2,8 +2,9 @@
 
     python -m benchmarks.distillation
 
-20,000 images, 3 epochs, SGD, OneCycle 0.2, batch 128, no augmentation; test accuracy after the last step. The trained
-teacher and its cached outputs are kept in ``runs/benchmarks/distillation``.
+20,000 images, 3 epochs, SGD, OneCycle 0.2, batch 128, no augmentation; test accuracy after the last step. One teacher
+learned from the same 20,000 images, another from all 60,000. The trained teachers and their cached outputs are kept in
+``runs/benchmarks/distillation``.
 """
 
 from __future__ import annotations
@@ -24,17 +25,15 @@ from lightning_compress.distillation import Cache, DistillationModule, Item, Ter
 
 FOLDER = Path("runs/benchmarks/distillation")
 RECIPES: dict[str, dict[str, Any]] = {
-    "task + 0.3 decoupled": {
-        "losses": [Term(losses.Decoupled(alpha=1.0, beta=2.0, temperature=2.0), labels=Item(1))],
-        "alpha": 0.3,
-        "task_weight": 1.0,
-    },
+    "defaults": {},
+    "defaults, true labels": {"losses": [Term(losses.Decoupled(beta=2.0, temperature=2.0), labels=Item(1))]},
+    "task + 0.3 soft targets T 2": {"losses": [losses.SoftTargets(temperature=2.0)]},
     "soft targets T 2, alpha 0.3": {"losses": [losses.SoftTargets(temperature=2.0)], "alpha": 0.3},
-    "soft targets T 4, alpha 0.5": {"losses": [losses.SoftTargets(temperature=4.0)], "alpha": 0.5},
+    "soft targets T 4, alpha 0.9": {"losses": [losses.SoftTargets(temperature=4.0)], "alpha": 0.9},
     "correlation, alpha 0.2": {"losses": [losses.Correlation()], "alpha": 0.2},
     "correlation 2 2, alpha 2/3": {"losses": [losses.Correlation(beta=2.0, gamma=2.0)], "alpha": 2 / 3},
 }
-TAUGHT = RECIPES["correlation 2 2, alpha 2/3"]  # in the tables of step costs and of pruning
+TAUGHT = RECIPES["defaults"]  # in the tables of step costs and of pruning
 QUIET: dict[str, Any] = {
     "accelerator": "cpu",
     "devices": 1,
@@ -47,53 +46,60 @@ QUIET: dict[str, Any] = {
 }
 
 
-def fit(module: LightningModule, seed: int) -> float:
+TEACHERS = {"20,000 images": 20_000, "60,000 images": 60_000}
+"""What a teacher learned from."""
+STARTS = "random weights", "the teacher's first blocks"
+"""Where a student begins."""
+
+
+def fit(module: LightningModule, seed: int, images: int = 20_000) -> float:
     """Train with the recipe; accuracy on the test images, in percent."""
     trainer = Trainer(**QUIET, max_epochs=3)
-    data = FashionData(images=20_000, seed=seed)
+    data = FashionData(images=images, seed=seed)
     trainer.fit(module, data)
     return 100 * trainer.test(module, data, verbose=False)[0]["test_acc"]
 
 
-def teacher() -> ResNetClassifier:
-    """The trained ResNet-20."""
-    if not (path := FOLDER / "teacher.ckpt").exists():
+def teacher(images: int = 20_000) -> ResNetClassifier:
+    """The ResNet-20 that learned from so many images."""
+    if not (path := FOLDER / f"teacher_{images}.ckpt").exists():
         seed_everything(0, verbose=False)
         module = ResNetClassifier(20)
-        print(f"teacher: {fit(module, seed=0):.2f} %", flush=True)
+        print(f"teacher of {images:,} images: {fit(module, 0, images):.2f} %", flush=True)
         module.trainer.save_checkpoint(path)
     return ResNetClassifier.load_from_checkpoint(path)
 
 
-def cached() -> Cache:
-    """The teacher's outputs for the training images."""
-    if not (path := FOLDER / "cache").exists():
+def cached(images: int = 20_000) -> Cache:
+    """The outputs of the teacher that learned from so many images, for the student's training images."""
+    if not (path := FOLDER / f"cache_{images}").exists():
         data = FashionData(images=20_000)
         data.setup("fit")
-        return cache_outputs(teacher(), data.train_dataloader(), path)
+        return cache_outputs(teacher(images), data.train_dataloader(), path)
     return Cache(path)
 
 
-def accuracies(seeds: int, recipes: Sequence[str]) -> None:
-    """Student alone, taught by each recipe, and both once more started from the teacher's first blocks, over seeds."""
-    rows: dict[tuple[bool, str], list[float]] = {
-        (started, recipe): [] for started in (False, True) for recipe in ("alone", *recipes)
+def accuracies(seeds: Sequence[int], recipes: Sequence[str], teachers: Sequence[str], starts: Sequence[str]) -> None:
+    """Student alone and taught by each recipe, from random weights and from the teacher's first blocks, over seeds."""
+    rows: dict[tuple[str, str, str], list[float]] = {
+        (master, start, recipe): [] for master in teachers for start in starts for recipe in ("alone", *recipes)
     }
-    for seed in range(seeds):
-        for (started, recipe), found in rows.items():
+    for seed in seeds:
+        alone = 0.0  # from random weights, whoever is the teacher
+        for (master, start, recipe), found in rows.items():
+            from_random_weights = start == STARTS[0]
             seed_everything(seed, verbose=False)
             module: LightningModule = ResNetClassifier(8)
-            if started:
-                initialize(module, teacher(), {"model": "model"})
+            if not from_random_weights:
+                initialize(module, teacher(TEACHERS[master]), {"model": "model"})
             if recipe in RECIPES:
-                module = DistillationModule(module, cached(), **RECIPES[recipe])
-            found.append(fit(module, seed))
-            print(f"seed {seed} {_name(started, recipe)}: {found[-1]:.2f} %", flush=True)
-    print_table({_name(*row): found for row, found in rows.items()})
-
-
-def _name(started: bool, recipe: str) -> str:
-    return f"started, {recipe}" if started else recipe
+                module = DistillationModule(module, cached(TEACHERS[master]), **RECIPES[recipe])
+            is_known = bool(alone) and from_random_weights and recipe == "alone"
+            found.append(alone if is_known else fit(module, seed))
+            if from_random_weights and recipe == "alone":
+                alone = found[-1]
+            print(f"seed {seed}, teacher of {master}, {start}, {recipe}: {found[-1]:.2f} %", flush=True)
+    print_table({", ".join(row): found for row, found in rows.items()})
 
 
 class Lap(Callback):
@@ -153,21 +159,23 @@ def print_table(rows: dict[str, list[float]]) -> None:
     """Mean and standard deviation of each row."""
     for name, found in rows.items():
         spread = statistics.stdev(found) if len(found) > 1 else 0.0
-        print(f"{name:36} {statistics.mean(found):.2f} +- {spread:.2f} %  {[round(one, 2) for one in found]}")
+        print(f"{name:72} {statistics.mean(found):.2f} +- {spread:.2f} %  {[round(one, 2) for one in found]}")
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3, help="0: no accuracies")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="none: no accuracies")
     parser.add_argument("--recipes", nargs="*", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--teachers", nargs="*", choices=TEACHERS, default=list(TEACHERS))
+    parser.add_argument("--starts", nargs="*", choices=STARTS, default=list(STARTS))
     parser.add_argument("--rounds", type=int, default=7, help="0: no step costs")
     parser.add_argument("--pruned", type=int, default=0, help="seeds of the pruned LeNet")
     arguments = parser.parse_args()
     if arguments.rounds:
         costs(arguments.rounds)
     if arguments.seeds:
-        accuracies(arguments.seeds, arguments.recipes)
+        accuracies(arguments.seeds, arguments.recipes, arguments.teachers, arguments.starts)
     if arguments.pruned:
         pruned(arguments.pruned)
 

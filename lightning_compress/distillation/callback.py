@@ -36,14 +36,14 @@ class DistillationCallback(CallbackBase):
 
         task_weight * loss + alpha * sum_k weight_k * schedule_k(progress) * loss_k(student, teacher)
 
-    with ``task_weight = 1 - alpha`` unless it is given.
+    with ``task_weight = 1`` and ``alpha = 0.3`` by default; with ``alpha=`` alone, ``task_weight = 1 - alpha``.
 
     Args:
         teacher: a module that takes the inputs of the student's network; or ``EMA()``, or a ``Cache``.
         losses: losses of the outputs, or a :class:`~lightning_compress.distillation.Term` for each comparison; None for
-            soft targets of the outputs, if the batch holds integer labels for them.
-        alpha: weight of the teacher's losses, in [0, 1].
-        task_weight: weight of the student's own loss, at least 0; None for ``1 - alpha``.
+            ``Decoupled(beta=2.0, temperature=2.0)`` of the outputs, if the batch holds integer labels for them.
+        alpha: weight of the teacher's losses, in [0, 1]; None for 0.3 beside the whole loss of the student.
+        task_weight: weight of the student's own loss, at least 0; None for ``1 - alpha``, or 1 where alpha is None.
         network: name of the student's submodule whose calls are taught; None for the student's own ``forward``.
         metrics: of (student, teacher) outputs, updated in validation.
         initialize: name of a student's layer -> name of the teacher's layer that it starts from.
@@ -57,7 +57,8 @@ class DistillationCallback(CallbackBase):
         Trainer(callbacks=[DistillationCallback(teacher, losses=[losses.SoftTargets(temperature=2.0)])])
         ```
 
-    >>> DistillationCallback(nn.ReLU(), alpha=0.5)
+    >>> from lightning_compress.distillation import losses
+    >>> DistillationCallback(nn.ReLU(), losses=[losses.SoftTargets()], alpha=0.5)
     DistillationCallback(teacher=ReLU(...), losses=(Term(loss=SoftTargets(temperature=4.0)),), alpha=0.5)
     """
 
@@ -68,7 +69,7 @@ class DistillationCallback(CallbackBase):
         teacher: nn.Module | Teacher,
         *,
         losses: Sequence[Term | Loss] | None = None,
-        alpha: float = 0.9,
+        alpha: float | None = None,
         task_weight: float | None = None,
         network: str | None = None,
         metrics: Sequence[Metric] = (),

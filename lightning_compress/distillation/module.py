@@ -34,16 +34,16 @@ class DistillationModule(ModuleBase):
 
         task_weight * loss + alpha * sum_k weight_k * schedule_k(progress) * loss_k(student, teacher)
 
-    with ``task_weight = 1 - alpha`` unless it is given. For the task plus 0.3 times a loss write ``alpha=0.3,
-    task_weight=1.0``. Each part is logged as ``distillation/<loss>``, the student's own loss as ``distillation/task``.
+    with ``task_weight = 1`` and ``alpha = 0.3`` by default; with ``alpha=`` alone, ``task_weight = 1 - alpha``. Each
+    part is logged as ``distillation/<loss>``, the student's own loss as ``distillation/task``.
 
     Args:
         student: any LightningModule.
         teacher: a module that takes the inputs of the student's network; or ``EMA()``, or a ``Cache``.
         losses: losses of the outputs, or a :class:`~lightning_compress.distillation.Term` for each comparison; None for
-            soft targets of the outputs, if the batch holds integer labels for them.
-        alpha: weight of the teacher's losses, in [0, 1].
-        task_weight: weight of the student's own loss, at least 0; None for ``1 - alpha``.
+            ``Decoupled(beta=2.0, temperature=2.0)`` of the outputs, if the batch holds integer labels for them.
+        alpha: weight of the teacher's losses, in [0, 1]; None for 0.3 beside the whole loss of the student.
+        task_weight: weight of the student's own loss, at least 0; None for ``1 - alpha``, or 1 where alpha is None.
         network: name of the student's submodule whose calls are taught, for a ``training_step`` that calls
             ``self.net(x)``; None for one that calls ``self(x)``.
         metrics: of (student, teacher) outputs; updated in validation, where the teacher then runs as well, and logged
@@ -73,7 +73,7 @@ class DistillationModule(ModuleBase):
         teacher: nn.Module | Teacher,
         *,
         losses: Sequence[Term | Loss] | None = None,
-        alpha: float = 0.9,
+        alpha: float | None = None,
         task_weight: float | None = None,
         network: str | None = None,
         metrics: Sequence[Metric] = (),

@@ -112,8 +112,8 @@ class Objective:
             part = torch.stack(losses).mean()
             taught = taught + term.weight * strength_at(term.schedule, progress) * part
             parts[self._names[number]] = part
-        alpha, task_weight = self.settings.alpha, self.settings.task_weight
-        return (1 - alpha if task_weight is None else task_weight) * task + alpha * taught, parts
+        task_weight, alpha = self.settings.weights
+        return task_weight * task + alpha * taught, parts
 
     def check_called(self) -> None:
         """Refuse, after a training step, a network that no step has called yet: nothing was taught."""
@@ -229,7 +229,7 @@ def _check_classes(call: NetworkCall, batch: Any) -> None:
     if classes < 2 or regressed or not labelled:
         raise ValueError(
             f"need losses= for outputs of shape {tuple(output.shape)}, got none, and the batch does not hold one "
-            "integer label for each row of scores: write losses=[losses.SoftTargets()] for class scores, or "
+            "integer label for each row of scores: write losses=[losses.Decoupled()] for class scores, or "
             "losses=[losses.mse] for numbers"
         )
 

@@ -10,13 +10,13 @@ from torch import nn
 from torchmetrics import Metric
 
 from lightning_compress.arguments import check_names, check_number, shown
-from lightning_compress.distillation.losses import SoftTargets
+from lightning_compress.distillation.losses import Decoupled
 from lightning_compress.distillation.teachers import Live, Teacher
 from lightning_compress.distillation.terms import Term
 
 __all__ = ["DEFAULT", "Settings"]
 
-DEFAULT = Term(SoftTargets())
+DEFAULT = Term(Decoupled(beta=2.0, temperature=2.0))
 """The term of a student without losses: for class scores. It is known by identity."""
 
 
@@ -26,10 +26,10 @@ class Settings:
 
     Args:
         teacher: a module that takes the inputs of the student's network, or a ``Teacher`` such as ``EMA()``.
-        losses: terms, or losses of the outputs; None for soft targets of the outputs, if the batch holds
-            integer labels for them.
-        alpha: weight of the teacher's losses, in [0, 1].
-        task_weight: weight of the student's own loss, at least 0; None for ``1 - alpha``.
+        losses: terms, or losses of the outputs; None for ``Decoupled(beta=2.0, temperature=2.0)`` of the outputs, if
+            the batch holds integer labels for them.
+        alpha: weight of the teacher's losses, in [0, 1]; None for 0.3 beside the whole loss of the student.
+        task_weight: weight of the student's own loss, at least 0; None for ``1 - alpha``, or 1 where alpha is None.
         network: name of the student's submodule whose calls are taught; None for the student's own ``forward``.
         metrics: of (student, teacher) outputs, updated in validation.
         initialize: name of a student's layer -> name of the teacher's layer that it starts from.
@@ -39,21 +39,22 @@ class Settings:
         ValueError: an argument is out of its range, or ``initialize`` needs a teacher that is a module.
 
     >>> Settings(nn.Identity(), alpha=0.3).losses
-    (Term(loss=SoftTargets(temperature=4.0)),)
+    (Term(loss=Decoupled(alpha=1.0, beta=2.0, temperature=2.0)),)
     """
 
     teacher: Any
     _: KW_ONLY
     losses: Any = None
-    alpha: float = 0.9
+    alpha: float | None = None
     task_weight: float | None = None
     network: str | None = None
     metrics: Any = ()
     initialize: Any = None
 
     def __post_init__(self) -> None:
-        check_number(alpha=self.alpha)
-        if not 0 <= self.alpha <= 1:
+        if self.alpha is not None:
+            check_number(alpha=self.alpha)
+        if self.alpha is not None and not 0 <= self.alpha <= 1:
             raise ValueError(f"need 0 <= alpha <= 1, got alpha={self.alpha}: Term(weight=...) takes any factor")
         if self.task_weight is not None:
             check_number(task_weight=self.task_weight)
@@ -71,6 +72,13 @@ class Settings:
             object.__setattr__(self, name, value)  # the way around frozen
         if self.initialize:
             self.network_of_teacher()
+
+    @property
+    def weights(self) -> tuple[float, float]:
+        """The weight of the student's own loss, and that of the teacher's losses."""
+        alpha = 0.3 if self.alpha is None else self.alpha
+        task = 1.0 if self.alpha is None else 1 - alpha
+        return task if self.task_weight is None else self.task_weight, alpha
 
     def check_student(self, student: nn.Module) -> None:
         """Refuse a student that shares parameters with its teacher.

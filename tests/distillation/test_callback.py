@@ -22,9 +22,9 @@ def test_repr_is_the_call() -> None:
         "teacher_layers='norm', regressor=LeastSquares(decay=0.9, penalty=0.001, dim=1))), task_weight=1.0, "
         "metrics=(Agreement(),))"
     )
-    soft_targets = "(Term(loss=SoftTargets(temperature=4.0)),)"
+    decoupled = "(Term(loss=Decoupled(alpha=1.0, beta=2.0, temperature=2.0)),)"
     assert repr(DistillationCallback(EMA(0.99), network="net")) == (
-        f"DistillationCallback(teacher=EMA(decay=0.99), losses={soft_targets}, network='net')"
+        f"DistillationCallback(teacher=EMA(decay=0.99), losses={decoupled}, network='net')"
     )
 
 

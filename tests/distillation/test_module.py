@@ -51,7 +51,7 @@ def test_both_fronts_train_every_student_alike(cls: type[Student], network: str 
     two.fit(other, loader(), loader())
     assert same(student, other)
     assert one.callback_metrics == two.callback_metrics
-    assert {"val_loss", "distillation/task", "distillation/soft_targets"} < set(one.callback_metrics)
+    assert {"val_loss", "distillation/task", "distillation/decoupled"} < set(one.callback_metrics)
     assert type(other) is type(student) is cls
 
 
@@ -65,8 +65,18 @@ def test_with_alpha_zero_the_student_trains_as_alone(cls: type[Student], network
     assert same(taught, alone)
 
 
-@pytest.mark.parametrize(("task_weight", "expected"), [(None, 0.3), (1.0, 1.0), (0.0, 0.0)])
-def test_one_step_is_the_equation(task_weight: float | None, expected: float) -> None:
+@pytest.mark.parametrize(
+    ("weights", "task_weight", "alpha"),
+    [
+        ({"alpha": 0.7}, 0.3, 0.7),
+        ({"alpha": 0.7, "task_weight": 1.0}, 1.0, 0.7),
+        ({"alpha": 0.7, "task_weight": 0.0}, 0.0, 0.7),
+        ({}, 1.0, 0.3),
+        ({"task_weight": 0.5}, 0.5, 0.3),
+    ],
+    ids=str,
+)
+def test_one_step_is_the_equation(weights: dict[str, float], task_weight: float, alpha: float) -> None:
     student, master = seeded(), teacher()
     student.net.drop = nn.Identity()
     reference = copy.deepcopy(student)
@@ -74,10 +84,10 @@ def test_one_step_is_the_equation(task_weight: float | None, expected: float) ->
     answer = master.eval()(x[:8])
     logits = reference(x[:8])
     task = nn.functional.cross_entropy(logits, y[:8])
-    (expected * task + 0.7 * 2.0 * losses.SoftTargets(3.0)(logits, answer)).backward()
+    (task_weight * task + alpha * 2.0 * losses.SoftTargets(3.0)(logits, answer)).backward()
     gradients = Gradients()
     terms = [Term(losses.SoftTargets(3.0), weight=2.0)]
-    module = DistillationModule(student, master, losses=terms, alpha=0.7, task_weight=task_weight)
+    module = DistillationModule(student, master, losses=terms, **weights)
     trainer(gradients, max_steps=1).fit(module, loader(), loader())
     for name, parameter in reference.named_parameters():
         torch.testing.assert_close(gradients.first[name], parameter.grad)

@@ -201,7 +201,7 @@ X, LABELS = torch.arange(24.0).view(8, 3), torch.tensor([0, 1] * 4)
         ((), False),
     ],
 )
-def test_soft_targets_are_the_default_for_class_scores_alone(targets: Any, certain: bool) -> None:
+def test_decoupled_soft_targets_are_the_default_for_class_scores_alone(targets: Any, certain: bool) -> None:
     def fit(**options: Any) -> torch.Tensor:
         student = Regression()
         student.net.load_state_dict({"weight": torch.eye(2, 3), "bias": torch.zeros(2)})

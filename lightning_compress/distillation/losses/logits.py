@@ -54,8 +54,8 @@ class Decoupled:
     of the other classes, normalized again; ``p = softmax(logits / T)``. Soft targets are the case ``alpha = 1``,
     ``beta = 1 - p_label`` of the teacher.
 
-    Student and teacher are logits ``[..., classes]`` of one shape. The third tensor are the true classes, integers
-    ``[...]``: write ``Term(Decoupled(), labels=Item(1))``.
+    Student and teacher are logits ``[..., classes]`` of one shape. The label of a row is the teacher's most probable
+    class, or the true class where ``Term(Decoupled(), labels=Item(1))`` passes integers ``[...]`` as the third tensor.
 
     Args:
         alpha: weight of the label's part.
@@ -85,9 +85,9 @@ class Decoupled:
                 raise ValueError(f"need {name} >= 0, got {name}={getattr(self, name)}")
         _check_temperature(self.temperature)
 
-    def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+    def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Tensor:
         student, teacher = rows_of_logits(student, teacher)
-        labels = labels.flatten()
+        labels = teacher.argmax(-1) if labels is None else labels.flatten()
         if len(labels) != len(student):
             raise ValueError(f"need one label for each of {len(student)} rows of logits, got {len(labels)}")
         is_label = F.one_hot(labels, student.shape[-1]).bool()

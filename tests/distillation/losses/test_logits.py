@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import rel_entr, softmax
 
 from lightning_compress.distillation import losses
@@ -31,6 +32,12 @@ def test_decoupled() -> None:
         others += rel_entr(q_t / q_t.sum(), q_s / q_s.sum()).sum()
     expected = 4 * (0.5 * target + 3 * others) / 6
     assert losses.Decoupled(0.5, 3.0, 2.0)(S, T, LABELS).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_decoupled_without_labels_takes_the_classes_of_the_teacher() -> None:
+    labels = torch.tensor(T.numpy().argmax(-1))
+    assert not torch.equal(labels, LABELS)
+    assert losses.Decoupled(0.5, 3.0, 2.0)(S, T).item() == losses.Decoupled(0.5, 3.0, 2.0)(S, T, labels).item()
 
 
 def test_decoupled_of_two_classes_has_nothing_to_rank() -> None:
