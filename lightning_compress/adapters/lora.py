@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["WEIGHT", "delta", "is_sum", "obstacle"]
+__all__ = ["WEIGHT", "delta", "is_sum", "obstacle", "trained_copy"]
 
 WEIGHT = "base_layer.weight"
 """Name of the weight in a layer of PEFT."""
@@ -44,6 +44,16 @@ def delta(layer: nn.Module) -> Tensor:
     active = [] if adapted.disable_adapters or adapted.merged else _active(layer)
     deltas = [adapted.get_delta_weight(adapter) for adapter in active]
     return sum(deltas[1:], deltas[0]) if deltas else torch.zeros_like(adapted.base_layer.weight)
+
+
+def trained_copy(layer: nn.Module) -> nn.Module | None:
+    """The module that computes for one of ``modules_to_save``, of which PEFT trains a copy; None for other layers."""
+    if not isinstance(layer, _classes("peft.utils.other", ("ModulesToSaveWrapper",))):
+        return None
+    held: Any = layer
+    active = [] if held.disable_adapters else [one for one in held.active_adapters if one in held.modules_to_save]
+    computing: nn.Module = held.modules_to_save[active[0]] if active else held.original_module
+    return computing
 
 
 def _active(layer: nn.Module) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_compress.adapters.paths import AdditivePath, additive_paths
+from lightning_compress.adapters.paths import AdditivePath, additive_paths, replaced_layers
 from lightning_compress.arguments import check_module, check_patterns
 from lightning_compress.messages import listed
 
@@ -45,7 +45,7 @@ def merge(module: nn.Module, names: Collection[str] | None = None) -> nn.Module:
     """Merge the active adapters of ``module`` into their weights, in place, and leave the layers without adapters.
 
     Zeros, grids and shared values of compressed weights are met exactly. ``merge_and_unload()`` of PEFT does so too,
-    after ``fit``.
+    after ``fit``. The trained copies of ``modules_to_save`` take the places of their originals.
 
     Args:
         module: of any kind; nothing happens to one without adapters.
@@ -59,28 +59,29 @@ def merge(module: nn.Module, names: Collection[str] | None = None) -> nn.Module:
         the module; the layer of the weight, if ``module`` itself is a layer with adapters.
     """
     check_module(module=module)
-    paths = additive_paths(module)
+    layers = replaced_layers(module)
     if names is not None:
         check_patterns(names=tuple(names) if isinstance(names, set | frozenset) else names)
-        known = [path.name for path in paths]
-        if unknown := [name for name in names if name not in known]:
+        if unknown := [name for name in names if name not in layers]:
             raise ValueError(
-                f"need names of layers with adapters, got {listed(unknown)}; there are: {listed(known) or 'none'}"
+                f"need names of layers with adapters, got {listed(unknown)}; there are: {listed([*layers]) or 'none'}"
             )
-        paths = [path for path in paths if path.name in names]
-    for path in paths:
+        layers = {name: pair for name, pair in layers.items() if name in names}
+    for path in additive_paths(module):
+        if path.name not in layers:
+            continue
         if hasattr(path.layer, "merge"):
             _merge_layer(path.layer, path.name)
         else:
             _write(path, merged_weight(path))
-    return unload(module, paths)
+    return unload(module, layers.values())
 
 
-def unload(module: nn.Module, paths: Sequence[AdditivePath]) -> nn.Module:
-    """Put the layers of the weights in the places of the layers with adapters; see :func:`merge`."""
-    bases = {id(path.layer): path.base for path in paths}
-    for path in paths:
-        _note(path)
+def unload(module: nn.Module, layers: Collection[tuple[nn.Module, nn.Module]]) -> nn.Module:
+    """Put the second of two layers in the place of the first, the one with adapters; see :func:`merge`."""
+    bases = {id(layer): base for layer, base in layers}
+    for layer, base in layers:
+        _note(layer, base)
     for parent in list(module.modules()):
         for name, child in list(parent._modules.items()):
             if id(child) in bases:
@@ -149,17 +150,17 @@ def _merge_layer(layer: Any, name: str, safe_merge: bool = False, adapter_names:
     whole = adapter_names is None and not layer.merged and not layer.disable_adapters
     exact = merged_weight(path) if whole else None
     type(layer).merge(layer, safe_merge=safe_merge, adapter_names=adapter_names)
-    _note(path)
+    _note(path.layer, path.base)
     if exact is not None:
         _write(path, exact)
 
 
-def _note(path: AdditivePath) -> None:
+def _note(layer: nn.Module, base: nn.Module) -> None:
     """The base takes the place of the layer, with the hooks that are on it, such as those of quantizers."""
-    vars(path.base)[MERGED] = True
+    vars(base)[MERGED] = True
     for name in _HOOKS:
-        getattr(path.base, name).update(getattr(path.layer, name))
-        getattr(path.layer, name).clear()
+        getattr(base, name).update(getattr(layer, name))
+        getattr(layer, name).clear()
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_compress.adapters import lora
 from lightning_compress.arguments import check_module, shown
 
-__all__ = ["AdditivePath", "Delta", "additive_paths", "declare", "unknown_adapters"]
+__all__ = ["AdditivePath", "Delta", "additive_paths", "declare", "replaced_layers", "unknown_adapters"]
 
 Delta: TypeAlias = Callable[[nn.Module], Tensor]
 """Layer -> the tensor that its forward pass adds to the weight, in the weight's shape."""
@@ -117,6 +117,16 @@ def declare(layer: nn.Module, weight: str, delta: Delta) -> None:
 def additive_paths(module: nn.Module) -> list[AdditivePath]:
     """The layers of ``module`` that add adapters to a weight: LoRA of PEFT, and those that were declared."""
     return list(_found(module))
+
+
+def replaced_layers(module: nn.Module) -> dict[str, tuple[nn.Module, nn.Module]]:
+    """Name of each layer that merging replaces -> the layer, and the one that takes its place.
+
+    They are the layers with adapters, and those of PEFT's ``modules_to_save``, which hold a trained copy of themselves.
+    """
+    copies = ((name, layer, lora.trained_copy(layer)) for name, layer in module.named_modules())
+    found = {name: (layer, copy) for name, layer, copy in copies if copy is not None}
+    return {path.name: (path.layer, path.base) for path in additive_paths(module)} | found
 
 
 def unknown_adapters(module: nn.Module) -> dict[str, str]:

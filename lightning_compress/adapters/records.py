@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from lightning_compress.adapters.merging import MERGED, NORMS, merge, merge_exactly, norms_of, unload
-from lightning_compress.adapters.paths import AdditivePath, additive_paths
+from lightning_compress.adapters.paths import AdditivePath, additive_paths, replaced_layers
 from lightning_compress.carried import LAYERS, Shapes, Structure, carry
 from lightning_compress.schemas import RecordError, fields_of, list_of, refuse, table_of, text
 
@@ -40,17 +40,20 @@ def _announced(module: nn.Module) -> list[AdditivePath]:
 
 
 def _record(module: nn.Module) -> dict[str, Any]:
-    bases = {id(path.base) for path in additive_paths(module)}
+    replaced = replaced_layers(module)
+    bases = {id(base) for _, base in replaced.values()}
     merged = [name for name, part in module.named_modules() if MERGED in vars(part) and id(part) not in bases]
-    added = _announced(module)
-    if not (merged or added):
+    announced = _announced(module)
+    if not (merged or announced):
         return {}
-    norms = {path.name: list(vars(path.base)[NORMS]) for path in added if NORMS in vars(path.base)}
-    return {"merged": merged, "added": [path.name for path in added], "norms": norms}
+    copies = replaced.keys() - {path.name for path in additive_paths(module)}  # of modules_to_save
+    added = [path.name for path in announced] + sorted(copies if announced else ())
+    norms = {path.name: list(vars(path.base)[NORMS]) for path in announced if NORMS in vars(path.base)}
+    return {"merged": merged, "added": added, "norms": norms}
 
 
 def _attach(module: nn.Module, record: dict[str, Any]) -> None:
-    unload(module, [path for path in additive_paths(module) if path.name in record["merged"]])
+    unload(module, [pair for name, pair in replaced_layers(module).items() if name in record["merged"]])
 
 
 def _check(module: nn.Module, record: dict[str, Any], shapes: Shapes) -> None:

@@ -8,7 +8,8 @@ from typing import Any, TypeVar, cast
 
 from torch import nn
 
-from lightning_compress.adapters import additive_paths, merge
+from lightning_compress.adapters import merge
+from lightning_compress.adapters.paths import replaced_layers
 from lightning_compress.adapters.records import ADAPTERS
 from lightning_compress.carried import carry
 from lightning_compress.example_inputs import line_of, unwrapped
@@ -59,7 +60,7 @@ def detached_copy(module: nn.Module) -> nn.Module:
 
 def merged_copy(module: _Module) -> _Module:
     """A copy with merged adapters, as it ships; the module itself if it has no adapters, or is sharded."""
-    if not additive_paths(module) or is_sharded(module):
+    if not replaced_layers(module) or is_sharded(module):
         return module
     merged = merge(detached_copy(module))
     if isinstance(merged, LightningModule):

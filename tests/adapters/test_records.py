@@ -1,16 +1,19 @@
 """Checkpoints and archives say whose adapters are merged."""
 
 import copy
+import warnings
 
 import pytest
 import torch
+from peft import LoraConfig, inject_adapter_in_model
+from torch import nn
 
 from lightning_compress import PruningCallback, QATCallback, RecordError, export, load_archive, load_compressed
 from lightning_compress.adapters import additive_paths, declare, merge
 from lightning_compress.schedules import Constant
 from tests.support.promises import shipped
 from tests.support.runs import Randomness, resumes, same, uninterrupted
-from tests.support.toys import Adapted, Digits, build, fit
+from tests.support.toys import Adapted, Digits, build, digits, fit
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +54,43 @@ def test_a_merged_module_can_be_saved_again(trained, tmp_path):
         tmp_path / "merged.ckpt"
     )
     assert same(load_compressed(Adapted, tmp_path / "merged.ckpt"), merged)
+
+
+class WithHead(Digits):
+    """LoRA on the first layers, and a head that PEFT trains in a copy, as it does with the head of a classifier."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        layers = ["net.0", "net.3", "net.9"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            inject_adapter_in_model(LoraConfig(r=2, target_modules=layers, modules_to_save=["net.11"]), self)
+
+
+@pytest.mark.parametrize("bits", [None, 8])
+def test_a_trained_copy_of_a_layer_takes_the_place_of_the_layer(bits, tmp_path):
+    module, path = build(kind=WithHead), tmp_path / "end.ckpt"
+    fit(module, QATCallback(8, activation_bits=bits), PruningCallback(0.5)).save_checkpoint(path)
+    archive = export(module, tmp_path / "m.lcz")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # quantizers are no part of a state dict
+        state = load_archive(archive)
+    assert state.keys() == Digits().state_dict().keys()
+    head = module.net[11].modules_to_save["default"]
+    assert torch.equal(state["net.11.weight"], head.weight)
+    assert not torch.equal(state["net.11.weight"], module.net[11].original_module.weight)
+    images = digits()[0][:64]
+    for loaded in (load_compressed(WithHead, path), load_compressed(WithHead, archive), merge(copy.deepcopy(module))):
+        assert same(loaded, shipped(module))
+        assert type(loaded.net[11]) is nn.Linear
+        torch.testing.assert_close(loaded.eval()(images), module.eval()(images))
+
+
+def test_a_layer_computes_as_its_original_while_adapters_are_switched_off():
+    module = build(kind=WithHead)
+    nn.init.ones_(module.net[11].modules_to_save["default"].weight)
+    module.net[11].enable_adapters(False)
+    assert not torch.equal(merge(module).net[11].weight, torch.ones(10, 32))
 
 
 class Thin(Adapted):
