@@ -1,0 +1,17 @@
+"""What all tests share."""
+
+from collections.abc import Iterator
+from functools import cache
+
+import lightning.fabric.utilities.registry
+import lightning_fabric.utilities.registry
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def entry_points_read_once() -> Iterator[None]:
+    """Lightning looks for callbacks of installed packages whenever a Trainer is made, which is thousands of times."""
+    with pytest.MonkeyPatch.context() as patch:
+        for registry in (lightning.fabric.utilities.registry, lightning_fabric.utilities.registry):
+            patch.setattr(registry, "entry_points", cache(registry.entry_points))
+        yield
