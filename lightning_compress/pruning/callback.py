@@ -259,7 +259,7 @@ class PruningCallback(WeightCompression):
             return 1 + (self.gradient_scale - 1) * self.strength
         if not self._densities:
             self._densities = densities(self._masks, {name: self.targets[name].parameter for name in self._masks})
-        return max(self._densities.get(name, 1.0), 1e-4) ** -0.25  # at most 10: a layer may be masked whole
+        return float(max(self._densities.get(name, 1.0), 1e-4) ** -0.25)  # at most 10: a layer may be masked whole
 
     def _competitors(self, weights: Mapping[str, Tensor]) -> list[list[str]]:
         """Names of the weights with a common threshold."""

@@ -74,7 +74,7 @@ def densities(masks: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> 
     groups: dict[object, list[str]] = {}
     for name in masks:
         groups.setdefault(shard_group([parameters[name]]), []).append(name)
-    kept = {}
+    kept: dict[str, int] = {}
     for names in groups.values():
         own = torch.stack([masks[name].count_nonzero() for name in names]).cpu()
         every = concatenate(own, shard_group([parameters[name] for name in names])).view(-1, len(names)).sum(0)

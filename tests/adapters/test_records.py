@@ -5,11 +5,12 @@ import warnings
 
 import pytest
 import torch
-from peft import LoraConfig, inject_adapter_in_model
+from peft import LoraConfig, get_peft_model, inject_adapter_in_model
 from torch import nn
 
 from lightning_compress import PruningCallback, QATCallback, RecordError, export, load_archive, load_compressed
 from lightning_compress.adapters import additive_paths, declare, merge
+from lightning_compress.quantization.activations.quantizers import quantizers_of
 from lightning_compress.schedules import Constant
 from tests.support.promises import shipped
 from tests.support.runs import Randomness, resumes, same, uninterrupted
@@ -84,6 +85,17 @@ def test_a_trained_copy_of_a_layer_takes_the_place_of_the_layer(bits, tmp_path):
         assert same(loaded, shipped(module))
         assert type(loaded.net[11]) is nn.Linear
         torch.testing.assert_close(loaded.eval()(images), module.eval()(images))
+
+
+def test_merging_by_peft_keeps_the_quantizers_of_a_trained_copy():
+    module = build(kind=WithHead)
+    module.net = get_peft_model(Digits().net, LoraConfig(r=2, target_modules=["0", "9"], modules_to_save=["11"]))
+    fit(module, QATCallback(8, activation_bits=4))
+    images, quantizers = digits()[0][:64], len(quantizers_of(module))
+    expected = module.eval()(images)
+    module.net = module.net.merge_and_unload()
+    assert len(quantizers_of(module)) == quantizers > 3
+    torch.testing.assert_close(module.eval()(images), expected)
 
 
 def test_a_layer_computes_as_its_original_while_adapters_are_switched_off():

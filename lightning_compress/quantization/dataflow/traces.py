@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from lightning_compress.adapters import AdditivePath, additive_paths
+from lightning_compress.adapters.paths import replaced_layers
 from lightning_compress.adapters.views import plain_view
 from lightning_compress.example_inputs import tensors_in
 
@@ -106,6 +107,7 @@ class Trace(TorchFunctionMode):
         self._watched = module
         self._paths = {id(path.layer): path for path in additive_paths(module)}
         hidden = {id(part) for path in self._paths.values() for part in path.layer.modules() if part is not path.layer}
+        hidden |= {id(layer) for layer, _ in replaced_layers(module).values()} - self._paths.keys()  # the copy computes
         self._names = {id(part): name for name, part in module.named_modules() if id(part) not in hidden}
         self._inside: nn.Module | None = None  # a layer with adapters, which runs now
         self._note = note
