@@ -15,7 +15,7 @@ from lightning_compress.messages import listed
 from lightning_compress.processes import gather_numbers, local, shard_group, shard_shape
 from lightning_compress.pruning import criteria
 from lightning_compress.pruning.criteria import Criterion
-from lightning_compress.pruning.floors import check_floor, kept_units
+from lightning_compress.pruning.floors import check_floor, described, floor_of, kept_units
 from lightning_compress.pruning.layer_inputs import InputSquares, check_inputs
 from lightning_compress.pruning.masks import apply_, counts, densities, mask_of
 from lightning_compress.pruning.patterns import Pattern, Unstructured, sparsity_of
@@ -40,9 +40,9 @@ class PruningCallback(WeightCompression):
         pattern: weights that are masked together; see :mod:`~lightning_compress.pruning.patterns`.
         scope: whether the weights of all targets have one threshold (``"global"``) or each target has its own
             (``"layer"``).
-        floor: least fraction of the weights of each target that stays in global scope, in [0, 1). The sparsity over all
-            targets stays exact. A ``sparsity`` above ``1 - floor`` counts instead. Refused in layer scope, and with
-            patterns of one sparsity: every target has that.
+        floor: least fraction of the weights of each target that stays in global scope, in [0, 1); by default (None)
+            three tenths of the fraction that stays on average. The sparsity over all targets stays exact. A
+            ``sparsity`` above ``1 - floor`` counts instead. Refused in layer scope, and with patterns of one sparsity.
         regrow: train the latents of masked weights too, with the gradient of the pruned model, until the end of the
             run. A weight that has become important again is unmasked (dynamic pruning with feedback). By default masked
             weights do not change.
@@ -83,7 +83,7 @@ class PruningCallback(WeightCompression):
         criterion: Criterion = criteria.magnitude,
         pattern: Pattern = Unstructured(),
         scope: Literal["global", "layer"] = "global",
-        floor: float = 0.01,
+        floor: float | None = None,
         regrow: bool = False,
         decay: float = 0.9,
         gradient_scale: float | None = None,
@@ -175,11 +175,8 @@ class PruningCallback(WeightCompression):
         return f"{self.sparsity:.4g} sparse by {criterion}, {self.pattern}, {self._scope()}, {self.schedule}"
 
     def _scope(self) -> str:
-        if self.scope == "layer" or not self.floor:
-            return f"{self.scope} scope"
-        if self.sparsity > 1 - self.floor:
-            return f"global scope (every target keeps {1 - self.sparsity:.4g}: floor={self.floor:.4g} is out of reach)"
-        return f"global scope (every target keeps {self.floor:.4g} or more)"
+        floor = floor_of(self.floor, self.sparsity, self.scope, self.pattern)
+        return f"{self.scope} scope" + (f" (every target keeps {described(floor, self.sparsity)})" if floor else "")
 
     def observe(self, latents: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
         if self.settled or evidence_of(self.criterion) == "nothing":
@@ -269,8 +266,7 @@ class PruningCallback(WeightCompression):
         """Find new masks for weights with a common threshold."""
         self._densities = {}
         group = shard_group([self.targets[name].parameter for name in weights])
-        floor = self.floor if self.scope == "global" else 0.0
-        asked = self.sparsity * self.strength
+        asked, floor = self.sparsity * self.strength, floor_of(self.floor, self.sparsity, self.scope, self.pattern)
         kept = kept_units(lambda name: self._units(name, weights[name]), list(weights), asked, floor, group)
         for name in weights:
             outputs_first = self.targets[name].outputs_first
@@ -280,7 +276,7 @@ class PruningCallback(WeightCompression):
                 self._warned.add(name)
                 rank_zero_warn(
                     f"every weight of {name!r} is masked, so its layer passes no signal: add it to exclude, lower "
-                    "sparsity, or keep a fraction of every target with floor=0.01"
+                    "sparsity, or leave floor= out, which keeps a fraction of every target"
                 )
 
     def _units(self, name: str, weight: Tensor) -> Iterator[Tensor]:

@@ -20,18 +20,18 @@ from lightning_compress.processes import concatenate
 from lightning_compress.pruning.patterns import Pattern
 from lightning_compress.pruning.thresholds import find_threshold, keep
 
-__all__ = ["Units", "check_floor", "kept_units"]
+__all__ = ["Units", "check_floor", "described", "floor_of", "kept_units"]
 
 Units: TypeAlias = Callable[[str], Iterable[Tensor]]
 """Name of a weight -> float32 scores of its units, in tensors that are concatenated along their first dimension."""
 
 
-def check_floor(owner: type[Any], floor: float, scope: str, pattern: Pattern) -> None:
+def check_floor(owner: type[Any], floor: float | None, scope: str, pattern: Pattern) -> None:
     """Refuse a floor out of [0, 1), or one where every weight has the same sparsity.
 
     Args:
         owner: the class of the callback; its signature has the default.
-        floor: least fraction of every weight that is kept.
+        floor: least fraction of every weight that is kept; None for the default, which is allowed everywhere.
         scope: ``"layer"`` gives every weight a threshold of its own.
         pattern: one of a single sparsity has it in every weight.
 
@@ -39,10 +39,37 @@ def check_floor(owner: type[Any], floor: float, scope: str, pattern: Pattern) ->
         TypeError: ``floor`` is not a number.
         ValueError: it is out of its range, or it has no effect and is not the default.
     """
+    if floor is None:
+        return
     check_decay(floor=floor)
     if scope == "layer" or pattern.sparsity is not None:
         setting = "scope='layer'" if scope == "layer" else f"pattern={pattern}"
         check_effect(owner, "a common threshold", setting, floor=floor)
+
+
+def floor_of(floor: float | None, sparsity: float, scope: str, pattern: Pattern) -> float:
+    """The floor that an argument stands for: None for three tenths of the fraction of all weights that is kept.
+
+    It is 0 where every weight has the same sparsity.
+
+    >>> from lightning_compress.pruning.patterns import Unstructured
+    >>> round(floor_of(None, 0.9, "global", Unstructured()), 4)
+    0.03
+    """
+    if scope == "layer" or pattern.sparsity is not None:
+        return 0.0
+    return 0.3 * (1 - sparsity) if floor is None else floor
+
+
+def described(floor: float, sparsity: float) -> str:
+    """What every weight keeps, in words.
+
+    >>> described(0.01, 0.9), described(0.01, 0.995)
+    ('0.01 or more', '0.005: floor=0.01 is out of reach')
+    """
+    if sparsity > 1 - floor:
+        return f"{1 - sparsity:.4g}: floor={floor:.4g} is out of reach"
+    return f"{floor:.4g} or more"
 
 
 def kept_units(
