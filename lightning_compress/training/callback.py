@@ -15,13 +15,14 @@ from lightning_compress.lightnings import (
     Trainer,
     check_one_package,
     provisional_key,
+    rank_zero_info,
     rank_zero_warn,
 )
 from lightning_compress.messages import listed
 from lightning_compress.processes import gather, shard
 from lightning_compress.state_dicts import explain_loading
 from lightning_compress.training.method import Method, map_tensors
-from lightning_compress.training.plans import asked, check_callbacks
+from lightning_compress.training.plans import asked, check_callbacks, check_finished
 from lightning_compress.training.run import CompressionRun
 
 __all__ = ["WeightCompression", "original_weights", "with_brought"]
@@ -126,6 +127,8 @@ class WeightCompression(Method, CallbackBase):
         self._loaded, self.joined = None, ()
         callbacks = trainer.callbacks = with_brought(trainer.callbacks)  # type: ignore[attr-defined]
         methods = [callback for callback in callbacks if isinstance(callback, WeightCompression)]
+        if not any(method is self for method in methods):
+            raise ValueError(self._need_list("called by another callback"))
         if methods[0] is self:
             for method in methods:
                 if method._run is not None:  # no hook of a run is called if on_exception of a callback raises
@@ -146,7 +149,12 @@ class WeightCompression(Method, CallbackBase):
         if self._run and self._run.methods[-1] is self:
             self._run.start()
 
+    def _need_list(self, got: str) -> str:
+        return f"need {type(self).__name__} in Trainer(callbacks=[...]) before fit begins, got it {got}"
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._run is None:
+            raise ValueError(self._need_list("in the list while fit runs"))
         if self._driven:
             self._driven.look(batch, new_epoch=batch_idx == 0)
 
@@ -176,6 +184,8 @@ class WeightCompression(Method, CallbackBase):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if self._driven:
+            if isinstance(exception, KeyboardInterrupt) and self.targets:  # the Trainer ends in order, and says nothing
+                check_finished(self._driven.methods, self._driven.progress.fraction(), rank_zero_info)
             _after_callbacks(trainer.strategy, self._driven.end)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

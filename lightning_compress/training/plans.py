@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -204,16 +204,19 @@ def check_max_norm(method: WeightCompression, selection: Selection) -> None:
             )
 
 
-def check_take_up(method: WeightCompression, joining: Sequence[str], replaced: Sequence[str]) -> bool:
+def check_take_up(
+    method: WeightCompression, joining: Sequence[str], replaced: Sequence[str], added: Sequence[str]
+) -> bool:
     """Whether a method goes on with other targets, in the middle of a run; warn of weights that it leaves alone.
 
     Args:
         method: the method.
         joining: names of weights that were frozen when ``fit`` began, and are trained now.
         replaced: names of targets that are other parameters now.
+        added: names of weights that the module did not have when ``fit`` began, and that the patterns match.
 
     Raises:
-        ValueError: a target was replaced, and the method cannot go on with another.
+        ValueError: a target was replaced or a weight was added, and the method cannot go on with it.
     """
     kind = type(method).__name__
     if replaced and not method.takes_up:
@@ -226,19 +229,27 @@ def check_take_up(method: WeightCompression, joining: Sequence[str], replaced: S
             f"{kind} leaves {listed(joining)} alone, which were frozen when fit began and are trained now: name them "
             "in include to compress them from the start"
         )
-    return method.takes_up and bool(joining or replaced)
+    if added and not method.takes_up:
+        raise ValueError(
+            f"need all layers when fit begins for {kind}, got {listed(added)} while it runs: add them before fit, in "
+            "configure_model"
+        )
+    return method.takes_up and bool(joining or replaced or added)
 
 
-def check_finished(methods: Sequence[WeightCompression], fraction: float) -> None:
-    """Warn of methods that have not reached the compression that was asked for.
+def check_finished(
+    methods: Sequence[WeightCompression], fraction: float, tell: Callable[[str], None] = rank_zero_warn
+) -> None:
+    """Tell of methods that have not reached the compression that was asked for.
 
     Args:
         methods: the methods of a run that has ended.
         fraction: of its length, at which it ended.
+        tell: takes each message.
     """
     for method in methods:
         if method.strength < 1.0:
-            rank_zero_warn(
+            tell(
                 f"{type(method).__name__}: the run ended at {fraction:.0%} of its length, before the end of its "
                 f"schedule. The model stays at strength {method.strength:.2f} of 1."
             )

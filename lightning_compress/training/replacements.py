@@ -18,7 +18,7 @@ from lightning_compress.lightnings import (
     rank_zero_warn,
 )
 from lightning_compress.messages import listed
-from lightning_compress.targets import FROZEN, Selection
+from lightning_compress.targets import FROZEN, Selection, select
 from lightning_compress.training.plans import check_take_up, plan_text
 
 if TYPE_CHECKING:
@@ -56,14 +56,15 @@ def follow_replacement(strategy: Strategy, module: LightningModule) -> None:
 
 
 def take_up(
-    methods: Sequence[WeightCompression], module: LightningModule, thawed: Sequence[str]
+    methods: Sequence[WeightCompression], module: LightningModule, thawed: Sequence[str], added: Sequence[str]
 ) -> list[WeightCompression]:
-    """Let the methods go on with layers that were replaced since the last batch, and with weights that thawed.
+    """Let the methods go on with layers that were replaced or added since the last batch, and with weights that thawed.
 
     Args:
         methods: the methods.
         module: the module.
         thawed: names of the parameters that were frozen and are trained now.
+        added: names of the parameters that the module did not have.
 
     Returns:
         the methods that have begun at new targets.
@@ -76,7 +77,9 @@ def take_up(
     for method in methods:
         joining = [name for name in thawed if method.skipped.get(name) == FROZEN]
         replaced = [name for name, target in method.targets.items() if present.get(name) is not target.parameter]
-        if check_take_up(method, joining, replaced):
+        wanted = select(module, method.include, method.exclude) if added else ()
+        new = [target.name for target in wanted if target.name in added]
+        if check_take_up(method, joining, replaced, new):
             rank_zero_info(plan_text(method, _retarget(method, module, joining)))
             changed.append(method)
     return changed

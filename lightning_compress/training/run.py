@@ -260,8 +260,8 @@ class CompressionRun:
         if not self._begun or not self._layers.changed:
             return
         self._latents.unmask()
-        thawed, self._layers = self._layers.thawed, LayerWatch(self._module)
-        if changed := take_up(self.methods, self._module, thawed):
+        thawed, added, self._layers = self._layers.thawed, self._layers.added, LayerWatch(self._module)
+        if changed := take_up(self.methods, self._module, thawed, added):
             check_conflicts(self.methods)
             targets = {name: target.parameter for name, target in self._targets.items()}
             self._latents.take_up({name: p for name, p in targets.items() if p is not self._parameters.get(name)})

@@ -31,6 +31,7 @@ from lightning_compress.schedules import Linear
 from tests.support.promises import at_most, binary, half_the_macs, integers, low_rank, sparsity, values
 from tests.support.runs import resumes, same, trainer
 from tests.support.toys import Digits, build, digits, held_out
+from tests.support.toys import fit as fit_on_digits
 
 STEP = 30  # in the third epoch of twelve steps; full strength is reached at 22
 RAMP = {"schedule": Linear(0.1, 0.6), "every_n_steps": 3}
@@ -326,3 +327,19 @@ def test_a_follower_of_a_run_that_failed_resumes(place, tmp_path):
     assert len(saved["state_dict"]["key.9.weight"].unique()) <= 8
     fit(resumed, make(), ckpt_path=tmp_path / "last.ckpt")
     assert same(whole("sharing", Momentum), resumed)
+
+
+class Interrupting(L.Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == 12:  # of 36
+            raise KeyboardInterrupt
+
+
+def test_a_run_that_is_ended_by_hand_says_that_the_model_is_not_yet_compressed(caplog):
+    with caplog.at_level("INFO"), pytest.raises(SystemExit):
+        fit_on_digits(build(), PruningCallback(0.9, schedule=Linear(0.0, 0.9)), Interrupting())
+    assert "PruningCallback: the run ended at 33% of its length, before the end of its schedule" in caplog.text
+    caplog.clear()
+    with caplog.at_level("INFO"), pytest.raises(SystemExit):
+        fit_on_digits(build(), PruningCallback(0.9, schedule=Linear(0.0, 0.1)), Interrupting())
+    assert "the run ended" not in caplog.text

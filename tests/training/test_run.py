@@ -114,6 +114,32 @@ def test_a_callback_class_is_refused():
         check_callbacks([Halves(), Spy])
 
 
+class Late(L.Callback):
+    """Adds a callback while ``fit`` runs, as code of a user's may."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        trainer.callbacks.append(PruningCallback(0.5))
+
+
+class Wrapped(L.Callback):
+    """Calls a callback that is not in the list."""
+
+    def setup(self, trainer, pl_module, stage):
+        PruningCallback(0.5).setup(trainer, pl_module, stage)
+
+
+@pytest.mark.parametrize("kind", [Late, Wrapped])
+@pytest.mark.parametrize("others", [[], [QATCallback]], ids=["alone", "beside another"])
+def test_a_callback_that_comes_too_late_is_refused(kind, others):
+    module = build()
+    before = module.net[9].weight.clone()
+    with pytest.raises(
+        ValueError, match=r"need PruningCallback in Trainer\(callbacks=\[...\]\) before fit begins, got it "
+    ):
+        fit(module, *(other() for other in others), kind())
+    assert others or torch.equal(module.net[9].weight, before)
+
+
 @pytest.mark.parametrize("method", [PruningCallback, QATCallback], ids=lambda method: method.__name__)
 def test_the_pruning_of_lightning_beside_a_method_is_refused(method):
     theirs = ModelPruning("l1_unstructured", amount=0.5)

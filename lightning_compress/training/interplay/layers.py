@@ -27,6 +27,7 @@ class LayerWatch:
         self._holders: list[dict[str, Any]] = [held for part in parts for held in (part._modules, part._parameters)]
         self._sizes = list(map(len, self._holders))
         self._held = list(chain.from_iterable(map(dict.values, self._holders)))
+        self._module, self._names = module, {name for name, _ in module.named_parameters()}
         self._frozen = {name: p for name, p in module.named_parameters() if not p.requires_grad}
 
     @property
@@ -34,6 +35,11 @@ class LayerWatch:
         """Whether anything is different now. Costs 0.1 ms for 500 submodules."""
         sizes, now = map(len, self._holders), chain.from_iterable(map(dict.values, self._holders))
         return bool(self.thawed) or list(sizes) != self._sizes or not all(map(is_, now, self._held))
+
+    @property
+    def added(self) -> list[str]:
+        """Names of the parameters that the module did not have."""
+        return [name for name, _ in self._module.named_parameters() if name not in self._names]
 
     @property
     def thawed(self) -> list[str]:

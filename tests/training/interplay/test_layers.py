@@ -108,6 +108,47 @@ def test_a_new_layer_is_refused_where_it_cannot_be_compressed(callback):
         fit(grown("on_train_epoch_start"), callback)
 
 
+class Widened(Digits):
+    """A branch that the module did not have joins in the middle of the run."""
+
+    def forward(self, images):
+        scores = super().forward(images)
+        return scores + self.branch(images.flatten(1)) if hasattr(self, "branch") else scores
+
+    def on_train_epoch_start(self):
+        if self.current_epoch == 1:
+            self.branch = nn.Linear(64, 10)
+            self.optimizers().add_param_group({"params": self.branch.parameters()})
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_layer_that_is_added_is_compressed(method):
+    make, promise = METHODS[method]
+    callbacks, module = make(), build(kind=Widened)
+    fit(module, *callbacks)
+    assert all("branch.weight" in callback.targets for callback in callbacks)
+    promise(module)
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [ChannelPruningCallback(macs=0.7, round_to=1), LowRankCallback(parameters=0.5)],
+    ids=["channels", "rank"],
+)
+def test_a_layer_that_is_added_is_refused_where_it_cannot_be_compressed(callback):
+    with pytest.raises(
+        ValueError, match=r"need all layers when fit begins for \w+, got branch.weight while it runs: add"
+    ):
+        fit(build(kind=Widened), callback)
+
+
+def test_a_layer_that_is_added_and_excluded_stays_dense():
+    callback, module = PruningCallback(0.8, schedule=RAMP, include=("net.*",)), build(kind=Widened)
+    fit(module, callback)
+    assert "branch.weight" not in callback.targets
+    assert (module.branch.weight != 0).all()
+
+
 def test_a_layer_that_is_excluded_may_be_replaced():
     fit(grown("on_train_epoch_start"), QATCallback(8, exclude=("net.11",)), max_epochs=2)
 
