@@ -10,13 +10,16 @@ from io import StringIO
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from random import Random
+from threading import RLock
 from typing import Any
 
 import torch
+from tqdm.std import tqdm
 
 __all__ = ["Mark", "Work", "finish", "kill"]
 
 FORK = get_context("fork")  # a child has imported everything
+tqdm.set_lock(RLock())  # its own is shared by all processes, and a child may be killed while it holds it
 
 Mark = Callable[[], None]
 Work = Callable[[Mark], Any]
