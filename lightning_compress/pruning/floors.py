@@ -50,7 +50,7 @@ def check_floor(owner: type[Any], floor: float | None, scope: str, pattern: Patt
 def floor_of(floor: float | None, sparsity: float, scope: str, pattern: Pattern) -> float:
     """The floor that an argument stands for: None for three tenths of the fraction of all weights that is kept.
 
-    It is 0 where every weight has the same sparsity.
+    Where every weight has the same sparsity, the floor is 0.
 
     >>> from lightning_compress.pruning.patterns import Unstructured
     >>> round(floor_of(None, 0.9, "global", Unstructured()), 4)
@@ -62,7 +62,7 @@ def floor_of(floor: float | None, sparsity: float, scope: str, pattern: Pattern)
 
 
 def described(floor: float, sparsity: float) -> str:
-    """What every weight keeps, in words.
+    """The floor in words: the fraction that every weight keeps.
 
     >>> described(0.01, 0.9), described(0.01, 0.995)
     ('0.01 or more', '0.005: floor=0.01 is out of reach')
