@@ -14,7 +14,6 @@ from lightning_compress.deploy.export import writers_of
 from lightning_compress.deploy.formats import size_on_disk
 from lightning_compress.example_inputs import ExampleInput, check_example_input, check_runs, device_of, on_device
 from lightning_compress.lightnings import (
-    CallbackBase,
     LightningModule,
     Trainer,
     check_one_package,
@@ -36,11 +35,12 @@ from lightning_compress.report.saved_reports import NAME
 from lightning_compress.report.views.outputs import check_places, show, write, write_models
 from lightning_compress.state_dicts import explain_loading
 from lightning_compress.training.copies import merged_copy
+from lightning_compress.training.endings.validations import ValidatesLast
 
 __all__ = ["CompressionReport"]
 
 
-class CompressionReport(CallbackBase):
+class CompressionReport(ValidatesLast):
     """Measure the model before and after ``fit``, print the difference, and write it to files beside the model.
 
     Zeros, bytes in the file, multiply-accumulates and measured latency are shown apart, because none of them follows
@@ -49,7 +49,8 @@ class CompressionReport(CallbackBase):
     The metrics of the last validation stand beside those of ``baseline``. Without one, a model that was trained before
     is validated as it comes in, by a sanity check on all batches: that is a model whose batch normalizations have seen
     batches, or one that a method compresses from the first step on. A model that is trained from random weights has no
-    metrics before.
+    metrics before. Where a callback writes weights at the end of training, as ``StochasticWeightAveraging`` does, the
+    model is validated once more.
 
     =================  ====================================================================================
     ``report.html``    all of it as one page: headlines, totals, pictures, layers to sort, how to load the files
@@ -155,6 +156,7 @@ class CompressionReport(CallbackBase):
                 writer.require()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.watch_validations(trainer, pl_module)
         self._dense.check(trainer)
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._directory = run_folder(trainer, self.dirpath)
@@ -163,8 +165,7 @@ class CompressionReport(CallbackBase):
         self._waiting = trainer.is_global_zero and not bench.sharded  # for the first batch
         if bench.sharded:
             self._check_example()
-        incoming = self.baseline is None and not trainer.fast_dev_run and was_trained(pl_module, trainer.callbacks)  # type: ignore[attr-defined]
-        if incoming:
+        if self.baseline is None and not trainer.fast_dev_run and was_trained(pl_module, trainer.callbacks):  # type: ignore[attr-defined]
             self._sanity = FullSanityCheck(trainer)
         # The model of a resumed run is not the dense one any more.
         if self._before is not None or not (trainer.is_global_zero or bench.sharded):
@@ -212,12 +213,15 @@ class CompressionReport(CallbackBase):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._close_sanity_check()
+        self.forget_validations()
         vars(self).pop("_bench", None)  # it holds the dense model
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._close_sanity_check()  # without validation there is none
         if stage != "fit" or self._before is None:
             return
+        self._changed = not self.saw_last(pl_module)
+        self.forget_validations()
         after = profile(pl_module)
         module = whole_copy(pl_module) if self._bench.sharded else merged_copy(pl_module)
         if not trainer.is_global_zero:
@@ -235,7 +239,6 @@ class CompressionReport(CallbackBase):
         self, trainer: Trainer, module: LightningModule, profiles: tuple[ModelProfile, ModelProfile], folder: Path
     ) -> None:
         """Measure, write and print."""
-        before, after = profiles
         latencies = self._bench.latencies(module)
         paths = [folder / f"model{writer.suffix}" for writer in self._writers]
         failures = write_models(module, self._bench.example, self._writers, folder)
@@ -247,13 +250,14 @@ class CompressionReport(CallbackBase):
         ]
         seen = self._validations
         self.result = Comparison(
-            before=before,
-            after=after,
+            before=profiles[0],
+            after=profiles[1],
             latencies=latencies,
             uncosted=self._bench.reason,
             metrics_before=self._dense.metrics or seen.before,
             metrics_after=seen.last,
             unvalidated=trainer.global_step - seen.step if seen.last else 0,
+            changed=self._changed,
             compared_with=compared_with(self.baseline),
             modes=modes_of(trainer.callbacks),  # type: ignore[attr-defined]
             steps=trainer.global_step,

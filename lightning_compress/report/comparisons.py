@@ -46,6 +46,7 @@ class Comparison:
         metrics_after: metrics of the last validation.
         unvalidated: optimizer steps after the last validation: its metrics are those of an earlier model if there are
             any.
+        changed: whether the last validation saw other weights than ``fit`` left: its metrics are another model's.
         compared_with: that model, in words.
         modes: metric name -> ``"min"`` or ``"max"``, as the monitors of the Trainer say.
         steps: optimizer steps of the run.
@@ -66,6 +67,7 @@ class Comparison:
     metrics_before: Mapping[str, float] = field(default_factory=dict)
     metrics_after: Mapping[str, float] = field(default_factory=dict)
     unvalidated: int = 0
+    changed: bool = False
     compared_with: str = ""
     modes: Mapping[str, str] = field(default_factory=dict)
     steps: int = 0

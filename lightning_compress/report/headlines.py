@@ -85,12 +85,17 @@ def _unfinished(comparison: Comparison) -> list[str]:
 
 
 def _unvalidated(comparison: Comparison) -> list[str]:
-    if not comparison.unvalidated:
-        return []
-    return [
-        f"LOSS: the last validation was {comparison.unvalidated:,} steps before the end of the run, so the metrics are "
-        "those of an earlier model."
-    ]
+    if comparison.unvalidated:
+        return [
+            f"LOSS: the last validation was {comparison.unvalidated:,} steps before the end of the run, so the metrics "
+            "are those of an earlier model."
+        ]
+    if comparison.changed and comparison.metrics_after:
+        return [
+            "LOSS: the last validation saw other weights than those that fit has left, so the metrics are those of "
+            "another model: validate this one by trainer.validate(module)."
+        ]
+    return []
 
 
 def _unlogged(comparison: Comparison) -> list[str]:

@@ -68,6 +68,7 @@ def _report(path: Path, values: dict[str, Any]) -> Comparison:
         metrics_before=_numbers(values["metrics_before"]),
         metrics_after=_numbers(values["metrics_after"]),
         unvalidated=unvalidated,
+        changed=bool(values.get("changed", False)),
         compared_with=str(values.get("compared_with", "")),
         modes={name: str(mode) for name, mode in values["modes"].items()},
         steps=values.get("steps", 0),

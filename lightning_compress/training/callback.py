@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_compress.lightnings import (
-    CallbackBase,
     LightningModule,
-    Strategy,
     Trainer,
     check_one_package,
     provisional_key,
@@ -21,6 +19,8 @@ from lightning_compress.lightnings import (
 from lightning_compress.messages import listed
 from lightning_compress.processes import gather, shard
 from lightning_compress.state_dicts import explain_loading
+from lightning_compress.training.endings.hooks import after_callbacks
+from lightning_compress.training.endings.validations import ValidatesLast
 from lightning_compress.training.method import Method, map_tensors
 from lightning_compress.training.plans import asked, check_callbacks, check_finished
 from lightning_compress.training.run import CompressionRun
@@ -28,7 +28,7 @@ from lightning_compress.training.run import CompressionRun
 __all__ = ["WeightCompression", "original_weights", "with_brought"]
 
 
-class WeightCompression(Method, CallbackBase):
+class WeightCompression(Method, ValidatesLast):
     """A method that compresses weights during ``fit``: the base of every weight callback.
 
     A subclass is a :class:`~lightning_compress.latent.Projection`. It must define :meth:`check`, :meth:`describe`,
@@ -42,6 +42,7 @@ class WeightCompression(Method, CallbackBase):
     ``on_train_batch_start``  take up new layers; project weights that another callback wrote, once an epoch
     ``on_before_optimizer_step``  the parameters of the optimizer hold their latents until the step is done
     ``on_train_batch_end``    update masks, codebooks and grids that are due
+    ``on_train_end``          validate once more, if a callback has left other weights than the last validation saw
     ``on_fit_end``            project a last time, verify, drop the latents
     ``on_exception``          the same without ``verify``, when all callbacks have written their checkpoints
     ========================  ==================================================================================
@@ -65,7 +66,7 @@ class WeightCompression(Method, CallbackBase):
 
     def __getstate__(self) -> dict[str, Any]:
         # A run belongs to its Trainer and holds hooks, which neither pickle nor copy.
-        return {**vars(self), "_run": None, "_loaded": None}
+        return {**vars(self), "_run": None, "_loaded": None, "_final_validation": None}
 
     @property
     def brings(self) -> Sequence[WeightCompression]:
@@ -143,6 +144,7 @@ class WeightCompression(Method, CallbackBase):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._driven:
+            self.watch_validations(trainer, pl_module)
             self._driven.prepare()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -170,11 +172,13 @@ class WeightCompression(Method, CallbackBase):
         if self._driven:
             self._driven.save(checkpoint)
 
-    def on_validation_batch_start(self, *_: Any) -> None:
+    def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *place: Any) -> None:
+        super().on_validation_batch_start(trainer, pl_module, batch, *place)
         if self._driven:
             self._driven.show()
 
-    def on_validation_batch_end(self, *_: Any) -> None:
+    def on_validation_batch_end(self, *hook: Any) -> None:
+        super().on_validation_batch_end(*hook)
         if self._driven:
             self._driven.hide()
 
@@ -186,11 +190,13 @@ class WeightCompression(Method, CallbackBase):
         if self._driven:
             if isinstance(exception, KeyboardInterrupt) and self.targets:  # the Trainer ends in order, and says nothing
                 check_finished(self._driven.methods, self._driven.progress.fraction(), rank_zero_info)
-            _after_callbacks(trainer.strategy, self._driven.end)
+            after_callbacks(trainer.strategy, "on_exception", self._driven.end)
+        self.forget_validations()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit" and self._driven:
             self._driven.end()
+        self.forget_validations()
 
 
 def with_brought(callbacks: Sequence[Any]) -> list[Any]:
@@ -212,15 +218,3 @@ def original_weights(trainer: Trainer) -> dict[str, Tensor]:
     methods = [callback for callback in trainer.callbacks if isinstance(callback, WeightCompression)]  # type: ignore[attr-defined]
     runs = [method._run for method in methods if method._run is not None]
     return runs[0].average.frozen() if runs else {}
-
-
-def _after_callbacks(strategy: Strategy, end: Callable[[], None]) -> None:
-    """Call ``end`` once ``on_exception`` of all callbacks has been called: the strategy's own is called last."""
-    hook = strategy.on_exception
-
-    def on_exception(exception: BaseException) -> None:
-        vars(strategy).pop("on_exception", None)
-        hook(exception)
-        end()
-
-    vars(strategy)["on_exception"] = on_exception

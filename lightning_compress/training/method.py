@@ -100,6 +100,11 @@ class Method(ABC):
         return self.strength == 1.0
 
     @property
+    def stands(self) -> bool:
+        """Whether the model of now may be picked as the best one; by default once strength 1 is reached."""
+        return self.strength == 1.0
+
+    @property
     def postponed(self) -> bool:
         """Whether the last update could not take up all targets yet: the next step calls for another."""
         return False

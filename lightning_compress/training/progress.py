@@ -63,6 +63,10 @@ class Progress:
         epoch, data = self._trainer.fit_loop.epoch_loop, self._trainer.fit_loop._data_fetcher
         return epoch._is_training_done or (data is not None and epoch._should_check_val_fx(data))
 
+    def ends(self) -> bool:
+        """Whether the run ends with the present validation."""
+        return self.fraction() == 1.0 or bool(self._trainer.should_stop and self._trainer.fit_loop._can_stop_early)
+
     def _steps_in(self, batches: float, epochs: float) -> float:
         """Optimizer steps of some epochs: one for every few batches that are accumulated, and for the last ones."""
         if math.isinf(batches * epochs):

@@ -99,7 +99,6 @@ class CompressionRun:
     def _begin(self, batch: Any = None) -> None:
         """Select the targets of the built model, refuse conflicts, print the plan, hold back the monitors."""
         self._begun = True
-        strategy = self._trainer.strategy
         reshard_(self._module)  # after a validation
         for method in self.methods:
             rank_zero_info(plan_text(method, begin_on(method, self._module, batch)))
@@ -108,8 +107,9 @@ class CompressionRun:
         self._optimizers = SteppedOptimizers(self._trainer, self._module, self._latents, self.methods)
         self._swaps, self._followers = Swaps(self._latents), Followers(self._latents)
         self._attend()
-        self._swaps.attach(strategy)
-        self._gate = MonitorGate(self._trainer.callbacks, closed=lambda: not self.reached)  # type: ignore[attr-defined]
+        self._swaps.attach(self._trainer.strategy)
+        callbacks = self._trainer.callbacks  # type: ignore[attr-defined]
+        self._gate = MonitorGate(callbacks, closed=lambda: not all(method.stands for method in self.methods))
         self._release += [part.release for part in (self._gate, self._optimizers, self._followers, self._swaps)]
 
     def start(self) -> None:

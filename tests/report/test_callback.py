@@ -1,13 +1,14 @@
 import errno
 import json
 import sys
+import warnings
 from pathlib import Path
 
 import lightning as L
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.tuner import Tuner
 from torch import nn
@@ -537,6 +538,50 @@ def test_of_several_processes_the_first_writes(tmp_path):
     (first, left), (_, right) = run_distributed(_ranks, tmp_path)
     assert (left, right) == (False, True)
     assert (load_archive(tmp_path / "model.lcz")["net.9.weight"].numpy() == first).all()
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["report first", "report last"])
+@pytest.mark.parametrize("methods", [[], [pruning()]], ids=["dense", "pruned"])
+def test_metrics_are_those_of_the_model_that_averaging_leaves(methods, first, tmp_path):
+    """StochasticWeightAveraging swaps the weights after the last validation."""
+    module, reporting = build(), [CompressionReport(tmp_path)]
+    others = [*methods, StochasticWeightAveraging(0.5, swa_epoch_start=0.5)]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Swapping scheduler|SWA is currently only supported")
+        run = fit(module, *(reporting + others if first else others + reporting), max_epochs=4)
+    found = reporting[0].result
+    assert found.metrics_after == pytest.approx(validated(module))
+    assert {name: float(run.callback_metrics[name]) for name in found.metrics_after} == found.metrics_after
+    assert not found.changed
+    assert read_report(found.path) == found
+
+
+@pytest.mark.parametrize("averaging", [[], [EMAWeightAveraging(decay=0.9)]], ids=["", "EMA"])
+def test_a_model_that_was_validated_is_not_validated_again(averaging, tmp_path):
+    reporting = CompressionReport(tmp_path)
+    fit(build(), pruning(), reporting, *averaging, max_epochs=3)
+    assert [moment.step for moment in reporting.result.history] == [12, 24, 36]
+    assert not reporting.result.changed
+
+
+class Late(L.Callback):
+    """Writes weights when nothing can be validated any more."""
+
+    def on_fit_end(self, trainer, pl_module):
+        with torch.no_grad():
+            pl_module.net[11].bias.add_(1.0)
+
+
+def test_weights_that_change_after_the_run_are_told(tmp_path):
+    fit(build(), CompressionReport(tmp_path), Late(), max_epochs=1)
+    assert report(tmp_path)["changed"]
+    assert "- LOSS: the last validation saw other weights than those that fit has left, so the metrics" in told(
+        tmp_path
+    )
+
+
+def told(path):
+    return (path / "report.md").read_text()
 
 
 def test_metrics_of_an_earlier_model_are_told(tmp_path):

@@ -44,6 +44,7 @@ def comparison_of(
     latencies: tuple[float, float] | None = None,
     in_onnx_runtime: tuple[float, float] | None = None,
     unvalidated: int = 0,
+    changed: bool = False,
 ) -> Comparison:
     metrics = {"val_acc": 0.9} if metrics is None else metrics
     deployments = ()
@@ -56,6 +57,7 @@ def comparison_of(
         after=model(size, 5),
         metrics_after={name: math.nan if value is None else value for name, value in metrics.items()},
         unvalidated=unvalidated,
+        changed=changed,
         modes=modes or {},
         files=files or {},
         failures=failures or {},

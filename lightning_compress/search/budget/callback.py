@@ -14,10 +14,9 @@ from lightning_compress.report.incoming import FullSanityCheck
 from lightning_compress.schedules import Schedule, strength_at
 from lightning_compress.search.budget.choice.choices import Choice
 from lightning_compress.search.budget.choice.composition import check
-from lightning_compress.search.budget.company import check_averages, check_cuts, check_methods
+from lightning_compress.search.budget.company import check_cuts, check_methods, check_trainer
 from lightning_compress.search.budget.wishes.asked import check_asked, new_wish, wishes_in
 from lightning_compress.search.budget.wishes.cuts import new_cut
-from lightning_compress.search.budget.wishes.guard import check_trained
 from lightning_compress.targets import Selection, Target
 from lightning_compress.training import SHARE, WeightCompression
 
@@ -43,7 +42,7 @@ class CompressionBudget(WeightCompression):
     in. Smaller and smaller files are then tried, one between two validations. If the metric is more than ``max_drop``
     worse, or not a number, weights, optimizers and masks go back to the last good model, and a size between the last
     good and the failed one comes next. When the schedule ends, the last good size stays, and the rest of the run trains
-    it. It is a wish that stands alone.
+    it: the model of this size with the best metric is left. It is a wish that stands alone.
 
     The cost of a choice is the second-order estimate ``1/2 sum_i F_i (w_i - P(w)_i)^2``. The diagonal of the Fisher
     information ``F`` is a running mean of the squared gradients of the batches.
@@ -143,6 +142,10 @@ class CompressionBudget(WeightCompression):
         self._close_sanity_check()
 
     takes_up = False  # the choice is one for the targets that fit began with
+
+    @property
+    def stands(self) -> bool:
+        return super().stands and self._wish.holds
 
     @property
     def masks_in_place(self) -> bool:
@@ -251,27 +254,30 @@ class CompressionBudget(WeightCompression):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_fit_start(trainer, pl_module)
         self._incoming = None
-        check_averages(self._wish, trainer.callbacks)  # type: ignore[attr-defined]
-        if self._wish.needs_reference and self._loaded is None:
-            check_trained(pl_module)
+        check_trainer(self._wish, trainer)
+        if self._wish.compares and self._loaded is None:
+            self._wish.check(pl_module)
             self._sanity = FullSanityCheck(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit" or self._run is None:
             return
-        metrics: Mapping[str, Tensor] = trainer.callback_metrics
         if not trainer.sanity_checking:
-            over = self.schedule(self._run.progress.fraction()) == 1.0
-            self._wish.validated(self._choice, self._run, metrics, trainer.global_step, self.strength, over)
+            metrics = trainer.callback_metrics
+            over, last = self.schedule(self._run.progress.fraction()) == 1.0, self._run.progress.ends()
+            self._wish.validated(self._choice, self._run, metrics, trainer.global_step, over=over, last=last)
         elif self._sanity is not None:
-            self._incoming = dict(metrics)
+            self._incoming = dict(trainer.callback_metrics)
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._close_sanity_check()
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._run is not None and self._wish.ends(self._choice, self._run, trainer.global_step):
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._run and self._wish.ends(self._choice, self._run, trainer.global_step):
             self.strength = 1.0
+            self.validate_at_end()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_fit_end(trainer, pl_module)
         if self.strength < 1.0:  # the run warns
             return
@@ -283,13 +289,12 @@ class CompressionBudget(WeightCompression):
             _tell(self._wish.result(self._choice), self._wish.missed(self._choice))
 
     def _close_sanity_check(self) -> None:
-        if self._sanity is not None:
+        if self._sanity:
             self._sanity.close()
         self._sanity = None
 
 
 def _tell(text: str, missed: str = "") -> None:
-    if missed:
-        rank_zero_warn(missed)
-    if text:
-        rank_zero_info(text)
+    for said, tell in ((missed, rank_zero_warn), (text, rank_zero_info)):
+        if said:
+            tell(said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from lightning_compress.channels import ChannelPruningCallback
 from lightning_compress.messages import listed
@@ -10,16 +11,23 @@ from lightning_compress.search.budget.wishes.interface import Wish
 from lightning_compress.training import WeightCompression
 from lightning_compress.training.interplay.averages import averaging_in
 
-__all__ = ["check_averages", "check_cuts", "check_methods"]
+__all__ = ["check_cuts", "check_methods", "check_trainer"]
 
 
-def check_averages(wish: Wish, callbacks: Iterable[object]) -> None:
-    """Refuse averages of weights where the metric of each validation counts.
+def check_trainer(wish: Wish, trainer: Any) -> None:
+    """Refuse a Trainer without validation, and averages of weights, where the metric of each validation counts.
 
     Raises:
-        ValueError: a callback averages weights.
+        ValueError: there is no validation, or a callback averages weights.
     """
-    for callback in averaging_in(callbacks) if wish.compares else ():
+    if not wish.compares:
+        return
+    if not trainer.enable_validation:
+        raise ValueError(
+            "need a validation of each size that max_drop= tries, got none: pass val_dataloaders to fit and define "
+            "validation_step"
+        )
+    for callback in averaging_in(trainer.callbacks):
         raise ValueError(
             f"need a model that is validated as it is kept, got {type(callback).__name__} beside max_drop=, "
             "which validates or leaves an average: leave one of the two out"

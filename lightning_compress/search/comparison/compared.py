@@ -33,6 +33,7 @@ class ComparedRun:
         sparsity: fraction of zeros among all parameters.
         metric: that of the last validation; None if it was not finite, or if no run has one.
         unvalidated: optimizer steps after the last validation; the metric is that of an earlier model if there are any.
+        changed: whether that validation saw other weights than those after ``fit``: the metric is another model's.
         latencies: of the dense and of the compressed model, in turns; None if they were not measured.
         measured_in: the place of the latencies: ``"PyTorch on cpu"``, ``"model.onnx in ONNX Runtime"``.
         front: whether no other run is as good in bytes and metric, and better in one.
@@ -46,6 +47,7 @@ class ComparedRun:
     sparsity: float
     metric: float | None
     unvalidated: int
+    changed: bool
     latencies: tuple[Latency, Latency] | None
     measured_in: str
     front: bool
@@ -128,6 +130,12 @@ class ComparedRuns:
             f"{self.metric} is that of an earlier model than the one in the file."
             for number, run in enumerate(self.runs, 1)
             if run.unvalidated and run.metric is not None
+        ]
+        lines += [
+            f"LOSS: the last validation of {number} saw other weights than those in the file, so {self.metric} is that "
+            "of another model."
+            for number, run in enumerate(self.runs, 1)
+            if run.changed and not run.unvalidated and run.metric is not None
         ]
         places = sorted({run.measured_in for run in self.runs if run.latencies})
         if places:

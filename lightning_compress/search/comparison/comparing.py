@@ -88,6 +88,7 @@ def compared_run(report: Comparison, name: str, metric: str | None, suffix: str)
         sparsity=report.after.sparsity,
         metric=None if metric is None else report.metric(metric),
         unvalidated=report.unvalidated,
+        changed=report.changed,
         latencies=report.places[places[0]] if places else None,
         measured_in=places[0] if places else "",
         front=False,

@@ -198,6 +198,11 @@ class Worker:
                 f"need a validation at the end of the run, got {report.unvalidated} steps after the last one: "
                 f"{settings.metric} is not that of the model in the file. Let check_val_every_n_epoch divide max_epochs"
             )
+        if report.changed:
+            raise TrialError(
+                "need a validation of the model in the file, got one of other weights, which a callback put in their "
+                f"place: {settings.metric} is not that of the file. Let it leave these weights in on_train_end"
+            )
         if size is None:
             raise TrialError(f"need a {settings.suffix} file, got none: {'; '.join(report.failures.values())}")
         numbers = {"metric": metric, "bytes": size, "dense_bytes": report.before.archive_bytes}

@@ -95,3 +95,11 @@ def test_metrics_of_an_earlier_model_are_told(tmp_path):
     told = " ".join(str(found).split())
     assert "LOSS: the last validation of 1 was 1,200 steps before the end of the run, so val_acc is that of an" in told
     assert "validation of 2" not in told
+
+
+def test_metrics_of_another_model_are_told(tmp_path):
+    write_report(tmp_path / "a", size=1)
+    write_report(tmp_path / "b", size=2, changed=True)
+    told = " ".join(str(compare([tmp_path])).split())
+    assert "LOSS: the last validation of 2 saw other weights than those in the file, so val_acc is that of" in told
+    assert "validation of 1" not in told

@@ -123,10 +123,14 @@ def test_a_sweep_whose_trials_all_fail_ends_with_the_first_reason(worker):
             {"unvalidated": 12},
             "need a validation at the end of the run, got 12 steps after the last one: val_acc is not",
         ),
+        (
+            {"changed": True},
+            "need a validation of the model in the file, got one of other weights",
+        ),
         ({"metrics": {"val_acc": None}}, "need a finite val_acc .*: none"),
         ({"failures": {"model.lcz": "no space left"}}, r"need a \.lcz file, got none: no space left"),
     ],
-    ids=["missing", "earlier", "nan", "file"],
+    ids=["missing", "earlier", "changed", "nan", "file"],
 )
 def test_a_run_without_a_number_has_failed(numbers, said, worker):
     def fit(path, watch):

@@ -19,12 +19,12 @@ from lightning_compress.search.budget.wishes.interface import Wish
 from lightning_compress.search.budget.wishes.ladder import Ladder
 from lightning_compress.training.run import CompressionRun
 
-__all__ = ["Guard", "check_trained"]
+__all__ = ["Guard"]
 
 _BATCHES = 10  # whose gradients are read before the first size is tried
 _UNJUDGED = 0.99  # largest strength before the search has ended
 _FIRST, _STEP = 0.125, 0.6  # of the dense file: the first size that is tried; factor from each good size to the next
-_CHANGING = "reference", "judged", "good", "holds", "trying", "failures", "climbs", "ended", "last"
+_CHANGING = "reference", "judged", "good", "holds", "trying", "failures", "climbs", "ended", "last", "kept"
 
 
 class Guard(Wish):
@@ -63,16 +63,19 @@ class Guard(Wish):
         self.patience = patience
         self.reference = reference
         self.given = reference is not None
-        """Whether the reference was given, as that of a model that is not trained yet."""
+        """Whether the reference was given, as that of a model that may still have to be trained."""
         self.ladder: Ladder | None = None
         self.good: dict[str, Any] = {}
-        """The last good model, at first the dense one, and the choice that it was made with."""
+        """The model to go back to, and the choice that it was made with: that of the smallest good size with the best
+        metric; while no size is good, the model with the best metric, at first the one that came in."""
+        self.kept = -1
+        """The optimizer step after which the model was that one."""
         self.last = math.nan
         """The metric of the last validation."""
         self.judged = -1
         """The optimizer step of the last validation."""
         self.holds = False
-        """Whether the model of the last validation was good."""
+        """Whether the last validation saw a good model, and it is the model of now; or the run has left its model."""
         self.trying = False
         """Whether the weights have a size that no validation has judged."""
         self.failures = 0
@@ -81,6 +84,7 @@ class Guard(Wish):
         """Whether the next update takes the next size of the ladder."""
         self.ended = False
         """Whether the search is over."""
+        self._left = False  # the run has ended, and left its model
 
     @property
     def bound(self) -> float:
@@ -88,13 +92,23 @@ class Guard(Wish):
         reference = math.nan if self.reference is None else self.reference
         return reference - self.max_drop if self.mode == "max" else reference + self.max_drop
 
-    @property
-    def needs_reference(self) -> bool:
-        return self.reference is None
-
     def describe(self) -> str:
         bound = f"{self.monitor} is at most {self.max_drop:g} worse"
         return f"the smallest file with which {bound}, by zeros and shared values"
+
+    def check(self, module: nn.Module) -> None:
+        """Refuse a model with random weights, whose metric is no reference.
+
+        Raises:
+            ValueError: the model has batch normalizations, and none of them has seen a batch.
+        """
+        norms = [norm.num_batches_tracked for norm in module.modules() if isinstance(norm, _BatchNorm)]
+        seen = [int(batches) for batches in norms if batches is not None]
+        if not self.given and seen and not any(seen):
+            raise ValueError(
+                "need a trained model to compare with, got one whose batch normalizations have seen no batch: train it "
+                "first, or give the metric of a trained one as reference="
+            )
 
     def predict(self, choice: Choice) -> str:
         return "the size is found in training, by the metric: no compression is predicted"
@@ -102,11 +116,12 @@ class Guard(Wish):
     def start(
         self, choice: Choice, expected: Choice, run: CompressionRun | None, incoming: Mapping[str, Tensor] | None
     ) -> str:
-        if incoming is not None:
-            self.reference = self.last = self.read(incoming)
+        if incoming is not None and (self.reference is None or self.monitor in incoming):
+            self.last = self.read(incoming)
+            self.reference = self.last if self.reference is None else self.reference
         told = self._build_ladder(choice)
         if run is not None:
-            self._keep(choice, run)
+            self._keep(choice, run, step=0)
         return told
 
     def _build_ladder(self, choice: Choice) -> str:
@@ -159,34 +174,39 @@ class Guard(Wish):
         return float(from_rank_zero(float(metrics[self.monitor])))
 
     def validated(
-        self, choice: Choice, run: CompressionRun, metrics: Mapping[str, Tensor], step: int, strength: float, over: bool
+        self, choice: Choice, run: CompressionRun, metrics: Mapping[str, Tensor], step: int, *, over: bool, last: bool
     ) -> None:
-        back = self.judge(self.read(metrics), step, over=over)
-        dense_phase = strength == 0 and self.given
-        if self._improves() if dense_phase else self.holds:
-            self._keep(choice, run)
-        elif back and not dense_phase and strength < 1.0:  # at 1 a checkpoint holds what was validated
-            self._go_back(choice, run)
+        if self._left:
+            return
+        tried, settled = self.trying, self.ended
+        untrained = self.given and not tried and not self._found  # a dense phase, on the way to the reference
+        back = self.judge(self.read(metrics), step, over=over) and not settled and not untrained
+        if (tried and self.holds) or self._improves():
+            self._keep(choice, run, step)
+        elif back or last or not math.isfinite(self.last):
+            self._go_back(choice, run, step)
 
     def ends(self, choice: Choice, run: CompressionRun, step: int) -> bool:
-        if not self.good:  # no training came
+        if not self.good or (self.given and self.judged < 0):  # no training came, or nothing judged it
             return False
-        if self.trying or self.judged != step or not self.holds:
-            self._go_back(choice, run)
+        if self.kept != step:
+            self._go_back(choice, run, step)
+        self._left = self.holds = True
         return True  # the search ends with the run
 
-    def _keep(self, choice: Choice, run: CompressionRun) -> None:
+    def _keep(self, choice: Choice, run: CompressionRun, step: int) -> None:
         """Keep the model, and the choice that it was made with, as the one to go back to."""
         chosen = {"choice": choice.state(), "tensors": choice.copied_tensors()}
-        self.good = {**chosen, "model": run.snapshot(), "metric": self.last}
+        self.good = {**chosen, "model": run.snapshot(), "metric": self.last, "step": step}
+        self.kept = step
 
-    def _go_back(self, choice: Choice, run: CompressionRun) -> None:
-        """Go back to the last good model."""
+    def _go_back(self, choice: Choice, run: CompressionRun, step: int) -> None:
+        """Go back to the model that was kept."""
         choice.set_state(self.good["choice"])
         self.strengthen(choice, 1.0)
         choice.load_tensors(self.good["tensors"], choice.targets)
         run.rewind(self.good["model"])
-        self.last = self.good["metric"]
+        self.last, self.kept, self.trying, self.holds = self.good["metric"], step, False, False
 
     def _improves(self) -> bool:
         """Whether the metric of the last validation is better than that of the model that was kept."""
@@ -219,21 +239,29 @@ class Guard(Wish):
         return not self.holds
 
     def result(self, choice: Choice) -> str:
-        size, dense = choice.measured, choice.fixed() + choice.floats()
-        return (
-            f"CompressionBudget: {self.monitor} is {self.last:.4g}, {self.reference:.4g} in the dense model; the file "
-            f"takes {size:,} bytes, {dense / size:.1f} times fewer than its tensors"
-        )
+        compared = f"{self.reference:.4g} {'as reference' if self.given else 'in the dense model'}"
+        said = f"CompressionBudget: {self.monitor} is {self.last:.4g}, {compared}"
+        return f"{said}; the file takes {choice.measured:,} bytes"
+
+    @property
+    def _found(self) -> bool:
+        """Whether a size was good."""
+        return self.ladder is not None and math.isfinite(self.ladder.good)
 
     def missed(self, choice: Choice) -> str:
-        if self.ladder is not None and math.isfinite(self.ladder.good):
+        if self._found:
             return ""
         tried = self.ladder is not None and self.ladder.bad > 0
         found = f"no smaller file held {self.monitor} at {self.bound:.4g}" if tried else "no validation judged a size"
         return (
-            f"CompressionBudget missed max_drop={self.max_drop:g}: {found}, so the model is the dense one, with "
-            f"{self.monitor} {self.last:.4g}; allow a larger drop, train longer, or validate more often"
+            f"CompressionBudget missed max_drop={self.max_drop:g}: {found}, so the model is {self._left_model()}; "
+            "allow a larger drop, train longer, or validate more often"
         )
+
+    def _left_model(self) -> str:
+        """The model that was kept without a good size, in words."""
+        came_in = "the dense one that came into fit" if self.good.get("step", 0) == 0 else "the best that was validated"
+        return f"{came_in}, with {self.monitor} {self.last:.4g}" if math.isfinite(self.last) else came_in
 
     def state_dict(self) -> dict[str, Any]:
         ladder = None if self.ladder is None else asdict(self.ladder)
@@ -250,18 +278,4 @@ def _check_reference(reference: float | None, monitor: str) -> None:
         raise ValueError(
             f"need a finite metric of the dense model to compare with, got {reference!r} for {monitor}: mend the "
             "metric, or give reference="
-        )
-
-
-def check_trained(module: nn.Module) -> None:
-    """Refuse a model with random weights, whose metric is no reference.
-
-    Raises:
-        ValueError: the model has batch normalizations, and none of them has seen a batch.
-    """
-    norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm) and norm.num_batches_tracked is not None]
-    if norms and not any(int(norm.num_batches_tracked or 0) for norm in norms):
-        raise ValueError(
-            "need a trained model to compare with, got one whose batch normalizations have seen no batch: train it "
-            "first, or give the metric of a trained one as reference="
         )

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_compress.schedules import Cubic, Linear
 from lightning_compress.search.budget.choice.choices import Choice
@@ -34,14 +34,16 @@ class Wish(ABC):
     compares: ClassVar[bool] = False
     """Whether a metric of each validation is compared."""
 
-    @property
-    def needs_reference(self) -> bool:
-        """Whether the model has to be validated as it comes in."""
-        return False
+    holds: bool = True
+    """Whether the model of now is one that this wish would leave."""
 
     @abstractmethod
     def describe(self) -> str:
         """The wish in words, for the printed plan."""
+
+    def check(self, module: nn.Module) -> None:
+        """Refuse a model that comes into ``fit``, and is compared with."""
+        return
 
     def predict(self, choice: Choice) -> str:
         """Refuse a wish that ``fit`` would refuse, in a plan before training; the note on the plan."""
@@ -89,9 +91,18 @@ class Wish(ABC):
         return
 
     def validated(
-        self, choice: Choice, run: CompressionRun, metrics: Mapping[str, Tensor], step: int, strength: float, over: bool
+        self, choice: Choice, run: CompressionRun, metrics: Mapping[str, Tensor], step: int, *, over: bool, last: bool
     ) -> None:
-        """Judge the model by the metrics of a validation, after so many steps; ``over`` if the schedule has ended."""
+        """Judge the model by the metrics of a validation.
+
+        Args:
+            choice: the choice.
+            run: the run.
+            metrics: name -> metric.
+            step: number of optimizer steps that the model has taken.
+            over: whether the schedule has ended.
+            last: whether the run ends now, so that the model that stays has to be in place.
+        """
         return
 
     def ends(self, choice: Choice, run: CompressionRun, step: int) -> bool:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import warnings
 from itertools import pairwise
 
 import lightning as L
@@ -74,16 +75,17 @@ def test_the_reference_is_the_metric_of_all_batches_of_the_model_that_came_in(tr
 class Metric(Digits):
     """Logs a metric of its own, by the number of validations in training that have begun."""
 
+    incoming = 1.0
     values = ()
     seen = -1  # the sanity check
 
     def on_validation_epoch_end(self):
-        self.log("good", 1.0 if self.seen < 0 else self.values[min(self.seen, len(self.values) - 1)])
+        self.log("good", self.incoming if self.seen < 0 else self.values[min(self.seen, len(self.values) - 1)])
         type(self).seen += 1
 
 
-def metrics(*values):
-    return type("Some", (Metric,), {"values": values})
+def metrics(*values, **options):
+    return type("Some", (Metric,), {"values": values, **options})
 
 
 class Sizes(L.Callback):
@@ -202,7 +204,7 @@ def test_averages_beside_it_are_refused(averaging, trained):
 
 def test_a_dense_phase_keeps_the_best_model_to_go_back_to(trained):
     """Where the reference is given, the model may begin with any metric, and the first size may fail."""
-    module = loaded(trained, metrics(0.2, 0.6, 0.4, 0.0))
+    module = loaded(trained, metrics(0.2, 0.6, 0.4, 0.0, incoming=0.1))
     sizes = Sizes()
     with pytest.warns(UserWarning, match="missed max_drop=0.05"):
         fit(module, sizes, budget(monitor="good", reference=0.9, schedule=Linear(0.5, 1.0)), epochs=6)
@@ -235,10 +237,57 @@ def test_from_random_weights_it_needs_a_reference(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
-def test_without_validation_it_needs_a_reference(trained):
+def test_a_run_without_validation_is_refused(trained):
     L.seed_everything(0, verbose=False)
-    with pytest.raises(ValueError, match="need a validation of the dense model before training"):
+    with pytest.raises(ValueError, match="need a validation of each size that max_drop= tries, got none"):
         trainer(budget(), max_epochs=2, limit_val_batches=0).fit(loaded(trained), Batches())
+
+
+class Collapse(L.Callback):
+    """The optimizer's steps destroy the model, from an epoch on."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch >= self.epoch:
+            (optimizer,) = trainer.optimizers
+            optimizer.param_groups[0]["lr"] = 10.0
+
+
+@pytest.mark.parametrize("epoch", [6, 1], ids=["after a size held", "before"])
+def test_metrics_report_and_checkpoints_are_those_of_the_model_that_fit_leaves(epoch, trained, tmp_path):
+    """The last validations fail, so fit goes back."""
+    module, report = loaded(trained), CompressionReport(tmp_path / "report", example_input=torch.zeros(1, 1, 8, 8))
+    best = ModelCheckpoint(tmp_path, monitor="val_acc", mode="max", save_last=True)
+    guard = budget(schedule=Linear(0.0, 0.5))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "CompressionBudget missed max_drop")
+        run = fit(module, Collapse(epoch), guard, best, report, epochs=8)
+    left = accuracy(module)
+    assert left >= accuracy(loaded(trained)) - 0.05
+    assert float(run.callback_metrics["val_acc"]) == pytest.approx(left)
+    assert report.result.metrics_after["val_acc"] == pytest.approx(left)
+    assert report.result.unvalidated == 0
+    for path in (best.last_model_path, best.best_model_path):
+        assert same(loaded(torch.load(path, weights_only=True)["state_dict"]).net, module.net)
+    assert float(best.best_model_score) == pytest.approx(left)
+
+
+def test_the_best_model_of_the_size_stays(trained):
+    """Once the search is over, training goes on, and the metric falls within the bound."""
+    sizes, module = Sizes(), loaded(trained, metrics(1.0, 0.99, 0.95))
+    fit(module, sizes, budget(0.1, monitor="good", schedule=Linear(0.0, 0.1)), epochs=3)
+    assert torch.equal(sizes.weights[-1], sizes.weights[0])
+
+
+def test_nothing_holds_on_the_way_to_a_reference_so_the_best_model_stays():
+    """A model with random weights is no model to go back to."""
+    module = build()
+    with pytest.warns(UserWarning, match="no smaller file held val_acc at 0.99, so the model is the best that was"):
+        run = fit(module, budget(0.0, reference=0.99), epochs=6)
+    assert accuracy(module) > 0.3
+    assert float(run.callback_metrics["val_acc"]) == pytest.approx(accuracy(module))
 
 
 @resumes

@@ -1,0 +1,1 @@
+"""The end of a run: the model that all callbacks leave, and its metrics."""
