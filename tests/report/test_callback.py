@@ -540,6 +540,24 @@ def test_of_several_processes_the_first_writes(tmp_path):
     assert (load_archive(tmp_path / "model.lcz")["net.9.weight"].numpy() == first).all()
 
 
+def _ranks_with_a_deployment(folder):
+    """Fit, and validate as scripts do: a collective that the first process alone enters in between hangs, or fails."""
+    module = build()
+    reporting = CompressionReport(folder, formats=[".lcz", ".onnx", ".pt2"])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "It is recommended to use `self.log")
+        run = trainer(reporting, pruning(), strategy="ddp", devices=2, max_epochs=1)
+        run.fit(module, Batches(), held_out())
+        return run.validate(module, held_out(), verbose=False)[0]["val_acc"]
+
+
+def test_of_several_processes_the_first_measures_files_alone(tmp_path):
+    one, other = run_distributed(_ranks_with_a_deployment, tmp_path, timeout=150)
+    assert one == other
+    assert [found["runtime"] for found in report(tmp_path)["deployments"]] == ["ONNX Runtime", "OpenVINO"]
+    assert all(found["agreement"] > 0.9 for found in report(tmp_path)["deployments"])
+
+
 @pytest.mark.parametrize("first", [True, False], ids=["report first", "report last"])
 @pytest.mark.parametrize("methods", [[], [pruning()]], ids=["dense", "pruned"])
 def test_metrics_are_those_of_the_model_that_averaging_leaves(methods, first, tmp_path):
