@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 from torch import nn
 
+from lightning_compress.adapters import additive_paths
 from lightning_compress.arguments import check_file, check_path, shown
 from lightning_compress.carried import Structure, attach_structure, carried_records, carry, shapes_in
 from lightning_compress.loading.checkpoints import (
@@ -22,6 +23,7 @@ from lightning_compress.loading.checkpoints import (
     require_entry,
 )
 from lightning_compress.loading.structures import find_structure
+from lightning_compress.messages import listed
 from lightning_compress.quantization.grids import Grid
 from lightning_compress.quantization.records import recognize_grids
 from lightning_compress.schemas import RecordError
@@ -80,6 +82,7 @@ def load_compressed(
     def attach(module: nn.Module, checkpoint: Mapping[str, Any]) -> None:
         recognize_grids(module, grids)
         records.update(carried_records(checkpoint))
+        _check_adapters(module, records.get("adapters"), cls)
         shapes.update(shapes_in(checkpoint))
         wanted = [find_structure(key, structures) for key in records]
         found.extend(sorted(wanted, key=lambda one: one.order))
@@ -131,6 +134,19 @@ def _load_lightning(cls: Any, path: str | Path, weights_only: bool, attach: Any,
     module = Loaded.load_from_checkpoint(source, weights_only=weights_only, map_location="cpu", **init_args)
     module.__class__ = cls
     return module
+
+
+def _check_adapters(module: nn.Module, record: Any, cls: type) -> None:
+    """Refuse a module that was built without the adapters of a record; all else in the record is checked later."""
+    parts = record.values() if isinstance(record, dict) else ()
+    named = [name for part in parts if isinstance(part, list) for name in part]
+    layers = {name for name, _ in module.named_modules()}
+    if not additive_paths(module) and (missing := [name for name in map(str, named) if name not in layers]):
+        raise RecordError(
+            f"need {cls.__name__} built with the adapters that it was trained with, got one without, which lacks "
+            f"{listed(missing)}: pass the argument that adds them, as in load_compressed({cls.__name__}, path, "
+            "lora=True)"
+        )
 
 
 def _refused(error: RuntimeError, cls: type, path: str | Path, structures: Sequence[Structure]) -> ValueError | None:

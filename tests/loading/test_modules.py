@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
-from lightning_compress import load_compressed
+from lightning_compress import PruningCallback, RecordError, export, load_compressed
 from lightning_compress.carried import Structure, carry
 from tests.support.runs import trainer
-from tests.support.toys import Digits, build
+from tests.support.toys import Digits, build, fit
 
 MINE = Structure(
     "mine.os.system",
@@ -40,6 +41,27 @@ def test_a_structure_of_another_package_is_given_and_carried_on(path):
     checkpoint = {}
     loaded.on_save_checkpoint(checkpoint)
     assert checkpoint["compression_structures"] == {MINE.key: {"bits": 3}}
+
+
+class Wrapped(Digits):
+    """PEFT's wrapper gives all layers other names."""
+
+    def __init__(self, lora=False, **options):
+        super().__init__(**options)
+        if lora:
+            self.net = get_peft_model(self.net, LoraConfig(target_modules=["9"]))
+
+
+@pytest.mark.parametrize("suffix", ["ckpt", "lcz"])
+def test_a_class_that_is_built_without_its_adapters_is_told(suffix, tmp_path):
+    module, path = Wrapped(lora=True), tmp_path / f"m.{suffix}"
+    run = fit(module, PruningCallback(0.5, include=["*base_layer.weight"]), max_epochs=1)
+    run.save_checkpoint(path) if suffix == "ckpt" else export(module, path)
+    with pytest.raises(
+        RecordError, match=r"need Wrapped built with the adapters .* lacks net\.base_model.*: pass"
+    ):
+        load_compressed(Wrapped, path)
+    assert load_compressed(Wrapped, path, lora=True).net.base_model is not None
 
 
 @pytest.mark.parametrize("key", ["loading", "report", "schedules"])

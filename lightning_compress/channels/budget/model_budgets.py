@@ -100,13 +100,18 @@ class ModelBudget:
             prices, dense = self.costs.prices[name], self.costs.total(name)
             least = lowest_cost(self.groups, self.costs.sizes, prices, self.round_to) / dense if dense else 1.0
             reached = least <= given
-            need, fix = f"{name} >= {least:.3f}", f"raise {name} to remove less, lower round_to{blocks}"
+            need, fix = f"{name} >= {least:.3f}", self._way_out(name, least, blocks)
         if not reached:
             layers = "; ".join(listed_by_reason(left_alone)) or "nothing"
             raise ValueError(
                 f"need {need} for this model with round_to={self.round_to}, got {name}={given}: {fix}; "
                 f"left alone: {layers}"
             )
+
+    def _way_out(self, name: str, least: float, blocks: str) -> str:
+        if not self.groups:
+            return "no layer has channels that can go, so compress its weights, by PruningCallback or QATCallback"
+        return f"lower round_to{blocks}" if least >= 1.0 else f"raise {name} to remove less, lower round_to{blocks}"
 
     def verify(self, masks: Masks, strength: float) -> None:
         """Check that masked units meet the budget.

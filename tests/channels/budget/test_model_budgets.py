@@ -1,5 +1,7 @@
 """Budgets that are met: a layer of 8 units (4 weights each) behind one of 4 (2 weights each), 40 weights in all."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -55,6 +57,21 @@ def test_unit_of_cost():
         "macs",
         "macs",
     ]
+
+
+@pytest.mark.parametrize(
+    ("groups", "way"),
+    [
+        ((), "no layer has channels that can go, so compress its weights"),
+        (None, "lower round_to, or set remove_blocks=True"),
+    ],
+    ids=["no groups", "too coarse"],
+)
+def test_where_nothing_can_go_a_larger_budget_is_no_way_out(groups, way):
+    budget = model_budget(0.5, round_to=16, macs=0.5)
+    budget = budget if groups is None else replace(budget, groups=groups)
+    with pytest.raises(ValueError, match=f"need macs >= 1.000 .* got macs=0.5: {way}"):
+        budget.check_reach({"head": "an output"}, remove_blocks=False)
 
 
 @pytest.mark.parametrize(
