@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -24,6 +25,8 @@ __all__ = ["FEW", "INCOMING", "Comparison", "remarks"]
 
 FEW = 0.02
 """Fraction of zeros that rounding leaves, and that needs no remark."""
+
+_RECURRENT = re.compile(r"weight_(ih|hh|hr)_l\d+(_reverse)?$")  # names of torch's
 
 _CELL = 40  # letters of a reason that has room in a cell
 
@@ -194,6 +197,8 @@ def remarks(comparison: Comparison) -> list[str]:
         said.append(f"Missing {what}: {comparison.uncosted.removeprefix('not measured: ')}")
     if comparison.latencies:
         said.append(_on_latency(comparison, *comparison.latencies))
+    if comparison.quantized and not after.activations:
+        said.append("Weights alone are integers: a runtime unpacks them, and multiplies in float.")
     said += [
         f"{found.runtime} computes these layers of {found.file} in float: {listed(found.floating)}."
         for found in comparison.deployments
@@ -213,13 +218,30 @@ def remarks(comparison: Comparison) -> list[str]:
 
 def _on_latency(comparison: Comparison, before: Latency, after: Latency) -> str:
     where = f"Latency is the median (and quartiles) in eager PyTorch on {after.device}, before and after in turns"
-    if comparison.quantized:
+    if comparison.quantized and comparison.after.activations:
         ratio = after.median / before.median
         slower = f", {ratio:.2f} times the time of the dense model" if math.isfinite(ratio) else ""
-        return (
-            f"PyTorch simulates integers in float{slower}, which says nothing of the files: they compute in integers."
+        share = _integer_share(comparison)
+        most = (
+            ""
+            if share is None
+            else f" At most {share:.0%} of the MACs run in integers: those of layers with integer weights."
         )
+        return f"PyTorch simulates integers in float{slower}, which says nothing of the files.{most}"
     if not after.differs(before):
         return f"{where}. The quartiles overlap, so no difference was measured."
     same = comparison.before.macs == comparison.after.macs
     return where + (". The difference is not due to fewer multiply-accumulates." if same else ".")
+
+
+def _integer_share(comparison: Comparison) -> float | None:
+    """Fraction of the multiply-accumulates in layers whose weights became integers; None if none were counted.
+
+    Recurrent layers unpack their weights, and multiply in float.
+    """
+    macs, bits = comparison.after.macs, {layer.name: layer.bits for layer in comparison.before.layers}
+    if macs is None or not macs.total:
+        return None
+    names = [one.name for one in comparison.after.layers if one.bits < bits.get(one.name, 0)]
+    integer = {name.rpartition(".")[0] for name in names if not _RECURRENT.search(name)}
+    return sum(count for name, count in macs.layers.items() if name in integer) / macs.total

@@ -57,9 +57,7 @@ def test_a_class_that_is_built_without_its_adapters_is_told(suffix, tmp_path):
     module, path = Wrapped(lora=True), tmp_path / f"m.{suffix}"
     run = fit(module, PruningCallback(0.5, include=["*base_layer.weight"]), max_epochs=1)
     run.save_checkpoint(path) if suffix == "ckpt" else export(module, path)
-    with pytest.raises(
-        RecordError, match=r"need Wrapped built with the adapters .* lacks net\.base_model.*: pass"
-    ):
+    with pytest.raises(RecordError, match=r"need Wrapped built with the adapters .* lacks net\.base_model.*: pass"):
         load_compressed(Wrapped, path)
     assert load_compressed(Wrapped, path, lora=True).net.base_model is not None
 

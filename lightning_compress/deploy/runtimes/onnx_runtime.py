@@ -29,7 +29,8 @@ class OnnxRuntime(Runtime):
 
     fused: bool = True
 
-    _FLOAT: ClassVar = {"Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
+    _PRODUCTS: ClassVar = {"Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
+    _FLOAT: ClassVar = {*_PRODUCTS, "GRU", "LSTM", "RNN"}
     _INTEGER: ClassVar = ("QLinear", "QGemm", "MatMulInteger", "MatMulNBits", "ConvInteger", "DynamicQuantizeMatMul")
 
     def load(self, path: Path) -> Run:

@@ -14,6 +14,7 @@ from lightning_compress.deploy.writers.archive import sizes_of
 from lightning_compress.example_inputs import ExampleInput
 from lightning_compress.macs import Macs, count_macs
 from lightning_compress.processes import gather, local
+from lightning_compress.quantization.activations.quantizers import quantizers_of
 from lightning_compress.quantization.grids import AffineGrid, Grid
 from lightning_compress.quantization.weights import grids_of
 from lightning_compress.training.copies import merged_copy
@@ -65,12 +66,14 @@ class ModelProfile:
         state_bytes: size of all tensors of the state dict, buffers included, tied ones once.
         archive_bytes: size of the ``.lcz`` file, which holds the state dict and the carried records.
         macs: multiply-accumulates of a forward pass, if they were counted.
+        activations: number of quantizers of activations.
     """
 
     layers: tuple[LayerProfile, ...]
     state_bytes: int
     archive_bytes: int
     macs: Macs | None = None
+    activations: int = 0
 
     @property
     def parameters(self) -> int:
@@ -92,7 +95,7 @@ class ModelProfile:
         """Inverse of ``dataclasses.asdict``."""
         layers = tuple(LayerProfile(**{**layer, "shape": tuple(layer["shape"])}) for layer in values["layers"])
         macs = Macs(**values["macs"]) if values["macs"] else None
-        return cls(layers, values["state_bytes"], values["archive_bytes"], macs)
+        return cls(layers, values["state_bytes"], values["archive_bytes"], macs, values.get("activations", 0))
 
 
 def profile(module: nn.Module) -> ModelProfile:
@@ -119,6 +122,7 @@ def profile(module: nn.Module) -> ModelProfile:
         ),
         state_bytes=sum({_memory(name, tensor): tensor.nbytes for name, tensor in state.items()}.values()),
         archive_bytes=archived.file,
+        activations=len(quantizers_of(shipped)),
     )
 
 

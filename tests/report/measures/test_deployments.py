@@ -157,7 +157,7 @@ def test_the_table_and_the_remarks():
     layer = LayerProfile("fc.weight", (4, 4), 16, 16, 64, 90)
     before, after = (
         ModelProfile((layer,), 64, 90),
-        ModelProfile((LayerProfile("fc.weight", (4, 4), 16, 9, 64, 40, 8),), 64, 40),
+        ModelProfile((LayerProfile("fc.weight", (4, 4), 16, 9, 64, 40, 8),), 64, 40, activations=1),
     )
     found = Deployment("m.onnx", "ORT", 100, 300, 2, ("matmul",), (SLOW, FAST), (FAST, FAST), 64, 0.9844, 0.001)
     comparison = Comparison(before, after, (FAST, SLOW), deployments=(found,))
@@ -180,6 +180,36 @@ def test_the_table_and_the_remarks():
     assert whole["latency of m.onnx in ORT, ms"] == ("2.000 (1.900-2.100)", "1.000 (0.900-1.100)", "2.00x faster")
     whole = {row[0]: row[1:] for row in tables(replace(comparison, deployments=()))[0].rows}
     assert whole["latency"][1].startswith("not measured: PyTorch simulates the integers")
+
+
+class Recurrent(Classifier):
+    """Most of its multiply-accumulates are those of a GRU, whose weights stay floats."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(32, 10))
+        self.rnn = nn.GRU(8, 32, batch_first=True)
+
+    def forward(self, x):
+        return self.net(self.rnn(x.reshape(-1, 8, 8))[0][:, -1])
+
+
+@pytest.mark.parametrize(
+    ("net", "callback", "said", "not_said"),
+    [
+        (Classifier, QATCallback(8), "At most 100% of the MACs run in integers", "Weights alone"),
+        (Recurrent, QATCallback(8), "At most 1% of the MACs run in integers", "Weights alone"),  # 320 of 31,040
+        (Classifier, QATCallback(4, activation_bits=None), "Weights alone are integers", "PyTorch simulates"),
+        (Classifier, BinarizationCallback(), "Weights alone are integers", "PyTorch simulates"),
+    ],
+    ids=["all", "GRU", "weights alone", "binary"],
+)
+def test_integers_are_claimed_by_macs(net, callback, said, not_said, tmp_path):
+    report = CompressionReport(tmp_path, formats=[])
+    fit(net(), report, callback)
+    told = " ".join(remarks(report.result))
+    assert said in told
+    assert not_said not in told
+    assert "compute in integers" not in told
 
 
 def test_a_wrong_example_is_refused():
