@@ -23,7 +23,7 @@ def reads(evidence: Evidence, *, by_rows: bool = False) -> Callable[[_Function],
         evidence: ``"gradient"``, the gradient of the loss; ``"inputs"``, the root mean square of each input of the
             layer; ``"nothing"``, the weights suffice.
         by_rows: whether the scores of one output depend on its own weights and evidence alone. Then large weights are
-            scored a few outputs at a time, which takes less memory, and small ones of one shape together.
+            scored a few outputs at a time, which takes less memory.
 
     Raises:
         ValueError: the evidence is none of these.

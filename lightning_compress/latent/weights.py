@@ -287,9 +287,8 @@ class LatentWeights:
 
     def _mask(self, names: Iterable[str]) -> None:
         """Exchange those of the named parameters no longer whose projections all mask in place."""
-        covered = self._masked.covered()
         for name in names:
-            if name in covered and name in self._exchanged and name not in self.offsets:
+            if name in self._exchanged and name not in self.offsets and self._masked.covers(name):
                 self._masked.hidden[name] = self._exchanged.pop(name)
 
     def _held(self, names: Iterable[str]) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from lightning_compress.pruning.floors import check_floor, described, floor_of, 
 from lightning_compress.pruning.layer_inputs import InputSquares, check_inputs
 from lightning_compress.pruning.masks import apply_, counts, densities, mask_of
 from lightning_compress.pruning.patterns import Pattern, Unstructured, sparsity_of
-from lightning_compress.pruning.scores import Scored, check_scores, spread, weights_in_unit
+from lightning_compress.pruning.scores import check_scores, spread, unit_scores, weights_in_unit
 from lightning_compress.schedules import Cubic, Schedule
 from lightning_compress.targets import Selection, Target
 from lightning_compress.training import PRUNE, WeightCompression
@@ -267,8 +267,7 @@ class PruningCallback(WeightCompression):
         self._densities = {}
         group = shard_group([self.targets[name].parameter for name in weights])
         asked, floor = self.sparsity * self.strength, floor_of(self.floor, self.sparsity, self.scope, self.pattern)
-        scored = Scored(self.targets, weights, self._evidence, self.criterion, self.pattern)
-        kept = kept_units(scored.units, scored.bundles(), asked, floor, group)
+        kept = kept_units(lambda name: self._units(name, weights[name]), list(weights), asked, floor, group)
         for name in weights:
             outputs_first = self.targets[name].outputs_first
             entries = outputs_first(spread(self.pattern, kept.pop(name), outputs_first(weights[name]).shape))
@@ -279,6 +278,12 @@ class PruningCallback(WeightCompression):
                     f"every weight of {name!r} is masked, so its layer passes no signal: add it to exclude, lower "
                     "sparsity, or leave floor= out, which keeps a fraction of every target"
                 )
+
+    def _units(self, name: str, weight: Tensor) -> Iterator[Tensor]:
+        """Scores of the units of the pattern."""
+        outputs_first = self.targets[name].outputs_first
+        evidence = outputs_first(self._evidence.get(name, weight.new_empty(0)))
+        return unit_scores(name, outputs_first(weight), evidence, self.criterion, self.pattern)
 
     def _gradient_scores(self, name: str, weight: Tensor, gradient: Tensor) -> Tensor:
         outputs_first = self.targets[name].outputs_first

@@ -22,8 +22,8 @@ from lightning_compress.pruning.thresholds import find_threshold, keep
 
 __all__ = ["Units", "check_floor", "described", "floor_of", "kept_units"]
 
-Units: TypeAlias = Callable[[Sequence[str]], Iterable[Tensor]]
-"""Names of weights of one shape -> float32 scores of their units, in tensors that follow each other in dimension 0."""
+Units: TypeAlias = Callable[[str], Iterable[Tensor]]
+"""Name of a weight -> float32 scores of its units, in tensors that are concatenated along their first dimension."""
 
 
 def check_floor(owner: type[Any], floor: float | None, scope: str, pattern: Pattern) -> None:
@@ -73,11 +73,7 @@ def described(floor: float, sparsity: float) -> str:
 
 
 def kept_units(
-    units: Units,
-    bundles: Sequence[Sequence[str]],
-    fraction: float,
-    floor: float,
-    group: dist.ProcessGroup | None = None,
+    units: Units, names: Sequence[str], fraction: float, floor: float, group: dist.ProcessGroup | None = None
 ) -> dict[str, Tensor]:
     """Mask ``round(fraction * N)`` of all ``N`` units, and at most ``(1 - floor) * n`` of the ``n`` units of a weight.
 
@@ -86,7 +82,7 @@ def kept_units(
 
     Args:
         units: gives the scores; it is called several times.
-        bundles: names of the weights, in groups of one shape; see :func:`~lightning_compress.blocks.bundles`.
+        names: the weights.
         fraction: fraction of all units that is masked, in [0, 1].
         floor: least fraction of the units of each weight that is kept, in [0, 1).
         group: the processes that the weights are sharded over; None if every process has all of them.
@@ -95,37 +91,34 @@ def kept_units(
         name -> bool tensor of the shape of its units, True where a unit is kept.
 
     >>> scores = {"small": torch.tensor([0.1, 0.2]), "large": torch.tensor([1.0, 2.0, 3.0, 4.0])}
-    >>> kept = kept_units(lambda names: [scores[names[0]]], [["small"], ["large"]], 0.5, floor=0.1)
+    >>> kept = kept_units(lambda name: [scores[name]], ["small", "large"], 0.5, floor=0.1)
     >>> kept["small"].tolist(), kept["large"].tolist()
     ([False, True], [False, False, True, True])
     """
-    kept = _keep(units, bundles, fraction, group)
-    sizes = _totals({name: mine.numel() for name, mine in kept.items()}, group)
-    left, free = round(fraction * sum(sizes.values())), list(bundles)
+    kept = _keep(units, names, fraction, group)
+    sizes = _totals({name: kept[name].numel() for name in names}, group)
+    left, free = round(fraction * sum(sizes.values())), list(names)
     most = {name: math.floor((1 - floor) * size) for name, size in sizes.items()}
     if sum(most.values()) < left:
         most = {name: math.ceil(fraction * size) for name, size in sizes.items()}
-    while starved := _above(most, sizes, {name: kept[name] for names in free for name in names}, group):
+    while starved := _above(most, sizes, {name: kept[name] for name in free}, group):
         for name in starved:
-            kept |= _keep(units, [[name]], most[name] / sizes[name], group)
+            kept |= _keep(units, [name], most[name] / sizes[name], group)
         left -= sum(most[name] for name in starved)
-        full = set(starved)
-        free = [names for bundle in free if (names := [name for name in bundle if name not in full])]
-        kept |= _keep(units, free, left / max(1, sum(sizes[name] for names in free for name in names)), group)
+        free = [name for name in free if name not in starved]
+        kept |= _keep(units, free, left / max(1, sum(sizes[name] for name in free)), group)
     return kept
 
 
-def _keep(
-    units: Units, bundles: Sequence[Sequence[str]], fraction: float, group: dist.ProcessGroup | None
-) -> dict[str, Tensor]:
-    threshold = find_threshold(lambda: (scores for names in bundles for scores in units(names)), fraction, group)
-    kept: dict[str, Tensor] = {}
-    for names in bundles:
+def _keep(units: Units, names: Sequence[str], fraction: float, group: dist.ProcessGroup | None) -> dict[str, Tensor]:
+    threshold = find_threshold(lambda: (scores for name in names for scores in units(name)), fraction, group)
+    kept = {}
+    for name in names:
         parts = []
-        for scores in units(names):
+        for scores in units(name):
             part, threshold = keep(scores, threshold)
             parts.append(part)
-        kept |= zip(names, torch.cat(parts).tensor_split(len(names)), strict=True)
+        kept[name] = torch.cat(parts)
     return kept
 
 

@@ -2,56 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from lightning_compress.arguments import check_tensor_answer
-from lightning_compress.blocks import bundles, row_blocks, side_by_side
+from lightning_compress.blocks import row_blocks
 from lightning_compress.evidence import evidence_of, scores_rows
 from lightning_compress.pruning.criteria import Criterion
 from lightning_compress.pruning.patterns import Pattern
-from lightning_compress.targets import Target
 
-__all__ = ["Scored", "check_scores", "runs", "spread", "unit_scores", "weights_in_unit"]
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Weights that are scored, small ones of one shape side by side: as the outputs of one large weight.
-
-    Attributes:
-        targets: name -> target.
-        weights: name -> weight, or this process's part of it; of some targets.
-        evidence: name -> what the criterion reads besides.
-        criterion: scores the weights.
-        pattern: weights that are masked together.
-    """
-
-    targets: Mapping[str, Target]
-    weights: Mapping[str, Tensor]
-    evidence: Mapping[str, Tensor]
-    criterion: Criterion
-    pattern: Pattern
-
-    def bundles(self) -> list[list[str]]:
-        """Groups of names, the same on every process."""
-        by_rows = evidence_of(self.criterion) == "gradient" or scores_rows(self.criterion)
-        together = by_rows and self.pattern.outputs is not None
-        parameters = {name: self.targets[name].parameter for name in self.weights}
-        return bundles(parameters, lambda name: self.targets[name].transposed if together else name)
-
-    def units(self, names: Sequence[str]) -> Iterator[Tensor]:
-        """Scores of the units of a group; see :func:`unit_scores`."""
-        outputs_first = self.targets[names[0]].outputs_first
-        weights = [outputs_first(self.weights[name]) for name in names]
-        evidence = [outputs_first(self.evidence[name]) for name in names if name in self.evidence]
-        if len(names) > 1:
-            evidence = [each.expand(weights[0].shape) for each in evidence]
-        seen = side_by_side(evidence) if evidence else weights[0].new_empty(0)
-        return unit_scores(names[0], side_by_side(weights), seen, self.criterion, self.pattern)
+__all__ = ["check_scores", "runs", "spread", "unit_scores", "weights_in_unit"]
 
 
 def unit_scores(

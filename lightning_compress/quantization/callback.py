@@ -24,7 +24,7 @@ from lightning_compress.quantization.grids import BinaryGrid, Grid
 from lightning_compress.quantization.observers import Observer
 from lightning_compress.quantization.profiles import OnnxRuntime, Profile
 from lightning_compress.quantization.records import QUANTIZATION, detach, recognize_grids
-from lightning_compress.quantization.scales import Scale, check_profile, check_scale, fits_rows
+from lightning_compress.quantization.scales import Scale, check_profile, check_scale
 from lightning_compress.quantization.weights import WeightGrids
 from lightning_compress.schedules import Schedule, Step
 from lightning_compress.targets import Selection
@@ -119,7 +119,6 @@ class QATCallback(_Quantization):
         check_between(2, 8, weight_bits=weight_bits)
         super().__init__(
             kind=check_scale(scale, weight_bits),
-            fits_rows=fits_rows(scale),
             granularity=granularity,
             schedule=schedule,
             every_n_steps=every_n_steps,
@@ -266,7 +265,6 @@ class BinarizationCallback(_Quantization):
     ) -> None:
         super().__init__(
             kind=BinaryGrid,
-            fits_rows=True,
             granularity=PerChannel(),
             schedule=schedule,
             every_n_steps=every_n_steps,

@@ -25,17 +25,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_compress.blocks import bundles, row_parts, stacked
+from lightning_compress.blocks import row_parts
 from lightning_compress.quantization.granularities import Granularity, PerChannel, PerGroup, PerTensor
 
-__all__ = ["AffineGrid", "BinaryGrid", "Grid", "built_in_grids", "joined_grid", "precise", "project_"]
+__all__ = ["AffineGrid", "BinaryGrid", "Grid", "built_in_grids", "precise"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,25 +65,21 @@ class Grid(ABC):
         weights are pruned.
         """
 
-    @property
-    def kind(self) -> tuple[object, ...]:
-        """Class, numbers of columns and all other fields: grids that share them can be joined."""
-        values = vars(self).values()
-        return (type(self), *(value.shape[1] if isinstance(value, Tensor) else value for value in values))
-
-    def split(self, parts: int) -> list[Grid]:
-        """Divide the grid of several weights side by side into theirs; the inverse of :func:`joined_grid`.
-
-        >>> grid = AffineGrid(torch.tensor([[1.0], [2.0]]), torch.zeros(2, 1), -1, 1)
-        >>> [part.scale.tolist() for part in grid.split(2)]
-        [[[1.0]], [[2.0]]]
-        """
-        pieces = {name: torch.split(tensor, len(tensor) // parts) for name, tensor in self._tensors().items()}
-        return [self._with({name: each[i].clone() for name, each in pieces.items()}) for i in range(parts)]
-
     def project(self, weight: Tensor) -> Tensor:
         """Round a weight to the grid."""
-        return self.as_weights(self.nearest(self.as_rows(weight[None])), weight.shape)[0]
+        return self._joined(self.nearest(self._rows(weight)), weight.shape)
+
+    def project_(self, weight: Tensor, strength: float = 1.0) -> None:
+        """Move a weight towards its nearest values, in place: ``w += strength * (project(w) - w)``.
+
+        It is computed in at least float32.
+        """
+        rows = self._rows(weight)
+        for grid, part in self._parts(rows):
+            nearest = grid.nearest(precise(part)).to(part.dtype)
+            part.copy_(nearest if strength == 1 else part.lerp(nearest, strength))
+        if rows.untyped_storage().data_ptr() != weight.untyped_storage().data_ptr():  # groups of a transposed weight
+            weight.copy_(self._joined(rows, weight.shape))
 
     def count_off(self, weight: Tensor) -> int:
         """Number of the entries that are not on the grid; NaN is not counted.
@@ -93,10 +89,10 @@ class Grid(ABC):
         """
         return sum(
             int(torch.count_nonzero((grid.nearest(precise(part)).to(part.dtype) != part) & ~part.isnan()))
-            for grid, part in self.parts(self.as_rows(weight[None]))
+            for grid, part in self._parts(self._rows(weight))
         )
 
-    def parts(self, rows: Tensor) -> Iterator[tuple[Grid, Tensor]]:
+    def _parts(self, rows: Tensor) -> Iterator[tuple[Grid, Tensor]]:
         """Some rows at a time, or a part of one long row, with their grid."""
         for run, (part,) in row_parts(rows):
             yield self._with({name: tensor[run] for name, tensor in self._tensors().items()}), part
@@ -129,7 +125,7 @@ class Grid(ABC):
         if not tensors:
             return self
         indices = torch.arange(self.rows, device=next(iter(tensors.values())).device).view(-1, 1)
-        whole = self.as_weights(indices.expand(-1, math.prod(shape) // self.rows), shape)[0]
+        whole = self._joined(indices.expand(-1, math.prod(shape) // self.rows), shape)
         kept = granularity.rows(self.outputs_first(narrow(whole)))[:, 0]
         return self._with({name: tensor[kept] for name, tensor in tensors.items()})
 
@@ -151,21 +147,18 @@ class Grid(ABC):
         return tensor.t() if self.transposed else tensor
 
     def _tensors(self) -> dict[str, Tensor]:
-        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
     def _with(self, tensors: Mapping[str, Any]) -> Grid:
         return replace(self, **tensors)
 
-    def as_rows(self, weights: Tensor) -> Tensor:
-        """Reshape weights ``(W, *shape)`` to the rows of the grid: a view if their memory layout allows it."""
-        return self._outputs_second(weights).reshape(self.rows, -1)
+    def _rows(self, weight: Tensor) -> Tensor:
+        return self.outputs_first(weight).reshape(self.rows, -1)
 
-    def as_weights(self, rows: Tensor, shape: torch.Size) -> Tensor:
-        """The inverse of :meth:`as_rows`, for weights of this shape: ``(W, *shape)``."""
-        return self._outputs_second(rows.reshape(-1, *(shape[::-1] if self.transposed else shape)))
-
-    def _outputs_second(self, weights: Tensor) -> Tensor:
-        return weights.transpose(1, 2) if self.transposed else weights
+    def _joined(self, rows: Tensor, shape: torch.Size) -> Tensor:
+        """The inverse of :meth:`_rows`, for a weight of this shape."""
+        return rows.reshape(shape[::-1]).t() if self.transposed else rows.reshape(shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,11 +198,11 @@ class AffineGrid(Grid):
         ``clamp(round(w * (1 / scale)) + zero_point, low, high)``: the operations of
         ``torch.fake_quantize_per_channel_affine`` in the same order, so that both give the same bits.
         """
-        return self.as_weights(self._codes(self.as_rows(weight[None])), weight.shape)[0]
+        return self._joined(self._codes(self._rows(weight)), weight.shape)
 
     def values(self, codes: Tensor) -> Tensor:
         """Values of integer codes, in the shape of ``codes``."""
-        return self.as_weights(self._values(self.as_rows(codes[None])), codes.shape)[0]
+        return self._joined(self._values(self._rows(codes)), codes.shape)
 
     def nearest(self, rows: Tensor) -> Tensor:
         return self._codes(rows).sub_(self.zero_point).mul_(self.scale)  # as _values, in place
@@ -231,38 +224,6 @@ class BinaryGrid(AffineGrid):
 
     def nearest(self, rows: Tensor) -> Tensor:
         return self._values(rows.sign())
-
-
-def joined_grid(grids: Sequence[Grid]) -> Grid:
-    """The grid of several weights side by side, whose grids are of one :attr:`Grid.kind`: all of their rows."""
-    if len(grids) == 1:
-        return grids[0]
-    return grids[0]._with({name: torch.cat([getattr(grid, name) for grid in grids]) for name in grids[0]._tensors()})
-
-
-def project_(weights: Mapping[str, Tensor], grids: Mapping[str, Grid], strength: float = 1.0) -> None:
-    """Move weights towards the nearest values of their grids, in place: ``w += strength * (project(w) - w)``.
-
-    It is computed in at least float32.
-
-    Args:
-        weights: name -> weight.
-        grids: name -> its grid.
-        strength: in [0, 1].
-
-    >>> weight = torch.tensor([0.5, 1.0])
-    >>> project_({"w": weight}, {"w": AffineGrid(torch.ones(1, 1), torch.zeros(1, 1), -1, 1)}, 0.5); weight.tolist()
-    [0.25, 1.0]
-    """
-    for names in bundles(weights, lambda name: grids[name].kind):
-        grid, mine = joined_grid([grids[name] for name in names]), [weights[name] for name in names]
-        rows = grid.as_rows(stacked(mine))
-        for some, part in grid.parts(rows):
-            nearest = some.nearest(precise(part)).to(part.dtype)
-            part.copy_(nearest if strength == 1 else part.lerp(nearest, strength))
-        if len(mine) > 1 or rows.untyped_storage().data_ptr() != mine[0].untyped_storage().data_ptr():
-            # Several weights, or groups of a transposed weight: the rows are copies.
-            torch._foreach_copy_(mine, grid.as_weights(rows, mine[0].shape).unbind())
 
 
 def built_in_grids(of: type[Grid] = Grid) -> dict[str, type[Grid]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,43 +20,11 @@ from lightning_compress.blocks import row_blocks
 from lightning_compress.quantization.grids import AffineGrid, BinaryGrid, Grid, built_in_grids
 from lightning_compress.quantization.profiles import Profile
 
-__all__ = [
-    "Scale",
-    "absmax",
-    "by_rows",
-    "check_profile",
-    "check_scale",
-    "fits_rows",
-    "mean",
-    "minmax",
-    "mse",
-    "power_of_two",
-]
+__all__ = ["Scale", "absmax", "check_profile", "check_scale", "mean", "minmax", "mse", "power_of_two"]
 
 Scale: TypeAlias = Callable[[Tensor, int], Grid]
-_Scale = TypeVar("_Scale", bound=Scale)
 
 
-def by_rows(scale: _Scale) -> _Scale:
-    """Mark a scale that fits every row by the weights of this row alone: small weights are then fitted together.
-
-    >>> @by_rows
-    ... def largest(rows, bits):
-    ...     return AffineGrid(rows.abs().amax(1, keepdim=True), torch.zeros(len(rows), 1), -1, 1)
-    >>> fits_rows(largest), fits_rows(lambda rows, bits: absmax(rows, bits))
-    (True, False)
-    """
-    scale.by_rows = True  # type: ignore[attr-defined]
-    return scale
-
-
-def fits_rows(scale: Scale) -> bool:
-    """Whether a scale is marked by :func:`by_rows`."""
-    marked: bool = getattr(scale, "by_rows", False)
-    return marked
-
-
-@by_rows
 def absmax(rows: Tensor, bits: int) -> AffineGrid:
     r"""The largest weight is the largest integer: ``scale = max|w| / (2^(bits-1) - 1)``.
 
@@ -71,7 +39,6 @@ def absmax(rows: Tensor, bits: int) -> AffineGrid:
     return _symmetric(_largest(rows) / high, bits)
 
 
-@by_rows
 def minmax(rows: Tensor, bits: int) -> AffineGrid:
     r"""All integers from the smallest weight to the largest (affine): ``scale = (max w - min w) / (2^bits - 1)``.
 
@@ -95,7 +62,6 @@ def minmax(rows: Tensor, bits: int) -> AffineGrid:
     return AffineGrid(scale, (low - (smallest / scale).round_()).clamp_(low, high), low, high)
 
 
-@by_rows
 def mse(rows: Tensor, bits: int) -> AffineGrid:
     r"""The scale with the smallest squared error: ``argmin_s sum (w - s q(w / s))^2``.
 
@@ -127,7 +93,6 @@ def _least_error(rows: Tensor, bits: int) -> AffineGrid:
     return best
 
 
-@by_rows
 def power_of_two(rows: Tensor, bits: int) -> AffineGrid:
     r"""Fixed point, ``round(w 2^p) / 2^p``: the smallest power of two that covers the largest weight.
 

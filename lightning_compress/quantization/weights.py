@@ -12,10 +12,9 @@ from torch.distributed.tensor import DTensor
 
 from lightning_compress.adapters.merging import GRIDS
 from lightning_compress.arguments import check_code
-from lightning_compress.blocks import bundles, side_by_side
 from lightning_compress.processes import gather, local, shard
 from lightning_compress.quantization.granularities import Granularity
-from lightning_compress.quantization.grids import Grid, precise, project_
+from lightning_compress.quantization.grids import Grid, precise
 from lightning_compress.schedules import Schedule
 from lightning_compress.targets import Selection, Target
 from lightning_compress.training import QUANTIZE, WeightCompression
@@ -57,7 +56,6 @@ class WeightGrids(WeightCompression):
 
     Args:
         kind: class of the grids that :meth:`fit_grid` returns.
-        fits_rows: whether it fits every row by the weights of this row alone: small weights are fitted together.
         granularity: which weights share a scale.
         schedule: progress of the run -> strength.
         every_n_steps: optimizer steps between two fits of the grids.
@@ -72,7 +70,6 @@ class WeightGrids(WeightCompression):
         self,
         *,
         kind: type[Grid],
-        fits_rows: bool,
         granularity: Granularity,
         schedule: Schedule,
         every_n_steps: int,
@@ -87,7 +84,6 @@ class WeightGrids(WeightCompression):
             raise TypeError(f"need granularity as a Granularity, such as PerChannel(), got {granularity!r}")
         self.granularity = granularity
         self._kind = kind
-        self._fits_rows = fits_rows
 
     @property
     def kind(self) -> type[Grid]:
@@ -128,23 +124,22 @@ class WeightGrids(WeightCompression):
             raise ValueError(f"need dense gradients, got {target.name!r} of an embedding with sparse=True: exclude it")
 
     def update(self, weights: Mapping[str, Tensor]) -> None:
-        parameters = {name: self.targets[name].parameter for name in weights}  # the same groups on every process
-        alone = {name for name, target in self.targets.items() if target.transposed or not self._fits_rows}
-        for names in bundles(parameters, lambda name: name if name in alone else None):
-            # Fitted to whole weights, so that every process finds the same grids.
-            rows = [self._rows(self.targets[name], weights[name]) for name in names]
-            grid = self.fit_grid(side_by_side(rows))
+        for name, weight in weights.items():
+            target = self.targets[name]
+            # Fitted to the whole weight, so that every process finds the same grid.
+            whole = target.outputs_first(precise(gather(weight, target.parameter)))
+            grid = self.fit_grid(self.granularity.rows(whole))
             if type(grid) is not self.kind:
                 raise TypeError(
-                    f"need grids of one kind, {self.kind.__name__}, got a {type(grid).__name__} for {names[0]!r}"
+                    f"need grids of one kind, {self.kind.__name__}, got a {type(grid).__name__} for {name!r}"
                 )
-            grid = replace(grid, transposed=self.targets[names[0]].transposed)
-            for name, mine in zip(names, grid.split(len(names)) if len(names) > 1 else [grid], strict=True):
-                set_grid(self.targets[name].module, name.rpartition(".")[2], mine)
-                self._grids[name] = self._here(self.targets[name], mine)
+            grid = replace(grid, transposed=target.transposed)
+            set_grid(target.module, name.rpartition(".")[2], grid)
+            self._grids[name] = self._here(target, grid)
 
     def project_(self, weights: Mapping[str, Tensor]) -> None:
-        project_(weights, self._grids, self.strength)
+        for name, weight in weights.items():
+            self._grids[name].project_(weight, self.strength)
 
     def metrics(self) -> dict[str, float]:
         return {"quantization": self.strength}
@@ -170,10 +165,6 @@ class WeightGrids(WeightCompression):
             grid = self._grids[name].part(self.granularity, shapes[name], partial(narrow, name))
             set_grid(self.targets[name].module, name.rpartition(".")[2], grid)
             self._grids[name] = grid
-
-    def _rows(self, target: Target, weight: Tensor) -> Tensor:
-        """The rows of a target, from this process's part of it; a collective."""
-        return self.granularity.rows(target.outputs_first(precise(gather(weight, target.parameter))))
 
     def _here(self, target: Target, grid: Grid) -> Grid:
         """The grid of a whole weight -> that of this process's shard of it."""

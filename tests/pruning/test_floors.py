@@ -17,7 +17,7 @@ def layers(seed=0):
 
 
 def kept(scores, fraction, floor, group=None):
-    return kept_units(lambda names: [scores[names[0]]], [[name] for name in scores], fraction, floor, group)
+    return kept_units(lambda name: [scores[name]], list(scores), fraction, floor, group)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -34,15 +34,6 @@ def test_the_total_is_exact_and_no_layer_falls_below_the_floor(fraction, floor, 
             assert int(one.sum()) >= floor * one.numel()
         else:
             assert int(one.sum()) >= int((1 - fraction) * one.numel())
-
-
-@pytest.mark.parametrize("fraction", [0.3, 0.9, 0.99])
-def test_weights_of_one_shape_are_scored_side_by_side(fraction):
-    scores = {name: scale * torch.rand(6, 5) for name, scale in [("a", 1.0), ("b", 0.01), ("c", 0.5)]}
-    together = kept_units(lambda names: [torch.cat([scores[name] for name in names])], [list(scores)], fraction, 0.1)
-    alone = kept(scores, fraction, 0.1)
-    assert together.keys() == alone.keys()
-    assert all(torch.equal(together[name], alone[name]) for name in scores)
 
 
 @pytest.mark.parametrize("fraction", [0.3, 0.6, 0.8])

@@ -11,7 +11,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from tests.support.runs import trainer
 
@@ -188,10 +188,10 @@ class Batches:
         self.epoch, self.position = state["epoch"], state["position"]
 
 
-def held_out() -> DataLoader[list[Tensor]]:
-    """The last 397 digits in one batch, which is put together once."""
+def held_out() -> DataLoader[tuple[Tensor, ...]]:
+    """The last 397 digits in one batch."""
     images, labels = digits()
-    return DataLoader([[images[1400:], labels[1400:]]], batch_size=None)
+    return DataLoader(TensorDataset(images[1400:], labels[1400:]), batch_size=400)
 
 
 def fit(module: L.LightningModule, *callbacks: L.Callback, ckpt_path: Any = None, **options: Any) -> L.Trainer:
