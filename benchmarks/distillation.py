@@ -13,6 +13,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -85,21 +86,23 @@ def accuracies(seeds: Sequence[int], recipes: Sequence[str], teachers: Sequence[
         (master, start, recipe): [] for master in teachers for start in starts for recipe in ("alone", *recipes)
     }
     for seed in seeds:
-        alone = 0.0  # from random weights, whoever is the teacher
         for (master, start, recipe), found in rows.items():
-            from_random_weights = start == STARTS[0]
-            seed_everything(seed, verbose=False)
-            module: LightningModule = ResNetClassifier(8)
-            if not from_random_weights:
-                initialize(module, teacher(TEACHERS[master]), {"model": "model"})
-            if recipe in RECIPES:
-                module = DistillationModule(module, cached(TEACHERS[master]), **RECIPES[recipe])
-            is_known = bool(alone) and from_random_weights and recipe == "alone"
-            found.append(alone if is_known else fit(module, seed))
-            if from_random_weights and recipe == "alone":
-                alone = found[-1]
+            has_teacher = start != STARTS[0] or recipe in RECIPES
+            found.append(_accuracy(seed, start, recipe, TEACHERS[master] if has_teacher else 0))
             print(f"seed {seed}, teacher of {master}, {start}, {recipe}: {found[-1]:.2f} %", flush=True)
     print_table({", ".join(row): found for row, found in rows.items()})
+
+
+@cache
+def _accuracy(seed: int, start: str, recipe: str, images: int) -> float:
+    """Accuracy of a student; ``images`` are those of its teacher, 0 where no teacher takes part."""
+    seed_everything(seed, verbose=False)
+    module: LightningModule = ResNetClassifier(8)
+    if start != STARTS[0]:
+        initialize(module, teacher(images), {"model": "model"})
+    if recipe in RECIPES:
+        module = DistillationModule(module, cached(images), **RECIPES[recipe])
+    return fit(module, seed)
 
 
 class Lap(Callback):

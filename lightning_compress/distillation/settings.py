@@ -54,8 +54,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.alpha is not None:
             check_number(alpha=self.alpha)
-        if self.alpha is not None and not 0 <= self.alpha <= 1:
-            raise ValueError(f"need 0 <= alpha <= 1, got alpha={self.alpha}: Term(weight=...) takes any factor")
+            if not 0 <= self.alpha <= 1:
+                raise ValueError(f"need 0 <= alpha <= 1, got alpha={self.alpha}: Term(weight=...) takes any factor")
         if self.task_weight is not None:
             check_number(task_weight=self.task_weight)
             if not self.task_weight >= 0:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from lightning_compress.blocks import block_elements, blocks
@@ -71,13 +72,13 @@ def densities(masks: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> 
     >>> densities({"w": mask_of(torch.tensor([True, False, False, False]), weight)}, {"w": weight})
     {'w': 0.25}
     """
-    groups: dict[object, list[str]] = {}
+    groups: dict[dist.ProcessGroup | None, list[str]] = {}
     for name in masks:
         groups.setdefault(shard_group([parameters[name]]), []).append(name)
     kept: dict[str, int] = {}
-    for names in groups.values():
+    for group, names in groups.items():
         own = torch.stack([masks[name].count_nonzero() for name in names]).cpu()
-        every = concatenate(own, shard_group([parameters[name] for name in names])).view(-1, len(names)).sum(0)
+        every = concatenate(own, group).view(-1, len(names)).sum(0)
         kept.update(zip(names, every.tolist(), strict=True))
     return {name: kept[name] / parameters[name].numel() if parameters[name].numel() else 1.0 for name in masks}
 
