@@ -43,7 +43,7 @@ def cluster_sums(
         dist.all_reduce(largest, dist.ReduceOp.MAX, group=group)
     unit = _unit(float(largest), int(counts.sum()))
     multiples = [
-        torch.bincount(code.flatten(), value.flatten().double().mul_(1 / unit).round_(), minlength=clusters)
+        torch.bincount(code.flatten(), value.flatten().double().mul(1 / unit).round_(), minlength=clusters)
         for whole in zip(values, codes, strict=True)
         for value, code in blocks(*whole)
     ]

@@ -37,6 +37,15 @@ def test_no_bit_depends_on_the_order_or_on_the_split_into_tensors(dtype):
         assert torch.equal(counts, expected[1])
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_the_values_stay_as_they_are(dtype):
+    values, codes = sample()
+    values = values.to(dtype)
+    before = values.clone()
+    cluster_sums([values], [codes], 7)
+    assert torch.equal(values, before)
+
+
 @pytest.mark.parametrize("value", [1e-45, 1e-30, 3e38, 0.0])
 def test_any_magnitude(value):
     sums, _ = cluster_sums([torch.full((1000,), value)], [torch.zeros(1000, dtype=torch.uint8)], 1)
