@@ -124,8 +124,7 @@ class CompressionRun:
         """Hook the optimizers; load the latents of a checkpoint, or project."""
         for method in self.methods:
             method.start(self._module)
-        for optimizer in self._trainer.optimizers:
-            self._optimizers.follow(optimizer)
+        self._optimizers.await_steps()
         if not self.reached:
             self._gate.forget()
         self._step = self._trainer.global_step
@@ -226,6 +225,7 @@ class CompressionRun:
         if not self._begun:
             self._begin(batch)
             self._start()
+        self._optimizers.await_steps()
         self._take_up()
         if new_epoch:
             self._followers.look()

@@ -66,7 +66,8 @@ def sparsity(fraction: float, *skipped: str) -> Promise:
     def check(module: nn.Module) -> None:
         chosen = [weight for name, weight in weights(module).items() if name not in skipped]
         total = sum(weight.numel() for weight in chosen)
-        assert abs(sum(int((weight == 0).sum()) for weight in chosen) - fraction * total) <= 1
+        zeros = [int((weight == 0).sum()) for weight in chosen]
+        assert abs(sum(zeros) - fraction * total) <= 1, f"{sum(zeros)} zeros of {total} weights, by tensor {zeros}"
 
     return check
 

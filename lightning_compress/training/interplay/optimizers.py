@@ -49,7 +49,8 @@ class SteppedOptimizers:
         self._module = module
         self._latents = latents
         self._announced: dict[Optimizer, list[str]] = {}  # about to be stepped by the Trainer -> its targets
-        self._followed: dict[Optimizer, Callable[[], None]] = {}  # optimizer -> removes its hook
+        self._followed: dict[Optimizer, tuple[Callable[[], None], ...]] = {}  # optimizer -> remove its hooks
+        self._entered: dict[Optimizer, int] = {}  # optimizer -> calls of step of its classes that have not returned
 
     def attend(self, targets: Mapping[str, Target]) -> Mapping[str, AdditivePath]:
         """Compress these targets after the steps of their optimizers, name -> target; they may have replaced others.
@@ -70,7 +71,15 @@ class SteppedOptimizers:
         if isinstance(optimizer, LBFGS):
             raise _several_gradients(optimizer)
         if optimizer not in self._followed:
-            self._followed[optimizer] = optimizer.register_step_post_hook(self._after_step).remove
+            before = optimizer.register_step_pre_hook(self._enter)
+            after = optimizer.register_step_post_hook(self._leave)
+            self._followed[optimizer] = before.remove, after.remove
+
+    def await_steps(self) -> None:
+        """Between steps: follow the optimizers that the Trainer has now, and forget steps that an exception ended."""
+        self._entered.clear()
+        for optimizer in self._trainer.optimizers:
+            self.follow(optimizer)
 
     def announce(self, optimizer: Optimizer) -> list[str]:
         """Note that an optimizer steps next; returns the names of the targets that it steps.
@@ -111,9 +120,21 @@ class SteppedOptimizers:
         """Remove all hooks from the optimizers; weights with adapters stay compressed with those of now."""
         conclude(self.paths.values())
         while self._followed:
-            self._followed.popitem()[1]()
+            for remove in self._followed.popitem()[1]:
+                remove()
 
-    def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
+    # torch calls the hooks of an optimizer around the step of its class, and again around super().step() if the process
+    # has built an optimizer of the parent class: the optimizer has stepped when the outermost of these calls returns.
+
+    def _enter(self, optimizer: Optimizer, *_: Any) -> None:
+        self._entered[optimizer] = self._entered.get(optimizer, 0) + 1
+
+    def _leave(self, optimizer: Optimizer, *_: Any) -> None:
+        self._entered[optimizer] = max(0, self._entered.get(optimizer, 0) - 1)
+        if not self._entered[optimizer]:
+            self._after_step(optimizer)
+
+    def _after_step(self, optimizer: Optimizer) -> None:
         names = self._announced.pop(optimizer, None)
         if names is None and not self._module.automatic_optimization:
             raise ValueError(
