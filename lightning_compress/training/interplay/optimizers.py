@@ -129,19 +129,13 @@ class SteppedOptimizers:
     def _enter(self, optimizer: Optimizer, *_: Any) -> None:
         self._entered[optimizer] = self._entered.get(optimizer, 0) + 1
 
-    def _leave(self, optimizer: Optimizer, *_: Any) -> None:
+    def _leave(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         self._entered[optimizer] = max(0, self._entered.get(optimizer, 0) - 1)
-        if not self._entered[optimizer]:
-            self._after_step(optimizer)
-
-    def _after_step(self, optimizer: Optimizer) -> None:
+        if self._entered[optimizer]:
+            return
         names = self._announced.pop(optimizer, None)
         if names is None and not self._module.automatic_optimization:
-            raise ValueError(
-                "need optimizer steps that go through Lightning, got step() of the plain "
-                f"{type(optimizer).__name__}: in manual optimization call step() of self.optimizers(), without "
-                "use_pl_optimizer=False"
-            )
+            raise _unannounced(optimizer, kwargs.get("closure"))
         for method in self._methods:
             method.stepped()
         stepped = self._targets_of(optimizer) if names is None else names
@@ -151,6 +145,19 @@ class SteppedOptimizers:
         """Names of the targets that an optimizer holds now: frozen parameters may join it later (finetuning)."""
         names = {id(parameter): name for name, parameter in self._parameters.items()}
         return [names[id(p)] for group in optimizer.param_groups for p in group["params"] if id(p) in names]
+
+
+def _unannounced(optimizer: Optimizer, closure: Any) -> ValueError:
+    name = type(optimizer).__name__
+    if closure is not None:
+        return ValueError(
+            f"need an optimizer whose step() calls its closure, in which Lightning prepares the step, got {name}, "
+            "which leaves it out: choose another optimizer, or call the closure first in step()"
+        )
+    return ValueError(
+        f"need optimizer steps that go through Lightning, got step() of the plain {name}: in manual optimization call "
+        "step() of self.optimizers(), without use_pl_optimizer=False"
+    )
 
 
 def _several_gradients(optimizer: Optimizer) -> ValueError:

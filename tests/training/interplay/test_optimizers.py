@@ -146,3 +146,18 @@ def test_a_step_that_failed_is_no_step(method):
         fit(module, METHODS[method]())
         assert module.trainer.global_step == 39
     assert same(*modules)
+
+
+class Heedless(torch.optim.SGD):
+    """Never calls its closure, as Ranger of torch_optimizer."""
+
+    def __init__(self, parameters):
+        super().__init__(parameters, RATE)
+
+    def step(self, closure=None):
+        return super().step()
+
+
+def test_an_optimizer_that_leaves_its_closure_out_is_refused():
+    with pytest.raises(ValueError, match=r"need an optimizer whose step\(\) calls its closure, .* got Heedless"):
+        fit(Regression(Heedless, manual=True), PruningCallback(0.5))
