@@ -14,6 +14,7 @@ from torch import nn
 from lightning_compress.arguments import check_path
 from lightning_compress.deploy import writers
 from lightning_compress.deploy.formats import Writer
+from lightning_compress.deploy.runtimes.silence import hushed
 from lightning_compress.drafts import draft_of
 from lightning_compress.example_inputs import (
     ExampleInput,
@@ -97,7 +98,7 @@ def export(
         check_example_input(example_input)
     elif writer.needs_example:
         raise ValueError(f"need example_input to write {path.suffix}, got None: pass export(..., example_input=x)")
-    with draft_of(path) as draft, evaluating(module):
+    with hushed(), draft_of(path) as draft, evaluating(module):
         example = on_device(example_input, device_of(module)) if writer.needs_example else None
         if example is not None:
             check_runs(module, example)

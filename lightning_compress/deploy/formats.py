@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,8 +16,9 @@ from lightning_compress.deploy.runtimes import Runtime
 from lightning_compress.drafts import check_replaceable
 from lightning_compress.example_inputs import ExampleInput, as_arguments
 from lightning_compress.lowering.modules import is_quantized, lower
+from lightning_compress.messages import listed_by_reason
 
-__all__ = ["ComputationWriter", "Writer", "check_full_precision", "size_on_disk"]
+__all__ = ["ComputationWriter", "Writer", "check_full_precision", "float_text", "size_on_disk"]
 
 
 class Writer(ABC):
@@ -135,3 +137,23 @@ def check_full_precision(module: nn.Module, suffix: str) -> None:
 def size_on_disk(path: Path) -> int:
     """Bytes of a file, or of all files in a folder."""
     return sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())
+
+
+def float_text(runtime: str, path: Path, reasons: Mapping[str, str], remedies: Mapping[str, str]) -> str:
+    """A warning that a runtime computes layers of a quantized model in float, with the reasons and what helps.
+
+    Args:
+        runtime: its name.
+        path: the file.
+        reasons: name of each such layer -> the reason.
+        remedies: reason -> what helps, for those against which something does.
+
+    >>> print(float_text("LiteRT", Path("a.tflite"), {"stem": "no scale"}, {"no scale": "set it"}))
+    LiteRT computes layers of a.tflite in float, though activations are quantized: no scale: stem. To mend it, set it
+    """
+    helps = dict.fromkeys(remedies[reason] for reason in reasons.values() if reason in remedies)
+    remedy = f". To mend it, {'; '.join(helps)}" if helps else ""
+    return (
+        f"{runtime} computes layers of {path.name} in float, though activations are quantized: "
+        f"{'; '.join(listed_by_reason(reasons))}{remedy}"
+    )

@@ -12,7 +12,6 @@ from lightning_compress.adapters.views import plain_view
 from lightning_compress.arguments import check_between, check_count, check_function
 from lightning_compress.carried import carry
 from lightning_compress.lightnings import LightningModule, Trainer, rank_zero_warn
-from lightning_compress.messages import listed
 from lightning_compress.quantization import observers, scales
 from lightning_compress.quantization.activations.calibration import Calibration
 from lightning_compress.quantization.activations.ranges import RangeOptimizer
@@ -204,12 +203,7 @@ class QATCallback(_Quantization):
         if not self.calibration.placed:
             self.calibration.place()
             if self.calibration.missed:
-                rank_zero_warn(
-                    f"no quantizer reaches the inputs{' or outputs' if self.profile.round_outputs else ''} of "
-                    f"{listed(self.calibration.missed)}: these layers did not run in the first batch, were not called "
-                    "as modules, or compute with another tensor than their weight in F.linear or a convolution; they "
-                    "compute with quantized weights in float"
-                )
+                rank_zero_warn(self.calibration.missed_text())
         elif self._observing:
             self.calibration.update(stepped=trainer.global_step != self._step)
         self.calibration.switch(enabled=self.strength > 0, observing=False)

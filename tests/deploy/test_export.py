@@ -1,4 +1,5 @@
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -280,3 +281,11 @@ def test_an_operation_that_onnx_runtime_lacks_is_refused_and_leaves_no_file(tmp_
         export(net, tmp_path / "m.onnx", torch.randn(2, 1, 8).double())
     assert list(tmp_path.iterdir()) == []
     assert export(net.float(), tmp_path / "m.onnx", torch.randn(2, 1, 8)).exists()
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2", ".pte", ".tflite"])
+def test_other_libraries_warn_of_nothing(suffix, tmp_path):
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        export(nn.Sequential(nn.Linear(4, 3)), tmp_path / f"m{suffix}", torch.zeros(1, 4))
+    assert [str(one.message) for one in warned if "LeafSpec" in str(one.message)] == []

@@ -115,7 +115,7 @@ class Shared(nn.Module):
 def test_layers_left_in_float_are_named(tmp_path):
     module = Classifier(Shared())
     fit(module, QATCallback())
-    with pytest.warns(UserWarning, match=r"computes \d layers of model.onnx in float"):
+    with pytest.warns(UserWarning, match=r"computes layers of model.onnx in float"):
         export(module, tmp_path / "model.onnx", images()[:2])
 
 
@@ -243,7 +243,7 @@ class Shifted(nn.BatchNorm2d):
         return super().forward(2 * x + 1)
 
 
-@pytest.mark.filterwarnings("ignore:ONNX Runtime computes 1 layers of m.onnx in float")  # no quantizer in Activated
+@pytest.mark.filterwarnings("ignore:ONNX Runtime computes layers of m.onnx in float")  # no quantizer in Activated
 @pytest.mark.parametrize("kind", [Activated, Shifted])
 def test_a_normalization_that_does_more_is_not_folded(kind, tmp_path):
     net = nn.Sequential(

@@ -14,7 +14,25 @@ from torch.fx.node import map_arg
 from lightning_compress.deploy.graph_passes import packet_of
 from lightning_compress.deploy.graph_passes.rounding import is_dequantize, is_quantize
 
-__all__ = ["float_layers", "fold_constants", "reads_and_writes_codes", "round_weights", "unrounded_ends", "widen_codes"]
+__all__ = [
+    "REMEDIES",
+    "float_layers",
+    "fold_constants",
+    "reads_and_writes_codes",
+    "round_weights",
+    "unrounded_ends",
+    "widen_codes",
+]
+
+_INPUTS, _OUTPUTS = "nothing quantizes their inputs", "nothing quantizes their outputs"
+_SHIFTED = "their weights have zero points other than 0"
+
+REMEDIES = dict.fromkeys(
+    (_INPUTS, _OUTPUTS, _SHIFTED),
+    "train with QATCallback(profile=profiles.Mobile()), and with modules such as nn.ReLU() in place of F.relu, whose "
+    "outputs quantizers reach",
+)
+"""Reason why a layer stays float -> what helps."""
 
 _aten = torch.ops.aten
 _QUANTIZE = torch.ops.quantized_decomposed.quantize_per_channel.default
@@ -25,14 +43,14 @@ _RECTIFIERS = {_aten.relu, _aten.relu_, _aten.hardtanh, _aten.hardtanh_, _aten.r
 _CLAMPS = {*_RECTIFIERS, _aten.clamp}
 
 
-def float_layers(module: GraphModule) -> tuple[str, ...]:
-    """Names of the linear layers and convolutions that are not computed in integers.
+def float_layers(module: GraphModule) -> dict[str, str]:
+    """Name of each linear layer and convolution that is not computed in integers -> the reason.
 
     Integers need a weight with one scale for each channel and no zero point; its input and its output, after a ReLU,
     have to be rounded.
     """
     layers = [node for node in module.graph.nodes if packet_of(node) in _LAYERS | _CONVOLUTIONS]
-    return tuple(_name(node) for node in layers if not _is_integer(node))
+    return {_name(node): reason for node in layers if (reason := _reason(node))}
 
 
 def unrounded_ends(module: GraphModule) -> tuple[str, ...]:
@@ -100,10 +118,21 @@ def reads_and_writes_codes(node: Node) -> bool:
 
 
 def _is_integer(node: Node) -> bool:
-    if packet_of(node) not in _LAYERS or not reads_and_writes_codes(node):
-        return False
+    return packet_of(node) in _LAYERS and not _reason(node)
+
+
+def _reason(node: Node) -> str:
+    """Why a layer is not computed in integers; empty if it is."""
+    if packet_of(node) in _CONVOLUTIONS:
+        return "transposed and 3-D convolutions have no integer kernel"
     weight: Any = node.args[1]
-    return weight.target is _DEQUANTIZE and not _attribute(node.graph.owning_module, weight.args[2]).any()
+    if weight.target is not _DEQUANTIZE:
+        return "their weights are not quantized with one scale for each output"
+    if _attribute(node.graph.owning_module, weight.args[2]).any():
+        return _SHIFTED
+    if not is_dequantize(node.args[0]):
+        return _INPUTS
+    return "" if _is_rounded(node, _RECTIFIERS) else _OUTPUTS
 
 
 def _is_rounded(node: Node, between: Set[Any] = frozenset(_CLAMPS)) -> bool:
@@ -128,4 +157,4 @@ def _name(node: Node) -> str:
     """Name of the module that computes a node."""
     stack = node.meta.get("nn_module_stack") or {}
     path = str([*stack.values()][-1][0]) if stack else ""
-    return path.removeprefix("L['self'].") or node.name
+    return path.removeprefix("L['self'].") or "forward"

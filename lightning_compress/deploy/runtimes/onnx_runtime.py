@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from lightning_compress.deploy.onnx_passes.names import aliases, origin
 from lightning_compress.deploy.runtimes.interface import IntegerOperators, Run, Runtime, counted
 
 __all__ = ["OnnxRuntime"]
@@ -52,6 +53,7 @@ class OnnxRuntime(Runtime):
     def operators(self, path: Path) -> IntegerOperators:
         import onnx
         import onnxruntime
+        from onnxscript import ir
 
         with TemporaryDirectory() as folder:
             options = onnxruntime.SessionOptions()
@@ -59,5 +61,6 @@ class OnnxRuntime(Runtime):
             options.log_severity_level = 3  # silences the note that the optimized graph is for this machine
             onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             nodes = list(onnx.load(options.optimized_model_filepath).graph.node)
-        kinds = [(node.op_type, node.name) for node in nodes]
+        layers = aliases(ir.load(path))
+        kinds = [(node.op_type, origin(node.name, layers)) for node in nodes]
         return counted(kinds, lambda kind: kind.startswith(self._INTEGER), lambda kind: kind in self._FLOAT)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from lightning_compress.deploy.onnx_passes.names import aliases, origin
 from lightning_compress.deploy.runtimes.interface import IntegerOperators, Run, Runtime, counted
 
 __all__ = ["OpenVINO"]
@@ -45,12 +46,16 @@ class OpenVINO(Runtime):
 
     def operators(self, path: Path) -> IntegerOperators:
         import openvino
+        from onnxscript import ir
 
-        model = openvino.Core().read_model(path)
+        model, layers = openvino.Core().read_model(path), aliases(ir.load(path))
         notes = [(node.get_rt_info(), node) for node in self._compile(model).get_runtime_model().get_ops()]
         integer = {"u8", "i8"}
         kinds = [
-            (f"{note['layerType'].astype(str)} {note['runtimePrecision'].astype(str)}", node.get_friendly_name())
+            (
+                f"{note['layerType'].astype(str)} {note['runtimePrecision'].astype(str)}",
+                origin(node.get_friendly_name(), layers),
+            )
             for note, node in notes
             if note["layerType"].astype(str) in self._LAYERS
         ]

@@ -11,7 +11,28 @@ from contextlib import contextmanager, redirect_stderr
 from tempfile import TemporaryFile
 from typing import IO
 
-__all__ = ["silenced"]
+__all__ = ["hushed", "silenced"]
+
+_LINES = {
+    "onnxscript.optimizer._constant_folding": "Evaluation failed: ",  # a constant that is not folded
+    "torch.onnx._internal.exporter._registration": "torchvision is not installed. Skipping ",
+}
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Hold back lines of exporters that help no one, each by its text and its place, and nothing else."""
+    quiet = [(logging.getLogger(name), _Without(start)) for name, start in _LINES.items()]
+    for logger, one in quiet:
+        logger.addFilter(one)
+    with warnings.catch_warnings():
+        # torch copies a class of its own that is deprecated.
+        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning, r"copyreg|torch\.")
+        try:
+            yield
+        finally:
+            for logger, one in quiet:
+                logger.removeFilter(one)
 
 
 @contextmanager
@@ -38,3 +59,12 @@ def silenced() -> Iterator[IO[str]]:
             os.dup2(stream, 2)
             os.close(stream)
             logging.disable(disabled)
+
+
+class _Without(logging.Filter):
+    def __init__(self, start: str) -> None:
+        super().__init__()
+        self._start = start
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(self._start)

@@ -14,12 +14,12 @@ from torch.export import ExportedProgram
 
 from lightning_compress.arguments import check_count
 from lightning_compress.deploy.checks import cpu_tensors
-from lightning_compress.deploy.formats import ComputationWriter, check_full_precision
-from lightning_compress.deploy.graph_passes import rewritten
+from lightning_compress.deploy.formats import ComputationWriter, check_full_precision, float_text
+from lightning_compress.deploy.graph_passes import rewrite, rewritten
 from lightning_compress.deploy.graph_passes.moves import round_after_moves, round_before_moves
 from lightning_compress.deploy.graph_passes.pools import average_without_padding, keep_space
 from lightning_compress.deploy.graph_passes.rounding import dequantize_for_each, holds_codes, sign_codes
-from lightning_compress.deploy.graph_passes.weights import float_layers, fold_constants, widen_codes
+from lightning_compress.deploy.graph_passes.weights import REMEDIES, float_layers, fold_constants, widen_codes
 from lightning_compress.deploy.runtimes import ExecuTorch
 from lightning_compress.deploy.runtimes.silence import silenced
 from lightning_compress.deploy.traces import OfTensors, trace
@@ -28,16 +28,8 @@ from lightning_compress.messages import listed
 
 __all__ = ["ExecuTorchProgram"]
 
-_PASSES = (
-    keep_space,
-    average_without_padding,
-    sign_codes,
-    round_before_moves,
-    round_after_moves,
-    widen_codes,
-    fold_constants,
-    dequantize_for_each,
-)
+_ROUNDING = (keep_space, average_without_padding, sign_codes, round_before_moves, round_after_moves)
+_CONSTANTS = (widen_codes, fold_constants, dequantize_for_each)
 
 
 @dataclass(frozen=True)
@@ -79,7 +71,9 @@ class ExecuTorchProgram(ComputationWriter):
             module, example = copy.deepcopy(module).to(cpu), on_device(example, cpu)
         with silenced():
             program = trace(module, example, self.largest_batch)
-            graph = rewritten(program, *_PASSES)
+            graph = rewritten(program, *_ROUNDING)
+            floating = float_layers(graph) if holds_codes(program.graph) else {}
+            rewrite(graph, *_CONSTANTS)
             inputs = OfTensors(graph, program)
             try:
                 lowered = _lowered(trace(inputs, inputs.example, self.largest_batch))
@@ -88,14 +82,8 @@ class ExecuTorchProgram(ComputationWriter):
         if missing := ExecuTorch.missing(lowered.executorch_program):
             raise _lacking(path, listed(missing))
         path.write_bytes(lowered.buffer)
-        floating = float_layers(graph)
-        if floating and holds_codes(program.graph):
-            warnings.warn(
-                f"ExecuTorch computes {len(floating)} layers of {path.name} in float, from float weights: "
-                f"{listed(floating)}; it needs quantizers at their inputs and outputs, and weights with one scale for "
-                "each output and the zero point 0. QATCallback(profile=profiles.Mobile()) places them",
-                stacklevel=3,
-            )
+        if floating:
+            warnings.warn(float_text("ExecuTorch", path, floating, REMEDIES), stacklevel=3)
 
     def run(self, example: ExampleInput, path: Path) -> list[Tensor]:
         """Run the file in ExecuTorch.

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from lightning_compress.arguments import check_flag
 from lightning_compress.deploy import flatbuffers
 from lightning_compress.deploy.checks import check_equal, check_near, cpu_tensors
-from lightning_compress.deploy.formats import ComputationWriter, check_full_precision
+from lightning_compress.deploy.formats import ComputationWriter, check_full_precision, float_text
 from lightning_compress.deploy.graph_passes import rewrite, rewritten
 from lightning_compress.deploy.graph_passes.moves import round_after_moves, round_before_moves
 from lightning_compress.deploy.graph_passes.pools import convolve_means, keep_space
 from lightning_compress.deploy.graph_passes.rounding import holds_codes, sign_codes
 from lightning_compress.deploy.graph_passes.weights import (
+    REMEDIES,
     float_layers,
     fold_constants,
     round_weights,
@@ -98,6 +99,7 @@ class LiteRTModel(ComputationWriter):
                 f"need a quantizer at the output of the last layer to write {path.name}, got none at {listed(ends)}: "
                 "LiteRT's integer kernels write integers. Train with QATCallback(profile=profiles.Mobile())"
             )
+        floating = float_layers(graph) if holds_codes(program.graph) else {}
         rewrite(graph, *_CONSTANTS)
         inputs = OfTensors(graph, program)
         with _quiet():
@@ -106,15 +108,8 @@ class LiteRTModel(ComputationWriter):
             except Exception as error:
                 raise _lacking(path, line_of(error)) from error
             self._finish(path)
-        floating = float_layers(graph)
-        if floating and holds_codes(program.graph):
-            warnings.warn(
-                f"LiteRT computes {len(floating)} layers of {path.name} in float, from float weights: "
-                f"{listed(floating)}; it needs quantizers at their inputs and outputs, and weights with one scale for "
-                "each output and the zero point 0. QATCallback(profile=profiles.Mobile()) places them where a module "
-                "takes or returns such a value",
-                stacklevel=3,
-            )
+        if floating:
+            warnings.warn(float_text("LiteRT", path, floating, REMEDIES), stacklevel=3)
 
     def _finish(self, path: Path) -> None:
         model = flatbuffers.read(path)

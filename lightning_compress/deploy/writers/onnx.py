@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,14 +13,15 @@ from torch import Tensor, nn
 
 from lightning_compress.arguments import check_count, check_patterns, shown
 from lightning_compress.deploy.checks import check_near, cpu_tensors
-from lightning_compress.deploy.formats import ComputationWriter, check_full_precision
+from lightning_compress.deploy.formats import ComputationWriter, check_full_precision, float_text
 from lightning_compress.deploy.onnx_passes.blocks import pack_four_bits, translations, with_blocks
+from lightning_compress.deploy.onnx_passes.names import name_layers
+from lightning_compress.deploy.onnx_passes.reasons import REMEDIES, reasons_of
 from lightning_compress.deploy.onnx_passes.rewrites import broadcast_constants, fill_channels, keep_floats, pool_means
 from lightning_compress.deploy.runtimes import OnnxRuntime, OpenVINO
 from lightning_compress.deploy.traces import trace
 from lightning_compress.example_inputs import ExampleInput, as_arguments
 from lightning_compress.lowering.modules import check_fits, is_quantized, lower
-from lightning_compress.messages import listed
 from lightning_compress.quantization import profiles
 from lightning_compress.quantization.activations.quantizers import quantizers_of
 from lightning_compress.quantization.profiles import Profile
@@ -98,15 +97,15 @@ class Onnx(ComputationWriter):
         """Trace ``module``, rewrite its graph for faster kernels, and save it."""
         from onnxscript.ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
 
-        with _silent():
-            program = torch.onnx.export(
-                trace(module, example),
-                opset_version=self.opset,
-                dynamo=True,
-                verbose=False,
-                custom_translation_table=translations(),
-            )
+        program = torch.onnx.export(
+            trace(module, example),
+            opset_version=self.opset,
+            dynamo=True,
+            verbose=False,
+            custom_translation_table=translations(),
+        )
         assert program is not None  # noqa: S101  (the exporter without dynamo returns None)
+        name_layers(program.model)
         ClearMetadataAndDocStringPass()(program.model)  # stack traces of all nodes are half of a small file
         broadcast_constants(program.model)
         fill_channels(program.model)
@@ -177,14 +176,16 @@ class Onnx(ComputationWriter):
             )
         if not quantizers_of(module) or not isinstance(self.profile or _profile_of(module), profiles.OnnxRuntime):
             return
-        floating = OnnxRuntime().operators(path).floating
-        if floating:
-            warnings.warn(
-                f"ONNX Runtime computes {len(floating)} layers of {path.name} in float, though activations are "
-                f"quantized: {listed(floating)}; it needs quantizers at their inputs and outputs. "
-                "QATCallback(profile=profiles.OnnxRuntime()) places them where a module takes or returns such a value",
-                stacklevel=3,
-            )
+        _warn_of_floats(path)
+
+
+def _warn_of_floats(path: Path) -> None:
+    """Name the layers of a quantized model that ONNX Runtime computes in float, with the reasons."""
+    from onnxscript import ir
+
+    reasons = reasons_of(ir.load(path), OnnxRuntime().operators(path).floating)
+    if reasons:
+        warnings.warn(float_text("ONNX Runtime", path, reasons, REMEDIES), stacklevel=4)
 
 
 def _profile_of(module: nn.Module) -> Profile:
@@ -192,15 +193,3 @@ def _profile_of(module: nn.Module) -> Profile:
     quantizers = quantizers_of(module).values()
     symmetric = bool(quantizers) and all(quantizer.symmetric for quantizer in quantizers)
     return profiles.TensorRT() if symmetric else profiles.OnnxRuntime()
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Silence the exporter's warning about torchvision's operators where torchvision is not installed."""
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_compress.adapters.views import plain_view
+from lightning_compress.messages import listed
 from lightning_compress.processes import largest, mean
 from lightning_compress.quantization.activations.biases import round_bias_
 from lightning_compress.quantization.activations.compilation import EAGER, RECOMPUTING
@@ -97,6 +98,20 @@ class Calibration:
             quantizer.window = window.to(quantizer.low).unbind()
         if self._optimizer is not None and state["optimizer"] is not None:
             self._optimizer.load_state_dict(state["optimizer"])
+
+    def missed_text(self) -> str:
+        """The targets that no quantizer reaches, and the causes that there may be."""
+        outputs, functions = "", ""
+        if self._profile.round_outputs:
+            outputs, functions = (
+                " or outputs",
+                ", hand their outputs to a function, such as F.relu in place of nn.ReLU(),",
+            )
+        return (
+            f"no quantizer reaches the inputs{outputs} of {listed(self.missed)}: these layers did not run in the first "
+            f"batch, were not called as modules{functions or ','} or compute with another tensor than their weight in "
+            "F.linear or a convolution; they compute with quantized weights in float"
+        )
 
     def open(self) -> None:
         """Training begins."""

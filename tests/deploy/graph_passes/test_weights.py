@@ -48,7 +48,24 @@ class Net(nn.Module):
 
 def test_layers_that_stay_float_are_named():
     _, result = after(Net(), [], X)
-    assert float_layers(result) == ("shifted", "plain", "last")
+    assert float_layers(result) == {
+        "shifted": "their weights have zero points other than 0",
+        "plain": "their weights are not quantized with one scale for each output",
+        "last": "nothing quantizes their outputs",
+    }
+
+
+def test_a_layer_of_forward_itself_is_called_so():
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(8, 8))
+
+        def forward(self, x):
+            return nn.functional.linear(x, self.weight)
+
+    _, result = after(Functional(), [], X)
+    assert list(float_layers(result)) == ["forward"]
 
 
 def test_their_weights_become_float_and_the_others_stay_codes():
@@ -57,7 +74,7 @@ def test_their_weights_become_float_and_the_others_stay_codes():
     assert counts(result)["W"] == 2
     kept = {name for name, _ in result.named_buffers()}
     assert "folded_dequantize_per_channel_2" in kept
-    assert float_layers(result) == ("shifted", "plain", "last")
+    assert list(float_layers(result)) == ["shifted", "plain", "last"]
 
 
 def test_a_weight_that_is_computed_is_computed_once():

@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from lightning_compress.deploy.runtimes.silence import silenced
+from lightning_compress.deploy.runtimes.silence import hushed, silenced
 
 log = logging.getLogger("another library")
 
@@ -39,3 +39,16 @@ def test_after_an_error_they_are_shown(capfd):
     with pytest.raises(RuntimeError, match="code 18"):
         fail()
     assert "the cause" in capfd.readouterr().err
+
+
+def test_only_the_named_lines_are_held_back(caplog):
+    folding = logging.getLogger("onnxscript.optimizer._constant_folding")
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        with hushed():
+            folding.warning("Evaluation failed: %s", "cannot reshape array")
+            folding.warning("Another")
+            warnings.warn("`isinstance(treespec, LeafSpec)` is deprecated", FutureWarning, stacklevel=1)  # of the user
+        folding.warning("Evaluation failed: later")
+    assert [str(one.message) for one in warned] == ["`isinstance(treespec, LeafSpec)` is deprecated"]
+    assert [record.getMessage() for record in caplog.records] == ["Another", "Evaluation failed: later"]

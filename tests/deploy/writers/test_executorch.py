@@ -76,7 +76,7 @@ def _method(path):
 def test_layers_that_stay_float_are_named(tmp_path):
     module = Classifier()
     fit(module, QATCallback())
-    with pytest.warns(UserWarning, match=r"ExecuTorch computes 1 layers of m.pte in float, .*: net.3; it needs"):
+    with pytest.warns(UserWarning, match=r"computes layers of m.pte in float, .*their outputs: net.3\. .*Mobile\(\)"):
         path = export(module.eval(), tmp_path / "m.pte", IMAGES[:1])
     operators = ExecuTorch().operators(path)
     assert (operators.layers, len(operators.floating)) == (1, 1)
@@ -114,12 +114,13 @@ def test_an_operation_that_executorch_lacks_is_refused_and_leaves_no_file(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.filterwarnings("ignore:ExecuTorch computes 1 layers")
+@pytest.mark.filterwarnings("ignore:ExecuTorch computes layers")
 def test_a_file_that_computes_something_else_is_refused(tmp_path, monkeypatch):
     """XNNPACK takes codes of eight bits for signed ones, and says nothing."""
     module = Classifier()
     fit(module, QATCallback())
-    monkeypatch.setattr("lightning_compress.deploy.writers.executorch._PASSES", (fold_constants,))
+    monkeypatch.setattr("lightning_compress.deploy.writers.executorch._ROUNDING", ())
+    monkeypatch.setattr("lightning_compress.deploy.writers.executorch._CONSTANTS", (fold_constants,))
     with pytest.raises(ValueError, match="need m.pte to compute the same as the quantized module"):
         export(module, tmp_path / "m.pte", IMAGES[:3])
     assert list(tmp_path.iterdir()) == []
@@ -160,8 +161,8 @@ def test_integers_and_floats_may_read_the_same_value(tmp_path, monkeypatch):
     path = export(module.eval(), tmp_path / "m.pte", IMAGES[:1])
     assert ExecuTorch().operators(path).layers == 3
     assert torch.equal(ExecuTorch().load(path)([IMAGES])[0].argmax(1), module(IMAGES).argmax(1))
-    passes = [one for one in executorch._PASSES if one is not dequantize_for_each]
-    monkeypatch.setattr(executorch, "_PASSES", passes)
+    passes = [one for one in executorch._CONSTANTS if one is not dequantize_for_each]
+    monkeypatch.setattr(executorch, "_CONSTANTS", passes)
     with pytest.raises(ValueError, match="need operations that ExecuTorch computes to write other.pte, got Runtime"):
         export(module, tmp_path / "other.pte", IMAGES[:1])
     assert [file.name for file in tmp_path.iterdir()] == ["m.pte"]
