@@ -285,6 +285,13 @@ def test_the_size_of_a_budget_of_a_metric_is_found_in_training():
     assert planned.after.archive_bytes == planned.before.archive_bytes
 
 
+def test_what_a_budget_leaves_out_is_named():
+    module = nn.Sequential(nn.Linear(8, 40), nn.Linear(40, 30), nn.Linear(30, 4))
+    for include, largest in ((["0"], "1.weight, 2.weight, 0.bias and 2 more"), (["*"], "0.bias, 1.bias, 2.bias")):
+        with pytest.raises(ValueError, match=rf"bytes are what is not compressed here, {largest}, and the rest"):
+            plan(module, [CompressionBudget(bytes=100, include=include)], torch.rand(2, 8))
+
+
 def test_a_plan_refuses_the_budgets_that_fit_refuses():
     with pytest.raises(ValueError, match="need bytes >= .* got bytes=100"):
         plan(build(), [CompressionBudget(bytes=100)], EXAMPLE)

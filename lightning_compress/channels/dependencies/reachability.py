@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_compress.channels.layers import has_channels
 from lightning_compress.channels.removal.hollow import Hollow, is_leaf
 from lightning_compress.example_inputs import tensors_in
 
-__all__ = ["LayerGraph", "build_layer_graph"]
+__all__ = ["LayerGraph", "build_layer_graph", "unreached_layers"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,29 @@ def build_layer_graph(model: nn.Module, run: Callable[[nn.Module], list[Tensor]]
             handle.remove()
     edges = {name: frozenset(sources) for name, sources in inputs.items()}
     return LayerGraph(edges, frozenset(outputs), frozenset(fed))
+
+
+def unreached_layers(model: nn.Module, run: Callable[[nn.Module], list[Tensor]]) -> dict[str, str]:
+    """Layers with channels that no path from their call to an output leads through -> the reason.
+
+    Args:
+        model: the model, in evaluation mode, with gradients enabled on all parameters.
+        run: one forward pass; returns the output tensors that gradients flow to.
+    """
+    layers = {name: layer for name, layer in model.named_modules() if has_channels(layer)}
+    called: set[nn.Module] = set()
+    handles = [layer.register_forward_hook(lambda layer, *_: called.add(layer)) for layer in layers.values()]
+    try:
+        reached = build_layer_graph(model, run).ancestors()
+    finally:
+        for handle in handles:
+            handle.remove()
+    uncalled = {name for name, layer in layers.items() if layer not in called}
+    return {
+        **dict.fromkeys(layers.keys() - reached - uncalled, "no output depends on it"),
+        **dict.fromkeys(uncalled - reached, "forward does not call it in evaluation mode"),
+        **dict.fromkeys(uncalled & reached, "forward reads its weight without calling it"),
+    }
 
 
 def _differentiable(tree: Any) -> list[Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_compress.channels.dependencies.graph import Channel, build_graph
 from lightning_compress.channels.dependencies.own_layers import declare_linear_layers_
+from lightning_compress.channels.dependencies.reachability import unreached_layers
 from lightning_compress.channels.groups import Group, Role, Slice
 from lightning_compress.channels.heads import count_heads, head_counters
 from lightning_compress.channels.layers import (
@@ -73,7 +74,8 @@ def find_groups(module: nn.Module, run: Callable[[nn.Module], list[Tensor]]) -> 
                 visited |= {part.name.rpartition(".")[0] for part in group.slices if part.role == "out"}
         except _RefusedError as reason:
             refused[name] = str(reason)
-    return groups, refused | _unknown_layers(module)
+    unreached = {name: why for name, why in unreached_layers(module, run).items() if name not in visited}
+    return groups, {**unreached, **refused, **_unknown_layers(module)}
 
 
 class UnionFind:
@@ -248,8 +250,10 @@ def _refuse(node: Any, types: Any, names: Mapping[int, str]) -> None:
 
 
 def _unknown_layers(module: nn.Module) -> dict[str, str]:
-    """Layers with a weight that are of no known kind."""
-    return {
+    """Layers with a weight that are of no known kind, and those whose channels are not followed inside."""
+    inside = (nn.RNNBase, nn.MultiheadAttention)
+    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, inside)}
+    return {name: f"it is a {type(layer).__name__}, whose channels stay" for name, layer in layers.items()} | {
         name: f"it is a {type(layer).__name__}: no layer of torch.nn, and no F.linear reads its weight"
         for name, layer in module.named_modules()
         if not (has_channels(layer) or isinstance(layer, nn.Embedding))

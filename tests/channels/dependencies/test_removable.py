@@ -193,6 +193,34 @@ def test_layers_of_an_unknown_kind_are_named():
     assert total_cost(sizes_of(net), plan.prices) == 4 * 6 + 6 * 6 + 6 * 3
 
 
+class Unused(nn.Module):
+    """Layers that no output depends on, each in a way of its own, beside two that count."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(8, 16), nn.Linear(16, 4)
+        self.never, self.training_alone, self.detached = nn.Linear(8, 8), nn.Linear(16, 4), nn.Linear(16, 16)
+        self.read, self.over = nn.Linear(16, 16), nn.LSTM(16, 16)
+
+    def forward(self, x):
+        hidden = self.first(x).relu()
+        self.detached(hidden).detach()
+        hidden = nn.functional.linear(hidden, self.read.weight) + self.over(hidden)[0]
+        return (self.last(hidden), self.training_alone(hidden)) if self.training else self.last(hidden)
+
+
+def test_layers_that_no_output_depends_on_are_named():
+    left_alone = find_removable(Unused(), torch.rand(3, 8)).left_alone
+    assert {name: left_alone[name] for name in ("never", "training_alone", "detached", "read", "over", "last")} == {
+        "never": "forward does not call it in evaluation mode",
+        "training_alone": "forward does not call it in evaluation mode",
+        "detached": "no output depends on it",
+        "read": "forward reads its weight without calling it",
+        "over": "it is a LSTM, whose channels stay",
+        "last": "its channels are an output of the model",
+    }
+
+
 def test_channels_that_torch_pruning_fails_to_follow_are_left_alone(monkeypatch):
     """It raises for splits and views of some shapes, as in state-space models."""
 

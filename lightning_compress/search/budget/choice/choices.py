@@ -119,6 +119,16 @@ class Choice:
         """Bytes of the file without the targets; a collective."""
         return size_without(self._module, self.targets)
 
+    def others(self) -> list[str]:
+        """Names of the tensors that are no targets, the largest first."""
+        own = {name for target in self.targets.values() for name in target.aliases}
+        sizes = {
+            name: tensor.nbytes
+            for name, tensor in self._module.state_dict().items()
+            if isinstance(tensor, Tensor) and name not in own
+        }
+        return sorted(sizes, key=lambda name: -sizes[name])
+
     def floats(self) -> int:
         """Bytes of the targets as plain floats."""
         return sum(target.parameter.nbytes for target in self.targets.values())

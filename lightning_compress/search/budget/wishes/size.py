@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from lightning_compress.arguments import check_count
+from lightning_compress.messages import listed
 from lightning_compress.schedules import Cubic, Linear
 from lightning_compress.search.budget.choice.choices import AIMED, Choice
 from lightning_compress.search.budget.choice.estimates import LARGEST
@@ -16,6 +17,7 @@ from lightning_compress.training.run import CompressionRun
 
 __all__ = ["Size"]
 
+_NAMED = 3  # tensors in a message
 _PRUNED = 0.75  # strength at which the zeros are complete, and sharing begins
 _LEAST, _MOST = 0.96, 0.995  # fractions of the budget between which the file is left as it is
 
@@ -68,8 +70,9 @@ class Size(Wish):
             )
         if self.most < least:
             raise ValueError(
-                f"need bytes >= {least:,.0f} for this model, got bytes={self.most:,}: {fixed:,} bytes are what is "
-                f"not compressed here, such as biases, and the rest is what {LARGEST:.0%} zeros leave; ask for more"
+                f"need bytes >= {least:,.0f} for this model, got bytes={self.most:,}: {fixed:,} bytes are what is not "
+                f"compressed here{_largest(choice.others())}, and the rest is what {LARGEST:.0%} zeros leave; ask for "
+                "more, or let CompressionBudget compress more of them, by include and exclude"
             )
 
     def strengthen(self, choice: Choice, strength: float) -> None:
@@ -119,3 +122,13 @@ class Size(Wish):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.fitted = state["fitted"]
+
+
+def _largest(names: Sequence[str]) -> str:
+    """The first of the tensors that are not compressed.
+
+    >>> _largest(["fc2.weight", "fc1.bias", "fc2.bias", "norm.weight"])
+    ', fc2.weight, fc1.bias, fc2.bias and 1 more'
+    """
+    rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f", {listed(names[:_NAMED])}{rest}" if names else ""
