@@ -36,7 +36,7 @@ MAY_IMPORT_LIGHTNING = {
     "module.py",
     "training.py",
     "commands.py",
-    "vocabulary.py",
+    "suggestions.py",
     "students.py",
     "checkpoints.py",
     "__init__.py",

@@ -24,7 +24,9 @@ from lightning_compress.cli.options import (
     sweep_parser,
 )
 from lightning_compress.cli.pages import GROUPS, overview, training_page
-from lightning_compress.cli.refusals import errors_in_a_line, open_pipe
+from lightning_compress.cli.refusals import errors_in_a_line, open_pipe, refuse
+from lightning_compress.cli.runs.folders import Source, source_of
+from lightning_compress.cli.runs.given import check_example, check_file, check_runs, missing_file
 from lightning_compress.cli.screens.noise import hushed
 
 __all__ = ["COMMANDS", "Command", "main"]
@@ -60,10 +62,11 @@ def _obey(args: list[str] | None, words: list[str], callbacks: Sequence[Any]) ->
     elif command and len(words) == 2 and words[1] in _HELP:
         print(training_page(first, command.line))
     elif command or first.startswith("-"):
+        _refuse_missing(words)
         with errors_in_a_line():
             _train(args, words, callbacks)
     else:
-        _refuse(first)
+        _refuse_command(first)
 
 
 def _run(parser: Parser, run: Callable[..., None], words: Sequence[str], *, takes_rest: bool) -> None:
@@ -71,6 +74,7 @@ def _run(parser: Parser, run: Callable[..., None], words: Sequence[str], *, take
     options, rest = parser.parse_known_args(words)
     if rest and not takes_rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    _refuse_missing(rest)
     sys.path.insert(0, str(Path.cwd()))
     with errors_in_a_line(list(vars(options).values())):
         run(options, *([rest] if takes_rest else []))
@@ -95,24 +99,34 @@ def _sweep(options: Namespace, words: Sequence[str]) -> None:
 
 
 def _compare(options: Namespace) -> None:
+    check_runs(options.paths)
     from lightning_compress.cli.measures.searches import print_comparison
 
     print_comparison(options)
 
 
 def _export(options: Namespace) -> None:
+    source = _source(options)
     from lightning_compress.cli.files.exports import export_files
 
-    export_files(options, _command_line)
+    export_files(options, source, _command_line)
 
 
 def _profile(options: Namespace) -> None:
+    source = _source(options)
     from lightning_compress.cli.measures.profiles import print_profile
 
-    print_profile(options, _command_line)
+    print_profile(options, source, _command_line)
+
+
+def _source(options: Namespace) -> Source:
+    """The files of a trained module, looked up before anything heavy is imported."""
+    check_example(options.example)
+    return source_of(options.path, options.config, options.model)
 
 
 def _inspect(options: Namespace) -> None:
+    check_file(options.path)
     from lightning_compress.cli.files.inspections import print_contents
 
     print_contents(options)
@@ -210,8 +224,12 @@ def _train(args: list[str] | None, words: Sequence[str], callbacks: Sequence[Any
     )
 
 
-def _refuse(word: str) -> None:
+def _refuse_missing(words: Sequence[str]) -> None:
+    if said := missing_file(words):
+        refuse(said)
+
+
+def _refuse_command(word: str) -> None:
     near = difflib.get_close_matches(word, _BY_NAME, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    sys.stderr.write(f"lightning-compress: error: need a command out of {', '.join(_BY_NAME)}, got {word!r}{hint}\n")
-    sys.exit(2)
+    refuse(f"need a command out of {', '.join(_BY_NAME)}, got {word!r}{hint}")

@@ -8,8 +8,9 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import NoReturn
 
-__all__ = ["errors_in_a_line", "open_pipe", "refusal_of"]
+__all__ = ["errors_in_a_line", "open_pipe", "refusal_of", "refuse"]
 
 
 @contextmanager
@@ -24,6 +25,12 @@ def open_pipe() -> Iterator[None]:
         sys.exit(1)
 
 
+def refuse(said: str) -> NoReturn:
+    """End the command because of a wrong word."""
+    sys.stderr.write(f"lightning-compress: error: {said}\n")
+    sys.exit(2)
+
+
 @contextmanager
 def errors_in_a_line(words: Sequence[object] = ()) -> Iterator[None]:
     """Say what a wrong word, or a config that this package refuses, is; errors of other code keep their traceback.
@@ -34,11 +41,10 @@ def errors_in_a_line(words: Sequence[object] = ()) -> Iterator[None]:
     try:
         yield
     except argparse.ArgumentError as error:
-        from lightning_compress.cli.vocabulary import suggestion
+        from lightning_compress.cli.screens.suggestions import suggestion
 
         cause = _cause(error)
-        sys.stderr.write(f"lightning-compress: error: {cause}{suggestion(cause)}\n")
-        sys.exit(2)
+        refuse(f"{cause}{suggestion(cause)}")
     except (ImportError, OSError, TypeError, ValueError) as error:
         said = _unreadable(error, words) or refusal_of(error)
         if said is None:

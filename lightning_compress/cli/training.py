@@ -20,6 +20,7 @@ from jsonargparse import get_loader, set_loader
 import lightning_compress
 from lightning_compress.cli.vocabulary import expanded, expanded_words
 from lightning_compress.lightnings import LightningModule, Trainer, of_each, rank_zero_info
+from lightning_compress.loading.modules import carry_records
 
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
@@ -77,6 +78,12 @@ class Compression(_OfEither):
             self.config = parser.parse_args(expanded_words(sys.argv[1:]))
         else:
             super().parse_arguments(parser, expanded_words(args) if isinstance(args, list) else args)
+
+    def instantiate_classes(self) -> None:
+        super().instantiate_classes()
+        path = self.config.get(str(self.config.get("subcommand")), {}).get("ckpt_path")
+        if path and Path(path).is_file():  # a model that has lost channels is loaded without the callback that did it
+            carry_records(self.model, _checkpoint(path))
 
     def _add_instantiators(self) -> None:
         super()._add_instantiators()

@@ -23,9 +23,8 @@ from types import ModuleType
 from typing import Any, get_args, get_origin
 
 import lightning_compress
-from lightning_compress.lightnings import PACKAGES, package_of
 
-__all__ = ["expanded", "expanded_words", "suggestion"]
+__all__ = ["expanded", "expanded_words", "hint", "located", "members_of"]
 
 _PACKAGE = "lightning_compress"
 _PLAIN = (bool, int, float, str, type(None))
@@ -44,7 +43,7 @@ def expanded(config: Any) -> Any:
     {'criterion': 'lightning_compress.pruning.criteria.taylor', 'scope': 'layer'}
     """
     if isinstance(config, dict):
-        owner = _located(config.get("class_path"))
+        owner = located(config.get("class_path"))
         return {
             key: _expanded_arguments(value, owner) if key == "init_args" and owner else expanded(value)
             for key, value in config.items()
@@ -66,7 +65,7 @@ def expanded_words(words: Sequence[str]) -> list[str]:
         chosen = re.fullmatch(r"--trainer\.callbacks\+?", name)
         argument = re.fullmatch(r"--trainer\.callbacks\.(?:init_args\.)?(\w+)", name)
         if chosen and value:
-            owner = _located(value)
+            owner = located(value)
         elif argument and owner and value:
             value = _as_word(_expanded_arguments({argument[1]: value}, owner)[argument[1]])
         found.append(f"{name}{equals}{value}" if word.startswith("--") else value)
@@ -74,40 +73,12 @@ def expanded_words(words: Sequence[str]) -> list[str]:
     return found
 
 
-def suggestion(message: str) -> str:
-    """A hint at the public name, or the argument, that an error message of jsonargparse means; empty if none is near.
+def hint(name: str, names: Iterable[str]) -> str:
+    """A question after the name that is near, for the end of a message; empty if none is.
 
-    >>> suggestion("Expected a dot import path string: PrunningCallback")
-    "; did you mean 'PruningCallback'?"
-    >>> suggestion("given class_path 'lightning_compress.PruningCallback': Option 'sparsty' is not accepted")
+    >>> hint("sparsty", ["scope", "sparsity"])
     "; did you mean 'sparsity'?"
     """
-    option = re.search(r"class_path '([\w.]+)': Option '(\w+)[\w.]*' is not accepted", message)
-    if option:
-        owner = _located(option[1])
-        return _hint(option[2], inspect.signature(owner).parameters if owner else ())
-    other = re.search(r"Import path ([\w.]+) does not correspond to a subclass of", message)
-    if other:
-        return _other_lightning(locate(other[1]))
-    single = re.search(r"Expected a <class 'collections\.abc\.Sequence'>\. Got value: (\S+)$", message)
-    if single:
-        return f"; write [{single[1]}]"
-    name = re.search(r"Expected a dot import path string: (\w+)", message)
-    return _hint(name[1], lightning_compress.__all__) if name else ""
-
-
-def _other_lightning(cls: Any) -> str:
-    """A hint at the package of a class that the command does not take, if it is the other Lightning."""
-    package = package_of(cls) if isinstance(cls, type) else None
-    if package in (None, PACKAGES[0]):
-        return ""
-    return (
-        f"; {cls.__name__} is of {package}: take it, or its base class, from {PACKAGES[0]}, or train with "
-        f"CompressionCLI of lightning_compress.cli.{package}"
-    )
-
-
-def _hint(name: str, names: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
@@ -127,7 +98,7 @@ def _expanded_arguments(arguments: Any, owner: Any) -> Any:
 def _expanded_value(value: Any, argument: str, owner: Any, annotation: str) -> Any:
     if isinstance(value, list):
         return [_expanded_value(one, argument, owner, annotation) for one in value]
-    names = _vocabulary(owner, annotation)
+    names = members_of(owner, annotation)
     named = isinstance(value, str) and value.isidentifier() and bool(names)
     if named and (value in names or not re.search(r"\bstr\b", annotation)):
         chosen = _chosen(value, argument, names)
@@ -135,7 +106,7 @@ def _expanded_value(value: Any, argument: str, owner: Any, annotation: str) -> A
     if not isinstance(value, dict):
         return value
     bare = str(value.get("class_path", "."))
-    if names and bare.isidentifier() and _located(bare) is None:
+    if names and bare.isidentifier() and located(bare) is None:
         value = {**value, "class_path": _path(_chosen(bare, argument, names))}
     part = next((kind for kind in _types(owner, annotation) if is_dataclass(kind)), None)
     if part and "class_path" not in value:
@@ -150,7 +121,7 @@ def _whole(value: dict[str, Any]) -> dict[str, Any]:
     {'begin': 0.0, 'until': 0.5}
     """
     try:
-        kind = _located(value["class_path"]) or locate(str(value["class_path"]))
+        kind = located(value["class_path"]) or locate(str(value["class_path"]))
     except ErrorDuringImport:  # jsonargparse says so
         return value
     if not isinstance(kind, type):
@@ -168,11 +139,11 @@ def _chosen(name: str, argument: str, names: dict[str, Any]) -> Any:
     raise ArgumentError(
         None,
         f"need {argument} as one of {', '.join(sorted(names))}, or as a dotted path to your own, got {name!r}"
-        + _hint(name, names),
+        + hint(name, names),
     )
 
 
-def _vocabulary(owner: Any, annotation: str) -> dict[str, Any]:
+def members_of(owner: Any, annotation: str) -> dict[str, Any]:
     """Bare name -> function or class that an argument with this annotation takes."""
     names: dict[str, Any] = {}
     for identifier in re.findall(r"[A-Za-z_]\w*", annotation):
@@ -243,7 +214,7 @@ def _types(owner: Any, annotation: str) -> list[Any]:
     return [kind for kind in found if isinstance(kind, type)]
 
 
-def _located(path: Any) -> Any:
+def located(path: Any) -> Any:
     """The class or function of this package at a dotted path, or under its public name; None if it is no such path."""
     if not isinstance(path, str):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -29,7 +30,7 @@ from lightning_compress.quantization.records import recognize_grids
 from lightning_compress.schemas import RecordError
 from lightning_compress.state_dicts import difference
 
-__all__ = ["load_compressed"]
+__all__ = ["carry_records", "load_compressed"]
 
 _Module = TypeVar("_Module", bound=Any)
 
@@ -108,6 +109,25 @@ def load_compressed(
         if lightning:
             carry(module, structure)
     return cast(_Module, module)
+
+
+def carry_records(module: nn.Module, checkpoint: Mapping[str, Any]) -> list[Structure]:
+    """Let a module that is built attach the records of a checkpoint when its Trainer loads it, without their methods.
+
+    Args:
+        module: a LightningModule.
+        checkpoint: its content; tensors need no values.
+
+    Returns:
+        the structures of this package in it; those of other packages are left to their callbacks.
+    """
+    found = []
+    for key in carried_records(checkpoint):
+        with suppress(RecordError):
+            found.append(find_structure(key))
+    for structure in found:
+        carry(module, structure)
+    return found
 
 
 def _load_lightning(cls: Any, path: str | Path, weights_only: bool, attach: Any, init_args: dict[str, Any]) -> Any:

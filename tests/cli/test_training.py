@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_compress.cli import lightning as ours
 from lightning_compress.cli import pytorch_lightning as theirs
 from lightning_compress.cli.commands import main
+from lightning_compress.cli.runs.prepared import Prepared
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Lightning's use of jsonargparse
@@ -142,3 +143,29 @@ def test_the_hyperparameters_of_a_plain_model_come_with_its_checkpoint(tmp_path)
     run(tmp_path, "fit", net(width=5))
     cli = run(tmp_path, "validate", net(width=8), "--ckpt_path", str(tmp_path / "last.ckpt"))
     assert cli.model.net[0].out_features == 5
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"class_path": "ChannelPruningCallback", "init_args": {"channels": 0.5, "round_to": 1}},
+        {"class_path": "LowRankCallback", "init_args": {"parameters": 0.5}},
+        {"class_path": "QATCallback"},
+    ],
+    ids=lambda method: method["class_path"],
+)
+@pytest.mark.filterwarnings("ignore:Be aware that when using .ckpt_path.", "ignore:The dirpath has changed")
+def test_a_compressed_checkpoint_needs_no_callback(method, tmp_path):
+    trained = run(tmp_path, "fit", net(width=16), callbacks=[method])
+    loss = float(trained.trainer.callback_metrics["val_loss"])
+    words = ["--ckpt_path", str(tmp_path / "last.ckpt")]
+    for verb in ("validate", "fit"):  # which goes on from the end, and trains no more
+        again = run(tmp_path, verb, net(width=16), *words)
+        shapes = {name: tensor.shape for name, tensor in again.model.state_dict().items()}
+        assert shapes == {name: tensor.shape for name, tensor in trained.model.state_dict().items()}
+        if verb == "validate":
+            assert float(again.trainer.callback_metrics["val_loss"]) == pytest.approx(loss, rel=1e-6)
+    prepared = Prepared.of([f"--config={tmp_path / 'config.yaml'}", *words], ours.CompressionCLI)
+    images = torch.rand(4, 8)
+    with torch.no_grad():
+        assert torch.equal(prepared.module.eval()(images), trained.model.eval()(images))

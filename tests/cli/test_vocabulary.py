@@ -8,7 +8,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from lightning_compress import pruning, quantization, schedules
-from lightning_compress.cli.vocabulary import expanded, expanded_words, suggestion
+from lightning_compress.cli.vocabulary import expanded, expanded_words
 from lightning_compress.quantization import profiles
 
 
@@ -75,11 +75,6 @@ def test_a_near_miss_is_named():
         arguments("- {class_path: PruningCallback, init_args: {criterion: tailor}}")
     with pytest.raises(ArgumentError, match=r"need schedule as one of Constant, .*, got 'Cubik'; did you mean 'Cubic'"):
         arguments("- {class_path: PruningCallback, init_args: {schedule: {class_path: Cubik}}}")
-    assert suggestion("Expected a dot import path string: QATCalback") == "; did you mean 'QATCallback'?"
-    assert suggestion("Expected a dot import path string: ModelSummary") == ""
-    assert suggestion("Expected a <class 'collections.abc.Sequence'>. Got value: onnx") == "; write [onnx]"
-    nested = "given class_path 'lightning_compress.CompressionReport': Option 'basline.val_acc' is not accepted"
-    assert suggestion(nested) == "; did you mean 'baseline'?"
 
 
 def test_a_writer_is_named_and_a_suffix_stays():

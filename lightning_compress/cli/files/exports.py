@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_compress.cli.refusals import refusal_of
-from lightning_compress.cli.runs.folders import Source, source_of
+from lightning_compress.cli.runs.folders import Source
 from lightning_compress.cli.runs.trained import Trained
 from lightning_compress.deploy import export
 from lightning_compress.deploy.export import FORMATS, find_writer
@@ -29,11 +29,12 @@ USES = {
 """Suffix -> the programs that read such a file."""
 
 
-def export_files(options: Namespace, command_line: Callable[[], Any]) -> None:
+def export_files(options: Namespace, source: Source, command_line: Callable[[], Any]) -> None:
     """Write the files, print their sizes and uses, and end with code 1 if one of them failed.
 
     Args:
         options: those of ``export``.
+        source: the files of the module.
         command_line: gives the class of CompressionCLI.
 
     Raises:
@@ -42,7 +43,6 @@ def export_files(options: Namespace, command_line: Callable[[], Any]) -> None:
     """
     suffixes = dict.fromkeys(f".{name.strip().removeprefix('.')}" for name in options.format.split(","))
     writers = [_writer(suffix) for suffix in suffixes]
-    source = source_of(options.path, options.config, options.model)
     folder = _folder(options.output, source)
     paths = [folder / f"{source.weights.stem}{writer.suffix}" for writer in writers]
     if source.weights in paths:

@@ -25,9 +25,11 @@ def write_config(options: Namespace) -> None:
         metric=options.metric,
         mode=options.mode or "min",
     )
-    watched = options.metric or (DEFAULT_METRIC if f"monitor: {DEFAULT_METRIC}" in text else "")
-    if options.mode and not watched:
-        raise ValueError(f"need --metric for --mode {options.mode}, got none: a config of {options.goal} watches none")
+    watched = options.metric or (DEFAULT_METRIC if f"monitor: {DEFAULT_METRIC}\n" in text else "")
+    if options.mode and not options.metric:
+        raise ValueError(
+            f"need --metric for --mode {options.mode}, got none: a config of {options.goal} watches {watched or 'none'}"
+        )
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -42,6 +44,7 @@ def write_config(options: Namespace) -> None:
         *([f"pip install 'lightning-compress[{extra}]'"] if extra else []),
         *([f"name your model and data in {path}"] if options.model.startswith("my_project.") else []),
         *([f"let validation log {watched}, or name another metric in {path}"] if watched else []),
+        *([f"set max_drop in {path}, in the unit of {watched}"] if "max_drop:" in text else []),
         f"lightning-compress plan --config {path}",
         f"lightning-compress fit --config {path}",
     ]

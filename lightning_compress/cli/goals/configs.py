@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import indent
 
-__all__ = ["DEFAULT_METRIC", "GOALS", "Goal", "config_of"]
+__all__ = ["DEFAULT_METRIC", "DEFAULT_MODE", "GOALS", "Goal", "config_of"]
 
-DEFAULT_METRIC = "val_loss"
+DEFAULT_METRIC, DEFAULT_MODE = "val_acc", "max"
 """The metric of a goal that needs one, where none is named."""
 
 _FOLDER = Path(__file__).parent
@@ -71,7 +71,7 @@ def config_of(goal: str, *, path: str, model: str, data: str, metric: str | None
         "model": model,
         "data": data,
         "metric": metric or DEFAULT_METRIC,
-        "mode": mode,
+        "mode": mode if metric else DEFAULT_MODE,
         "formats": chosen.formats,
     }
     text = _read("frame").replace("@callbacks@", callbacks).replace("@checkpoint@", _LAST if metric is None else _BEST)

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from lightning_compress.cli.runs.folders import source_of
+from lightning_compress.cli.runs.folders import Source
 from lightning_compress.cli.runs.trained import Trained
 from lightning_compress.cli.screens.tables import narrow_table, printable
 from lightning_compress.report.measures.profiles import ModelProfile, profile, shipped_macs
@@ -19,14 +19,14 @@ from lightning_compress.timing import Latency, measure_latencies
 __all__ = ["print_profile"]
 
 
-def print_profile(options: Namespace, command_line: Callable[[], Any]) -> None:
+def print_profile(options: Namespace, source: Source, command_line: Callable[[], Any]) -> None:
     """Print the profile of a module, as a table or as JSON.
 
     Args:
         options: those of ``profile``.
+        source: the files of the module.
         command_line: gives the class of CompressionCLI.
     """
-    source = source_of(options.path, options.config, options.model)
     trained = Trained.of(source, options.example, command_line)
     found, latency = profile(trained.module), None
     if trained.example is not None:

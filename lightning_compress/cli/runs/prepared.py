@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
+from lightning_compress.carried import carried_records, carried_structures, shapes_in
 from lightning_compress.cli.vocabulary import expanded_words
 from lightning_compress.example_inputs import ExampleInput, first_samples, line_of, small_example_in
+from lightning_compress.state_dicts import difference
 
 __all__ = ["Prepared", "building"]
 
@@ -88,11 +89,19 @@ def building(kind: Any) -> Any:
     return Building
 
 
-def _load(module: nn.Module, path: str) -> None:
+def _load(module: Any, path: str) -> None:
+    """Load weights as a Trainer does, with the records that the module carries."""
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-        module.load_state_dict(weights)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        module.on_load_checkpoint(checkpoint)
+        module.load_state_dict(checkpoint["state_dict"])
+        for structure in carried_structures(module):
+            if structure.key in (records := carried_records(checkpoint)):
+                structure.finish(module, records[structure.key], shapes_in(checkpoint))
     except Exception as error:  # of many kinds, most of which do not name the file
-        raise ValueError(
-            f"need a checkpoint of this model as ckpt_path, got {path!r}, which raises {line_of(error)}"
-        ) from error
+        raise ValueError(f"need a checkpoint of this model as ckpt_path, got {path!r}, {_cause(error)}") from error
+
+
+def _cause(error: Exception) -> str:
+    found = difference(error) if isinstance(error, RuntimeError) else None
+    return f"which is of another: {found}" if found else f"which raises {line_of(error)}"

@@ -8,7 +8,7 @@ import pytest
 import lightning_compress
 from lightning_compress.cli.catalog.kinds import KINDS
 from lightning_compress.cli.catalog.sources import entry
-from lightning_compress.cli.vocabulary import _vocabulary
+from lightning_compress.cli.vocabulary import members_of
 from lightning_compress.deploy.export import FORMATS
 
 TAKERS = sorted({shelf.taker for shelves in KINDS.values() for shelf in shelves if shelf.taker})
@@ -18,7 +18,7 @@ TAKERS = sorted({shelf.taker for shelves in KINDS.values() for shelf in shelves 
 def test_names_are_those_that_the_argument_takes(taker):
     callback, _, argument = taker.partition(".")
     owner = getattr(lightning_compress, callback)
-    found = _vocabulary(owner, str(inspect.signature(owner).parameters[argument].annotation))
+    found = members_of(owner, str(inspect.signature(owner).parameters[argument].annotation))
     package = Path(lightning_compress.__file__).parent  # another test may have added a writer from a folder of its own
     taken = [name for name, member in found.items() if package in Path(inspect.getfile(member)).parents]
     listed = [name for shelves in KINDS.values() for shelf in shelves if shelf.taker == taker for name in shelf.names]

@@ -30,7 +30,15 @@ def test_a_config_is_written_and_never_overwritten(tmp_path, monkeypatch, capsys
     assert callbacks[0]["init_args"]["teacher"]["init_args"] == {"cls": "my.Net", "path": "teacher.ckpt"}
 
     main(["init", "small-loss", "--output", "c.yaml"])
-    assert "let validation log val_loss, or name another metric in c.yaml" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "let validation log val_acc, or name another metric in c.yaml" in said
+    assert "set max_drop in c.yaml, in the unit of val_acc" in said
+    budget = yaml.safe_load((tmp_path / "c.yaml").read_text())["trainer"]["callbacks"][0]["init_args"]
+    assert budget == {"max_drop": 0.01, "monitor": "val_acc", "mode": "max"}
+
+    main(["init", "small-loss", "--output", "d.yaml", "--metric", "val_loss"])
+    assert "set max_drop in d.yaml, in the unit of val_loss" in capsys.readouterr().out
+    assert "monitor: val_loss\n        mode: min" in (tmp_path / "d.yaml").read_text()
 
 
 def test_wrong_words_are_named(tmp_path, monkeypatch, capsys):

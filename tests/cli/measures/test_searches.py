@@ -13,18 +13,19 @@ def test_a_suffix_without_a_dot(tmp_path, capsys):
 
 
 FILES = {
-    "compare gone --plot x.foo": "need --plot as a file with one of the suffixes .*, got 'x.foo'$",
-    "compare gone --plot gone/x.png": "need --plot in a folder that exists, got 'gone/x.png': make 'gone'$",
-    "sensitivity --config gone.yaml --plot x.foo": "need --plot as a file with one of the suffixes .*, got 'x.foo'$",
-    "sensitivity --config gone.yaml --csv gone/rows.csv": "need --csv in a folder that exists, got 'gone/rows.csv': ",
-    "sweep --config gone.yaml --plot x.foo": "need --plot as a file with one of the suffixes .*, got 'x.foo'$",
-    "sweep --config gone.yaml --best best.yaml": "need --bytes to write --best, got none: the trials of a front have",
+    "compare there.yaml --plot x.foo": "need --plot as a file with one of the suffixes .*, got 'x.foo'$",
+    "compare there.yaml --plot gone/x.png": "need --plot in a folder that exists, got 'gone/x.png': make 'gone'$",
+    "sensitivity --config there.yaml --plot x.foo": "need --plot as a file with one of the suffixes .*, got 'x.foo'$",
+    "sensitivity --config there.yaml --csv gone/rows.csv": "need --csv in a folder that exists, got 'gone/rows.csv': ",
+    "sweep --config there.yaml --plot x.foo": "need --plot as a file with one of the suffixes .*, got 'x.foo'$",
+    "sweep --config there.yaml --best best.yaml": "need --bytes to write --best, got none: the trials of a front have",
 }
 
 
 @pytest.mark.parametrize("words", FILES)
 def test_a_file_that_cannot_be_written_is_named_before_all_else(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.yaml").touch()
     with pytest.raises(SystemExit, match=FILES[words]):
         main(words.split())
-    assert not [*tmp_path.iterdir()]
+    assert [path.name for path in tmp_path.iterdir()] == ["there.yaml"]

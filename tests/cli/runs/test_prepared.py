@@ -66,6 +66,7 @@ def test_the_weights_of_a_checkpoint(folder):
     assert torch.equal(prepared.module.net.weight, weights["net.weight"])
     torch.save({"state_dict": {"net.weight": torch.zeros(2, 3)}}, folder / "other.ckpt")
     with pytest.raises(
-        ValueError, match="need a checkpoint of this model as ckpt_path, got 'other.ckpt', which raises"
+        ValueError,
+        match="need a checkpoint of this model as ckpt_path, got 'other.ckpt', which is of another: the file",
     ):
         Prepared.of([*WORDS, "--ckpt_path=other.ckpt"], CompressionCLI)

@@ -1,0 +1,73 @@
+"""Given files: those that the words of a command name are looked up before anything heavy is imported."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+__all__ = ["check_example", "check_file", "check_runs", "missing_file"]
+
+_KEYWORDS = {"", "best", "hpc", "last", "none", "null", "registry"}  # of Lightning, in place of a checkpoint
+
+
+def missing_file(words: Sequence[str]) -> str:
+    """The config or checkpoint that the words of ``fit`` name and that is not there, in a sentence; empty for none.
+
+    >>> missing_file(["--config", "nowhere.yaml"])
+    "need --config as a file, got 'nowhere.yaml', which does not exist"
+    >>> missing_file(["--ckpt_path=best", "--config={seed_everything: 1}"])
+    ''
+    """
+    for name, value in _values(words):
+        if name in ("--config", "-c") and not re.search(r"[:{\n]", value):  # others are YAML, or an address
+            option = "--config"
+        elif name == "--ckpt_path" and "://" not in value and value.lower().partition(":")[0] not in _KEYWORDS:
+            option = name
+        else:
+            continue
+        if not Path(value).exists():
+            return f"need {option} as a file, got {value!r}, which does not exist"
+    return ""
+
+
+def check_runs(paths: Sequence[str]) -> None:
+    """Refuse folders of runs that are not there.
+
+    Raises:
+        FileNotFoundError: a path does not exist.
+    """
+    for path in paths:
+        if not Path(path).exists():
+            raise FileNotFoundError(f"need paths of runs, got {path!r}, which does not exist")
+
+
+def check_example(given: str | None) -> None:
+    """Refuse the file of an example input that is not there.
+
+    Raises:
+        FileNotFoundError: the path does not exist.
+    """
+    if given is not None and Path(given).suffix in (".npy", ".pt", ".pth") and not Path(given).exists():
+        raise FileNotFoundError(f"need --example as sizes or a file, got {given!r}, which does not exist")
+
+
+def check_file(path: Path) -> None:
+    """Refuse a file that is not there.
+
+    Raises:
+        FileNotFoundError: the path does not exist.
+        ValueError: it is a folder.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"need a file, got {str(path)!r}, which does not exist")
+    if path.is_dir():
+        raise ValueError(f"need a file, got {str(path)!r}, which is a folder")
+
+
+def _values(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Option and value of each word ``--option=value``, and of each two words ``--option value``."""
+    for word, after in zip(words, [*words, ""][1:], strict=True):
+        name, equals, value = word.partition("=")
+        if name.startswith("-") and (equals or not after.startswith("--")):
+            yield name, value if equals else after
