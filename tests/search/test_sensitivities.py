@@ -226,6 +226,14 @@ def test_no_correlation_where_it_is_not_defined(pairs):
     found = Sensitivity(rows_of(*pairs), 0.0, "min", 1, 1)
     assert found.rank_correlation != found.rank_correlation
     assert found.to_dict()["rank_correlation"] is None
+    assert "proxy: none\n" in str(found)
+    assert "nan" not in str(found).split("\n\n")[0]
+
+
+def test_a_method_that_changes_nothing_is_said_to():
+    found = Sensitivity(rows_of((1, 0), (2, 0)), 0.0, "min", 1, 1)
+    assert "No method changes the metric: weights that are compressed already stay as they are" in str(found)
+    assert "No method changes" not in str(Sensitivity(rows_of((1, 0), (2, 1)), 0.0, "min", 1, 1))
 
 
 def kept_state(module):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning_compress
 from lightning_compress.cli.refusals import refusal_of
 from lightning_compress.cli.runs.folders import Source
 from lightning_compress.cli.runs.trained import Trained
@@ -15,8 +17,11 @@ from lightning_compress.deploy import export
 from lightning_compress.deploy.export import FORMATS, find_writer
 from lightning_compress.deploy.formats import Writer
 from lightning_compress.example_inputs import line_of
+from lightning_compress.search.views.tables import wrapped
 
 __all__ = ["USES", "export_files"]
+
+_PACKAGE = Path(lightning_compress.__file__).parent
 
 USES = {
     ".lcz": "load_compressed(cls, path) in Python; the smallest file",
@@ -59,10 +64,12 @@ def export_files(options: Namespace, source: Source, command_line: Callable[[], 
     print(f"{source.weights}, as {type(trained.module).__name__}")
     if source.others:
         print(f"  not taken: {', '.join(path.name for path in source.others)}; pass the path of one to export it")
-    failures = [_written(trained, path, writer) for path, writer in zip(paths, writers, strict=True)]
-    for path, failure in zip(paths, failures, strict=True):
+    written = [_written(trained, path, writer) for path, writer in zip(paths, writers, strict=True)]
+    failures = [failure for failure, _ in written]
+    for path, (failure, notes) in zip(paths, written, strict=True):
         if failure is None:
             print(f"{path}  {path.stat().st_size:,} bytes, checked\n  for {USES[path.suffix]}")
+        print("".join(f"{wrapped(f'  {note}')}\n" for note in notes), end="", flush=True)
     for path, failure in zip(paths, failures, strict=True):
         if failure is not None:
             sys.stderr.write(f"lightning-compress: error: {path.name} is not written: {failure}\n")
@@ -91,10 +98,18 @@ def _folder(output: Path | None, source: Source) -> Path:
     return folder
 
 
-def _written(trained: Trained, path: Path, writer: Writer) -> str | None:
-    """Write one file; the error in a line if that fails, so that the other files are written all the same."""
-    try:
-        export(trained.module, path, trained.example, writer=writer)
-    except Exception as error:
-        return refusal_of(error) or line_of(error)
-    return None
+def _written(trained: Trained, path: Path, writer: Writer) -> tuple[str | None, list[str]]:
+    """Write one file: the error in a line, if that fails, and the warnings of this package; others are given anew."""
+    notes, failure = [], None
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("default")
+        try:
+            export(trained.module, path, trained.example, writer=writer)
+        except Exception as error:
+            failure = refusal_of(error) or line_of(error)
+    for one in warned:
+        if one.category is UserWarning and Path(one.filename).is_relative_to(_PACKAGE):
+            notes.append(str(one.message))
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    return failure, notes

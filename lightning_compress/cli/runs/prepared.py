@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from lightning_compress.carried import carried_records, carried_structures, shapes_in
+from lightning_compress.cli.screens.noise import quiet_loading
 from lightning_compress.cli.vocabulary import expanded_words
 from lightning_compress.example_inputs import ExampleInput, first_samples, line_of, small_example_in
 from lightning_compress.state_dicts import difference
@@ -35,9 +36,10 @@ class Prepared:
     @classmethod
     def of(cls, words: Sequence[str], command_line: Any) -> Prepared:
         """Build the parts that the words after ``fit`` describe, by a class of CompressionCLI."""
-        cli = building(command_line)(
-            args=["fit", *words], save_config_callback=None, parser_kwargs={"exit_on_error": False}
-        )
+        with quiet_loading():
+            cli = building(command_line)(
+                args=["fit", *words], save_config_callback=None, parser_kwargs={"exit_on_error": False}
+            )
         config, module = cli.config.get("fit"), cli.model
         # In the order of a Trainer: data and module are set up, then layers that are built late, then the weights.
         module.trainer = cli.trainer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -184,10 +185,12 @@ def _metric(reports: Sequence[Comparison], asked: str | None) -> str | None:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The folders without the part that all have in common."""
-    if len(folders) == 1:
-        return [folders[0].resolve().name]
+    """The folders without the parts that all have in common, at the begin and, as ``version_0``, at the end."""
     whole = [folder.resolve() for folder in folders]
+    while len({folder.name for folder in whole}) == 1 and re.fullmatch(r"version_\d+", whole[0].name):
+        whole = [folder.parent for folder in whole]
+    if len(whole) == 1:
+        return [whole[0].name]
     common = Path(os.path.commonpath(whole))
     return [str(folder.relative_to(common)) if folder != common else folder.name for folder in whole]
 

@@ -167,10 +167,13 @@ class Sensitivity:
         return [row for row in self.rows if row.method == method]
 
     def _headline(self) -> str:
-        return (
-            f"Drop of the metric with one layer compressed, {self.examples:,} examples, dense {self.dense:.4g}\n"
-            f"Rank correlation with the second-order proxy: {self.rank_correlation:.2f}"
-        )
+        lines = [
+            f"Drop of the metric with one layer compressed, {self.examples:,} examples, dense {self.dense:.4g}",
+            f"Rank correlation with the second-order proxy: {_in_words(self.rank_correlation)}",
+        ]
+        if self.rows and all(row.drop == 0 for row in self.rows):
+            lines.append("No method changes the metric: weights that are compressed already stay as they are")
+        return "\n".join(lines)
 
     def _legend(self) -> str:
         return "\n".join(wrapped(f"{number} {method}") for number, method in enumerate(self.methods, 1))
@@ -183,7 +186,7 @@ class Sensitivity:
             for layer in self.layers
         ]
         correlations = self.rank_correlations
-        last = ("rank correlation", *(f"{correlations[method]:.2f}" for method in chosen))
+        last = ("rank correlation", *(_in_words(correlations[method]) for method in chosen))
         return Table(self._headline(), ("layer", *(str(number + 1) for number in numbers)), (*rows, last))
 
 
@@ -200,6 +203,10 @@ def _spearman(rows: Sequence[LayerSensitivity]) -> float:
     ):
         return math.nan
     return float(spearman_corrcoef(costs, drops))
+
+
+def _in_words(correlation: float) -> str:
+    return f"{correlation:.2f}" if math.isfinite(correlation) else "none"
 
 
 def _finite(value: Any) -> Any:

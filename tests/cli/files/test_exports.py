@@ -1,9 +1,12 @@
 """``export`` writes the files of a trained module, and says which one failed."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
 
+import lightning_compress
 from lightning_compress import export, load_archive
 from lightning_compress.cli import main
 from lightning_compress.cli.files.exports import USES
@@ -53,6 +56,22 @@ def test_a_format_that_fails_leaves_the_others(model, tmp_path, capsys, monkeypa
     assert "model.lcz  " in said.out
     assert said.err == "lightning-compress: error: model.pt2 is not written: ValueError: no such operator\n"
     assert [path.name for path in (tmp_path / "ship").iterdir()] == ["model.lcz"]
+
+
+def test_warnings_of_this_package_stand_below_their_file(model, tmp_path, capsys, monkeypatch):
+    def check(*_):
+        ours = "LiteRT computes layers of a model in float, though activations are quantized: " + "net.layer, " * 8
+        warnings.warn_explicit(ours, UserWarning, lightning_compress.deploy.__file__, 1)
+        warnings.warn_explicit("of another package", FutureWarning, "other.py", 1)
+
+    monkeypatch.setattr("lightning_compress.deploy.writers.programs.Program.check", check)
+    with pytest.warns(FutureWarning, match="of another package"):
+        main(["export", str(model), *WORDS, "--format", "pt2,lcz", "--output", str(tmp_path / "ship")])
+    lines = capsys.readouterr().out.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("  LiteRT computes layers"))
+    assert lines[first - 1] == f"  for {USES['.pt2']}"
+    assert lines[first + 1].startswith("    net.layer, ")
+    assert max(map(len, lines[first : first + 3])) <= 80
 
 
 @pytest.mark.parametrize(

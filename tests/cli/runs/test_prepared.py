@@ -51,9 +51,10 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_module_with_data_and_layers_of_its_own():
+def test_a_module_with_data_and_layers_of_its_own(caplog):
     prepared = Prepared.of([*WORDS, "--trainer.callbacks=PruningCallback"], CompressionCLI)
     assert prepared.module.net.weight.shape == (4, 3)
+    assert not [record for record in caplog.records if "available" in record.getMessage()]
     assert prepared.data is None
     assert prepared.example(prepared.callbacks).tolist() == [[0.0, 1.0, 2.0]]
     assert "PruningCallback" in {type(callback).__name__ for callback in prepared.callbacks}

@@ -17,6 +17,21 @@ def test_reports_are_found_in_a_folder_below_it_and_as_files(tmp_path):
     assert [run.name for run in found.runs] == ["a", "b/version_0", "b/version_1"]
 
 
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (["one/version_0"], ["one"]),
+        (["one/version_0", "two/version_0"], ["one", "two"]),
+        (["one/version_0", "two/version_1"], ["one/version_0", "two/version_1"]),
+        (["one/best", "two/best"], ["one/best", "two/best"]),
+    ],
+)
+def test_a_version_that_tells_no_runs_apart_is_no_part_of_their_names(folders, names, tmp_path):
+    for size, folder in enumerate(folders, 1):
+        write_report(tmp_path / folder, size=size)
+    assert [run.name for run in compare([tmp_path]).runs] == names
+
+
 def test_the_bytes_are_those_of_the_file(tmp_path):
     write_report(tmp_path / "a", size=100, files={"model.onnx": 7, "model.lcz": 100})
     write_report(tmp_path / "b", size=90, failures={"model.lcz": "no space left", "model.onnx": "no space left"})
