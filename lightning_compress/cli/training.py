@@ -19,8 +19,11 @@ from jsonargparse import get_loader, set_loader
 
 import lightning_compress
 from lightning_compress.cli.vocabulary import expanded, expanded_words
+from lightning_compress.example_inputs import line_of
 from lightning_compress.lightnings import LightningModule, Trainer, of_each, rank_zero_info
+from lightning_compress.loading.checkpoints import is_archive
 from lightning_compress.loading.modules import carry_records
+from lightning_compress.state_dicts import explain_loading
 
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
@@ -84,6 +87,7 @@ class Compression(_OfEither):
         path = self.config.get(str(self.config.get("subcommand")), {}).get("ckpt_path")
         if path and Path(path).is_file():  # a model that has lost channels is loaded without the callback that did it
             carry_records(self.model, _checkpoint(path))
+            explain_loading(self.trainer.strategy)
 
     def _add_instantiators(self) -> None:
         super()._add_instantiators()
@@ -142,10 +146,16 @@ def _load(text: str) -> Any:
 
 
 def _checkpoint(path: str) -> dict[str, Any]:
+    need = f"need a checkpoint of the Trainer as ckpt_path, got {path!r}: "
+    if is_archive(path):
+        raise ValueError(f"{need}an archive, which export, profile and inspect read; pass a .ckpt of the run")
     try:
-        return cast(dict[str, Any], torch.load(path, weights_only=True, map_location="meta"))
+        content = torch.load(path, weights_only=True, map_location="meta")
     except Exception as error:  # of many kinds, most of which do not name the file
-        raise ValueError(f"need a checkpoint of the Trainer as ckpt_path, got {path!r}: {error}") from error
+        raise ValueError(f"{need}it is none, or is damaged, or holds objects: {line_of(error)[:200]}") from error
+    if not (isinstance(content, dict) and "state_dict" in content):
+        raise ValueError(f"{need}it is none, as a state dict alone, which load_state_dict of the module takes")
+    return cast(dict[str, Any], content)
 
 
 class _Model:

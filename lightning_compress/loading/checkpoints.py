@@ -104,7 +104,7 @@ def readable(path: str | Path, given: Collection[str], weights_only: bool) -> st
         return path
     try:
         unsafe = get_unsafe_globals_in_checkpoint(path)
-    except ValueError as error:  # no file of torch.save
+    except Exception as error:  # of many kinds: no file of torch.save, or a part of one
         raise _no_checkpoint(path) from error
     if not unsafe:
         return path

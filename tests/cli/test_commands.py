@@ -246,7 +246,9 @@ def test_the_last_line_says_what_is_wrong_in_a_config(init_args, said, folder, m
 
 
 def test_a_checkpoint_whose_hyperparameters_do_not_fit_is_named(folder, monkeypatch, capsys):
-    torch.save({"hyper_parameters": {"_class_path": "project.Other", "width": 8}}, folder / "other.ckpt")
+    torch.save(
+        {"state_dict": {}, "hyper_parameters": {"_class_path": "project.Other", "width": 8}}, folder / "other.ckpt"
+    )
     with pytest.raises(SystemExit):
         command(monkeypatch, "lightning-compress test --config config.yaml --ckpt_path other.ckpt")
     *_, last = capsys.readouterr().err.splitlines()
@@ -275,6 +277,25 @@ def test_a_file_that_is_no_checkpoint_is_named(folder, monkeypatch):
         command(monkeypatch, "lightning-compress test --config config.yaml --ckpt_path model.lcz")
     said = "lightning-compress: error: need a checkpoint of the Trainer as ckpt_path, got 'model.lcz': "
     assert str(stopped.value.code).startswith(said)
+
+
+@pytest.mark.parametrize("verb", ["validate", "fit", "sensitivity"])
+@pytest.mark.parametrize(
+    "content",
+    [torch.zeros(3), {"a.weight": torch.zeros(2)}, {"state_dict": {}}, None],
+    ids=["tensor", "state dict", "empty", "damaged"],
+)
+def test_a_checkpoint_that_is_none_is_said_in_a_line(verb, content, folder, monkeypatch):
+    torch.save(content, folder / "other.ckpt")
+    if content is None:
+        whole = (folder / "other.ckpt").read_bytes()
+        (folder / "other.ckpt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SystemExit) as stopped:
+        command(monkeypatch, f"lightning-compress {verb} --config config.yaml --ckpt_path other.ckpt")
+    said = str(stopped.value.code)
+    assert said.startswith("lightning-compress: error: need a checkpoint ")
+    assert "'other.ckpt'" in said
+    assert "\n" not in said
 
 
 def test_errors_of_other_code_keep_their_traceback(folder, monkeypatch):

@@ -205,12 +205,14 @@ def saved(content, path):
     return path
 
 
-@pytest.mark.parametrize("suffix", ["", "in a dict", "list", "junk"])
+@pytest.mark.parametrize("suffix", ["", "in a dict", "list", "junk", "half"])
 def test_a_file_that_is_no_checkpoint_of_the_trainer_is_named(suffix, tmp_path):
     path = tmp_path / "a.ckpt"
     contents = {"": Sized().state_dict(), "in a dict": {"state_dict": Sized().state_dict()}, "list": [1]}
     if suffix in contents:
         saved(contents[suffix], path)
+    elif suffix == "half":
+        path.write_bytes((whole := saved([1], path).read_bytes())[: len(whole) // 2])
     else:
         path.write_bytes(b"hello world, this is no checkpoint")
     with pytest.raises(
