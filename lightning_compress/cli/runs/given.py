@@ -60,9 +60,9 @@ def check_file(path: Path) -> None:
         ValueError: it is a folder.
     """
     if not path.exists():
-        raise FileNotFoundError(f"need a file, got {str(path)!r}, which does not exist")
+        raise FileNotFoundError(f"need path as that of a file, got {str(path)!r}: no such file")
     if path.is_dir():
-        raise ValueError(f"need a file, got {str(path)!r}, which is a folder")
+        raise ValueError(f"need path as that of a file, got {str(path)!r}: it is a folder")
 
 
 def _values(words: Sequence[str]) -> Iterator[tuple[str, str]]:

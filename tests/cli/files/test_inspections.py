@@ -30,7 +30,7 @@ def test_inspect_lists_the_tensors(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(None, "which does not exist"), (b"model: project.Net", "this is not an archive")],
+    [(None, "no such file"), (b"model: project.Net", "this is not an archive")],
     ids=["none", "foreign"],
 )
 def test_inspect_refuses_what_is_no_archive(content, said, tmp_path, monkeypatch):

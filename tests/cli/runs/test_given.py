@@ -44,7 +44,7 @@ LINES = {
     "profile none": RUN,
     "export here.ckpt --format onnx --config none.yaml": "need a file as --config, got 'none.yaml', which does not",
     "profile here.ckpt --model my.Net --example none.npy": "need --example as sizes or a file, got 'none.npy'",
-    "inspect none.onnx": "need a file, got 'none.onnx', which does not exist",
+    "inspect none.onnx": "need path as that of a file, got 'none.onnx': no such file",
     "compare none": "need paths of runs, got 'none', which does not exist",
 }
 
