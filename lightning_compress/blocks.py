@@ -1,19 +1,21 @@
-"""Blocks: large tensors in parts, so that the steps of a computation take the memory of a part.
+"""Blocks: large tensors in parts, and small ones side by side.
 
-On a CPU a part fits into the cache: the steps together read main memory once. On other devices parts are larger, since
-every step on a part is a call of the device.
+A computation on parts takes the memory of a part. On a CPU a part fits into the cache: the steps together read main
+memory once. On other devices parts are larger, since every step on a part is a call of the device. Small tensors of one
+shape are computed together, as one tensor: the calls would take longer than the arithmetic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["block_elements", "blocks", "row_blocks", "row_parts"]
+__all__ = ["block_elements", "blocks", "bundles", "row_blocks", "row_parts", "stacked"]
 
 _ON_CPU, _ELSEWHERE = 1 << 18, 1 << 24
+_LEAST = 16  # small tensors in a block: larger ones take longer to copy than calls cost
 
 
 def block_elements(device: torch.device) -> int:
@@ -84,3 +86,41 @@ def row_parts(*tensors: Tensor) -> Iterator[tuple[slice, tuple[Tensor, ...]]]:
         width = max(1, block_elements(tensors[0].device) // max(1, run.stop - run.start))
         parts = zip(*(torch.split(tensor[run], width, dim=1) for tensor in tensors), strict=True)
         yield from ((run, part) for part in parts)
+
+
+def bundles(tensors: Mapping[str, Tensor], kind: Callable[[str], Hashable] = lambda name: None) -> list[list[str]]:
+    """Group names: small tensors of one shape together, up to :func:`block_elements`; every large tensor by itself.
+
+    Args:
+        tensors: name -> tensor.
+        kind: name -> what the tensors of a group have in common beside their shape, dtype, device and sharding.
+
+    Returns:
+        groups of names, in the order of their first names; each name is in one of them.
+
+    >>> bundles({"a": torch.zeros(2), "b": torch.zeros(1 << 18), "c": torch.zeros(2)})
+    [['a', 'c'], ['b']]
+    """
+    found: list[list[str]] = []
+    filling: dict[Hashable, list[str]] = {}
+    for name, tensor in tensors.items():
+        room = block_elements(tensor.device) // max(1, tensor.numel())
+        if room < _LEAST:
+            found.append([name])
+            continue
+        sharding = getattr(tensor, "device_mesh", None), getattr(tensor, "placements", None)
+        key = tensor.shape, tensor.dtype, tensor.device, sharding, kind(name)
+        if len(filling.setdefault(key, [])) in (0, room):
+            filling[key] = []
+            found.append(filling[key])
+        filling[key].append(name)
+    return found
+
+
+def stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """Stack tensors of one shape along a new first dimension; a view, not a copy, of a single tensor.
+
+    >>> stacked([torch.zeros(2), torch.ones(2)]).tolist()
+    [[0.0, 0.0], [1.0, 1.0]]
+    """
+    return tensors[0][None] if len(tensors) == 1 else torch.stack(list(tensors))

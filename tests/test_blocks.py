@@ -1,4 +1,4 @@
-"""Blocks hold every element once, and are as small as asked."""
+"""Blocks hold every element once, and are as small as asked; bundles hold every small tensor once."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_compress import blocks as module
-from lightning_compress.blocks import blocks, row_blocks
+from lightning_compress.blocks import blocks, bundles, row_blocks, stacked
 
 
 @pytest.fixture(autouse=True)
@@ -48,3 +48,23 @@ def test_runs_of_rows_follow_each_other(shape, multiple):
     assert [row for run in runs for row in range(shape[0])[run]] == list(range(shape[0]))
     assert all(run.start % multiple == 0 for run in runs)
     assert len(runs) >= 1
+
+
+def test_bundles_hold_tensors_of_one_kind_up_to_the_size_of_a_block(monkeypatch):
+    monkeypatch.setattr(module, "_LEAST", 3)
+    small = {f"small {i}": torch.zeros(2, 2) for i in range(7)}
+    others = {
+        "wide": torch.zeros(2, 2).double(),
+        "long": torch.zeros(4, 1),
+        "large": torch.zeros(5),
+        "none": torch.zeros(0),
+    }
+    found = bundles({**small, **others, "none": torch.zeros(0)}, lambda name: name == "small 1")
+    assert found[:4] == [["small 0", "small 2", "small 3"], ["small 1"], ["small 4", "small 5", "small 6"], ["wide"]]
+    assert found[4:] == [["long"], ["large"], ["none"]]
+
+
+def test_one_tensor_is_not_copied():
+    one = torch.arange(6.0).view(2, 3)
+    assert stacked([one]).data_ptr() == one.data_ptr()
+    assert torch.equal(stacked([one, one + 1])[1], one + 1)

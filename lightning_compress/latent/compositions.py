@@ -29,7 +29,8 @@ class Composition:
 
     def active(self, names: Iterable[str]) -> list[str]:
         """Those of the named weights that a projection is active for."""
-        return [name for name in names if any(name in projection.active for projection in self._projections)]
+        active = set[str]().union(*(projection.active for projection in self._projections))
+        return [name for name in names if name in active]
 
     def project_(
         self, weights: Mapping[str, Tensor], offsets: Mapping[str, Offset], due: Collection[Projection] = ()
@@ -68,7 +69,8 @@ class Composition:
 
 def _of(projection: Projection, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Those of the tensors that the projection is active for."""
-    return {name: tensor for name, tensor in tensors.items() if name in projection.active}
+    active = projection.active
+    return {name: tensor for name, tensor in tensors.items() if name in active}
 
 
 @contextmanager

@@ -24,10 +24,12 @@ class MaskedWeights:
         self.hidden: dict[str, Tensor] = {}
         """Name -> tensor of the weight's shape that holds the latents of masked entries; other entries are unused."""
 
-    def covers(self, name: str) -> bool:
-        """Whether a parameter is projected, and all of its projections mask in place."""
-        masks = [projection.masks_in_place for projection in self._projections if name in projection.active]
-        return bool(masks) and all(masks)
+    def covered(self) -> set[str]:
+        """Names of the parameters that are projected, and all of whose projections mask in place."""
+        masks, others = set[str](), set[str]()
+        for projection in self._projections:
+            (masks if projection.masks_in_place else others).update(projection.active)
+        return masks - others
 
     def latents(self, weight: Callable[[str], Tensor]) -> dict[str, Tensor]:
         """Name -> latent of every parameter that is masked in place; ``weight`` gives the parameter of a name."""

@@ -287,8 +287,9 @@ class LatentWeights:
 
     def _mask(self, names: Iterable[str]) -> None:
         """Exchange those of the named parameters no longer whose projections all mask in place."""
+        covered = self._masked.covered()
         for name in names:
-            if name in self._exchanged and name not in self.offsets and self._masked.covers(name):
+            if name in covered and name in self._exchanged and name not in self.offsets:
                 self._masked.hidden[name] = self._exchanged.pop(name)
 
     def _held(self, names: Iterable[str]) -> dict[str, Tensor]:

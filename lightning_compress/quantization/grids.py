@@ -25,17 +25,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_compress.blocks import row_parts
+from lightning_compress.blocks import bundles, row_parts
 from lightning_compress.quantization.granularities import Granularity, PerChannel, PerGroup, PerTensor
 
-__all__ = ["AffineGrid", "BinaryGrid", "Grid", "built_in_grids", "precise"]
+__all__ = ["AffineGrid", "BinaryGrid", "Grid", "built_in_grids", "precise", "project_"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,6 +224,38 @@ class BinaryGrid(AffineGrid):
 
     def nearest(self, rows: Tensor) -> Tensor:
         return self._values(rows.sign())
+
+
+def project_(weights: Mapping[str, Tensor], grids: Mapping[str, Grid], strength: float = 1.0) -> None:
+    """Apply :meth:`Grid.project_` to weights; small ones of one shape are rounded together, as one with all their rows.
+
+    Args:
+        weights: name -> weight.
+        grids: name -> its grid.
+        strength: in [0, 1].
+
+    >>> weights = {"a": torch.tensor([[0.5], [1.0]]), "b": torch.tensor([[0.5], [1.0]])}
+    >>> ones, tens = (AffineGrid(torch.full((1, 1), scale), torch.zeros(1, 1), -1, 1) for scale in (1.0, 10.0))
+    >>> project_(weights, {"a": ones, "b": tens}, 0.5); weights
+    {'a': tensor([[0.2500],
+            [1.0000]]), 'b': tensor([[0.2500],
+            [0.5000]])}
+    """
+    for names in bundles(weights, lambda name: name if grids[name].transposed else _kind(grids[name])):
+        first, mine = grids[names[0]], [weights[name] for name in names]
+        if len(names) == 1:
+            first.project_(mine[0], strength)
+            continue
+        whole = torch.cat(mine)
+        rows = {field: torch.cat([getattr(grids[name], field) for name in names]) for field in first._tensors()}
+        first._with(rows).project_(whole, strength)
+        torch._foreach_copy_(mine, whole.tensor_split(len(mine)))
+
+
+def _kind(grid: Grid) -> Hashable:
+    """The common part of grids whose rows can stand side by side: all but the values of their tensors."""
+    values = [getattr(grid, field.name) for field in fields(grid)]
+    return type(grid), *((value.shape[1:], value.dtype) if isinstance(value, Tensor) else value for value in values)
 
 
 def built_in_grids(of: type[Grid] = Grid) -> dict[str, type[Grid]]:

@@ -14,7 +14,7 @@ from lightning_compress.adapters.merging import GRIDS
 from lightning_compress.arguments import check_code
 from lightning_compress.processes import gather, local, shard
 from lightning_compress.quantization.granularities import Granularity
-from lightning_compress.quantization.grids import Grid, precise
+from lightning_compress.quantization.grids import Grid, precise, project_
 from lightning_compress.schedules import Schedule
 from lightning_compress.targets import Selection, Target
 from lightning_compress.training import QUANTIZE, WeightCompression
@@ -138,8 +138,7 @@ class WeightGrids(WeightCompression):
             self._grids[name] = self._here(target, grid)
 
     def project_(self, weights: Mapping[str, Tensor]) -> None:
-        for name, weight in weights.items():
-            self._grids[name].project_(weight, self.strength)
+        project_(weights, self._grids, self.strength)
 
     def metrics(self) -> dict[str, float]:
         return {"quantization": self.strength}

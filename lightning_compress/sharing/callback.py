@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from lightning_compress.arguments import check_count, check_function, check_tensor_answer
-from lightning_compress.blocks import blocks
+from lightning_compress.blocks import blocks, bundles, stacked
 from lightning_compress.messages import listed
 from lightning_compress.processes import gather, shard_group
 from lightning_compress.schedules import Cubic, Schedule
-from lightning_compress.sharing.clusters import Clusters, assign_, look_up, look_up_, nonzero
+from lightning_compress.sharing.clusters import MANY, Clusters, assign_, code_dtype, look_up, look_up_, nonzero
 from lightning_compress.sharing.exact_sums import cluster_sums
 from lightning_compress.sharing.gradients import Gradient
 from lightning_compress.sharing.initial_centers import Init, linear
-from lightning_compress.sharing.kmeans import assign, fit
+from lightning_compress.sharing.kmeans import assign, fit, fit_rows
 from lightning_compress.targets import Selection, Target
 from lightning_compress.training import SHARE, WeightCompression
 
 __all__ = ["WeightSharingCallback"]
-
-_MANY = 255  # values at the start of a ramp: with zero, the codes of one byte
 
 
 class WeightSharingCallback(WeightCompression):
@@ -107,7 +106,7 @@ class WeightSharingCallback(WeightCompression):
     @property
     def entries(self) -> int:
         """Number of distinct values that a codebook may hold at the present strength, from 255 to ``clusters``."""
-        many = max(_MANY, self.clusters)
+        many = max(MANY, self.clusters)
         return round(math.exp((1 - self.strength) * math.log(many) + self.strength * math.log(self.clusters)))
 
     def begin(self, selection: Selection) -> None:
@@ -135,17 +134,22 @@ class WeightSharingCallback(WeightCompression):
         return f"{self.clusters} values, {self.scope} scope, {init} start, {self.schedule}{shared}"
 
     def update(self, weights: Mapping[str, Tensor]) -> None:
-        for names in self._codebooks(weights):
-            known = self._final and self._codes.keys() >= set(names)
-            self._codes |= self._repaired(names, weights)[0] if known else self._fitted(names, weights)
+        for group in self._codebooks(weights):
+            if self._final and self._codes.keys() >= set(chain(*group)):
+                for names, codes in zip(group, self._repaired(group, weights)[0], strict=True):
+                    self._codes |= zip(names, self._apart(codes), strict=True)
+            else:
+                self._codes |= self._fitted(group, weights)
         self._final = self.strength == 1.0
 
     def project_(self, weights: Mapping[str, Tensor]) -> None:
-        for names in self._codebooks(weights):
-            codes, clusters = self._repaired(names, weights)
+        for group in self._codebooks(weights):
+            codes, clusters = self._repaired(group, weights)
             values = clusters.values
-            for name in names:
-                look_up_(weights[name], values, codes[name])
+            for names, code in zip(group, codes, strict=True):
+                whole = self._together(names, weights)
+                look_up_(whole, values, code)
+                self._write_back_(names, weights, whole)
 
     def observe(self, latents: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
         self._moved = {}  # of a step that has not come
@@ -155,14 +159,14 @@ class WeightSharingCallback(WeightCompression):
         self._moved = {}
 
     def backward_(self, gradients: Mapping[str, Tensor], latents: Mapping[str, Tensor]) -> None:
-        for names in self._codebooks(gradients):
+        for group in self._codebooks(gradients):
             if self._final and self.gradient is not None:
-                self._share_gradients_(names, gradients, self.gradient)
+                self._share_gradients_(group, gradients, self.gradient)
             else:
-                self._reassign(names, latents)
+                self._reassign(group, latents)
 
     def verify(self, weights: Mapping[str, Tensor]) -> None:
-        for names in self._codebooks(weights):
+        for names in [list(weights)] if self.scope == "global" else [[name] for name in weights]:
             found = [torch.unique(part) for name in names for (part,) in blocks(weights[name])]
             values = len(torch.unique(torch.cat(found)))
             if values > self.entries:
@@ -178,63 +182,111 @@ class WeightSharingCallback(WeightCompression):
         self._codes = {name: codes.clone() for name, codes in tensors["codes"].items()}
         self._final = self.strength == 1.0
 
-    def _codebooks(self, tensors: Mapping[str, Tensor]) -> list[list[str]]:
-        """Names of the tensors that share a codebook."""
-        return [list(tensors)] if self.scope == "global" else [[name] for name in tensors]
+    def _codebooks(self, tensors: Mapping[str, Tensor]) -> list[list[list[str]]]:
+        """Bundles of names, the same on every process: each group of bundles holds one codebook, or one per name."""
+        parameters = {name: self.targets[name].parameter for name in tensors}
+        found = bundles(parameters, lambda name: tensors[name].dtype)
+        return [found] if self.scope == "global" else [[names] for names in found]
 
-    def _fitted(self, names: Sequence[str], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _together(self, names: Sequence[str], tensors: Mapping[str, Tensor]) -> Tensor:
+        """The tensors of a bundle as one, ``(codebooks, ...)``: a view of a single one."""
+        whole = stacked([tensors[name] for name in names])
+        return whole[None] if self.scope == "global" else whole
+
+    def _apart(self, whole: Tensor) -> tuple[Tensor, ...]:
+        return (whole[0] if self.scope == "global" else whole).unbind()
+
+    def _write_back_(self, names: Sequence[str], tensors: Mapping[str, Tensor], whole: Tensor) -> None:
+        if len(names) > 1:  # else it is a view
+            torch._foreach_copy_([tensors[name] for name in names], self._apart(whole))
+
+    def _fitted(self, group: Sequence[Sequence[str]], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Codes of new clusters, by k-means."""
+        codes: dict[str, Tensor] = {}
+        for names in [list(chain(*group))] if self.scope == "global" else group:
+            one = self.scope == "global" or len(names) == 1
+            codes |= (self._fitted_together if one else self._fitted_apart)(names, weights)
+        return codes
+
+    def _fitted_together(self, names: Sequence[str], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Codes of one codebook for all of the weights."""
         wholes = (gather(weights[name], self.targets[name].parameter) for name in names)
         others, zeros = nonzero(wholes, sum(self.targets[name].parameter.numel() for name in names))
         codebook = fit(others, self.entries - (zeros > 0), self.init, overwrite=True)
         del others  # before memory is taken for codes
-        dtype = torch.uint8 if self.entries <= _MANY else torch.int32
-        codes = {name: torch.empty_like(weights[name], dtype=dtype) for name in names}
+        codes = {name: torch.empty_like(weights[name], dtype=code_dtype(self.entries)) for name in names}
         for name in names:
             assign_(codes[name], weights[name], lambda part: assign(part, codebook) + 1)
         return codes
 
-    def _repaired(self, names: Sequence[str], weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Clusters]:
-        """Codes that agree with the zeros of the weights, which pruning may have changed, and their clusters."""
-        codes = {name: self._codes[name] * weights[name].bool() for name in names}
-        clusters = self._clusters(names, weights, codes)
+    def _fitted_apart(self, names: Sequence[str], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Codes of one codebook for each of the weights, which have one shape."""
+        wholes = torch.stack([gather(weights[name], self.targets[name].parameter).flatten() for name in names])
+        codebooks = fit_rows(wholes, self.entries - (wholes == 0).any(1).int(), self.init)
+        mine = torch.stack([weights[name] for name in names])
+        codes = torch.empty_like(mine, dtype=code_dtype(self.entries))
+        assign_(codes, mine, lambda part: assign(part, codebooks) + 1)
+        return dict(zip(names, codes.unbind(), strict=True))
+
+    def _repaired(self, group: Sequence[Sequence[str]], weights: Mapping[str, Tensor]) -> tuple[list[Tensor], Clusters]:
+        """Codes of each bundle that agree with the zeros of the weights, which pruning may have changed; clusters."""
+        wholes = [self._together(names, weights) for names in group]
+        codes = [self._together(names, self._codes) * whole.bool() for names, whole in zip(group, wholes, strict=True)]
+        clusters = self._clusters(group, wholes, codes)
         # New zeros need a value of their own and none is left; or all weights were zero, and now some are not.
-        if clusters.used > self.entries or clusters.all_zero:
-            codes = self._fitted(names, weights)
-            clusters = self._clusters(names, weights, codes)
-        for name in names:
-            for code, weight in blocks(codes[name], weights[name]):
+        if (unfit := clusters.unfit(self.entries)).any():
+            changed = [
+                [name for name, bad in zip(names, unfit.expand(len(names)).tolist(), strict=True) if bad]
+                for names in group
+            ]
+            fitted = self._fitted(changed, weights)
+            for names, code in zip(group, codes, strict=True):
+                for name, mine in zip(names, self._apart(code), strict=True):
+                    if name in fitted:
+                        mine.copy_(fitted[name])
+            clusters = self._clusters(group, wholes, codes)
+        for whole, of_whole in zip(wholes, codes, strict=True):
+            for code, weight in blocks(of_whole, whole):
                 unmasked = weight.bool().logical_and_(code.bool().logical_not_())
                 if unmasked.any():
-                    code[unmasked] = clusters.nearest(weight[unmasked]).to(code.dtype)
+                    for row, mine, here, latent in zip(clusters.rows(), code, unmasked, weight, strict=True):
+                        mine[here] = row.nearest(latent[here][None])[0].to(code.dtype)
         return codes, clusters
 
-    def _reassign(self, names: Sequence[str], latents: Mapping[str, Tensor]) -> None:
+    def _reassign(self, group: Sequence[Sequence[str]], latents: Mapping[str, Tensor]) -> None:
         """Move every weight to the cluster whose value is nearest to its latent, once the optimizer has stepped."""
-        clusters = self._clusters(names, latents, self._codes)
-        for name in names:
-            moved = self._moved[name] = self._codes[name].clone()
-            for code, latent in blocks(moved, latents[name]):
+        wholes = [self._together(names, latents) for names in group]
+        codes = [self._together(names, self._codes) for names in group]
+        clusters = self._clusters(group, wholes, codes)
+        for names, whole, before in zip(group, wholes, codes, strict=True):
+            moved = before.clone()
+            for code, latent in blocks(moved, whole):
                 code.copy_(clusters.nearest(latent).mul_(code.bool()))
+            self._moved |= zip(names, self._apart(moved), strict=True)
 
-    def _share_gradients_(self, names: Sequence[str], gradients: Mapping[str, Tensor], rule: Gradient) -> None:
+    def _share_gradients_(
+        self, group: Sequence[Sequence[str]], gradients: Mapping[str, Tensor], rule: Gradient
+    ) -> None:
         """Give all weights of a cluster one gradient. A weight that is zero keeps its own, by which it may return."""
-        clusters = self._clusters(names, gradients, self._codes)
-        shared = rule(clusters.sums, clusters.counts)
-        check_tensor_answer("gradient(sums, sizes)", rule, shared, clusters.sums.shape)
-        for name in names:
-            for gradient, code in blocks(gradients[name], self._codes[name]):
-                gradient.copy_(torch.where(code == 0, gradient, look_up(shared.to(gradient.dtype), code)))
+        wholes = [self._together(names, gradients) for names in group]
+        codes = [self._together(names, self._codes) for names in group]
+        clusters = self._clusters(group, wholes, codes)
+        shared = [rule(sums, counts) for sums, counts in zip(clusters.sums, clusters.counts, strict=True)]
+        for each in shared:
+            check_tensor_answer("gradient(sums, sizes)", rule, each, clusters.sums.shape[1:])
+        table = torch.stack(shared)
+        for names, whole, of_whole in zip(group, wholes, codes, strict=True):
+            for gradient, code in blocks(whole, of_whole):
+                gradient.copy_(torch.where(code == 0, gradient, look_up(table.to(gradient.dtype), code)))
+            self._write_back_(names, gradients, whole)
 
-    def _clusters(self, names: Sequence[str], tensors: Mapping[str, Tensor], codes: Mapping[str, Tensor]) -> Clusters:
+    def _clusters(self, group: Sequence[Sequence[str]], tensors: Sequence[Tensor], codes: Sequence[Tensor]) -> Clusters:
+        names = list(chain(*group))
         if self.scope == "global" and len(names) < len(self._codes):
             raise ValueError(
                 f"need one optimizer that steps all targets for scope='global', got one for {len(names)} of "
                 f"{len(self._codes)}, {listed(names)}: use scope='layer', or exclude the parameters that are not "
                 "trained"
             )
-        group = shard_group([self.targets[name].parameter for name in names])
-        sums, counts = cluster_sums(
-            [tensors[name] for name in names], [codes[name] for name in names], self.entries + 1, group
-        )
-        return Clusters(sums, counts)
+        shards = shard_group([self.targets[name].parameter for name in names])
+        return Clusters(*cluster_sums(tensors, codes, self.entries + 1, shards))

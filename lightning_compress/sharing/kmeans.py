@@ -1,38 +1,26 @@
 """K-means of scalars: few values that represent many weights.
 
-On a line, the cluster of a center is an interval. With the values sorted and their cumulative sums known, a step of
-Lloyd's algorithm is a few binary searches, whatever the number of values; no matrix of distances is needed::
+On a line, the cluster of a center is an interval. See :mod:`~.lloyd`.
 
-    boundary_k = (c_k + c_{k+1}) / 2        end of the interval of center k
-    c_k        = mean of the values between boundary_{k-1} and boundary_k
-
-Papers: Lloyd, "Least squares quantization in PCM", IEEE Transactions on Information Theory 28 (1982); Han, Mao and
-Dally, "Deep Compression", https://arxiv.org/abs/1510.00149 (2016).
+Paper: Han, Mao and Dally, "Deep Compression", https://arxiv.org/abs/1510.00149 (2016).
 """
 
 from __future__ import annotations
 
 import math
-from typing import TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_compress.arguments import check_tensor_answer
 from lightning_compress.sharing.initial_centers import Init, linear
+from lightning_compress.sharing.lloyd import Floats, Integers, distinct, lloyd
 
-__all__ = ["assign", "fit"]
-
-_Array: TypeAlias = NDArray[np.floating]
-_Indices: TypeAlias = NDArray[np.integer]
+__all__ = ["assign", "fit", "fit_rows"]
 
 _CELLS = 1 << 12  # cells of the lookup table in assign
 _COMPARED = 16  # up to this number of boundaries, comparing with each in turn is fastest
-_RUN = 64  # values that are added anew for each sum of a large array
-_SMALL = 1 << 16  # number of values up to which all sums are kept
-_PATIENCE = 1000  # most steps of Lloyd's algorithm; with hundreds of clusters it converges slowly
 
 
 def fit(values: Tensor, clusters: int, init: Init = linear, *, overwrite: bool = False) -> Tensor:
@@ -60,16 +48,58 @@ def fit(values: Tensor, clusters: int, init: Init = linear, *, overwrite: bool =
     """
     if clusters < 1:
         raise ValueError(f"need clusters >= 1, got clusters={clusters}")
-    ordered = _sorted(values, overwrite)
-    if len(ordered) and not np.isfinite(ordered[[0, -1]]).all():  # NaN sorts last
-        raise ValueError("need finite values to cluster, got NaN or infinity: the training has diverged")
-    rises = ordered[1:] != ordered[:-1]
-    if np.count_nonzero(rises) < clusters:
-        centers = ordered[np.flatnonzero(np.concatenate([np.ones(min(1, len(ordered)), bool), rises]))]
-    else:
-        start = _start(init, torch.from_numpy(ordered), clusters)
-        centers = np.unique(_lloyd(ordered, start).astype(ordered.dtype))
+    ordered = _sorted(values.flatten()[None], overwrite)
+    (centers,) = _fitted(ordered, np.array([[ordered.shape[1]]]), np.array([clusters]), init)
     return torch.from_numpy(centers).to(values.device, values.dtype)
+
+
+def fit_rows(values: Tensor, clusters: Tensor, init: Init = linear) -> Tensor:
+    """Find centers for the values of each row, as :func:`fit` does for one; values that are zero do not count.
+
+    Args:
+        values: ``(R, N)``.
+        clusters: number of centers of each row, ``(R,)``, 1 or more.
+        init: initial centers.
+
+    Returns:
+        ``(R, K)``: the centers of each row in ascending order, and infinity behind them.
+
+    Raises:
+        TypeError: ``init`` returns no tensor.
+        ValueError: a value is not finite, or ``init`` does not return finite centers in ascending order.
+
+    >>> fit_rows(torch.tensor([[5.0, 1.0, 3.0, 6.0], [0.0, 4.0, 4.0, 0.0]]), torch.tensor([2, 2])).tolist()
+    [[2.0, 5.5], [4.0, inf]]
+    """
+    zeros = values == 0
+    ordered = _sorted(values.masked_fill(zeros, math.inf), overwrite=True)
+    lengths = (values.shape[1] - zeros.sum(1, keepdim=True)).cpu().numpy()
+    found = _fitted(ordered, lengths, clusters.cpu().numpy(), init)
+    table = np.full((len(found), max(1, *map(len, found))), np.inf, ordered.dtype)
+    for row, centers in zip(table, found, strict=True):
+        row[: len(centers)] = centers
+    return torch.from_numpy(table).to(values.device, values.dtype)
+
+
+def _fitted(ordered: Floats, lengths: Integers, clusters: Integers, init: Init) -> list[Floats]:
+    """The centers of each sorted row ``(R, N)``; ``lengths (R, 1)``, ``clusters (R,)``."""
+    if ordered.shape[1]:
+        ends = ordered[np.arange(len(ordered))[:, None], np.concatenate([0 * lengths, np.maximum(lengths - 1, 0)], 1)]
+        if not np.isfinite(ends[lengths[:, 0] > 0]).all():  # NaN sorts last
+            raise ValueError("need finite values to cluster, got NaN or infinity: the training has diverged")
+    found = distinct(ordered, lengths, clusters)
+    if len(found) < len(ordered):
+        many = np.array([row not in found for row in range(len(ordered))])
+        starts = np.full((np.count_nonzero(many), int(clusters[many].max())), np.inf)
+        for start, row in zip(starts, np.flatnonzero(many), strict=True):
+            values = torch.from_numpy(ordered[row, : lengths[row, 0]])
+            start[: clusters[row]] = _start(init, values, int(clusters[row]))
+        some = slice(None) if many.all() else many  # a slice does not copy
+        moved = lloyd(ordered[some], lengths[some], starts).astype(ordered.dtype)
+        found |= {
+            int(row): np.unique(each[np.isfinite(each)]) for row, each in zip(np.flatnonzero(many), moved, strict=True)
+        }
+    return [found[row] for row in range(len(ordered))]
 
 
 def assign(values: Tensor, codebook: Tensor) -> Tensor:
@@ -77,7 +107,8 @@ def assign(values: Tensor, codebook: Tensor) -> Tensor:
 
     Args:
         values: of any shape.
-        codebook: centers in ascending order, ``(K,)``.
+        codebook: centers in ascending order, ``(K,)``; or ``(C, K)``, those of ``values[c]`` in row ``c``, with
+            infinity in the place of centers that a row lacks.
 
     Returns:
         int32 tensor of the shape of ``values``.
@@ -86,8 +117,12 @@ def assign(values: Tensor, codebook: Tensor) -> Tensor:
     [[1, 0], [0, 1]]
     """
     wide = torch.promote_types(values.dtype, torch.float32)  # the mean of two bfloat16 may not be a bfloat16
-    between = codebook[:-1].to(wide).lerp(codebook[1:].to(wide), 0.5)
-    values = values.to(wide)
+    values, centers = values.to(wide), codebook.to(wide)
+    between = centers[..., :-1].lerp(centers[..., 1:], 0.5)
+    if codebook.ndim == 2 and len(codebook) > 1:
+        between = between.masked_fill(centers[..., 1:].isposinf(), math.inf)  # not NaN, between two infinities
+        return torch.searchsorted(between, values.flatten(1), out_int32=True).view(values.shape)
+    between = between.flatten()
     if len(between) < 2 or values.numel() < _CELLS or not values.is_cpu:
         return torch.bucketize(values, between, out_int32=True)
     if len(between) <= _COMPARED:
@@ -118,94 +153,20 @@ def _cells(values: Tensor, between: Tensor) -> Tensor:
     return places.clamp_(0, _CELLS - 1).nan_to_num_().int()
 
 
-def _start(init: Init, ordered: Tensor, clusters: int) -> _Array:
+def _start(init: Init, ordered: Tensor, clusters: int) -> Floats:
     """The initial centers, of a function that a user may have written."""
     centers = init(ordered, clusters)
     check_tensor_answer("init(values, clusters)", init, centers, (clusters,))
-    start: _Array = centers.detach().double().numpy()
+    start: Floats = centers.detach().double().numpy()
     if not (np.isfinite(start).all() and (start[1:] >= start[:-1]).all()):
         raise ValueError("need init(values, clusters) to return finite centers in ascending order, got others")
     return start
 
 
-def _sorted(values: Tensor, overwrite: bool) -> _Array:
-    flat = values.detach().flatten().cpu()
-    array: _Array = (flat if flat.dtype == torch.float64 else flat.float()).numpy()
-    if not overwrite and array.ctypes.data == values.data_ptr():
+def _sorted(rows: Tensor, overwrite: bool) -> Floats:
+    flat = rows.detach().cpu()
+    array: Floats = (flat if flat.dtype == torch.float64 else flat.float()).numpy()
+    if not overwrite and array.ctypes.data == rows.data_ptr():
         array = array.copy()
-    array.sort()  # many times as fast as torch.sort
+    array.sort(axis=1)  # many times as fast as torch.sort
     return array
-
-
-class _Sums:
-    """Sums of the first values of an array, ``sums[n] = x_1 + ... + x_n``; of a large one, one in ``_RUN`` is kept.
-
-    Args:
-        values: ``(N,)``.
-    """
-
-    def __init__(self, values: _Array) -> None:
-        self._run = 1 if len(values) <= _SMALL else _RUN
-        whole = len(values) // self._run * self._run
-        runs = values[:whole].reshape(-1, self._run).sum(axis=1, dtype=np.float64)
-        self._kept = np.concatenate([[0.0], np.cumsum(runs)])
-        self._values = values
-
-    def __getitem__(self, counts: _Indices) -> _Array:
-        """The sums of these numbers of values; of all values where there are not as many."""
-        counts = np.minimum(counts, len(self._values))
-        if self._run == 1:
-            return self._kept[counts]
-        first = counts // self._run * self._run
-        places = first[:, None] + np.arange(self._run)
-        values = self._values[np.minimum(places, len(self._values) - 1)].astype(np.float64)
-        sums: _Array = self._kept[counts // self._run] + np.where(places < counts[:, None], values, 0.0).sum(axis=1)
-        return sums
-
-
-def _lloyd(ordered: _Array, centers: _Array) -> _Array:
-    """Run Lloyd's algorithm until no value changes its cluster and moving a cluster elsewhere does not help.
-
-    Cluster k is ``ordered[ends[k]:ends[k + 1]]``.
-    """
-    sums = _Sums(ordered)
-    clusters, ends = len(centers), _ends(ordered, centers)
-    for _ in range(_PATIENCE):
-        nonempty = np.unique(ends)
-        centers = np.diff(sums[nonempty]) / np.diff(nonempty)
-        before, ends = ends, _ends(ordered, centers)
-        if len(centers) < clusters or np.array_equal(before, ends):
-            ends = _merge_and_split(ordered, sums, nonempty, clusters)
-            if np.array_equal(before, ends):
-                break
-    return centers
-
-
-def _ends(ordered: _Array, centers: _Array) -> _Indices:
-    between = ((centers[1:] + centers[:-1]) / 2).astype(ordered.dtype)
-    return np.concatenate([[0], ordered.searchsorted(between, side="right"), [len(ordered)]])
-
-
-def _merge_and_split(ordered: _Array, sums: _Sums, ends: _Indices, clusters: int) -> _Indices:
-    """Merge the two cheapest neighbors, unless a cluster is missing, and split another cluster if that gains more."""
-    if clusters == 1:
-        return ends
-    merged, cost = ends, 0.0
-    if len(ends) > clusters:
-        costs = _ward(sums, ends[:-2], ends[1:-1], ends[2:])
-        k = int(costs.argmin())
-        merged, cost = np.delete(ends, k + 1), float(costs[k])
-    first, last = merged[:-1], merged[1:]
-    means = ((sums[last] - sums[first]) / (last - first)).astype(ordered.dtype)
-    splits = ordered.searchsorted(means, side="right").clip(first + 1, np.maximum(first + 1, last - 1))
-    gains = np.where(last - first > 1, _ward(sums, first, splits, np.maximum(last, splits + 1)), 0.0)
-    k = int(gains.argmax())
-    return np.insert(merged, k + 1, splits[k]) if gains[k] > cost * (1 + 1e-6) else ends
-
-
-def _ward(sums: _Sums, first: _Indices, split: _Indices, last: _Indices) -> _Array:
-    """Cost of merging ``ordered[first:split]`` with ``ordered[split:last]``: ``(m n / (m + n)) (mean - mean)^2``."""
-    m, n = split - first, last - split
-    means = (sums[split] - sums[first]) / m - (sums[last] - sums[split]) / n
-    cost: _Array = m * n / (m + n) * means**2
-    return cost

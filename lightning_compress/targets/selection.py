@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +64,7 @@ class Target:
         """Name of the holding module: ``"encoder.fc1"`` for ``"encoder.fc1.weight"``."""
         return self.name.rpartition(".")[0]
 
-    @property
+    @cached_property
     def transposed(self) -> bool:
         """Whether the parameter is a weight ``(in, out)``; others are ``(out, in, ...)``."""
         return is_transposed(self.module) and self.name.rpartition(".")[2] == "weight"

@@ -3,6 +3,7 @@ import torch
 
 from lightning_compress.quantization import scales
 from lightning_compress.quantization.granularities import PerChannel, PerGroup, PerTensor
+from lightning_compress.quantization.grids import AffineGrid, project_
 
 SYMMETRIC = [scales.absmax, scales.mse, scales.power_of_two]
 
@@ -83,3 +84,21 @@ def test_bad_groups_are_refused():
         PerGroup(0)
     with pytest.raises(ValueError, match=r"that 5 divides .* got 'fc.weight' with 64: add it to exclude"):
         PerGroup(5).check("fc.weight", torch.Size((8, 64)))
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.3])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_small_weights_are_projected_together_as_each_by_itself(strength, transposed):
+    generator = torch.Generator().manual_seed(1)
+    weights = {f"{bits}.{i}": torch.randn(6, 8, generator=generator) for bits in (4, 8) for i in range(5)}
+    weights["other"] = torch.randn(3, 8, generator=generator)
+    grids = {}
+    for name, w in weights.items():
+        grid = scales.minmax(PerGroup(2).rows(w.t() if transposed else w), 4 if name.startswith("4") else 8)
+        grids[name] = AffineGrid(grid.scale, grid.zero_point, grid.low, grid.high, transposed=transposed)
+    expected = {
+        name: w.lerp(grids[name].project(w), strength) if strength < 1 else grids[name].project(w)
+        for name, w in weights.items()
+    }
+    project_(weights, grids, strength)
+    assert all(torch.equal(weights[name], expected[name]) for name in weights)

@@ -8,7 +8,7 @@ import torch
 from sklearn.cluster import KMeans
 
 from lightning_compress.sharing.initial_centers import density, linear, plus_plus
-from lightning_compress.sharing.kmeans import assign, fit
+from lightning_compress.sharing.kmeans import assign, fit, fit_rows
 
 INITS = [linear, density, plus_plus]
 
@@ -134,3 +134,43 @@ def test_many_values_are_assigned_as_few_are(kind, clusters, dtype):
 def test_assigning_survives_what_is_no_number():
     values = torch.full((10_000,), float("nan"))
     assert len(assign(values, torch.tensor([0.0, 1.0, 2.0]))) == 10_000
+
+
+def rows_of_many_kinds():
+    """Sorted and unsorted, with ties, with few distinct values, with zeros, and of zeros alone."""
+    generator = torch.Generator().manual_seed(3)
+    rows = torch.randn(40, 60, generator=generator)
+    rows[1::4] = (rows[1::4] * 4).round() / 4
+    rows[2::4] = rows[2::4].sign()
+    rows[3::4] *= torch.rand(rows[3::4].shape, generator=generator) < 0.3
+    rows[7], rows[11, 1:] = 0.0, 0.0
+    return rows
+
+
+@pytest.mark.parametrize("init", INITS)
+@pytest.mark.parametrize("clusters", [1, 2, 9, 40])
+def test_rows_have_the_centers_that_each_has_by_itself(clusters, init):
+    rows = rows_of_many_kinds()
+    numbers = torch.full((len(rows),), clusters) + torch.arange(len(rows)) % 2
+    found = fit_rows(rows, numbers, init)
+    for row, number, centers in zip(rows, numbers.tolist(), found, strict=True):
+        assert torch.equal(centers[centers.isfinite()], fit(row[row != 0], number, init))
+        assert not centers[centers.isfinite().sum() :].isfinite().any()
+
+
+def test_rows_that_are_not_finite_are_refused():
+    rows = rows_of_many_kinds()
+    for value in (float("nan"), float("inf"), -float("inf")):
+        rows[3, 5] = value
+        with pytest.raises(ValueError, match="need finite values to cluster"):
+            fit_rows(rows, torch.full((len(rows),), 4))
+
+
+def test_rows_are_assigned_to_the_centers_of_their_own_codebooks():
+    rows = rows_of_many_kinds()
+    codebooks = fit_rows(rows, torch.arange(2, len(rows) + 2))
+    rows[0, 0] = rows[4, 0] = 1e30
+    codes = assign(rows, codebooks)
+    for row, centers, mine in zip(rows, codebooks, codes, strict=True):
+        if centers[0].isfinite():
+            assert torch.equal(mine, assign(row, centers[centers.isfinite()]))

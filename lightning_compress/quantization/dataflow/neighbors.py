@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection
 
 from torch import nn
@@ -55,10 +56,13 @@ def quantizers_before(module: nn.Module, flow: Dataflow, places: Collection[Plac
     # Later rules win: the place on the layer's own input is the last that its input passes.
     produced = {flow.source(call.output): place for call in calls if (place := Place(call.module, "output")) in places}
     before = {call.module: produced[source] for call in calls if (source := flow.source(call.input)) in produced}
-    entered = [(flow.source(call.input), place) for call in calls if (place := Place(call.module, "input")) in places]
+    entered: dict[int, list[Place]] = defaultdict(list)
     for call in calls:
-        for value, place in entered:
-            if flow.source(call.input) == value and call.module.startswith(f"{place.module}." if place.module else ""):
+        if (place := Place(call.module, "input")) in places:
+            entered[flow.source(call.input)].append(place)
+    for call in calls:
+        for place in entered.get(flow.source(call.input), ()):
+            if call.module.startswith(f"{place.module}." if place.module else ""):
                 before[call.module] = place
     before.update({place.module: place for place in places if place.side == "input"})
     of_all_uses = {layer for layer, place in before.items() if layer not in flow.reused or place.module == layer}

@@ -16,7 +16,7 @@ place for each value.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lightning_compress.quantization.activations.quantizers import Place
@@ -128,12 +128,17 @@ def _hooks(
     for call in calls:
         if call.module in once:
             takers[call.input].add(call.module)
+    arrivals: dict[int, list[tuple[str, list[int]]]] = defaultdict(list)
+    for name, operations in readers.items():
+        for operation in operations:
+            moves = flow.moves(operation.inputs[0])
+            arrivals[moves[-1]].append((name, moves))
     places: dict[Place, set[int]] = defaultdict(set)
     for point in points:
         if outputs.get(point):
             places[Place(outputs[point], "output")].add(point)
             continue
-        taken = list(_inputs(flow, readers, point, takers, targets))
+        taken = list(_inputs(arrivals.get(point, ()), takers, targets))
         for place, value in taken:
             places[place].add(value)
         if not taken and point in inner:
@@ -142,21 +147,21 @@ def _hooks(
 
 
 def _inputs(
-    flow: Dataflow,
-    readers: Mapping[str, Sequence[Operation]],
-    point: int,
-    takers: Mapping[int, Collection[str]],
-    targets: Collection[str],
+    arrivals: Iterable[tuple[str, Sequence[int]]], takers: Mapping[int, Collection[str]], targets: Collection[str]
 ) -> Iterator[tuple[Place, int]]:
-    """The inputs of modules at which ``point`` arrives, moved or not, on its way to each of its readers."""
-    for name, operations in readers.items():
-        for operation in operations:
-            moves = flow.moves(operation.inputs[0])
-            for moved in moves if moves[-1] == point else ():  # a convolution may pad its input itself
-                module = _outermost(name, takers.get(moved, ()), targets)
-                if module is not None:
-                    yield Place(module, "input"), moved
-                    break
+    """The inputs of modules at which a point arrives, moved or not, on its way to each of its readers.
+
+    Args:
+        arrivals: the target of each reader, and the values that the point becomes on its way, the last move first.
+        takers: value -> the modules that take it.
+        targets: names of all targets.
+    """
+    for name, moves in arrivals:
+        for moved in moves:  # a convolution may pad its input itself
+            module = _outermost(name, takers.get(moved, ()), targets)
+            if module is not None:
+                yield Place(module, "input"), moved
+                break
 
 
 def _outermost(target: str, takers: Collection[str], targets: Collection[str]) -> str | None:

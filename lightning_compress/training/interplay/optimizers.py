@@ -43,6 +43,7 @@ class SteppedOptimizers:
         methods: Sequence[WeightCompression],
     ) -> None:
         self._parameters: Mapping[str, Tensor] = {}
+        self._names: Mapping[int, str] = {}  # id of a parameter -> its name
         self.paths: Mapping[str, AdditivePath] = {}
         self._methods = methods
         self._trainer = trainer
@@ -59,6 +60,7 @@ class SteppedOptimizers:
             the :attr:`paths`.
         """
         self._parameters = {name: target.parameter for name, target in targets.items()}
+        self._names = {id(parameter): name for name, parameter in self._parameters.items()}
         self.paths = {name: target.path for name, target in targets.items() if target.path is not None}
         return self.paths
 
@@ -98,6 +100,8 @@ class SteppedOptimizers:
 
     def adapted_by(self, optimizer: Optimizer) -> list[str]:
         """Names of the targets whose adapters an optimizer holds now."""
+        if not self.paths:
+            return []
         held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         return [name for name, path in self.paths.items() if any(id(part) in held for part in path.adapters)]
 
@@ -143,8 +147,8 @@ class SteppedOptimizers:
 
     def _targets_of(self, optimizer: Optimizer) -> list[str]:
         """Names of the targets that an optimizer holds now: frozen parameters may join it later (finetuning)."""
-        names = {id(parameter): name for name, parameter in self._parameters.items()}
-        return [names[id(p)] for group in optimizer.param_groups for p in group["params"] if id(p) in names]
+        held = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+        return [self._names[each] for each in held if each in self._names]
 
 
 def _unannounced(optimizer: Optimizer, closure: Any) -> ValueError:
