@@ -63,7 +63,7 @@ TRAINED: dict[str, tuple[Callable[[float], LightningModule], float, Callable[[],
     "texts": (
         lambda lr: Classifier(Transformer(classes=4), classes=4, lr=lr),
         1e-3,
-        partial(DocstringData, 32),
+        partial(DocstringData, batch_size=32),
         6,
     ),
 }

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from itertools import accumulate, islice
 
-__all__ = ["listed", "listed_by_reason", "plain"]
+__all__ = ["listed", "listed_by_reason", "plain", "shortened"]
 
 _MOST, _LONGEST = 8, 200  # names in a message, and their characters
 
@@ -54,3 +54,28 @@ def plain(text: str) -> str:
     a\x1b[2J\u202eb
     """
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def shortened(name: str, width: int) -> str:
+    """A dotted name in at most ``width`` letters: its end, and the numbers before it, which tell layers apart.
+
+    >>> shortened("encoder.layer.11.attention.self.query.weight", 24)
+    '…11…self.query.weight'
+    >>> shortened("model.blocks_3.query_projection.weight", 30)
+    '…3.query_projection.weight'
+    >>> shortened("model.blocks_3.query_projection.weight", 20)
+    '…y_projection.weight'
+    """
+    if len(name) <= width:
+        return name
+    parts = name.split(".")
+    inner = range(len(parts) - 2)
+    numbered = [index for index in inner if any(map(str.isdigit, parts[index]))]
+    words = [(index, "…") for index in inner if index not in numbered]
+    digits = [(index, re.sub(r"\D+", "…", parts[index])) for index in numbered]
+    for index, part in (*words, *digits, *((index, "…") for index in numbered)):
+        parts[index] = part
+        short = re.sub(r"(\.?…\.?)+", "…", ".".join(parts))
+        if len(short) <= width:
+            return short
+    return f"…{name[len(name) + 1 - width :]}"

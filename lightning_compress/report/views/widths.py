@@ -7,6 +7,7 @@ from dataclasses import replace
 from rich.cells import cell_len
 from rich.table import Table as RichTable
 
+from lightning_compress.messages import shortened
 from lightning_compress.report.views.tables import Table, rich_table
 
 __all__ = ["fitted"]
@@ -25,18 +26,18 @@ def fitted(table: Table, width: int) -> tuple[RichTable, list[str]]:
     """A table that fits a terminal, and the heads of the columns that it has no room for.
 
     Args:
-        table: the table; the words in its first column are shortened from the left.
+        table: the table; the names in its first column are shortened.
         width: of the terminal, in columns.
     """
     dropped = []
     for head in _SPARE.get(table.title, ()):
-        if _width(_shortened(table, _NAME)) <= width:
+        if _width(_with_short_names(table, _NAME)) <= width:
             break
         if head in table.heads:
             table = _without(table, head)
             dropped.append(head)
     longest = max((len(word) for row in table.rows for word in row[0].split()), default=0)
-    table = _shortened(table, max(_NAME, longest - max(0, _width(table) - width)))
+    table = _with_short_names(table, max(_NAME, longest - max(0, _width(table) - width)))
     drawn = rich_table(table)
     for column, room in zip(drawn.columns, _spread(*_ranges(table), width), strict=True):
         column.width = room  # rich would cut the last columns off
@@ -72,14 +73,9 @@ def _frame(columns: list[int]) -> int:
     return 3 * len(columns) + 1  # blanks around every cell, and between
 
 
-def _shortened(table: Table, most: int) -> Table:
-    rows = tuple((" ".join(_tail(word, most) for word in row[0].split(" ")), *row[1:]) for row in table.rows)
+def _with_short_names(table: Table, most: int) -> Table:
+    rows = tuple((" ".join(shortened(word, most) for word in row[0].split(" ")), *row[1:]) for row in table.rows)
     return replace(table, rows=rows)
-
-
-def _tail(word: str, most: int) -> str:
-    """The end of a word that is too long: of a name, that is the part that tells it from others."""
-    return word if len(word) <= most else f"…{word[1 - most :]}"
 
 
 def _without(table: Table, head: str) -> Table:

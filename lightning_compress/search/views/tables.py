@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from textwrap import fill
 
+from lightning_compress.messages import shortened
 from lightning_compress.report.views.layers import Table
 
 __all__ = ["WIDTH", "as_text", "brief", "wrapped"]
@@ -28,7 +29,7 @@ def as_text(table: Table) -> str:
     filled = [column for column in others if any(column[1:])]
     widths = [max(map(len, column)) for column in filled]
     room = max(_LEAST, WIDTH - sum(widths) - 2 * len(filled))
-    names = [_shortened(name, room) for name in first]
+    names = [shortened(name, room) for name in first]
     longest = max(map(len, names))
     lines = []
     for number, name in enumerate(names):
@@ -60,11 +61,3 @@ def brief(number: int) -> str:
         if number < 1000 * size:
             return f"{number / size:.3g}{unit}"
     return f"{number / 1e12:.3g}T"
-
-
-def _shortened(name: str, width: int) -> str:
-    """A name with its middle left out, if it is longer than ``width``."""
-    if len(name) <= width:
-        return name
-    left = (width - 2) // 2
-    return f"{name[:left]}...{name[len(name) - (width - 3 - left) :]}"
