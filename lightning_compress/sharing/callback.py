@@ -20,7 +20,7 @@ from lightning_compress.sharing.exact_sums import cluster_sums
 from lightning_compress.sharing.gradients import Gradient
 from lightning_compress.sharing.initial_centers import Init, linear
 from lightning_compress.sharing.kmeans import assign, fit, fit_rows
-from lightning_compress.targets import Selection, Target
+from lightning_compress.targets import Selection, Target, check_alike
 from lightning_compress.training import SHARE, WeightCompression
 
 __all__ = ["WeightSharingCallback"]
@@ -110,6 +110,8 @@ class WeightSharingCallback(WeightCompression):
         return round(math.exp((1 - self.strength) * math.log(many) + self.strength * math.log(self.clusters)))
 
     def begin(self, selection: Selection) -> None:
+        if selection.targets and self.scope == "global":
+            check_alike(selection.targets, "scope='global'", "scope='layer'")
         super().begin(selection)
         self._codes: dict[str, Tensor] = {}  # see clusters.py
         self._moved: dict[str, Tensor] = {}  # codes from the next step on

@@ -22,7 +22,7 @@ from lightning_compress.messages import listed, listed_by_reason
 from lightning_compress.probes import keeps_zeros
 from lightning_compress.targets.layers import is_layer, is_transposed
 
-__all__ = ["FROZEN", "Selection", "Target", "is_named", "select"]
+__all__ = ["FROZEN", "Selection", "Target", "check_alike", "is_named", "select"]
 
 FROZEN = "frozen: name it in include to compress it"
 """The reason to leave a parameter alone that no gradient reaches."""
@@ -271,3 +271,17 @@ def _is_parametrized(target: Target) -> bool:
         elif isinstance(hook, BasePruningMethod):
             made_from.add(f"{hook._tensor_name}_orig")
     return isinstance(target.module, ParametrizationList) or key in made_from
+
+
+def check_alike(targets: Sequence[Target], setting: str, way_out: str) -> None:
+    """Refuse targets of several dtypes, or on several devices, where a setting puts their weights together.
+
+    Raises:
+        ValueError: they are not alike.
+    """
+    kinds: dict[str, list[str]] = {}
+    for target in targets:
+        kinds.setdefault(f"{target.parameter.dtype} on {target.parameter.device}", []).append(target.name)
+    if len(kinds) > 1:
+        found = "; ".join(f"{kind}: {listed(names)}" for kind, names in kinds.items())
+        raise ValueError(f"need targets of one dtype on one device for {setting}, got {found}: use {way_out}")

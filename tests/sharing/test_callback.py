@@ -224,6 +224,17 @@ def test_refuses_sparse_gradients():
         WeightSharingCallback().check(target)
 
 
+def test_refuses_one_codebook_for_weights_of_two_dtypes():
+    module = build()
+    module.net[9].double()
+    words = (
+        r"need targets of one dtype on one device for scope='global', got torch.float32 on cpu: net.0.weight, .*; "
+        r"torch.float64 on cpu: net.9.weight: use scope='layer'"
+    )
+    with pytest.raises(ValueError, match=words):
+        fit(module, WeightSharingCallback(8, scope="global"))
+
+
 def test_refuses_one_codebook_under_two_optimizers():
     with pytest.raises(ValueError, match="need one optimizer that steps all targets for scope='global'"):
         fit(build(kind=Manual), WeightSharingCallback(scope="global", schedule=Constant()))
