@@ -61,7 +61,7 @@ class DocstringData(LightningDataModule):
         if self.splits is not None:
             return
         found = [
-            (crc32(file.encode()) % 10, self._numbered(text), label)
+            (crc32(file.encode()) % 10, self._row(text), label)
             for label, package in enumerate(self.packages)
             for file, text in self._texts(package)
         ]
@@ -87,9 +87,12 @@ class DocstringData(LightningDataModule):
             raise ValueError(f"need {self.count} docstrings of {package!r}, got {len(texts)}: lower count")
         return texts
 
-    def _numbered(self, text: str) -> list[int]:
-        known = [word for word in _words(text) if word not in self.packages]
-        numbers = [1 + crc32(word.encode()) % (self.words - 1) for word in known[: self.length]]
+    def numbered(self, words: Sequence[str]) -> list[int]:
+        """At most ``length`` numbers of the words of a text."""
+        return [1 + crc32(word.encode()) % (self.words - 1) for word in words[: self.length]]
+
+    def _row(self, text: str) -> list[int]:
+        numbers = self.numbered([word for word in _words(text) if word not in self.packages])
         return numbers + [0] * (self.length - len(numbers))
 
 

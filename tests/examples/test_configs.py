@@ -6,6 +6,7 @@ import pytest
 
 from lightning_compress.cli import main
 from tests.support.cells import write_cells
+from tests.support.encoders import write_encoder
 from tests.support.fashion import write_files
 
 pytestmark = [
@@ -30,9 +31,11 @@ def test_what_a_config_prints_is_a_config_again(name, tmp_path, monkeypatch, cap
     assert f"examples/{name}`" in (EXAMPLES / "README.md").read_text()
 
 
+NETWORK = "--model.init_args.model.init_args"
 REPORT = {"report.md", "report.json", "model.lcz"}
 ONNX = {*REPORT, "model.onnx"}
 WRITTEN = {
+    "adapters/config.yaml": ONNX,
     "classical/linear_svm.yaml": {"last.ckpt"},
     "classical/logistic_regression.yaml": {"last.ckpt"},
     "digits/combined.yaml": {*REPORT, "best.ckpt", "last.ckpt"},
@@ -49,7 +52,11 @@ WRITTEN = {
 }
 """Config -> names of files that its run writes."""
 
-FEWER = {"single_cells/config.yaml": ["--data.path=cells.h5ad"], "text/config.yaml": ["--data.count=60"]}
+FEWER = {
+    "adapters/config.yaml": ["--data.count=60", "--data.encoder=encoder", f"{NETWORK}.encoder=encoder"],
+    "single_cells/config.yaml": ["--data.path=cells.h5ad"],
+    "text/config.yaml": ["--data.count=60"],
+}
 SHORT = [
     "--trainer.max_epochs=2",
     "--trainer.limit_train_batches=5",
@@ -71,6 +78,7 @@ def folder(tmp_path, monkeypatch):
     """An empty folder to run in, with a few images and cells; no time is spent on exact latencies."""
     write_files(tmp_path / "data" / "fashion-mnist")
     write_cells(tmp_path / "cells.h5ad")
+    write_encoder(tmp_path / "encoder")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("lightning_compress.timing._SECONDS", 1e-4)
     return tmp_path
