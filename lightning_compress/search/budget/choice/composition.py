@@ -13,8 +13,6 @@ from lightning_compress.training import WeightCompression
 
 __all__ = ["Composition", "check"]
 
-_SMALLEST = 1e-3  # density
-
 
 def check(target: Target) -> None:
     """Refuse a target that cannot be pruned, cannot share values, or has no gradients; see :meth:`Method.check`."""
@@ -41,7 +39,6 @@ class Composition:
         self._pruning: PruningCallback | None = None
         self._sharing: dict[int, WeightSharingCallback] = {}  # by the number of values
         self._strengths = 0.0, 0.0
-        self._scales: dict[str, float] = {}  # of gradients
 
     @property
     def methods(self) -> list[WeightCompression]:
@@ -59,7 +56,7 @@ class Composition:
 
     def reset(self) -> None:
         """Forget zeros and values."""
-        self._pruning, self._sharing, self._scales = None, {}, {}
+        self._pruning, self._sharing = None, {}
 
     def prune(self, zeros: float) -> None:
         """Set the fraction of zeros over all targets, in [0, 1); the next update masks accordingly."""
@@ -97,7 +94,6 @@ class Composition:
         if self._pruning is not None:
             self._pruning.update(weights)
             self._pruning.project_(pruned)
-            self._scale()
         return pruned
 
     def share_(self, pruned: Mapping[str, Tensor]) -> None:
@@ -115,8 +111,6 @@ class Composition:
         """Turn gradients at the projected weights into those of the latents, in place."""
         for method in reversed(self.methods):
             method.backward_(_of(method, gradients), _of(method, latents))
-        for name in self._scales.keys() & gradients.keys():
-            gradients[name].mul_(self._scales[name])
 
     def forget_(self, memories: Mapping[str, Tensor]) -> None:
         """Clear momentum of masked weights."""
@@ -154,13 +148,6 @@ class Composition:
         for method in self.methods:
             method.targets = {name: targets[name] for name in method.targets if name in targets}
             method.load_tensors({kind: _of(method, named) for kind, named in tensors.items()})
-        self._scale()
-
-    def _scale(self) -> None:
-        """Find the factor of each gradient, ``density^(-1/4)``: fewer weights train better with larger steps."""
-        masks = {} if self._pruning is None else self._pruning.tensors()["masks"]
-        densities = {name: float(mask.float().mean()) for name, mask in masks.items()}
-        self._scales = {name: max(density, _SMALLEST) ** -0.25 for name, density in densities.items()}
 
 
 def _of(method: WeightCompression, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
