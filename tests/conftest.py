@@ -6,6 +6,7 @@ from functools import cache
 import lightning.fabric.utilities.registry
 import lightning_fabric.utilities.registry
 import pytest
+import torch
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -15,3 +16,9 @@ def entry_points_read_once() -> Iterator[None]:
         for registry in (lightning.fabric.utilities.registry, lightning_fabric.utilities.registry):
             patch.setattr(registry, "entry_points", cache(registry.entry_points))
         yield
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers() -> None:
+    """Each test draws the same numbers, whichever tests have run before it in its process."""
+    torch.manual_seed(0)
