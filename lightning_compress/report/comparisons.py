@@ -195,8 +195,10 @@ def remarks(comparison: Comparison) -> list[str]:
     if any(missing.values()) and comparison.why_uncosted != comparison.uncosted:
         what = " and ".join(name for name, is_missing in missing.items() if is_missing)
         said.append(f"Missing {what}: {comparison.uncosted.removeprefix('not measured: ')}")
-    if comparison.latencies:
-        said.append(_on_latency(comparison, *comparison.latencies))
+    if comparison.shipped:
+        said.append(_on_latency(comparison, *comparison.shipped))
+    if comparison.latencies and comparison.quantized and after.activations:
+        said.append(_on_simulation(comparison, *comparison.latencies))
     if comparison.quantized and not after.activations:
         said.append("Weights alone are integers: a runtime unpacks them, and multiplies in float.")
     said += [
@@ -216,22 +218,22 @@ def remarks(comparison: Comparison) -> list[str]:
     return list(map(plain, said))
 
 
-def _on_latency(comparison: Comparison, before: Latency, after: Latency) -> str:
-    where = f"Latency is the median (and quartiles) in eager PyTorch on {after.device}, before and after in turns"
-    if comparison.quantized and comparison.after.activations:
-        ratio = after.median / before.median
-        slower = f", {ratio:.2f} times the time of the dense model" if math.isfinite(ratio) else ""
-        share = _integer_share(comparison)
-        most = (
-            ""
-            if share is None
-            else f" At most {share:.0%} of the MACs run in integers: those of layers with integer weights."
-        )
-        return f"PyTorch simulates integers in float{slower}, which says nothing of the files.{most}"
+def _on_latency(comparison: Comparison, place: str, latencies: tuple[Latency, Latency]) -> str:
+    before, after = latencies
+    where = f"in eager {place}" if place.startswith("PyTorch") else f"of {place}"
+    said = f"Latency is the median (and quartiles) {where}, before and after in turns."
     if not after.differs(before):
-        return f"{where}. The quartiles overlap, so no difference was measured."
+        return f"{said} The quartiles overlap, so no difference was measured."
     same = comparison.before.macs == comparison.after.macs
-    return where + (". The difference is not due to fewer multiply-accumulates." if same else ".")
+    return said + (" The difference is not due to fewer multiply-accumulates." if same else "")
+
+
+def _on_simulation(comparison: Comparison, before: Latency, after: Latency) -> str:
+    ratio = after.median / before.median
+    slower = f", {ratio:.2f} times the time of the dense model" if math.isfinite(ratio) else ""
+    share = _integer_share(comparison)
+    most = "" if share is None else f" At most {share:.0%} of the MACs run in integers: layers with integer weights."
+    return f"PyTorch simulates integers in float{slower}, which says nothing of the files.{most}"
 
 
 def _integer_share(comparison: Comparison) -> float | None:
