@@ -132,7 +132,8 @@ class Guard(Wish):
             )
         _check_reference(self.reference, self.monitor)
         fixed = choice.fixed()
-        self.ladder = Ladder(_FIRST * (fixed + choice.floats()), fixed + choice.least(), _STEP)
+        dense = float(fixed + choice.floats())
+        self.ladder = Ladder(_FIRST * dense, fixed + choice.least(), _STEP, most=dense)
         dense_metric = f"{self.monitor} of the dense model is {self.reference:.4g}"
         return f"CompressionBudget: {dense_metric}, and {self.bound:.4g} is good"
 

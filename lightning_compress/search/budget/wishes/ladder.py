@@ -15,7 +15,8 @@ class Ladder:
     """Searches the smallest size at which a model is good, from large to small.
 
     While every size is good, the next is ``step`` times the last. Once one is bad, the next lies in the middle of the
-    smallest good and the largest bad one, on a logarithmic scale.
+    smallest good and the largest bad one, on a logarithmic scale. While none is good, they grow up to that of the dense
+    model, which is bad only until it is trained enough.
 
     Attributes:
         size: the size to try now, in bytes.
@@ -23,6 +24,7 @@ class Ladder:
         step: factor from a good size to the next, in (0, 1).
         good: the smallest good size; infinite if none is known.
         bad: the largest bad size that is smaller than every good one; 0 if none is known.
+        most: the size of the dense model.
 
     >>> ladder = Ladder(size=100.0, least=1.0, step=0.5)
     >>> for holds in (True, True, False):
@@ -36,6 +38,7 @@ class Ladder:
     step: float
     good: float = math.inf
     bad: float = 0.0
+    most: float = math.inf
 
     @property
     def ended(self) -> bool:
@@ -46,10 +49,12 @@ class Ladder:
         """Note whether the model is good at the present size, and choose the next."""
         if holds:
             self.good = min(self.good, self.size)
-        else:
+            if self.size >= self.most:
+                self.bad = 0.0  # smaller sizes were bad when the dense model was bad as well
+        elif self.size < self.most:
             self.bad = self.size
         if math.isinf(self.good):
-            self.size /= self.step
+            self.size = min(self.most, self.size / self.step)
         elif self.bad:
             self.size = math.sqrt(self.good * self.bad)
         else:

@@ -39,6 +39,20 @@ def test_larger_sizes_come_until_one_is_good():
     assert ladder.size == pytest.approx(math.sqrt(400 * 200))
 
 
+def test_no_size_is_larger_than_the_dense_model():
+    """It may be bad for a while, before it is trained; then the search begins anew from it."""
+    ladder, tried = Ladder(125.0, 1.0, 0.6, most=1000.0), []
+    for _ in range(8):
+        tried.append(ladder.size)
+        ladder.judge(False)
+    assert tried == pytest.approx([125, 208.3, 347.2, 578.7, 964.5, 1000, 1000, 1000], abs=0.1)
+    assert not ladder.ended
+    ladder.judge(True)
+    assert (ladder.good, ladder.bad, ladder.size) == (1000, 0, 600)
+    ladder.judge(False)
+    assert ladder.size == pytest.approx(math.sqrt(600 * 1000))
+
+
 def test_no_size_is_tried_twice():
     for smallest_good in (3.0, 47.0, 333.0):
         _, tried = search(smallest_good)
