@@ -84,10 +84,15 @@ class Compression(_OfEither):
 
     def instantiate_classes(self) -> None:
         super().instantiate_classes()
-        path = self.config.get(str(self.config.get("subcommand")), {}).get("ckpt_path")
-        if path and Path(path).is_file():  # a model that has lost channels is loaded without the callback that did it
+        if path := self._checkpoint_file:  # a model that has lost channels is loaded without the callback that did it
             carry_records(self.model, _checkpoint(path))
             explain_loading(self.trainer.strategy)
+
+    @property
+    def _checkpoint_file(self) -> str | None:
+        """The ``ckpt_path`` of the command, if it is a file."""
+        path = self.config.get(str(self.config.get("subcommand")), {}).get("ckpt_path")
+        return str(path) if path and Path(path).is_file() else None
 
     def _add_instantiators(self) -> None:
         super()._add_instantiators()
@@ -95,8 +100,7 @@ class Compression(_OfEither):
 
     def _parse_ckpt_path(self) -> None:
         # The hyperparameters of a student say nothing about the module around it, which the config describes.
-        path = self.config.get(str(self.config.get("subcommand")), {}).get("ckpt_path")
-        if path and Path(path).is_file():
+        if path := self._checkpoint_file:
             saved = _checkpoint(path).get("hyper_parameters", {})
             if "_class_path" not in saved and self.subclass_mode_model:
                 return
