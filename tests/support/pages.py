@@ -1,4 +1,4 @@
-"""Pages of the docs run as programs, in processes that have imported Lightning and this package already."""
+"""Pages of the docs run as programs, in processes that have imported Lightning and this package already, from the same seed."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ def run_program(path: Path) -> str:
 def _run(path: Path) -> None:
     os.chdir(path.parent)
     torch.set_num_threads(1)
+    torch.manual_seed(0)
     for name, stream in ((".out", sys.stdout), (".err", sys.stderr)):
         with path.with_suffix(name).open("w") as file:
             os.dup2(file.fileno(), stream.fileno())
