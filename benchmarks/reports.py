@@ -1,12 +1,14 @@
 """The time that a report adds to a run, for models of many small layers.
 
-Linear layers of 16 x 16 in a row, two epochs of four batches, with and without `CompressionReport`.
+Linear layers of 16 x 16 in a row, two epochs of four batches, with and without `CompressionReport`. The numbers of
+layers are words of the command: `python -m benchmarks.reports 100 500 2000`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import sys
 import time
 from tempfile import TemporaryDirectory
 
@@ -47,7 +49,9 @@ def main() -> None:
     """Print the table."""
     quiet()
     rows = []
-    for layers in _LAYERS:
+    with TemporaryDirectory() as folder:
+        _seconds(10, CompressionReport(folder))  # what is imported and made once
+    for layers in map(int, sys.argv[1:]) if sys.argv[1:] else _LAYERS:
         without = _seconds(layers)
         with TemporaryDirectory() as folder:
             reported = _seconds(layers, CompressionReport(folder))

@@ -1,4 +1,4 @@
-"""Pages of the docs run as programs, in processes that have imported Lightning and this package already, from the same seed."""
+"""Pages of the docs run as programs from one seed, in processes that have imported Lightning and this package."""
 
 from __future__ import annotations
 

@@ -24,6 +24,8 @@ CHUNK = 1 << 20  # symbols decoded at a time: bounds the memory that decoding ne
 ALPHABET = 1 << 13  # the most different symbols a stream may hold
 LONGEST = 64  # symbols in a table for each symbol in the stream, at most: each takes a bit, and a word at most 64
 WORTHWHILE = 0.98  # planes are coded if that takes less than this part: not those of a mantissa
+LEAST = 3  # bytes of a coded stream: the size of its table, the lowest symbol, a root
+SPARED = 8  # bytes that the coder takes less than the entropy, at most
 UNIT = 1 << 24  # probabilities are integers that sum to this: the precision of the coder
 
 
@@ -164,20 +166,34 @@ class Coded:
 
 def shorter(planes: NDArray[np.uint8]) -> list[Plain | Coded]:
     """Streams of bytes, shape [P, count], each plain or coded: coded where that is worth the time to decode it."""
-    if not planes.size:
-        return [Plain(b"") for _ in planes]
     most = WORTHWHILE * planes.shape[1]
-    counts = _count_bytes(planes)
-    bits = (counts * np.log2(planes.shape[1] / np.maximum(counts, 1))).sum(axis=1)  # zero-order entropies
-    found = counts > 0
-    size = 256 - found[:, ::-1].argmax(axis=1)  # of the alphabet from 0 on
-    table = size - found.argmax(axis=1)  # bits, at least
+    if most <= LEAST:
+        return [Plain(plane.tobytes()) for plane in planes]
+    counts, low, end, bits = _weighed(planes)
     streams: list[Plain | Coded] = []
-    for plane, counted, end, worth in zip(planes, counts, size, bits + table < 8 * most, strict=True):
-        coded = Coded.of(plane, counted[:end]) if worth else None
+    for plane, counted, first, last, least in zip(planes, counts, low, end, bits, strict=True):
+        coded = Coded.of(plane, counted[:last]) if least + last - first < 8 * most else None
         shortest = coded if coded and len(coded.to_bytes()) < most else None
         streams.append(shortest or Plain(plane.tobytes()))
     return streams
+
+
+def least_bytes(planes: NDArray[np.uint8]) -> float:
+    """Bytes that `shorter` takes for planes, shape [P, count], at least; nothing is coded to know it."""
+    count = planes.shape[1]
+    if WORTHWHILE * count <= LEAST:
+        return float(planes.size)
+    _, low, end, bits = _weighed(planes)
+    coded = LEAST + np.maximum(0, (bits + end - low) / 8 - 1 - SPARED)
+    return float(np.minimum(coded, count).sum())
+
+
+def _weighed(planes: NDArray[np.uint8]) -> tuple[NDArray[Any], ...]:
+    """How often each byte occurs, the lowest byte, the highest one plus 1, and the zero-order entropy in bits."""
+    counts = _count_bytes(planes)
+    found = counts > 0
+    bits = (counts * np.log2(planes.shape[1] / np.maximum(counts, 1))).sum(axis=1)
+    return counts, found.argmax(axis=1), 256 - found[:, ::-1].argmax(axis=1), bits
 
 
 def _count_bytes(planes: NDArray[np.uint8]) -> NDArray[np.int64]:

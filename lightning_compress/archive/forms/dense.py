@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_compress.archive.coding.cursors import ArchiveError, Cursor
-from lightning_compress.archive.coding.streams import CHUNK, Coded, Plain, shorter, stream_entropy
+from lightning_compress.archive.coding.streams import CHUNK, Coded, Plain, least_bytes, shorter, stream_entropy
 from lightning_compress.archive.coding.words import Layout, Words, rotate_left, rotate_right, words_of
 
 __all__ = ["Dense"]
@@ -29,11 +29,14 @@ class Dense:
     def of(cls, words: Words, rotated: bool) -> "Dense":
         """Split words, shape [n], into planes."""
         if words.size <= CHUNK:
-            whole = rotate_left(words) if rotated else words
-            little = np.ascontiguousarray(whole, dtype=whole.dtype.newbyteorder("<"))
-            return cls(tuple(shorter(little.view(np.uint8).reshape(words.size, words.itemsize).T.copy())), rotated)
+            return cls(tuple(shorter(_planes(words, rotated))), rotated)
         shifts = range(0, 8 * words.itemsize, 8)  # one byte of every word in memory at a time
         return cls(tuple(shorter(_plane(words, shift, rotated)[None])[0] for shift in shifts), rotated)
+
+    @staticmethod
+    def least(words: Words) -> float:
+        """Bytes of the planes of words, shape [n] with n at most `CHUNK`, that are not rotated, at least."""
+        return least_bytes(_planes(words, rotated=False))
 
     @classmethod
     def read(cls, cursor: Cursor, count: int, layout: Layout) -> "Dense":
@@ -68,6 +71,14 @@ class Dense:
 
     def bound(self) -> float:
         return sum(map(stream_entropy, self.planes))
+
+
+def _planes(words: Words, rotated: bool) -> NDArray[np.uint8]:
+    """The bytes of all words, shape [B, n]."""
+    whole = rotate_left(words) if rotated else words
+    little = np.ascontiguousarray(whole, dtype=whole.dtype.newbyteorder("<"))
+    planes: NDArray[np.uint8] = little.view(np.uint8).reshape(words.size, words.itemsize).T.copy()
+    return planes
 
 
 def _plane(words: Words, shift: int, rotated: bool) -> NDArray[np.uint8]:

@@ -64,17 +64,22 @@ def may_lie_on_a_grid(runs: Tensor) -> bool:
         False
     """
     some = runs[:RUNS]
-    run = some[some.count_nonzero(dim=1).argmax()]
-    exact = run.double().abs().numpy()
-    exact = exact[exact != 0]
+    run = some[some.count_nonzero(dim=1).argmax()] if len(some) > 1 else some[0]
+    exact = run[run != 0].double().abs().numpy()
     exact = exact[:: max(1, len(exact) // FEW)]
-    guesses = np.arange(1, LARGEST)
     with np.errstate(over="ignore", invalid="ignore"):  # nothing is near NaN and infinity
-        for ratio in exact / exact.min(initial=np.inf):
+        ratios = exact / exact.min(initial=np.inf)
+        most = ratios.max(initial=1.0)
+        if not np.isfinite(most):
+            return False
+        guesses = np.arange(1, min(LARGEST, LARGEST // most + 2))  # the largest weight is at least as many steps
+        for ratio in ratios:
             products = guesses * ratio
             integers = np.rint(products)
             near = np.abs(products - integers) <= _rounding(run.dtype) * integers
             guesses = guesses[near & (integers < LARGEST)]
+            if not guesses.size:
+                break
     return guesses.size > 0
 
 

@@ -1,7 +1,6 @@
 """Selection: the smallest form of a tensor, and the form that stored bytes have."""
 
 import math
-from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Protocol
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_compress.archive.coding.cursors import ArchiveError, Cursor
-from lightning_compress.archive.coding.streams import entropy
+from lightning_compress.archive.coding.streams import LEAST, SPARED, entropy
 from lightning_compress.archive.coding.words import Layout, WordCounts, Words, count_words, words_of
 from lightning_compress.archive.forms.dense import Dense
 from lightning_compress.archive.forms.grids import Columns, Grid, find_grid
@@ -19,8 +18,7 @@ from lightning_compress.archive.forms.palettes import MOST, Palette, steps_of
 __all__ = ["FORMS", "Form", "encode", "read_form"]
 
 SAMPLE = 1 << 16  # words that tell whether it is worth the time to count all
-SMALL, MANY = 1 << 10, 1 << 13  # elements of a tensor whose form is remembered, and how many are
-SPARED = 8  # bytes that the coder takes less than the entropy, at most
+REMEMBERED = 1 << 25  # bytes of the forms that are remembered
 FREQUENT = 4  # a word that occurs less often is not worth its entry in the palette of a sparse tensor
 
 
@@ -52,32 +50,61 @@ FORMS: tuple[type[Dense] | type[Palette] | type[Grid], ...] = (
     Columns,
 )  # the tag is the position
 
-_REMEMBERED: dict[bytes, list[bytes]] = {}
+
+class _Memory(dict[bytes, list[bytes]]):
+    """Forms by a key, of `REMEMBERED` bytes in all."""
+
+    taken = 0
+
+    def put(self, key: bytes, pieces: list[bytes]) -> list[bytes]:
+        takes = _size(pieces) + 256  # of the objects
+        if takes > REMEMBERED:
+            return pieces
+        if self.taken + takes > REMEMBERED:
+            self.clear()
+            self.taken = 0
+        self[key] = pieces
+        self.taken += takes
+        return pieces
+
+
+_REMEMBERED = _Memory()
 
 
 def encode(tensor: Tensor) -> list[bytes]:
     """A contiguous tensor in its shortest form, the simpler one on a tie, after the tag of that form; in pieces.
 
-    A model of thousands of small tensors is weighed and then written, so small ones are remembered.
+    A model is weighed and then written, so its forms are remembered.
     """
-    if tensor.numel() > SMALL:
-        return _shortest(tensor)
-    shape = f"{tensor.dtype} {tuple(tensor.shape)}".encode()
-    key = blake2b(words_of(tensor).tobytes(), digest_size=32, key=blake2b(shape).digest()).digest()
-    if key not in _REMEMBERED:
-        if len(_REMEMBERED) == MANY:
-            _REMEMBERED.clear()
-        _REMEMBERED[key] = _shortest(tensor)
-    return _REMEMBERED[key]
+    kind = blake2b(f"{tensor.dtype} {tuple(tensor.shape)}".encode()).digest()
+    key = blake2b(words_of(tensor).view(np.uint8).data, digest_size=32, key=kind).digest()
+    return _REMEMBERED.get(key) or _REMEMBERED.put(key, _shortest(tensor))
 
 
 def _shortest(tensor: Tensor) -> list[bytes]:
-    best: list[bytes] = []
-    for form in _forms(tensor):
-        pieces = [bytes([FORMS.index(type(form))]), *form.pieces()]
-        if not best or sum(map(len, pieces)) < sum(map(len, best)):
-            best = pieces
+    words, rotated = words_of(tensor), Layout.of(tensor.dtype).rotated
+    best = _stored(Dense.of(words, rotated))
+    if words.size == 0 or words.itemsize == 1:  # the codes of single bytes would be these bytes again
+        return best
+    distinct = words.size
+    if _repeat(words):
+        found = count_words(words, MOST, FREQUENT)
+        distinct = found.distinct
+        if 0 < found.frequent.size < distinct and _pays(found, words.size, _size(best)):
+            best = min(best, _stored(Palette.of(words, np.sort(found.frequent), rotated)), key=_size)
+        if found.all is not None and _least(found, found.all, words.size) < _size(best):
+            best = min(best, _stored(Palette.of(words, found.all, rotated)), key=_size)
+    if tensor.is_floating_point() and (grid := find_grid(tensor, distinct)):
+        best = min(best, _stored(grid), key=_size)
     return best
+
+
+def _stored(form: Dense | Palette | Grid) -> list[bytes]:
+    return [bytes([FORMS.index(type(form))]), *form.pieces()]
+
+
+def _size(pieces: list[bytes]) -> int:
+    return sum(map(len, pieces))
 
 
 def read_form(data: bytes, count: int, dtype: torch.dtype) -> Dense | Palette | Grid:
@@ -96,26 +123,6 @@ def read_form(data: bytes, count: int, dtype: torch.dtype) -> Dense | Palette | 
     return form
 
 
-def _forms(tensor: Tensor) -> Iterator[Dense | Palette | Grid]:
-    words, rotated = words_of(tensor), Layout.of(tensor.dtype).rotated
-    dense = Dense.of(words, rotated)
-    dense_bytes = sum(len(plane.body) for plane in dense.planes)
-    yield dense
-    del dense  # before memory is taken for others
-    if words.size == 0 or words.itemsize == 1:  # the codes of single bytes would be these bytes again
-        return
-    distinct = words.size
-    if _repeat(words):
-        found = count_words(words, MOST, FREQUENT)
-        distinct = found.distinct
-        if found.all is not None and (distinct < words.size or _order_pays(found.all, dense_bytes)):
-            yield Palette.of(words, found.all, rotated)
-        if 0 < found.frequent.size < distinct and _pays(found, words.size, dense_bytes):
-            yield Palette.of(words, np.sort(found.frequent), rotated)
-    if tensor.is_floating_point() and (grid := find_grid(tensor, distinct)):
-        yield grid
-
-
 def _repeat(words: Words) -> bool:
     """Whether so many words of a random sample occur in it again that a palette may pay.
 
@@ -128,11 +135,14 @@ def _repeat(words: Words) -> bool:
     return places.size - np.unique(words[places]).size > SAMPLE >> 8
 
 
-def _order_pays(entries: Words, dense_bytes: int) -> bool:
-    """Whether words that all differ may be shorter sorted, with codes of their order, than in the dense form."""
-    codes = entries.size * (1 + math.log2(entries.size)) / 8  # a bit of each is in the table
-    steps = Dense.of(steps_of(entries), rotated=False)
-    return codes + sum(len(plane.body) for plane in steps.planes) - SPARED < dense_bytes
+def _least(found: WordCounts, entries: Words, count: int) -> float:
+    """Bytes of a palette of all words, at least: entries and codes; nothing is coded to know it."""
+    others = count - int(found.counts.sum())
+    most = min(FREQUENT - 1, others - (found.distinct - found.frequent.size) + 1)  # of one of the other words
+    rare = others * math.log2(count / most) if others else 0.0
+    frequent = float((found.counts * np.log2(count / found.counts)).sum())
+    codes = (frequent + rare + found.distinct) / 8 - SPARED  # each takes a bit in the table
+    return Dense.least(steps_of(entries)) + max(LEAST, codes)
 
 
 def _pays(found: WordCounts, count: int, dense_bytes: int) -> bool:

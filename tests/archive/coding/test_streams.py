@@ -4,7 +4,16 @@ from scipy import stats
 
 from lightning_compress.archive.coding import streams
 from lightning_compress.archive.coding.cursors import ArchiveError, Cursor, golomb, unzigzag, varint, zigzag
-from lightning_compress.archive.coding.streams import UNIT, Coded, Plain, entropy, frequencies, round_roots, shorter
+from lightning_compress.archive.coding.streams import (
+    UNIT,
+    Coded,
+    Plain,
+    entropy,
+    frequencies,
+    least_bytes,
+    round_roots,
+    shorter,
+)
 
 
 def draws(alphabet, count, peak, seed=0):
@@ -81,6 +90,15 @@ def test_noise_stays_plain_and_structure_is_coded():
     assert isinstance(shorter(random.integers(0, 256, (1, 10_000)).astype(np.uint8))[0], Plain)
     assert isinstance(shorter(random.integers(0, 16, (1, 10_000)).astype(np.uint8))[0], Coded)
     assert shorter(np.empty((2, 0), np.uint8)) == [Plain(b""), Plain(b"")]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 20, 300, 5000])
+@pytest.mark.parametrize("largest", [1, 2, 17, 256])
+def test_no_plane_takes_less_than_the_bytes_that_are_known_before_it_is_coded(count, largest):
+    planes = np.random.default_rng(count).integers(largest, size=(4, count), dtype=np.uint8)
+    taken = sum(len(stream.to_bytes()) for stream in shorter(planes))
+
+    assert taken - 40 - 4 * 3 * 256 / 8 <= least_bytes(planes) <= taken  # the table, and what the coder may spare
 
 
 @pytest.mark.parametrize("value", [0, 1, 127, 128, 300, 2**62, 2**63 - 1])

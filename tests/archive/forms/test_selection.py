@@ -7,6 +7,7 @@ from scipy import stats
 
 from lightning_compress.archive.coding.cursors import ArchiveError, varint
 from lightning_compress.archive.coding.words import Layout, bytes_of, rotate_left, rotate_right, words_of
+from lightning_compress.archive.forms import selection
 from lightning_compress.archive.forms.selection import encode, read_form
 
 
@@ -137,6 +138,29 @@ def test_small_integers_take_their_entropy(dtype):
     _, length, _ = round_trip(integers)
 
     assert length <= 1.01 * entropy_bytes(integers.numpy()) + 80
+
+
+@pytest.mark.parametrize("elements", [100, 100_000])
+def test_what_was_weighed_is_not_encoded_again_to_be_written(elements, monkeypatch):
+    encode(normal(elements, seed=3))
+    encoded = []
+    monkeypatch.setattr(selection, "_shortest", lambda tensor: encoded.append(tensor) or [b""])
+
+    encode(normal(elements, seed=3))
+    assert not encoded
+    encode(normal(elements, seed=4))
+    assert len(encoded) == 1
+
+
+def test_forms_that_are_remembered_take_bounded_memory(monkeypatch):
+    monkeypatch.setattr(selection, "REMEMBERED", 10_000)
+    monkeypatch.setattr(selection, "_REMEMBERED", memory := selection._Memory())
+    for seed in range(40):
+        encode(normal(1000, seed=seed))  # about 3,700 bytes
+    encode(normal(5000))  # more than is remembered at all
+
+    assert len(memory) == 2
+    assert sum(len(piece) for pieces in memory.values() for piece in pieces) < 10_000
 
 
 def test_nothing_takes_two_bytes():
