@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["block_elements", "blocks", "bundles", "row_blocks", "row_parts", "stacked"]
+__all__ = ["block_elements", "blocks", "bundles", "portions", "row_blocks", "row_parts", "stacked"]
 
 _ON_CPU, _ELSEWHERE = 1 << 18, 1 << 24
 _LEAST = 16  # small tensors in a block: larger ones take longer to copy than calls cost
@@ -115,6 +115,32 @@ def bundles(tensors: Mapping[str, Tensor], kind: Callable[[str], Hashable] = lam
             found.append(filling[key])
         filling[key].append(name)
     return found
+
+
+def portions(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Divide tensors into groups of at most :func:`block_elements`; every larger tensor is a group by itself.
+
+    Args:
+        tensors: name -> tensor.
+
+    Yields:
+        name -> tensor, in their order; together they hold every tensor once.
+
+    >>> tensors = {"a": torch.zeros(2), "b": torch.zeros(2), "c": torch.zeros(1 << 20), "d": torch.zeros(2)}
+    >>> [list(some) for some in portions(tensors)]
+    [['a', 'b'], ['c'], ['d']]
+    """
+    some: dict[str, Tensor] = {}
+    room = 0
+    for name, tensor in tensors.items():
+        room -= tensor.numel()
+        if room < 0:
+            if some:
+                yield some
+            some, room = {}, block_elements(tensor.device) - tensor.numel()
+        some[name] = tensor
+    if some:
+        yield some
 
 
 def stacked(tensors: Sequence[Tensor]) -> Tensor:

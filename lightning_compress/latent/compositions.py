@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from lightning_compress.blocks import portions
+from lightning_compress.latent.exchanges import write_
 from lightning_compress.latent.projections import Projection
 
 __all__ = ["Composition", "Offset"]
@@ -32,8 +35,8 @@ class Composition:
         active = set[str]().union(*(projection.active for projection in self._projections))
         return [name for name in names if name in active]
 
-    def project_(
-        self, weights: Mapping[str, Tensor], offsets: Mapping[str, Offset], due: Collection[Projection] = ()
+    def update_(
+        self, weights: Mapping[str, Tensor], offsets: Mapping[str, Offset], due: Collection[Projection]
     ) -> None:
         """Overwrite weights, after an update of the projections that are due, each from what those before it left."""
         with _shifted(weights, offsets) as sums:
@@ -44,11 +47,46 @@ class Composition:
                 if mine:
                     projection.project_(mine)
 
-    def projected(self, weights: Mapping[str, Tensor], offsets: Mapping[str, Offset]) -> dict[str, Tensor]:
-        """Projected copies of weights."""
-        copies = {name: weight.clone() for name, weight in weights.items()}
-        self.project_(copies, offsets)
-        return copies
+    def project_(
+        self,
+        weights: Mapping[str, Tensor],
+        offsets: Mapping[str, Offset],
+        latents: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> None:
+        """``weight = P(latent + offset) - offset``, some weights at a time.
+
+        Args:
+            weights: name -> weight, overwritten.
+            offsets: name -> offset, of some of them.
+            latents: name -> latent, of some of them; the others hold theirs.
+        """
+        for some in portions(weights):
+            with _shifted(some, offsets, latents, keep=True) as sums:
+                for projection in self._projections:
+                    if mine := _of(projection, sums):
+                        projection.project_(mine)
+
+    def projected(self, latents: Mapping[str, Tensor], offsets: Mapping[str, Offset]) -> dict[str, Tensor]:
+        """The weights of latents, in new memory."""
+        weights = {name: torch.empty_like(latent) for name, latent in latents.items()}
+        self.project_(weights, offsets, latents)
+        return weights
+
+    def differing(
+        self, latents: Mapping[str, Tensor], offsets: Mapping[str, Offset], held: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The weights of those latents of which something else is held; the memory of the others is given back.
+
+        Args:
+            latents: name -> latent.
+            offsets: name -> offset, of some of them.
+            held: name -> weight, of each of them.
+        """
+        differing: dict[str, Tensor] = {}
+        for some in portions(latents):
+            weights = self.projected(some, offsets)
+            differing |= {name: weight for name, weight in weights.items() if not torch.equal(weight, held[name])}
+        return differing
 
     def stages(
         self, weights: Mapping[str, Tensor], offsets: Mapping[str, Offset]
@@ -74,15 +112,22 @@ def _of(projection: Projection, tensors: Mapping[str, Tensor]) -> dict[str, Tens
 
 
 @contextmanager
-def _shifted(weights: Mapping[str, Tensor], offsets: Mapping[str, Offset]) -> Iterator[dict[str, Tensor]]:
-    """Add the offsets to weights, in a ``with`` statement, and subtract them at its end.
+def _shifted(
+    weights: Mapping[str, Tensor],
+    offsets: Mapping[str, Offset],
+    latents: Mapping[str, Tensor] = MappingProxyType({}),
+    *,
+    keep: bool = False,
+) -> Iterator[dict[str, Tensor]]:
+    """Let weights hold ``latent + offset``, in a ``with`` statement, and subtract the offsets at its end.
 
-    The offsets of several weights are computed twice: to keep them all would take as much memory as the weights. A
-    weight of shorter precision than its offset is shifted in a copy.
+    A weight of shorter precision than its offset is shifted in a copy.
 
     Args:
         weights: name -> weight, overwritten.
         offsets: name -> offset, of some of them.
+        latents: name -> latent, of some of them; the others hold theirs.
+        keep: the offsets, which take as much memory as the weights; else they are computed twice.
 
     >>> weights = {"p": torch.tensor([0.25])}
     >>> with _shifted(weights, {"p": lambda: torch.tensor([0.5])}) as sums:
@@ -91,17 +136,18 @@ def _shifted(weights: Mapping[str, Tensor], offsets: Mapping[str, Offset]) -> It
     [0.5]
     """
     sums, kept = dict(weights), dict[str, Tensor]()
-    names = weights.keys() & offsets.keys()
+    write_(sums, {name: latents[name] for name in weights if name in latents and name not in offsets})
+    names = [name for name in weights if name in offsets]
     for name in names:
-        offset = offsets[name]()
-        if len(names) == 1:
+        weight, latent, offset = weights[name], latents.get(name, weights[name]), offsets[name]()
+        in_place = torch.promote_types(offset.dtype, weight.dtype) == weight.dtype
+        sums[name] = torch.add(latent, offset, out=weight) if in_place else latent + offset
+        if keep:
             kept[name] = offset
-        precise = torch.promote_types(offset.dtype, weights[name].dtype)
-        sums[name] = weights[name].to(precise).add_(offset)
     yield sums
     for name in names:
-        offset = kept[name] if kept else offsets[name]()
-        if sums[name] is weights[name]:
-            sums[name].sub_(offset)
+        weight, offset = weights[name], kept[name] if keep else offsets[name]()
+        if sums[name] is weight:
+            weight.sub_(offset)
         else:
-            weights[name].copy_(sums[name] - offset)
+            weight.copy_(sums[name] - offset)

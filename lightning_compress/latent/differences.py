@@ -19,8 +19,8 @@ def rewritten(compressed: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -
     A swap by arithmetic and back, ``p + d - d``, leaves a few units in the last place of the largest weight.
 
     Args:
-        compressed: name -> tensor.
-        weights: name -> tensor of the same shape, for each of these names.
+        compressed: name -> tensor; of those weights at least that differ from it.
+        weights: name -> tensor of the same shape; of the same names on each process.
 
     Returns:
         names of the weights that differ on any process.
@@ -28,8 +28,8 @@ def rewritten(compressed: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -
     >>> rewritten({"a": torch.ones(2), "b": torch.ones(2)}, {"a": torch.ones(2) + 1e-7, "b": torch.ones(2) + 1e-3})
     ['b']
     """
-    differ = on_any_process([_beyond_rounding(one, weights[name]) for name, one in compressed.items()])
-    return [name for name, differs in zip(compressed, differ, strict=True) if differs]
+    differ = on_any_process([_beyond_rounding(compressed.get(name, one), one) for name, one in weights.items()])
+    return [name for name, differs in zip(weights, differ, strict=True) if differs]
 
 
 def check_fitting(latents: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
@@ -63,7 +63,7 @@ def check_same(weights: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> Non
 
 
 def _beyond_rounding(compressed: Tensor, weight: Tensor) -> Tensor:
-    if not weight.numel():
+    if compressed is weight or not weight.numel():
         return torch.zeros((), dtype=torch.bool, device=weight.device)
     # A weight that is not a number must not make all others differ.
     largest = torch.stack(torch.aminmax(compressed)).abs().amax().nan_to_num()

@@ -102,8 +102,7 @@ class LatentWeights:
         stepping = {*active, *self._changeable(self._restored)}
         still = [name for name in self._projections.active(moved) if name not in stepping]
         latents = {name: self._exchanged[name] for name in still if name in self._exchanged}
-        write_(self._held(latents), latents)
-        self._project([*active, *latents])
+        self._project([*active, *latents], latents)
 
     @torch.no_grad()
     def update(self, due: Collection[Projection]) -> None:
@@ -113,7 +112,10 @@ class LatentWeights:
         closed = [name for name in names if name not in self._open]
         self.restore([name for name in closed if name not in self._restored])
         store_(self._exchanged, self._held([name for name in closed if name not in self._exchanged]))
-        self._project(names, due)
+        opened = {name: self._weight(name).clone() for name in names if name in self._open}
+        self._projections.update_({**self._held(names), **opened}, self.offsets, due)
+        self._restored.difference_update(names)
+        self._mask(names)
         self._forget_idle()
 
     @torch.no_grad()
@@ -165,8 +167,9 @@ class LatentWeights:
     @torch.no_grad()
     def overwritten(self) -> list[str]:
         """Names of the parameters that do not hold their projected latents, since other code wrote; a collective."""
-        projected = self._projections.projected(self._exchanged | self._held(self._masked.hidden), self.offsets)
-        return rewritten(projected, self._held(projected))
+        latents = self._exchanged | self._held(self._masked.hidden)
+        held = self._held(latents)
+        return rewritten(self._projections.differing(latents, self.offsets, held), held)
 
     @torch.no_grad()
     def adopt(self) -> None:
@@ -175,21 +178,20 @@ class LatentWeights:
         A collective. A value that differs by rounding errors alone is not taken.
         """
         latents = self._exchanged | self._held(self._masked.hidden)
-        projected = self._projections.projected(latents, self.offsets)
-        changed = self._changeable(rewritten(projected, self._held(projected)))
-        if not changed:
-            write_(self._held(projected), projected)
-            self._restored.difference_update(projected)
+        held = self._held(latents)
+        differing = self._projections.differing(latents, self.offsets, held)
+        if not (changed := self._changeable(rewritten(differing, held))):
+            write_(held, differing)
+            self._restored.difference_update(held)
             return
-        del projected  # before memory is taken for others
+        del differing  # before memory is taken for others
         for name in changed:
             given = self._weight(name)
             latent = self._masked.hidden.pop(name) if name in self._masked.hidden else self._exchanged[name]
             # Restore entries that averaging left zero but the mask keeps.
             self._exchanged[name] = torch.where(given == 0, latent, given, out=latent)
         self.unmask()
-        self.restore(latents)
-        self._project(list(latents))
+        self._project(list(latents), self._exchanged)
 
     def open(self, names: Iterable[str]) -> None:
         """Let the named parameters hold their present values as latents until an optimizer steps them."""
@@ -278,10 +280,9 @@ class LatentWeights:
         for name in self._exchanged.keys() - self._projections.active(self._exchanged):
             del self._exchanged[name]
 
-    def _project(self, names: Sequence[str], due: Collection[Projection] = ()) -> None:
-        """``p = P(p)``, after an update of the projections that are due."""
-        weights = {name: self._weight(name).clone() if name in self._open else self._weight(name) for name in names}
-        self._projections.project_(weights, self.offsets, due)
+    def _project(self, names: Sequence[str], latents: Mapping[str, Tensor]) -> None:
+        """``p = P(latent)``; a parameter holds its latent if there is none."""
+        self._projections.project_(self._held(names), self.offsets, latents)
         self._restored.difference_update(names)
         self._mask(names)
 

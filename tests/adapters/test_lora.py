@@ -97,6 +97,7 @@ def outputs(net):
 def test_what_a_layer_adds_is_what_peft_merges(options):
     net = fill(adapted(**options))
     paths = {path.name.rpartition(".")[2]: path for path in additive_paths(net)}
+    assert all(torch.equal(path(), path.layer.get_delta_weight("default")) for path in paths.values())
     sums = {name: path.parameter + path() for name, path in paths.items()}
     merged = copy.deepcopy(net).merge_and_unload()
     assert paths.keys() == {"table", "conv", "fc", "head"}
@@ -130,6 +131,7 @@ def test_a_transposed_layer():
     net = fill(peft.get_peft_model(net, peft.LoraConfig(r=2, target_modules=["0"], fan_in_fan_out=True)))
     (path,), (target,) = additive_paths(net), select(net)
     assert path().shape == (8, 16)
+    assert torch.equal(path(), path.layer.get_delta_weight("default"))
     assert (target.shape, target.transposed) == ((16, 8), True)
     total = path.parameter + path()
     torch.testing.assert_close(net.merge_and_unload()[0].weight, total)

@@ -296,3 +296,15 @@ def test_an_update_takes_little_memory(name: str, monkeypatch: pytest.MonkeyPatc
     for compare in (latents.adopt, latents.overwritten, lambda: list(latents.stages())):
         assert peak(compare) <= (compared + 0.25) * BYTES
     assert torch.equal(net[0].weight.detach(), before)
+
+
+def test_a_step_beside_adapters_takes_the_memory_of_one_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "_ON_CPU", 1 << 12)
+    layers = {str(number): nn.Parameter(torch.randn(SIDE, SIDE), requires_grad=False) for number in range(6)}
+    thin = torch.randn(SIDE, 2)
+    weights = LatentWeights(layers, [Round(layers)])
+    weights.offsets = {name: lambda: thin @ thin.t() for name in layers}
+    weights.update([])
+    assert peak(lambda: weights.compress((), moved=list(layers))) <= 2.1 * BYTES  # the sum of one layer and its next
+    for compare in (weights.adopt, weights.overwritten):
+        assert peak(compare) <= 3.2 * BYTES
