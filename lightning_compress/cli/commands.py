@@ -14,6 +14,7 @@ import lightning_compress
 from lightning_compress.cli.options import (
     Parser,
     compare_parser,
+    completion_parser,
     export_parser,
     init_parser,
     inspect_parser,
@@ -23,10 +24,11 @@ from lightning_compress.cli.options import (
     sensitivity_parser,
     sweep_parser,
 )
-from lightning_compress.cli.pages import GROUPS, overview, training_page
+from lightning_compress.cli.pages import GROUPS, WORDS, overview, training_page
 from lightning_compress.cli.refusals import errors_in_a_line, open_pipe, refuse
 from lightning_compress.cli.runs.folders import Source, source_of
 from lightning_compress.cli.runs.given import check_example, check_file, check_runs, missing_file
+from lightning_compress.cli.screens.completion import FILES, Completed, completed, completion_script
 from lightning_compress.cli.screens.noise import hushed
 
 __all__ = ["COMMANDS", "Command", "main"]
@@ -144,6 +146,26 @@ def _list(options: Namespace) -> None:
     print(catalog_page(options.name))
 
 
+def _completion(options: Namespace) -> None:
+    from lightning_compress.cli.catalog.kinds import KINDS
+    from lightning_compress.cli.catalog.pages import names_of
+
+    names = {kind: names_of(kind) for kind in KINDS}
+    known = {
+        "--format": [name.removeprefix(".") for name in names["formats"] if name.startswith(".")],
+        "KIND|NAME": dict.fromkeys([*KINDS, *(name for kind in KINDS for name in names[kind])]),
+    }
+    common = {word.split()[0]: FILES if "FILE" in word else () for word in WORDS if "NAME" not in word}
+    rest = {**common, "--trainer.max_epochs": (), "--trainer.callbacks+": tuple(names["callbacks"])}
+    commands = {
+        name: completed(one.line, one.parser(), known, rest if one.takes_rest else {})
+        if one.parser
+        else Completed(one.line, {"--help": (*GROUPS, "all"), **rest})
+        for name, one in _BY_NAME.items()
+    }
+    print(completion_script(options.shell, commands), end="")
+
+
 @dataclass(frozen=True)
 class Command:
     """A command.
@@ -165,6 +187,7 @@ COMMANDS = {
     "start": {
         "init": Command("write a config with comments for a goal, as faster-cpu", init_parser, _init),
         "list": Command("show callbacks, criteria, schedules and all other names", list_parser, _list),
+        "completion": Command("print a script for bash, fish or zsh", completion_parser, _completion),
     },
     "train and evaluate": {
         "fit": Command("train with the callbacks of a config, report, and write the files"),

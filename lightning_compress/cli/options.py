@@ -6,10 +6,12 @@ import argparse
 from pathlib import Path
 
 from lightning_compress.cli.goals.configs import GOALS
+from lightning_compress.cli.screens.completion import SHELLS
 
 __all__ = [
     "Parser",
     "compare_parser",
+    "completion_parser",
     "export_parser",
     "init_parser",
     "inspect_parser",
@@ -216,4 +218,19 @@ def list_parser() -> Parser:
         "PruningCallback",
     )
     parser.add_argument("name", nargs="?", metavar="KIND|NAME", help="a kind, or a name to see its arguments")
+    return parser
+
+
+def completion_parser() -> Parser:
+    """The words of ``completion``."""
+    parser = _new(
+        "completion",
+        "Print a script that completes commands, options and their values in a shell.\n"
+        "Its place is ~/.config/fish/completions for fish; for other shells, a line of\n"
+        '~/.bashrc or ~/.zshrc:  eval "$(lightning-compress completion bash)"',
+        "bash",
+        "zsh",
+        "fish > lightning-compress.fish",
+    )
+    parser.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))
     return parser

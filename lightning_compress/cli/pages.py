@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["GROUPS", "overview", "training_page"]
+__all__ = ["GROUPS", "WORDS", "overview", "training_page"]
 
 GROUPS: dict[str, str] = {
     "trainer": "epochs, devices, precision, loggers, callbacks",
@@ -14,6 +14,17 @@ GROUPS: dict[str, str] = {
     "lr_scheduler": "in place of that of the module",
 }
 """Group of arguments of ``fit`` -> its line."""
+
+WORDS = {
+    "--config FILE": "the YAML file; of several, the last one wins",
+    "--ckpt_path FILE": "a checkpoint",
+    "--seed_everything N": "the seed of all random numbers",
+    "--trainer.NAME VALUE": "one argument of the Trainer, as --trainer.max_epochs 5",
+    "--model CLASS": "a dotted path; --model.NAME VALUE for its arguments",
+    "--data CLASS": "a dotted path; --data.NAME VALUE for its arguments",
+    "--print_config": "print the whole config, with all defaults, and end",
+}
+"""Words of ``fit`` that are needed most -> what they are."""
 
 _EXAMPLES = {
     "fit": (
@@ -60,15 +71,7 @@ def training_page(verb: str, line: str) -> str:
     examples = _EXAMPLES.get(verb, ("--config config.yaml --ckpt_path last.ckpt",))
     start = "start from, and go on with, this checkpoint" if verb == "fit" else "the checkpoint with the weights"
     groups = {name: line for name, line in GROUPS.items() if verb == "fit" or name not in ("optimizer", "lr_scheduler")}
-    rows = {
-        "--config FILE": "the YAML file; of several, the last one wins",
-        "--ckpt_path FILE": start,
-        "--seed_everything N": "the seed of all random numbers",
-        "--trainer.NAME VALUE": "one argument of the Trainer, as --trainer.max_epochs 5",
-        "--model CLASS": "a dotted path; --model.NAME VALUE for its arguments",
-        "--data CLASS": "a dotted path; --data.NAME VALUE for its arguments",
-        "--print_config": "print the whole config, with all defaults, and end",
-    }
+    rows = {**WORDS, "--ckpt_path FILE": start}
     return "\n".join(
         [
             f"usage: lightning-compress {verb} --config FILE [--NAME VALUE ...]",

@@ -44,7 +44,7 @@ def test_no_page_imports_a_heavy_package():
 import sys
 from contextlib import suppress
 from lightning_compress.cli import main
-for words in {[["--help"], ["--version"], *([name, "--help"] for name in (*VERBS, *OTHERS))]}:
+for words in {[["--help"], ["--version"], ["completion", "bash"], *([name, "--help"] for name in (*VERBS, *OTHERS))]}:
     with suppress(SystemExit):
         main(words)
 assert not sys.modules.keys() & {{"torch", "numpy", "rich", "lightning", "pytorch_lightning", "jsonargparse", "yaml"}}

@@ -9,7 +9,7 @@ from textwrap import fill, indent, wrap
 from lightning_compress.cli.catalog.kinds import KINDS, Shelf
 from lightning_compress.cli.catalog.sources import Entry, entry
 
-__all__ = ["catalog_page"]
+__all__ = ["catalog_page", "names_of"]
 
 _WIDTH = 79
 
@@ -29,21 +29,22 @@ def catalog_page(wanted: str | None) -> str:
       ...
     """
     if wanted is None:
-        kinds = [_columns(kind, ", ".join(_names(kind)), 15) for kind in KINDS]
+        kinds = [_columns(kind, ", ".join(names_of(kind)), 15) for kind in KINDS]
         return "\n".join([*kinds, "", "lightning-compress list KIND says what they do, list NAME their arguments."])
     if wanted in KINDS:
         return "\n\n".join(_shelves(wanted))
     shelved = [(shelf, name) for kind in KINDS for shelf in KINDS[kind] for name in shelf.names]
     found = [(shelf, entry(shelf.module, name)) for shelf, name in shelved if wanted in (name, _shown(shelf, name))]
     if not found:
-        names = [name for kind in KINDS for name in [kind, *_names(kind)]]
+        names = [name for kind in KINDS for name in [kind, *names_of(kind)]]
         near = difflib.get_close_matches(wanted, names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ": lightning-compress list shows all names"
         raise ValueError(f"need a kind out of {', '.join(KINDS)}, or a name, got {wanted!r}{hint}")
     return "\n\n".join(_told(shelf, one) for shelf, one in found)
 
 
-def _names(kind: str) -> list[str]:
+def names_of(kind: str) -> list[str]:
+    """The names of a kind, as a config writes them."""
     return list(dict.fromkeys(_shown(shelf, name) for shelf in KINDS[kind] for name in shelf.names))
 
 
@@ -53,7 +54,7 @@ def _shown(shelf: Shelf, name: str) -> str:
 
 def _shelves(kind: str) -> Iterator[str]:
     takers = dict.fromkeys(shelf.taker for shelf in KINDS[kind])
-    width = max(map(len, _names(kind))) + 4
+    width = max(map(len, names_of(kind))) + 4
     for taker in takers:
         rows = [
             _columns(f"  {_shown(shelf, name)}", entry(shelf.module, name).line, width)
