@@ -41,9 +41,10 @@ def take(module: nn.Module, latents: LatentWeights, optimizers: Sequence[Optimiz
 
 @torch.no_grad()
 def restore_(snapshot: Snapshot, module: nn.Module, latents: LatentWeights, optimizers: Sequence[Optimizer]) -> None:
-    """Write a snapshot back, in place."""
+    """Write a snapshot back, in place; it stays as it is, whatever happens to the model next."""
     latents.drop()
     module.load_state_dict(snapshot["module"])
     latents.load(snapshot["latents"])
     for optimizer, state in zip(optimizers, snapshot["optimizers"], strict=True):
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        # An optimizer takes the tensors that it is given, and writes into them in its next steps.
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": copy.deepcopy(state)})

@@ -1,5 +1,6 @@
 """CompressionBudget(max_drop=...): the search, the way back, and its life in a Trainer."""
 
+import copy
 import logging
 import math
 import warnings
@@ -14,7 +15,7 @@ from torch import nn
 from lightning_compress import CompressionBudget, CompressionReport, DistillationCallback, PruningCallback, export
 from lightning_compress.schedules import Linear
 from tests.support.distributed import run_distributed
-from tests.support.runs import Randomness, resumes, same, state, trainer, uninterrupted
+from tests.support.runs import Randomness, Save, resumes, same, state, trainer, uninterrupted
 from tests.support.toys import Batches, Digits, build, held_out, teacher
 
 
@@ -41,6 +42,14 @@ def loaded(weights, kind=Digits):
     module = build(kind=kind)
     module.load_state_dict(weights)
     return module
+
+
+def flat(nested, name=""):
+    """Tensors and numbers in nested dictionaries and lists, each as a tensor by its path."""
+    if isinstance(nested, dict | list):
+        items = nested.items() if isinstance(nested, dict) else enumerate(nested)
+        return {path: one for key, value in items for path, one in flat(value, f"{name}/{key}").items()}
+    return {} if nested is None else {name.removeprefix("/"): torch.as_tensor(nested)}
 
 
 def accuracy(module):
@@ -131,6 +140,21 @@ def test_weights_optimizers_and_masks_go_back_bit_for_bit(trained):
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert all(torch.equal(momenta[i], again[i]) for i in momenta)
     assert later < rate  # the learning rate follows its scheduler
+
+
+def test_the_model_to_go_back_to_stays_as_it_is_while_training_goes_on(trained):
+    kept, callback = [], budget(0.1, monitor="good")
+
+    class Look(L.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            kept.append((callback._wish.good["step"], flat(copy.deepcopy(callback._wish.good))))
+
+    fit(loaded(trained, metrics(1.0, 1.0, 0.0)), callback, Look(), epochs=5)
+    first, *later = (good for step, good in kept if step == 24)
+    assert len(later) == 3  # after the first of these the run goes back to it in every epoch
+    assert first.keys() >= {"model/optimizers/0/0/step", "model/optimizers/0/0/exp_avg", "tensors/fisher/net.0.weight"}
+    for good in later:
+        assert [name for name, value in good.items() if not torch.equal(value, first[name])] == []
 
 
 @pytest.mark.parametrize("bad", [0.0, math.nan])
@@ -298,6 +322,14 @@ def test_a_run_that_is_resumed_at_its_end_keeps_its_model(trained, tmp_path):
     assert same(module, resumed)
 
 
+@resumes
+def test_a_run_that_is_resumed_after_its_last_step_leaves_a_model_that_was_validated(trained, tmp_path):
+    module, resumed, options = loaded(trained), loaded(trained), {"epochs": -1, "max_steps": 18}
+    fit(module, budget(), Save(tmp_path, [18]), **options)  # an epoch takes 12 steps
+    fit(resumed, budget(), ckpt_path=tmp_path / "step=18.ckpt", **options)
+    assert same(module, resumed)
+
+
 def test_a_metric_that_is_never_logged(trained):
     with pytest.raises(ValueError, match="need monitor as a metric .* got monitor='val_f1' where it logs .*val_acc"):
         fit(loaded(trained), budget(monitor="val_f1"))
@@ -365,7 +397,7 @@ def test_resumed_is_bit_identical_around_good_and_failed_sizes(trained, tmp_path
         fit(module, budget(0.1, monitor="good"), Randomness(), *callbacks, epochs=5, ckpt_path=ckpt_path)
         return module
 
-    uninterrupted(run, tmp_path, range(2, 60, 7))
+    uninterrupted(run, tmp_path, (2, 9, 12, 16, 23, 24, 30, 36, 37, 44, 48, 51, 58, 60))  # an epoch takes 12 steps
 
 
 def _guarded(weights):
