@@ -182,6 +182,10 @@ class WeightCompression(Method, ValidatesLast):
         if self._driven:
             self._driven.hide()
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._run:
+            self.conclude()
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._driven:
             self._driven.settle()

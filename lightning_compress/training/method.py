@@ -188,6 +188,10 @@ class Method(ABC):
         """The strength that is asked for at a point of the run; see :meth:`advance`."""
         return max(strength_at(self.schedule, progress), reached)
 
+    def conclude(self) -> None:
+        """Training is over: choose the weights to leave; a run that is resumed at its end calls it as well."""
+        return
+
     def falls_short(self) -> bool:
         """Whether the weights, as they are, call for an update that no schedule asks for; never by default.
 

@@ -52,6 +52,11 @@ class Progress:
                 "and limit_train_batches, a number of batches, in the Trainer, or give it a data loader with a length"
             )
 
+    @property
+    def steps(self) -> int:
+        """Number of optimizer steps that the run has taken."""
+        return int(self._trainer.global_step)
+
     def fraction(self) -> float:
         """Fraction of the run that is done, in [0, 1]."""
         total: Any = self._trainer.fit_loop.epoch_loop.batch_progress.total

@@ -58,8 +58,7 @@ class CompressionRun:
         self.progress = Progress(trainer, module)
         self._loaded: Mapping[str, Any] = {}
         self._ordered = sorted(methods, key=lambda method: method.order)
-        self._trainer = trainer
-        self._module = module
+        self._trainer, self._module = trainer, module
         self._parameters: dict[str, Tensor] = {}
         self._latents = LatentWeights({}, ())
         self.average = Average((), module, {}, self._latents)
@@ -238,6 +237,7 @@ class CompressionRun:
             self._begin_if_possible()
             for method in self.methods if self._begun else ():
                 method.restore()
+                method.conclude()
         self._take_up()
         self._latents.close()
         self._latents.adopt()

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from lightning_compress.channels.budget.latencies import Runner, eager
 from lightning_compress.lightnings import LightningModule, Trainer, rank_zero_info, rank_zero_warn
@@ -19,6 +18,7 @@ from lightning_compress.search.budget.wishes.asked import check_asked, new_wish,
 from lightning_compress.search.budget.wishes.cuts import new_cut
 from lightning_compress.targets import Selection, Target
 from lightning_compress.training import SHARE, WeightCompression
+from lightning_compress.training.endings.due_validations import DueValidation
 
 __all__ = ["CompressionBudget"]
 
@@ -53,8 +53,7 @@ class CompressionBudget(WeightCompression):
         macs: fraction of the multiply-accumulates of linear and convolution layers to keep, in (0, 1).
         latency: fraction of the latency to keep, in (0, 1). It is measured when ``fit`` starts, and again at its end.
         max_drop: how much worse than the reference the metric may be, in its unit: 0.01 is a point of accuracy.
-        runtime: for ``latency``, where it is measured: PyTorch by default, or a runtime of ``deploy.runtimes``, such as
-            ``OnnxRuntime()``.
+        runtime: for ``latency``, where it is measured: PyTorch, or ``OnnxRuntime()`` and others of ``deploy``.
         batch_size: for ``latency``, the number of samples in a forward pass.
         round_to: for ``macs`` and ``latency``: every layer keeps a multiple of this number of channels.
         monitor: name of the metric, as the module logs it in validation; for ``max_drop``.
@@ -117,7 +116,7 @@ class CompressionBudget(WeightCompression):
         check_asked({**vars(self), "every_n_steps": every_n_steps})
         schedule = new_wish(vars(self)).schedule if schedule is None else schedule
         super().__init__(order=SHARE, schedule=schedule, every_n_steps=every_n_steps, include=include, exclude=exclude)
-        self._cut = new_cut(vars(self), first=self._wish.chooses)
+        self._cut, self._due = new_cut(vars(self), first=self._wish.chooses), DueValidation()
         self._incoming: Mapping[str, Tensor] | None = None  # metrics of the model that came in
 
     @property
@@ -135,7 +134,7 @@ class CompressionBudget(WeightCompression):
     def begin(self, selection: Selection) -> None:
         super().begin(selection)
         self._choice = Choice(self._module, self.targets)
-        self._wish = new_wish(vars(self))
+        self._wish, self._due = new_wish(vars(self)), DueValidation()
 
     def end(self) -> None:
         self._module = nn.Module()
@@ -155,11 +154,6 @@ class CompressionBudget(WeightCompression):
         return self._choice.composition.kept(name)
 
     def check(self, target: Target) -> None:
-        if isinstance(target.parameter, DTensor):
-            raise ValueError(
-                f"need whole parameters to measure the file, got {target.name!r}, which FSDP2 shards: use a single "
-                "device or DDP, or PruningCallback and WeightSharingCallback"
-            )
         check(target)
 
     def describe(self) -> str:
@@ -188,11 +182,12 @@ class CompressionBudget(WeightCompression):
             self._choice.set_state(self._loaded["choice"])
             self._wish.load_state_dict(self._loaded["wish"])
             self._choice.measured = self._loaded["measured"]
+            self._due = DueValidation(self._loaded.get("validated", -1))
         super().restore()
 
     def state_dict(self) -> dict[str, Any]:
-        choice = self._choice
-        state = {"choice": choice.state(), "wish": self._wish.state_dict(), "measured": choice.measured}
+        choice, wish, measured = self._choice.state(), self._wish.state_dict(), self._choice.measured
+        state = {"choice": choice, "wish": wish, "measured": measured, "validated": self._due.after}
         return {**super().state_dict(), **state}
 
     def advance(self, progress: float, *, due: bool, reached: float = 0.0) -> bool:
@@ -224,6 +219,11 @@ class CompressionBudget(WeightCompression):
 
     def forget_(self, memories: Mapping[str, Tensor]) -> None:
         self._choice.composition.forget_(memories)
+
+    def conclude(self) -> None:
+        if self._run and self._wish.ends(self._choice, self._run):
+            self.strength = 1.0
+            self.validate_at_end()
 
     def falls_short(self) -> bool:
         return self.strength == 1.0 and self._wish.falls_short(self._choice)
@@ -262,20 +262,20 @@ class CompressionBudget(WeightCompression):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit" or self._run is None:
             return
-        if not trainer.sanity_checking:
-            metrics = trainer.callback_metrics
-            over, last = self.schedule(self._run.progress.fraction()) == 1.0, self._run.progress.ends()
-            self._wish.validated(self._choice, self._run, metrics, trainer.global_step, over=over, last=last)
-        elif self._sanity is not None:
-            self._incoming = dict(trainer.callback_metrics)
+        if trainer.sanity_checking:
+            self._incoming = None if self._sanity is None else dict(trainer.callback_metrics)
+        else:
+            over = self.schedule(self._run.progress.fraction()) == 1.0
+            self._wish.validated(self._choice, self._run, trainer.callback_metrics, over=over)
+            self._due.done(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if self._run and self._wish.compares:
+            self._due.save(trainer, checkpoint)
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._close_sanity_check()
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._run and self._wish.ends(self._choice, self._run, trainer.global_step):
-            self.strength = 1.0
-            self.validate_at_end()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_fit_end(trainer, pl_module)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from lightning_compress.pruning import PruningCallback
 from lightning_compress.sharing import WeightSharingCallback
@@ -15,7 +16,12 @@ __all__ = ["Composition", "check"]
 
 
 def check(target: Target) -> None:
-    """Refuse a target that cannot be pruned, cannot share values, or has no gradients; see :meth:`Method.check`."""
+    """Refuse a shard, a frozen target, or one that cannot be pruned or share values; see :meth:`Method.check`."""
+    if isinstance(target.parameter, DTensor):
+        raise ValueError(
+            f"need whole parameters to measure the file, got {target.name!r}, which FSDP2 shards: use a single "
+            "device or DDP, or PruningCallback and WeightSharingCallback"
+        )
     if target.is_frozen_base:
         raise ValueError(
             f"need weights with gradients to choose by, got {target.name!r}, which is frozen beside an adapter: "

@@ -174,24 +174,22 @@ class Guard(Wish):
             )
         return float(from_rank_zero(float(metrics[self.monitor])))
 
-    def validated(
-        self, choice: Choice, run: CompressionRun, metrics: Mapping[str, Tensor], step: int, *, over: bool, last: bool
-    ) -> None:
+    def validated(self, choice: Choice, run: CompressionRun, metrics: Mapping[str, Tensor], *, over: bool) -> None:
         if self._left:
             return
-        tried, settled = self.trying, self.ended
+        tried, settled, step = self.trying, self.ended, run.progress.steps
         untrained = self.given and not tried and not self._found  # a dense phase, on the way to the reference
         back = self.judge(self.read(metrics), step, over=over) and not settled and not untrained
         if (tried and self.holds) or self._improves():
             self._keep(choice, run, step)
-        elif back or last or not math.isfinite(self.last):
+        elif back or run.progress.ends() or not math.isfinite(self.last):
             self._go_back(choice, run, step)
 
-    def ends(self, choice: Choice, run: CompressionRun, step: int) -> bool:
+    def ends(self, choice: Choice, run: CompressionRun) -> bool:
         if not self.good or (self.given and self.judged < 0):  # no training came, or nothing judged it
             return False
-        if self.kept != step:
-            self._go_back(choice, run, step)
+        if self.kept != run.progress.steps:
+            self._go_back(choice, run, run.progress.steps)
         self._left = self.holds = True
         return True  # the search ends with the run
 

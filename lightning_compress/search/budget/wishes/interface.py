@@ -90,23 +90,19 @@ class Wish(ABC):
         """Channels were removed: the file is smaller now."""
         return
 
-    def validated(
-        self, choice: Choice, run: CompressionRun, metrics: Mapping[str, Tensor], step: int, *, over: bool, last: bool
-    ) -> None:
+    def validated(self, choice: Choice, run: CompressionRun, metrics: Mapping[str, Tensor], *, over: bool) -> None:
         """Judge the model by the metrics of a validation.
 
         Args:
             choice: the choice.
             run: the run.
             metrics: name -> metric.
-            step: number of optimizer steps that the model has taken.
             over: whether the schedule has ended.
-            last: whether the run ends now, so that the model that stays has to be in place.
         """
         return
 
-    def ends(self, choice: Choice, run: CompressionRun, step: int) -> bool:
-        """The run ends after so many steps: settle on a model; whether the wish is done whatever the schedule says."""
+    def ends(self, choice: Choice, run: CompressionRun) -> bool:
+        """The run ends: settle on a model; whether the wish is done whatever the schedule says."""
         return False
 
     def result(self, choice: Choice) -> str:

@@ -325,8 +325,8 @@ def test_a_run_that_is_resumed_at_its_end_keeps_its_model(trained, tmp_path):
 @resumes
 def test_a_run_that_is_resumed_after_its_last_step_leaves_a_model_that_was_validated(trained, tmp_path):
     module, resumed, options = loaded(trained), loaded(trained), {"epochs": -1, "max_steps": 18}
-    fit(module, budget(), Save(tmp_path, [18]), **options)  # an epoch takes 12 steps
-    fit(resumed, budget(), ckpt_path=tmp_path / "step=18.ckpt", **options)
+    fit(module, budget(0.5), Save(tmp_path, [18]), **options)  # an epoch takes 12 steps
+    fit(resumed, budget(0.5), ckpt_path=tmp_path / "step=18.ckpt", **options)
     assert same(module, resumed)
 
 
