@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-__all__ = ["difference", "explain_loading"]
+__all__ = ["checkpoint_in", "difference", "explain_loading"]
 
 _MISSING, _UNEXPECTED = "Missing key(s) in state_dict:", "Unexpected key(s) in state_dict:"
 _VERSION = "pytorch-lightning_version"  # key that a checkpoint of either Lightning has
@@ -59,25 +59,44 @@ def explain_loading(strategy: Any) -> None:
         vars(strategy).setdefault(name, partial(explained, strategy))
 
 
-def _read(strategy: Any, path: str | PathLike[str], *args: Any, **kwargs: Any) -> Any:
-    vars(strategy).pop("load_checkpoint", None)
+def checkpoint_in(
+    path: str | PathLike[str], read: Callable[[], Any], entries: Collection[str] = ("state_dict", _VERSION)
+) -> Mapping[str, Any]:
+    """The content of a file that is given as ``ckpt_path``.
+
+    Args:
+        path: the file.
+        read: reads it.
+        entries: those that it has to have.
+
+    Raises:
+        ValueError: the file is no checkpoint of the Trainer, or cannot be read.
+    """
     need = f"need a checkpoint that the Trainer wrote as ckpt_path, got {str(path)!r}, "
     if str(path).endswith(".lcz"):
         raise ValueError(
             f"{need}an archive, which holds a model without the state of its run: load it by load_compressed(..., "
-            f"{Path(path).name!r}), and leave ckpt_path out"
+            f"{Path(path).name!r}), and leave ckpt_path out, or pass a .ckpt of the run"
         )
     try:
-        content = strategy.load_checkpoint(path, *args, **kwargs)
+        content = read()
     except Exception as error:  # of many kinds, most of which do not name the file
-        if Path(path).is_file() and not zipfile.is_zipfile(path):
+        if not Path(path).is_file():
+            raise
+        if not zipfile.is_zipfile(path):
             raise ValueError(f"{need}which is none, or not whole: name another") from error
-        raise
-    if not (isinstance(content, Mapping) and _VERSION in content):
+        reason = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
+        raise ValueError(f"{need}which is damaged, or holds objects that are not read: {reason[:200]}") from error
+    if not (isinstance(content, Mapping) and set(entries) <= content.keys()):
         raise ValueError(
             f"{need}which is none: load a state dict by load_state_dict of the module, and leave ckpt_path out"
         )
     return content
+
+
+def _read(strategy: Any, path: str | PathLike[str], *args: Any, **kwargs: Any) -> Any:
+    vars(strategy).pop("load_checkpoint", None)
+    return checkpoint_in(path, partial(strategy.load_checkpoint, path, *args, **kwargs))
 
 
 def _load(strategy: Any, *args: Any, **kwargs: Any) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import sys
 from argparse import SUPPRESS, ArgumentError
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from pydoc import locate
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
@@ -19,11 +20,9 @@ from jsonargparse import get_loader, set_loader
 
 import lightning_compress
 from lightning_compress.cli.vocabulary import expanded, expanded_words
-from lightning_compress.example_inputs import line_of
 from lightning_compress.lightnings import LightningModule, Trainer, of_each, rank_zero_info
-from lightning_compress.loading.checkpoints import is_archive
 from lightning_compress.loading.modules import carry_records
-from lightning_compress.state_dicts import explain_loading
+from lightning_compress.state_dicts import checkpoint_in, explain_loading
 
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
@@ -84,8 +83,8 @@ class Compression(_OfEither):
 
     def instantiate_classes(self) -> None:
         super().instantiate_classes()
-        if path := self._checkpoint_file:  # a model that has lost channels is loaded without the callback that did it
-            carry_records(self.model, _checkpoint(path))
+        if self._checkpoint is not None:  # a model that has lost channels is loaded without the callback that did it
+            carry_records(self.model, self._checkpoint)
             explain_loading(self.trainer.strategy)
 
     @property
@@ -94,20 +93,28 @@ class Compression(_OfEither):
         path = self.config.get(str(self.config.get("subcommand")), {}).get("ckpt_path")
         return str(path) if path and Path(path).is_file() else None
 
+    @cached_property
+    def _checkpoint(self) -> Mapping[str, Any] | None:
+        """Its content, without the values of tensors; read once."""
+        path = self._checkpoint_file
+        if path is None:
+            return None
+        read = partial(torch.load, path, weights_only=True, map_location="meta")
+        return checkpoint_in(path, read, ["state_dict"])  # plan and sensitivity need no more
+
     def _add_instantiators(self) -> None:
         super()._add_instantiators()
         self.parser.add_instantiator(_Model(self, self.given(self, "model")), self.modules, subclasses=True)
 
     def _parse_ckpt_path(self) -> None:
         # The hyperparameters of a student say nothing about the module around it, which the config describes.
-        if path := self._checkpoint_file:
-            saved = _checkpoint(path).get("hyper_parameters", {})
-            if "_class_path" not in saved and self.subclass_mode_model:
-                return
+        saved = (self._checkpoint or {}).get("hyper_parameters", {})
+        if self._checkpoint and "_class_path" not in saved and self.subclass_mode_model:
+            return
         try:
             super()._parse_ckpt_path()
         except ArgumentError as error:
-            raise ArgumentError(None, f"Hyperparameters that {path} holds:\n{error}") from error
+            raise ArgumentError(None, f"Hyperparameters that {self._checkpoint_file} holds:\n{error}") from error
 
 
 def print_group(command_line: Any, verb: str, group: str, groups: Sequence[str]) -> None:
@@ -147,19 +154,6 @@ def _part(group: Any, name: str) -> Any:
 
 def _load(text: str) -> Any:
     return expanded(get_loader("yaml")(text))
-
-
-def _checkpoint(path: str) -> dict[str, Any]:
-    need = f"need a checkpoint of the Trainer as ckpt_path, got {path!r}: "
-    if is_archive(path):
-        raise ValueError(f"{need}an archive, which export, profile and inspect read; pass a .ckpt of the run")
-    try:
-        content = torch.load(path, weights_only=True, map_location="meta")
-    except Exception as error:  # of many kinds, most of which do not name the file
-        raise ValueError(f"{need}it is none, or is damaged, or holds objects: {line_of(error)[:200]}") from error
-    if not (isinstance(content, dict) and "state_dict" in content):
-        raise ValueError(f"{need}it is none, as a state dict alone, which load_state_dict of the module takes")
-    return cast(dict[str, Any], content)
 
 
 class _Model:

@@ -246,8 +246,10 @@ def test_the_last_line_says_what_is_wrong_in_a_config(init_args, said, folder, m
 
 
 def test_a_checkpoint_whose_hyperparameters_do_not_fit_is_named(folder, monkeypatch, capsys):
+    hyperparameters = {"_class_path": "project.Other", "width": 8}
     torch.save(
-        {"state_dict": {}, "hyper_parameters": {"_class_path": "project.Other", "width": 8}}, folder / "other.ckpt"
+        {"state_dict": {}, "pytorch-lightning_version": "2.6.0", "hyper_parameters": hyperparameters},
+        folder / "other.ckpt",
     )
     with pytest.raises(SystemExit):
         command(monkeypatch, "lightning-compress test --config config.yaml --ckpt_path other.ckpt")
@@ -275,15 +277,15 @@ def test_a_file_that_is_no_checkpoint_is_named(folder, monkeypatch):
     save_archive({"net.0.weight": torch.eye(8)}, folder / "model.lcz")
     with pytest.raises(SystemExit) as stopped:
         command(monkeypatch, "lightning-compress test --config config.yaml --ckpt_path model.lcz")
-    said = "lightning-compress: error: need a checkpoint of the Trainer as ckpt_path, got 'model.lcz': "
+    said = "lightning-compress: error: need a checkpoint that the Trainer wrote as ckpt_path, got 'model.lcz', "
     assert str(stopped.value.code).startswith(said)
 
 
 @pytest.mark.parametrize("verb", ["validate", "fit", "sensitivity"])
 @pytest.mark.parametrize(
     "content",
-    [torch.zeros(3), {"a.weight": torch.zeros(2)}, {"state_dict": {}}, None],
-    ids=["tensor", "state dict", "empty", "damaged"],
+    [torch.zeros(3), {"a.weight": torch.zeros(2)}, {"state_dict": {}}, {"state_dict": {}, "at": Path()}, None],
+    ids=["tensor", "state dict", "empty", "objects", "damaged"],
 )
 def test_a_checkpoint_that_is_none_is_said_in_a_line(verb, content, folder, monkeypatch):
     torch.save(content, folder / "other.ckpt")

@@ -145,6 +145,19 @@ def test_the_hyperparameters_of_a_plain_model_come_with_its_checkpoint(tmp_path)
     assert cli.model.net[0].out_features == 5
 
 
+def test_records_and_hyperparameters_are_read_at_once(tmp_path, monkeypatch):
+    run(tmp_path, "fit", net(width=5))
+    read, load = [], torch.load
+
+    def counted(*args, **kwargs):
+        read.append(kwargs["map_location"])
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "load", counted)
+    run(tmp_path, "validate", net(width=8), "--ckpt_path", str(tmp_path / "last.ckpt"))
+    assert read.count("meta") == 1
+
+
 @pytest.mark.parametrize(
     "method",
     [

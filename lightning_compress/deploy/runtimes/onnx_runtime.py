@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -51,9 +51,19 @@ class OnnxRuntime(Runtime):
         return run
 
     def operators(self, path: Path) -> IntegerOperators:
+        from onnxscript import ir
+
+        return self.operators_of(ir.load(path), path)
+
+    def operators_of(self, model: Any, path: Path) -> IntegerOperators:
+        """Count the operators of a file that was read before, as :meth:`operators` does.
+
+        Args:
+            model: its content, an ``onnx_ir.Model``.
+            path: the file.
+        """
         import onnx
         import onnxruntime
-        from onnxscript import ir
 
         with TemporaryDirectory() as folder:
             options = onnxruntime.SessionOptions()
@@ -61,6 +71,6 @@ class OnnxRuntime(Runtime):
             options.log_severity_level = 3  # silences the note that the optimized graph is for this machine
             onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             nodes = list(onnx.load(options.optimized_model_filepath).graph.node)
-        layers = aliases(ir.load(path))
+        layers = aliases(model)
         kinds = [(node.op_type, origin(node.name, layers)) for node in nodes]
         return counted(kinds, lambda kind: kind.startswith(self._INTEGER), lambda kind: kind in self._FLOAT)

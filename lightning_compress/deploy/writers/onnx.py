@@ -183,7 +183,8 @@ def _warn_of_floats(path: Path) -> None:
     """Name the layers of a quantized model that ONNX Runtime computes in float, with the reasons."""
     from onnxscript import ir
 
-    reasons = reasons_of(ir.load(path), OnnxRuntime().operators(path).floating)
+    model = ir.load(path)
+    reasons = reasons_of(model, OnnxRuntime().operators_of(model, path).floating)
     if reasons:
         warnings.warn(float_text("ONNX Runtime", path, reasons, REMEDIES), stacklevel=4)
 
