@@ -10,7 +10,8 @@ Layers of PEFT are recognized. :func:`declare` names the sum of a layer of your 
 Paper: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", https://arxiv.org/abs/2106.09685 (2021).
 """
 
+from lightning_compress.adapters.callback import HalfLatents
 from lightning_compress.adapters.merging import merge
 from lightning_compress.adapters.paths import AdditivePath, additive_paths, declare
 
-__all__ = ["AdditivePath", "additive_paths", "declare", "merge"]
+__all__ = ["AdditivePath", "HalfLatents", "additive_paths", "declare", "merge"]

@@ -66,9 +66,11 @@ class Composition:
                     if mine := _of(projection, sums):
                         projection.project_(mine)
 
-    def projected(self, latents: Mapping[str, Tensor], offsets: Mapping[str, Offset]) -> dict[str, Tensor]:
-        """The weights of latents, in new memory."""
-        weights = {name: torch.empty_like(latent) for name, latent in latents.items()}
+    def projected(
+        self, latents: Mapping[str, Tensor], offsets: Mapping[str, Offset], held: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The weights of latents, in new memory and in the precision of the tensors that are held in their places."""
+        weights = {name: torch.empty_like(held[name]) for name in latents}
         self.project_(weights, offsets, latents)
         return weights
 
@@ -84,7 +86,7 @@ class Composition:
         """
         differing: dict[str, Tensor] = {}
         for some in portions(latents):
-            weights = self.projected(some, offsets)
+            weights = self.projected(some, offsets, held)
             differing |= {name: weight for name, weight in weights.items() if not torch.equal(weight, held[name])}
         return differing
 
@@ -140,6 +142,8 @@ def _shifted(
     names = [name for name in weights if name in offsets]
     for name in names:
         weight, latent, offset = weights[name], latents.get(name, weights[name]), offsets[name]()
+        if latent.dtype != weight.dtype:
+            latent = weight.copy_(latent)
         in_place = torch.promote_types(offset.dtype, weight.dtype) == weight.dtype
         sums[name] = torch.add(latent, offset, out=weight) if in_place else latent + offset
         if keep:

@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_compress.blocks import blocks
 from lightning_compress.processes import on_any_process
 
-__all__ = ["check_fitting", "check_same", "rewritten"]
+__all__ = ["check_exact", "check_fitting", "check_same", "rewritten"]
 
 
 def rewritten(compressed: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
@@ -43,6 +43,20 @@ def check_fitting(latents: Mapping[str, Tensor], parameters: Mapping[str, Tensor
             raise ValueError(
                 f"need latent weights of the targeted parameters, got {name!r} of shape {tuple(latent.shape)}: "
                 "resume with the include and exclude patterns that the checkpoint was written with"
+            )
+
+
+def check_exact(latents: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> None:
+    """Require that latents of a checkpoint are kept as they are.
+
+    Raises:
+        ValueError: one of them was rounded.
+    """
+    for name, latent in latents.items():
+        if kept[name].element_size() < latent.element_size() and not torch.equal(kept[name].to(latent), latent):
+            raise ValueError(
+                f"need latents that bfloat16 holds exactly, got others of {name!r}: the checkpoint was written without "
+                "HalfLatents, resume it without"
             )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -21,7 +21,19 @@ def write_(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
         torch._foreach_copy_([tensors[name] for name in values], list(values.values()))
 
 
-def store_(copies: dict[str, Tensor], values: Mapping[str, Tensor]) -> None:
-    """Keep copies of values, in the memory of the copies that are there."""
-    write_(copies, {name: value for name, value in values.items() if name in copies})
-    copies.update({name: value.clone() for name, value in values.items() if name not in copies})
+def store_(copies: dict[str, Tensor], values: Mapping[str, Tensor], short: Collection[str] = ()) -> None:
+    """Keep copies of values, in the memory of the copies that are there.
+
+    Args:
+        copies: name -> copy.
+        values: name -> value.
+        short: names of the values that are kept in bfloat16, if they are longer.
+
+    >>> store_(copies := {}, {"a": torch.tensor([1.001]), "b": torch.tensor([1.001])}, short=["b"]); copies
+    {'a': tensor([1.0010]), 'b': tensor([1.], dtype=torch.bfloat16)}
+    """
+    there = {name for name in values if name in copies and (name in short or copies[name].dtype == values[name].dtype)}
+    write_(copies, {name: values[name] for name in there})
+    for name in values.keys() - there:
+        shorter = name in short and values[name].element_size() > 2
+        copies[name] = values[name].to(torch.bfloat16 if shorter else values[name].dtype, copy=True)

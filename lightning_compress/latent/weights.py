@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_compress.latent.compositions import Composition, Offset
-from lightning_compress.latent.differences import check_fitting, check_same, rewritten
+from lightning_compress.latent.differences import check_exact, check_fitting, check_same, rewritten
 from lightning_compress.latent.exchanges import store_, write_
 from lightning_compress.latent.masked import MaskedWeights
 from lightning_compress.latent.projections import Projection
@@ -32,6 +32,7 @@ class LatentWeights:
 
     Attributes:
         offsets: name -> offset, of the parameters to which the forward pass adds something.
+        half: whether the latents of frozen parameters with offsets are kept in bfloat16, rounded.
 
     >>> class Sign:
     ...     active, masks_in_place = ("p",), False
@@ -53,6 +54,7 @@ class LatentWeights:
         self._masked = MaskedWeights(tuple(projections))
         self._restored, self._open = set[str](), set[str]()
         self.offsets: Mapping[str, Offset] = {}
+        self.half = False
 
     @property
     def empty(self) -> bool:
@@ -61,13 +63,13 @@ class LatentWeights:
 
     def latents(self) -> dict[str, Tensor]:
         """Name -> copy of the latent (this rank's shard of it), of those parameters that have one."""
-        exchanged = {name: latent.clone() for name, latent in self._exchanged.items()}
-        opened = {name: self._weight(name).clone() for name in self._projections.active(self._open)}
-        return {**exchanged, **self._masked.latents(self._weight), **opened}
+        held = self._exchanged | self._held(self._projections.active(self._open))
+        return {**self._masked.latents(self._weight), **{name: latent.clone() for name, latent in held.items()}}
 
     def of_frozen(self) -> dict[str, Tensor]:
-        """Name -> latent itself, of the frozen parameters with offsets; read only."""
-        return {name: latent for name, latent in self._exchanged.items() if not self._changeable([name])}
+        """Name -> latent, of the frozen parameters with offsets; read only."""
+        frozen = self._exchanged.keys() - self._changeable(self._exchanged)
+        return {name: self._exchanged[name].to(self._parameters[name].dtype) for name in frozen}
 
     @property
     def restored(self) -> frozenset[str]:
@@ -98,7 +100,7 @@ class LatentWeights:
         """
         self._open.difference_update(self._restored.intersection(names))
         active = [name for name in self._changeable(self._projections.active(names)) if name not in self._open]
-        store_(self._exchanged, self._held([name for name in active if name not in self._masked.hidden]))
+        self._keep(self._held([name for name in active if name not in self._masked.hidden]))
         stepping = {*active, *self._changeable(self._restored)}
         still = [name for name in self._projections.active(moved) if name not in stepping]
         latents = {name: self._exchanged[name] for name in still if name in self._exchanged}
@@ -110,8 +112,8 @@ class LatentWeights:
         self.unmask()
         names = self._projections.active(self._parameters)
         closed = [name for name in names if name not in self._open]
+        self._keep(self._held([name for name in closed if name not in self._exchanged]))
         self.restore([name for name in closed if name not in self._restored])
-        store_(self._exchanged, self._held([name for name in closed if name not in self._exchanged]))
         opened = {name: self._weight(name).clone() for name in names if name in self._open}
         self._projections.update_({**self._held(names), **opened}, self.offsets, due)
         self._restored.difference_update(names)
@@ -142,15 +144,15 @@ class LatentWeights:
                 may have put an average there.
 
         Returns:
-            name -> projected latent where the tensor holds that already, up to rounding errors; else the projected
-            tensor. Only of parameters that a projection is active for.
+            name -> projected latent where the tensor holds that, up to rounding errors, else the projected tensor.
         """
         # A parameter that is masked in place holds its own latents, except for those that the mask hides.
         latents = {name: self._exchanged.get(name, weights[name]) for name in self._projections.active(weights)}
-        compressed = self._projections.projected(latents, self.offsets)
+        compressed = self._projections.projected(latents, self.offsets, weights)
         if changed := self._changeable(rewritten(compressed, weights)):
             del compressed  # before memory is taken for others
-            compressed = self._projections.projected(latents | {name: weights[name] for name in changed}, self.offsets)
+            latents |= {name: weights[name] for name in changed}
+            return self._projections.projected(latents, self.offsets, weights)
         return compressed
 
     def stages(self) -> Iterator[tuple[Projection, Mapping[str, Tensor]]]:
@@ -159,7 +161,7 @@ class LatentWeights:
         Raises:
             RuntimeError: the last of these weights differ from those that the parameters hold.
         """
-        weights = self.latents()
+        weights = {name: latent.to(self._weight(name).dtype) for name, latent in self.latents().items()}
         yield from self._projections.stages(weights, self.offsets)
         closed = [name for name in weights if name not in self._open]
         check_same({name: weights[name] for name in closed}, self._held(closed))
@@ -207,23 +209,21 @@ class LatentWeights:
 
     @torch.no_grad()
     def load(self, latents: Mapping[str, Tensor], opened: Collection[str] = ()) -> None:
-        """Take unsharded ``latents`` of a checkpoint, where a projection is active.
-
-        The parameters stay as they are, except for those that were ``opened``.
+        """Take unsharded ``latents`` of a checkpoint; the parameters stay as they are, except for those ``opened``.
 
         Raises:
-            ValueError: a latent belongs to no parameter here, or has another shape.
+            ValueError: a latent belongs to no parameter here, has another shape, or would be rounded.
         """
         check_fitting(latents, self._parameters)
-        for name, latent in latents.items():
-            parameter = self._parameters[name]
-            self._exchanged[name] = shard(latent.to(parameter.device, parameter.dtype), parameter).clone()
+        own = self._parameters
+        self._keep({n: shard(latent.to(own[n].device, own[n].dtype), own[n]) for n, latent in latents.items()})
+        check_exact(latents, self._exchanged)
         for name in self._exchanged.keys() & set(opened):
             self._weight(name).copy_(self._exchanged[name])
         self.open(opened)
         # A checkpoint that was written after fit holds no latents: there the weights are their own latents.
         active, known = self._projections.active(self._parameters), self._exchanged.keys() | self._open
-        store_(self._exchanged, self._held(name for name in active if name not in known))
+        self._keep(self._held(name for name in active if name not in known))
         self._forget_idle()
         self._mask(list(self._exchanged))
 
@@ -237,8 +237,6 @@ class LatentWeights:
 
     def replace(self, parameters: Mapping[str, Tensor | None], remove: Callable[[str, Tensor], Tensor]) -> None:
         """Continue with other parameters in place of those of the same names, after :meth:`unmask`.
-
-        Latents that no projection is active for any more are forgotten.
 
         Args:
             parameters: name -> new parameter, which holds the projected weight; None for one that is gone.
@@ -275,10 +273,12 @@ class LatentWeights:
         """Those whose latents may change: frozen parameters move by their offsets alone."""
         return [name for name in names if name not in self.offsets or self._parameters[name].requires_grad]
 
+    def _keep(self, latents: Mapping[str, Tensor]) -> None:
+        store_(self._exchanged, latents, latents.keys() - self._changeable(latents) if self.half else ())
+
     def _forget_idle(self) -> None:
         """Forget latents that nothing projects: a method waits to begin, or is missing that wrote the checkpoint."""
-        for name in self._exchanged.keys() - self._projections.active(self._exchanged):
-            del self._exchanged[name]
+        self._exchanged = {name: self._exchanged[name] for name in self._projections.active(self._exchanged)}
 
     def _project(self, names: Sequence[str], latents: Mapping[str, Tensor]) -> None:
         """``p = P(latent)``; a parameter holds its latent if there is none."""

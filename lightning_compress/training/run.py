@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_compress.adapters.callback import halved
 from lightning_compress.latent import LatentWeights
 from lightning_compress.latent.checkpoints import LATENTS, OPENED, save_adapters, unsaved
 from lightning_compress.latent.snapshots import Snapshot, restore_, take
@@ -71,8 +72,7 @@ class CompressionRun:
         self._layers = LayerWatch(module)
         self._swaps = Swaps(self._latents)
         self._followers = Followers(self._latents)
-        self._step = 0  # of the last update
-        self._begun = False
+        self._step, self._begun = 0, False  # the step of the last update
 
     @property
     def reached(self) -> bool:
@@ -145,9 +145,8 @@ class CompressionRun:
         self._followers.look()
         self._overwrites.look("step", self._trainer.current_epoch, self._latents)
         self._latents.restore(names)
-        stepped = {name: self._parameters[name] for name in names}
-        gradients = {name: local(p.grad) for name, p in stepped.items() if p.grad is not None}
-        latents = {name: local(stepped[name].detach()) for name in gradients}
+        gradients = {name: local(grad) for name in names if (grad := self._parameters[name].grad) is not None}
+        latents = {name: local(self._parameters[name].detach()) for name in gradients}
         for method in self._ordered:
             mine = {name: gradient for name, gradient in gradients.items() if name in method.targets}
             method.observe({name: latents[name] for name in mine}, mine)
@@ -272,12 +271,13 @@ class CompressionRun:
     def _attend(self) -> None:
         """Watch the present targets, and all other code that writes into them."""
         targets, self._layers = self._targets, LayerWatch(self._module)
-        self._parameters = {name: target.parameter for name, target in targets.items()}
-        self.average = Average(self._trainer.callbacks, self._module, targets, self._latents)  # type: ignore[attr-defined]
-        self._swaps.targets = targets
+        callbacks = self._trainer.callbacks  # type: ignore[attr-defined]
+        self._swaps.targets, self._parameters = targets, {name: target.parameter for name, target in targets.items()}
+        self.average = Average(callbacks, self._module, targets, self._latents)
         self._followers.attend(self._parameters)
-        self._latents.offsets = self._optimizers.attend(targets)
-        save_adapters(self._module, self._optimizers.paths.values())
+        self._latents.offsets = paths = self._optimizers.attend(targets)
+        self._latents.half = self._latents.half or halved(callbacks, paths.values())
+        save_adapters(self._module, paths.values())
 
     def _update(self, first: bool = False) -> None:
         progress, due = self.progress.fraction(), []
