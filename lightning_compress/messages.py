@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from itertools import accumulate, islice
+from textwrap import fill
 
-__all__ = ["listed", "listed_by_reason", "plain", "shortened"]
+__all__ = ["WIDTH", "for_terminal", "listed", "listed_by_reason", "plain", "shortened", "wrapped"]
+
+WIDTH = 80
+"""Characters of a line where the width of the terminal is not asked."""
 
 _MOST, _LONGEST = 8, 200  # names in a message, and their characters
 
@@ -79,3 +85,23 @@ def shortened(name: str, width: int) -> str:
         if len(short) <= width:
             return short
     return f"…{name[len(name) + 1 - width :]}"
+
+
+def wrapped(line: str, width: int = WIDTH) -> str:
+    """A line, broken into lines of at most ``width`` characters that are indented by two more than its first.
+
+    >>> print(wrapped("  left alone, bias or vector: encoder.fc1.bias, encoder.fc2.bias, encoder.fc3.bias"))
+      left alone, bias or vector: encoder.fc1.bias, encoder.fc2.bias,
+        encoder.fc3.bias
+    """
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return fill(line, width, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def for_terminal(text: str) -> str:
+    """Lines, each broken to the width of the terminal that shows standard error; as they are where there is none."""
+    try:
+        width = os.get_terminal_size(sys.stderr.fileno()).columns
+    except (AttributeError, OSError, ValueError):  # a pipe, a notebook, a file
+        return text
+    return "\n".join(wrapped(line, width) for line in text.splitlines()) if width > len("  left alone, ") else text

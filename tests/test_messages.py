@@ -1,7 +1,13 @@
 """Messages stay short: a model of a hundred layers is met by every callback, and by errors that list its names."""
 
 import copy
+import fcntl
 import logging
+import os
+import pty
+import struct
+import sys
+import termios
 import warnings
 
 import pytest
@@ -17,7 +23,7 @@ from lightning_compress import (
     WeightSharingCallback,
 )
 from lightning_compress.distillation import DistillationModule, Term, initialization, losses
-from lightning_compress.messages import listed
+from lightning_compress.messages import for_terminal, listed
 from lightning_compress.schedules import Constant
 from lightning_compress.timing import Latency
 from lightning_compress.training import WeightCompression
@@ -156,3 +162,27 @@ def test_long_names_fill_no_more_than_a_line():
     names = [f"encoder.{'inner.' * 10}{letter}.weight" for letter in "abcdefgh"]
     assert listed(names) == f"{names[0]}, {names[1]} and 6 more"
     assert listed(["x" * 500]) == "x" * 500
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+def test_a_plan_is_wrapped_to_the_terminal_that_shows_it(columns, monkeypatch):
+    terminal, shown = pty.openpty()
+    fcntl.ioctl(shown, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    text = "PruningCallback: 50 % zeros\n  12 weights in 9 tensors: " + ", ".join(f"block{n}.weight" for n in range(9))
+    with os.fdopen(shown, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        lines = for_terminal(text).splitlines()
+    os.close(terminal)
+    assert max(map(len, lines)) <= columns
+    assert " ".join(line.strip() for line in lines) == " ".join(line.strip() for line in text.splitlines())
+    assert (len(lines) == 2) == (columns == 200)
+    assert all(line.startswith("    ") for line in lines[2:])
+
+
+def test_a_plan_keeps_its_lines_where_there_is_no_terminal(tmp_path, monkeypatch):
+    text = f"PruningCallback\n  {'name, ' * 50}"
+    with (tmp_path / "log.txt").open("w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert for_terminal(text) == text
+    monkeypatch.setattr(sys, "stderr", None)
+    assert for_terminal(text) == text

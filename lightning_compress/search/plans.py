@@ -18,11 +18,12 @@ from lightning_compress.example_inputs import (
     on_device,
     unwrapped,
 )
+from lightning_compress.messages import wrapped
 from lightning_compress.report.measures.profiles import LayerProfile, ModelProfile, profile, shipped_macs
 from lightning_compress.report.views.layers import Table
 from lightning_compress.report.views.notebooks import frame, table_html
 from lightning_compress.search.projecting.compressed import Begun, compress_, train_constants_
-from lightning_compress.search.views.tables import as_text, brief, wrapped
+from lightning_compress.search.views.tables import as_text, brief
 from lightning_compress.training.callback import with_brought
 from lightning_compress.training.copies import detached_copy
 from lightning_compress.training.plans import plan_text

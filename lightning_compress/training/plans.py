@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from lightning_compress.arguments import argument_texts, shown
-from lightning_compress.lightnings import DeepSpeedStrategy, FSDPStrategy, Strategy, of_each, rank_zero_warn
-from lightning_compress.messages import listed, listed_by_reason
+from lightning_compress.lightnings import (
+    DeepSpeedStrategy,
+    FSDPStrategy,
+    Strategy,
+    of_each,
+    rank_zero_info,
+    rank_zero_warn,
+)
+from lightning_compress.messages import for_terminal, listed, listed_by_reason
 from lightning_compress.processes import is_sharded
 from lightning_compress.targets import Selection, Target
 
@@ -17,6 +24,7 @@ if TYPE_CHECKING:
     from lightning_compress.training.callback import WeightCompression
 
 __all__ = [
+    "announce",
     "asked",
     "begin_on",
     "check_adapters",
@@ -253,6 +261,11 @@ def check_finished(
                 f"{type(method).__name__}: the run ended at {fraction:.0%} of its length, before the end of its "
                 f"schedule. The model stays at strength {method.strength:.2f} of 1."
             )
+
+
+def announce(method: WeightCompression, selection: Selection) -> None:
+    """Log the plan of a method on rank 0, wrapped to the terminal; arguments are those of :func:`plan_text`."""
+    rank_zero_info(for_terminal(plan_text(method, selection)))
 
 
 def plan_text(method: WeightCompression, selection: Selection) -> str:

@@ -14,12 +14,11 @@ from lightning_compress.lightnings import (
     ModelParallelStrategy,
     MultiProcessingLauncher,
     Strategy,
-    rank_zero_info,
     rank_zero_warn,
 )
 from lightning_compress.messages import listed
 from lightning_compress.targets import FROZEN, Selection, select
-from lightning_compress.training.plans import check_take_up, plan_text
+from lightning_compress.training.plans import announce, check_take_up
 
 if TYPE_CHECKING:
     from lightning_compress.training.callback import WeightCompression
@@ -80,7 +79,7 @@ def take_up(
         wanted = select(module, method.include, method.exclude) if added else ()
         new = [target.name for target in wanted if target.name in added]
         if check_take_up(method, joining, replaced, new):
-            rank_zero_info(plan_text(method, _retarget(method, module, joining)))
+            announce(method, _retarget(method, module, joining))
             changed.append(method)
     return changed
 

@@ -13,7 +13,7 @@ from lightning_compress.adapters.callback import halved
 from lightning_compress.latent import LatentWeights
 from lightning_compress.latent.checkpoints import LATENTS, OPENED, save_adapters, unsaved
 from lightning_compress.latent.snapshots import Snapshot, restore_, take
-from lightning_compress.lightnings import LightningModule, Trainer, rank_zero_info
+from lightning_compress.lightnings import LightningModule, Trainer
 from lightning_compress.processes import local, reshard_
 from lightning_compress.targets import Selection, Target
 from lightning_compress.training.interplay.averages import Average, averaging_first
@@ -26,13 +26,13 @@ from lightning_compress.training.interplay.overwrites import OverwriteWatch
 from lightning_compress.training.interplay.swaps import Swaps
 from lightning_compress.training.method import verify
 from lightning_compress.training.plans import (
+    announce,
     begin_on,
     check_conflicts,
     check_finished,
     check_orders,
     check_resumed,
     check_strategy,
-    plan_text,
 )
 from lightning_compress.training.progress import Progress
 from lightning_compress.training.replacements import follow_replacement, take_up
@@ -100,7 +100,7 @@ class CompressionRun:
         self._begun = True
         reshard_(self._module)  # after a validation
         for method in self.methods:
-            rank_zero_info(plan_text(method, begin_on(method, self._module, batch)))
+            announce(method, begin_on(method, self._module, batch))
         check_conflicts(self.methods)
         self._latents = LatentWeights({name: target.parameter for name, target in self._targets.items()}, self._ordered)
         self._optimizers = SteppedOptimizers(self._trainer, self._module, self._latents, self.methods)

@@ -17,7 +17,7 @@ from lightning_compress.deploy import export
 from lightning_compress.deploy.export import FORMATS, find_writer
 from lightning_compress.deploy.formats import Writer
 from lightning_compress.example_inputs import line_of
-from lightning_compress.search.views.tables import wrapped
+from lightning_compress.messages import wrapped
 
 __all__ = ["USES", "export_files"]
 

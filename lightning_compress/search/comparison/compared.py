@@ -7,10 +7,11 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from lightning_compress.messages import wrapped
 from lightning_compress.report.views.layers import Table
 from lightning_compress.report.views.notebooks import frame, table_html
 from lightning_compress.search.comparison.plots import Point, draw
-from lightning_compress.search.views.tables import as_text, wrapped
+from lightning_compress.search.views.tables import as_text
 from lightning_compress.timing import Latency
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ import torch
 from torchmetrics.functional import spearman_corrcoef
 
 from lightning_compress.arguments import check_number
+from lightning_compress.messages import wrapped
 from lightning_compress.report.views.layers import Table
 from lightning_compress.report.views.notebooks import frame, table_html
-from lightning_compress.search.views.tables import as_text, wrapped
+from lightning_compress.search.views.tables import as_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

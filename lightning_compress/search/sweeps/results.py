@@ -9,13 +9,14 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
 
+from lightning_compress.messages import WIDTH, wrapped
 from lightning_compress.report.views.layers import Table
 from lightning_compress.report.views.notebooks import frame, table_html
 from lightning_compress.search.comparison.fronts import on_front
 from lightning_compress.search.comparison.plots import Point, draw
 from lightning_compress.search.sweeps.ranges import ranges_of
 from lightning_compress.search.sweeps.studies import counted, stored_settings
-from lightning_compress.search.views.tables import WIDTH, as_text, wrapped
+from lightning_compress.search.views.tables import as_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

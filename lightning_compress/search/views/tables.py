@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from textwrap import fill
-
-from lightning_compress.messages import shortened
+from lightning_compress.messages import WIDTH, shortened
 from lightning_compress.report.views.layers import Table
 
-__all__ = ["WIDTH", "as_text", "brief", "wrapped"]
-
-WIDTH = 80
-"""Characters of a line of text."""
+__all__ = ["as_text", "brief"]
 
 _LEAST = 12  # characters of the first column
 
 
 def as_text(table: Table) -> str:
-    """Lines of at most :data:`WIDTH` characters.
+    """Lines of at most 80 characters.
 
     The first column stands to the left, and is shortened if need be; columns without an entry are left out.
 
@@ -36,17 +31,6 @@ def as_text(table: Table) -> str:
         cells = [column[number].rjust(width) for column, width in zip(filled, widths, strict=True)]
         lines.append("  ".join([name.ljust(longest), *cells]).rstrip())
     return "\n".join(lines)
-
-
-def wrapped(line: str) -> str:
-    """A line, broken into lines of at most :data:`WIDTH` characters that are indented by two more than its first.
-
-    >>> print(wrapped("  left alone, bias or vector: encoder.fc1.bias, encoder.fc2.bias, encoder.fc3.bias"))
-      left alone, bias or vector: encoder.fc1.bias, encoder.fc2.bias,
-        encoder.fc3.bias
-    """
-    indent = " " * (len(line) - len(line.lstrip()) + 2)
-    return fill(line, WIDTH, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def brief(number: int) -> str:
