@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from lightning_compress.adapters.callback import halved
 from lightning_compress.latent import LatentWeights
-from lightning_compress.latent.checkpoints import LATENTS, OPENED, save_adapters, unsaved
+from lightning_compress.latent.checkpoints import LATENTS, OPENED, moved, save_adapters
 from lightning_compress.latent.snapshots import Snapshot, restore_, take
 from lightning_compress.lightnings import LightningModule, Trainer
 from lightning_compress.processes import local, reshard_
@@ -132,7 +132,7 @@ class CompressionRun:
         # A checkpoint of step 0, such as a tuner's, has no latents yet: schedules that start immediately apply now.
         if self._loaded.get(LATENTS) or (LATENTS in self._loaded and self._step > 0):
             self._latents.load(self._loaded[LATENTS], self._loaded.get(OPENED, ()))
-            self._latents.compress((), moved=unsaved(self._optimizers.paths.values(), self._loaded))
+            self._latents.compress((), moved=moved(self._optimizers.paths.values(), self._loaded))
             self.average.load(self._loaded)
         else:
             self._update(first=True)

@@ -3,6 +3,7 @@
 import copy
 import warnings
 
+import lightning as L
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model, inject_adapter_in_model
@@ -13,8 +14,8 @@ from lightning_compress.adapters import additive_paths, declare, merge
 from lightning_compress.quantization.activations.quantizers import quantizers_of
 from lightning_compress.schedules import Constant
 from tests.support.promises import shipped
-from tests.support.runs import Randomness, resumes, same, uninterrupted
-from tests.support.toys import Adapted, Digits, build, digits, fit
+from tests.support.runs import Randomness, Save, resumes, same, uninterrupted
+from tests.support.toys import Adapted, Digits, LoRA, build, digits, fit
 
 
 @pytest.fixture(scope="module")
@@ -160,3 +161,51 @@ def test_a_record_of_another_model_is_refused(trained, tmp_path):
     torch.save(checkpoint, tmp_path / "forged.ckpt")
     with pytest.raises(RecordError, match="need adapters as names of layers, got 'net.77'"):
         load_compressed(Adapted, tmp_path / "forged.ckpt")
+
+
+class Scaled(LoRA):
+    """Scales of adapters as the test sets them, and a second adapter beside the first."""
+
+    scale, active = 1.0, ("default",)
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            layers = [f"net.{index}" for index in (0, 3, 9, 11)]
+            inject_adapter_in_model(LoraConfig(r=2, target_modules=layers), self, adapter_name="other")
+        for path in additive_paths(self):
+            path.layer.set_adapter(list(self.active))
+            path.layer.set_scale("default", self.scale)
+            for name in ("lora_A", "lora_B"):
+                nn.init.normal_(getattr(path.layer, name)["other"].weight, std=0.1).requires_grad_(True)
+                getattr(path.layer, name)["default"].weight.requires_grad_(True)
+
+
+class FirstOutputs(L.Callback):
+    """The state of the model as the first batch of a run finds it."""
+
+    def on_train_batch_start(self, trainer, module, *_):
+        if not hasattr(self, "sums"):
+            self.sums = {path.name: path.parameter.detach() + path() for path in additive_paths(module)}
+
+
+@pytest.mark.parametrize("changed", [{"scale": 0.5}, {"active": ("other",)}], ids=str)
+def test_other_scales_and_active_adapters_at_a_resume_are_named_and_compressed(changed, tmp_path, monkeypatch):
+    """From the first batch on, the sum of now is on the masks of the checkpoint: half of its entries are zero."""
+    method = {"schedule": Constant(), "scope": "layer", "every_n_steps": 1000}
+    fit(build(kind=Scaled), PruningCallback(0.5, **method), Save(tmp_path, [15]))
+    for name, value in changed.items():
+        monkeypatch.setattr(Scaled, name, value)
+    module, first = build(kind=Scaled), FirstOutputs()
+    with pytest.warns(UserWarning, match=r"the adapters of net.0.base_layer.weight, .* are not those of"):
+        fit(module, PruningCallback(0.5, **method), first, ckpt_path=tmp_path / "step=15.ckpt", max_steps=20)
+    for total in first.sums.values():
+        assert (total.abs() < 1e-6).float().mean() == pytest.approx(0.5, abs=1 / total.numel())
+    assert all((layer.weight == 0).float().mean() > 0.4 for layer in (merge(module).net[0], module.net[9]))
+
+
+def test_the_same_adapters_resume_without_a_word(tmp_path, recwarn):
+    fit(build(kind=Scaled), PruningCallback(0.5), Save(tmp_path, [15]))
+    fit(build(kind=Scaled), PruningCallback(0.5), ckpt_path=tmp_path / "step=15.ckpt", max_steps=20)
+    assert not [warning for warning in recwarn if "adapters" in str(warning.message)]
