@@ -12,6 +12,7 @@ from lightning_compress.report.headlines import direction
 from lightning_compress.report.pictures.styles import AFTER, BEFORE, COLORS, HEIGHT, WIDTH, tidy
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -36,10 +37,13 @@ def draw_metrics(comparison: Comparison) -> Figure | None:
         axes.set(title=f"{plain(name)} and strength over steps", xlabel="optimizer steps", ylabel=plain(name))
         if name in comparison.metrics_before:
             axes.axhline(comparison.metrics_before[name], color=BEFORE, linestyle="--", label="before")
-        _strengths(axes, comparison)
+        other = _strengths(axes, comparison)
         for earlier, later in zip(comparison.history, comparison.history[1:], strict=False):
             if later.parameters < earlier.parameters:
                 axes.axvline(later.step, color=COLORS[4], linestyle=":", label="channels removed")
+        named = {label: line for place in (axes, other) for line, label in _named(place)}
+        if named:
+            other.legend(named.values(), named, loc="lower right", fontsize=8)
     return figure
 
 
@@ -55,10 +59,15 @@ def _metric(comparison: Comparison) -> str | None:
     return next(iter([*watched, *higher, *names]), None)
 
 
-def _strengths(axes: Axes, comparison: Comparison) -> None:
+def _named(axes: Axes) -> list[tuple[Artist, str]]:
+    return list(zip(*axes.get_legend_handles_labels(), strict=True))
+
+
+def _strengths(axes: Axes, comparison: Comparison) -> Axes:
+    """Draw the strengths on an axis of their own, and return it; the given one if there are none."""
     methods = list(dict.fromkeys(name for moment in comparison.history for name in moment.methods))
     if not methods:
-        return
+        return axes
     other = axes.twinx()
     other.spines["right"].set_visible(True)
     for name, color in zip(methods, [*COLORS[1:], *[COLORS[1]] * len(methods)], strict=False):
@@ -70,7 +79,7 @@ def _strengths(axes: Axes, comparison: Comparison) -> None:
         if ramp:
             axes.axvspan(min(ramp), max(ramp), color=color, alpha=0.08, linewidth=0)
     other.set(ylabel="strength", ylim=(-0.03, 1.05))
-    other.legend(loc="lower right", fontsize=8)
+    return other
 
 
 def _label(numbers: Mapping[str, float], name: str) -> str:

@@ -84,6 +84,7 @@ def show(comparison: Comparison) -> None:
         return
     for line in headlines(comparison):
         console.print(Text(line, style=KINDS.get(kind_of(line), "")), highlight=False)
+    console.print()
     for table in tables(comparison, grouped=True):
         drawn, dropped = fitted(table, console.width)
         Console(width=_ANY).print(drawn)  # a terminal that is narrower yet wraps lines; rich would shorten the numbers
@@ -91,4 +92,4 @@ def show(comparison: Comparison) -> None:
         if dropped:
             said.append(f"- The terminal has no room for the columns {', '.join(dropped)}: they are in the files.")
         if said:
-            console.print(*said, sep="\n", highlight=False, markup=False)
+            console.print(*said, "", sep="\n", highlight=False, markup=False)
