@@ -6,6 +6,7 @@ weights after ``fit``, and capabilities. A promise is tested on every case that 
 
 import copy
 import importlib
+import math
 import os
 import pickle
 import pkgutil
@@ -209,6 +210,20 @@ def test_an_exception_leaves_compressed_weights_and_can_be_resumed(case, tmp_pat
         fit(module, *case.callbacks(), Break())
     case.promise(module)
     assert not any(optimizer._optimizer_step_post_hooks for optimizer in [module.optimizers().optimizer])
+
+
+@cases(lambda case: any(isinstance(callback, WeightCompression) for callback in case.callbacks()))
+def test_a_training_that_diverges_is_no_success(case):
+    """Plain training would end with weights that are not numbers, and say nothing."""
+
+    class Diverging(case.kind):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch, batch_idx) * (math.nan if self.trainer.global_step > 14 else 1.0)
+
+    with pytest.raises(
+        (RuntimeError, ValueError), match="the training has diverged|need a teacher that answers with finite numbers"
+    ):
+        fit(build(kind=Diverging), *case.callbacks(), limit_val_batches=0)
 
 
 @every_case

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_compress.blocks import portions
+from lightning_compress.latent.differences import check_finite
 from lightning_compress.latent.exchanges import write_
 from lightning_compress.latent.projections import Projection
 
@@ -43,7 +44,8 @@ class Composition:
             for projection in self._projections:
                 mine = _of(projection, sums)
                 if mine and projection in due:
-                    projection.update(mine)
+                    with _explained(mine):
+                        projection.update(mine)
                 if mine:
                     projection.project_(mine)
 
@@ -111,6 +113,19 @@ def _of(projection: Projection, tensors: Mapping[str, Tensor]) -> dict[str, Tens
     """Those of the tensors that the projection is active for."""
     active = projection.active
     return {name: tensor for name, tensor in tensors.items() if name in active}
+
+
+@contextmanager
+def _explained(weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let an error of code that reads weights which are not finite say that the training has diverged."""
+    try:
+        yield
+    except Exception as error:
+        try:
+            check_finite(weights)
+        except RuntimeError as reason:
+            raise reason from error
+        raise
 
 
 @contextmanager

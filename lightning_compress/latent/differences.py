@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from lightning_compress.blocks import blocks
+from lightning_compress.messages import listed
 from lightning_compress.processes import on_any_process
 
-__all__ = ["check_exact", "check_fitting", "check_same", "rewritten"]
+__all__ = ["check_exact", "check_finite", "check_fitting", "check_same", "rewritten"]
 
 
 def rewritten(compressed: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
@@ -30,6 +31,26 @@ def rewritten(compressed: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -
     """
     differ = on_any_process([_beyond_rounding(compressed.get(name, one), one) for name, one in weights.items()])
     return [name for name, differs in zip(weights, differ, strict=True) if differs]
+
+
+def check_finite(weights: Mapping[str, Tensor]) -> None:
+    """Require weights that are numbers.
+
+    Raises:
+        RuntimeError: one of them is NaN or infinite.
+
+    >>> check_finite({"a": torch.tensor([1.0, float("nan")])})
+    Traceback (most recent call last):
+    RuntimeError: need finite weights to compress, got NaN or infinity in a: the training has diverged; ...
+    """
+    filled = {name: weight for name, weight in weights.items() if weight.numel()}
+    broken = [name for name, weight in filled.items() if not torch.stack(torch.aminmax(weight)).isfinite().all()]
+    if broken:
+        raise RuntimeError(
+            f"need finite weights to compress, got NaN or infinity in {listed(broken)}: the training has diverged; "
+            "lower the learning rate, clip the gradients (gradient_clip_val of the Trainer), or go on from an earlier "
+            "checkpoint"
+        )
 
 
 def check_fitting(latents: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:

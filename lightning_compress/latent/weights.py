@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_compress.latent.compositions import Composition, Offset
-from lightning_compress.latent.differences import check_exact, check_fitting, check_same, rewritten
+from lightning_compress.latent.differences import check_exact, check_finite, check_fitting, check_same, rewritten
 from lightning_compress.latent.exchanges import store_, write_
 from lightning_compress.latent.masked import MaskedWeights
 from lightning_compress.latent.projections import Projection
@@ -159,9 +159,10 @@ class LatentWeights:
         """Project copies of the latents: yield each projection in turn, with all weights and offsets as it leaves them.
 
         Raises:
-            RuntimeError: the last of these weights differ from those that the parameters hold.
+            RuntimeError: a latent is not a number, or the parameters hold other weights than the last of these.
         """
         weights = {name: latent.to(self._weight(name).dtype) for name, latent in self.latents().items()}
+        check_finite(weights)
         yield from self._projections.stages(weights, self.offsets)
         closed = [name for name in weights if name not in self._open]
         check_same({name: weights[name] for name in closed}, self._held(closed))

@@ -229,7 +229,7 @@ def _on_latency(comparison: Comparison, place: str, latencies: tuple[Latency, La
 
 
 def _on_simulation(comparison: Comparison, before: Latency, after: Latency) -> str:
-    ratio = after.median / before.median
+    ratio = after.ratio(before)
     slower = f", {ratio:.2f} times the time of the dense model" if math.isfinite(ratio) else ""
     share = _integer_share(comparison)
     most = "" if share is None else f" At most {share:.0%} of the MACs run in integers: layers with integer weights."

@@ -134,7 +134,7 @@ def _speed(comparison: Comparison) -> list[str]:
     if not comparison.quantized and comparison.latencies:
         before, after = comparison.latencies
         if after.upper < before.lower:
-            said.append(f"FASTER: {before.median / after.median:.2f}x in PyTorch on {after.device}.")
+            said.append(f"FASTER: {before.ratio(after):.2f}x in PyTorch on {after.device}.")
     return said
 
 
@@ -154,7 +154,7 @@ def _speed_of(found: Deployment) -> list[str]:
                 f"({rest}{numbers})."
             )
     if fast:
-        ratios = " and ".join(f"{old.median / new.median:.2f}x on {name}" for name, (old, new) in fast.items())
+        ratios = " and ".join(f"{old.ratio(new):.2f}x on {name}" for name, (old, new) in fast.items())
         said.append(f"FASTER: {found.file} in {found.runtime}, {ratios}.")
     return said
 

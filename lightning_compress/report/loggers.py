@@ -18,6 +18,7 @@ from lightning_compress.report.views.tables import markdown
 __all__ = ["numbers_of", "publish"]
 
 _GROUP = "compression"
+_NUMBERS = "compression_report"  # methods log fractions in training, under names of the group
 
 
 def publish(loggers: Iterable[Any], comparison: Comparison, folder: Path) -> None:
@@ -26,7 +27,7 @@ def publish(loggers: Iterable[Any], comparison: Comparison, folder: Path) -> Non
     A warning names a logger that fails: no run is lost for a log.
 
     =================  =====================================================================
-    any                numbers, as ``compression/archive_bytes``
+    any                numbers, as ``compression_report/archive_bytes``
     TensorBoard        numbers, the tables as text, pictures
     Weights & Biases   numbers in the summary, pictures, an artifact with all files
     MLflow             metrics, all files as artifacts
@@ -77,7 +78,7 @@ def numbers_of(comparison: Comparison) -> dict[str, float]:
         metric = comparison.metric(name)
         if metric is not None:
             found[f"change/{name}"] = metric - old_metric
-    return {f"{_GROUP}/{name}": float(value) for name, value in found.items() if math.isfinite(value)}
+    return {f"{_NUMBERS}/{name}": float(value) for name, value in found.items() if math.isfinite(value)}
 
 
 _Attempt = Callable[[Any, Comparison, dict[str, float], list[Path]], None]

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from lightning_compress.arguments import check_count, check_patterns, signature_repr
 from lightning_compress.latent import LatentWeights
+from lightning_compress.latent.differences import check_finite
+from lightning_compress.processes import local
 from lightning_compress.schedules import Schedule, check_schedule, strength_at
 from lightning_compress.targets import Selection, Target, is_named, select
 
@@ -249,16 +251,18 @@ class Method(ABC):
 
 
 @torch.no_grad()
-def verify(methods: Sequence[Method], latents: LatentWeights) -> None:
+def verify(methods: Sequence[Method], latents: LatentWeights, module: nn.Module) -> None:
     """Let each method verify its projection; and again after each later one, if its promise outlives those.
 
     Args:
         methods: in the order of projection.
         latents: of all targets.
+        module: whose trained parameters have to be numbers.
 
     Raises:
-        RuntimeError: a promise is broken.
+        RuntimeError: a promise is broken, or a weight is not a number.
     """
+    check_finite({name: local(p.detach()) for name, p in module.named_parameters() if p.requires_grad})
     done: list[Method] = []
     for projection, weights in latents.stages():
         done = [method for method in methods if method is projection or method in done]

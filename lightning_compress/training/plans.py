@@ -41,13 +41,20 @@ __all__ = [
 
 
 def check_callbacks(callbacks: Sequence[object]) -> None:
-    """Refuse a class in the Trainer's list of callbacks, and Lightning's ModelPruning beside a method.
+    """Refuse a class in the Trainer's list of callbacks, one callback twice, and Lightning's ModelPruning.
 
     Raises:
         TypeError: a callback is a class, or none at all.
-        ValueError: a callback is a ModelPruning. It moves weights to other names, which no method compresses.
+        ValueError: a callback stands twice in the list, or is a ModelPruning. It moves weights to other names, which no
+            method compresses.
     """
-    for callback in callbacks:
+    for place, callback in enumerate(callbacks):
+        if any(callback is other for other in callbacks[:place]):
+            name = type(callback).__name__
+            raise ValueError(
+                f"need each callback once in the Trainer's list, got one {name} twice: leave it out once, or build a "
+                f"second {name} with other include= patterns"
+            )
         if isinstance(callback, type):
             name = callback.__name__
             raise TypeError(f"need callbacks as objects, got the class {name} in the Trainer's list: write {name}(...)")
@@ -246,17 +253,24 @@ def check_take_up(
 
 
 def check_finished(
-    methods: Sequence[WeightCompression], fraction: float, tell: Callable[[str], None] = rank_zero_warn
+    methods: Sequence[WeightCompression], fraction: float | None, tell: Callable[[str], None] = rank_zero_warn
 ) -> None:
     """Tell of methods that have not reached the compression that was asked for.
 
     Args:
         methods: the methods of a run that has ended.
-        fraction: of its length, at which it ended.
+        fraction: of its length, at which it ended; None if it never began to train.
         tell: takes each message.
     """
-    for method in methods:
-        if method.strength < 1.0:
+    unfinished = [method for method in methods if method.strength < 1.0]
+    if unfinished and fraction is None:
+        names = " and ".join(dict.fromkeys(type(method).__name__ for method in unfinished))
+        tell(
+            f"{names}: fit trained nothing, since the run was at its end when it began, so no schedule advanced: raise "
+            "max_epochs or max_steps of the Trainer, or fit with a new Trainer and without ckpt_path"
+        )
+    elif fraction is not None:
+        for method in unfinished:
             tell(
                 f"{type(method).__name__}: the run ended at {fraction:.0%} of its length, before the end of its "
                 f"schedule. The model stays at strength {method.strength:.2f} of 1."

@@ -25,6 +25,8 @@ class Progress:
         self._trainer = trainer
         self._module = module
         self._steps, self._batches = 1.0, math.inf  # of the whole run
+        self.started = False
+        """Whether the run trains, or has trained."""
 
     def start(self) -> None:
         """Read the length of the run, when the Trainer knows its data loader.
@@ -38,6 +40,7 @@ class Progress:
                 "may end at any step: leave the limit of time out, and set max_steps or max_epochs to a number that "
                 "fits in this time"
             )
+        self.started = True
         batches, limit = float(self._trainer.num_training_batches), self._trainer.max_epochs
         epochs = math.inf if limit is None or limit < 0 else float(limit)
         if self._module.automatic_optimization:

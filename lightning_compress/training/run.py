@@ -241,10 +241,10 @@ class CompressionRun:
         self._latents.close()
         self._latents.adopt()
         self._make_up()
-        verify(self._ordered, self._latents)
+        verify(self._ordered, self._latents, self._module)
         self.average.settle()
         self._latents.drop()
-        check_finished(self.methods, self.progress.fraction())
+        check_finished(self.methods, self.progress.fraction() if self.progress.started else None)
 
     def end(self) -> None:
         """Compress all weights, drop the latents and release the Trainer, after success and exceptions alike."""
@@ -297,4 +297,4 @@ class CompressionRun:
             self._optimizers.forget(due)
             self._log.due(due)
             if torch.is_anomaly_enabled():  # Trainer(detect_anomaly=True)
-                verify(self._ordered, self._latents)
+                verify(self._ordered, self._latents, self._module)

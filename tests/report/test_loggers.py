@@ -30,10 +30,10 @@ FILES = ["report.html", "report.md", "report.json", "model.lcz", "pictures/bytes
 
 def test_numbers_have_names():
     numbers = numbers_of(COMPARISON)
-    assert numbers["compression/times_smaller"] == 4.0
-    assert numbers["compression/model.lcz_bytes"] == 250
-    assert numbers["compression/sparsity"] == 0.75
-    assert numbers["compression/latency_ms/PyTorch_on_cpu"] == 1.0
+    assert numbers["compression_report/times_smaller"] == 4.0
+    assert numbers["compression_report/model.lcz_bytes"] == 250
+    assert numbers["compression_report/sparsity"] == 0.75
+    assert numbers["compression_report/latency_ms/PyTorch_on_cpu"] == 1.0
 
 
 def test_tensorboard_and_csv(folder, tmp_path):
@@ -41,11 +41,11 @@ def test_tensorboard_and_csv(folder, tmp_path):
     publish([board, table], COMPARISON, folder)
     board.finalize("success")
     read = EventAccumulator(board.log_dir).Reload()
-    assert read.Scalars("compression/archive_bytes")[0].value == 250
+    assert read.Scalars("compression_report/archive_bytes")[0].value == 250
     assert read.Tags()["images"] == ["compression/bytes"]
     assert b"Compression report" in read.Tensors("compression/report/text_summary")[0].tensor_proto.string_val[0]
     with open(tmp_path / "table" / "lightning_logs" / "version_0" / "metrics.csv") as file:
-        assert float(list(csv.DictReader(file))[-1]["compression/archive_bytes"]) == 250
+        assert float(list(csv.DictReader(file))[-1]["compression_report/archive_bytes"]) == 250
 
 
 def test_mlflow(folder):

@@ -473,3 +473,18 @@ def test_a_method_that_needs_its_weights_alone():
         with pytest.raises(ValueError, match=message):
             fit(build(), *given)
     fit(build(), Alone(exclude=("net.9", "net.11")), PruningCallback(include=("net.9", "net.11")), max_steps=2)
+
+
+def test_one_callback_twice_in_the_list_is_refused():
+    callback = PruningCallback(0.9)
+    with pytest.raises(
+        ValueError, match="need each callback once in the Trainer's list, got one PruningCallback twice"
+    ):
+        fit(build(), callback, callback)
+
+
+def test_a_run_that_is_at_its_end_says_that_it_trained_nothing():
+    run = fit(build(), callback := PruningCallback(0.9))
+    with pytest.warns(UserWarning, match="PruningCallback: fit trained nothing, since the run was at its end"):
+        run.fit(run.lightning_module, Batches(), held_out())
+    assert callback.strength == 0.0

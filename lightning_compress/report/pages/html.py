@@ -102,7 +102,7 @@ def _latency(comparison: Comparison) -> list[Card]:
     if not after.differs(before):
         return [Card(place, *numbers, "no difference")]
     faster = after.median < before.median
-    ratio = before.median / after.median if faster else after.median / before.median
+    ratio = before.ratio(after) if faster else after.ratio(before)
     return [Card(place, *numbers, f"{ratio:.2f}x {'faster' if faster else 'slower'}", "good" if faster else "bad")]
 
 

@@ -167,7 +167,7 @@ def _timed(before: Latency, after: Latency) -> tuple[str, str]:
 def _speed(before: Latency, after: Latency) -> str:
     if not after.differs(before):
         return "no difference"
-    ratio = before.median / after.median
+    ratio = before.ratio(after)
     return f"{ratio:.2f}x faster" if ratio > 1 else f"{1 / ratio:.2f}x slower"
 
 

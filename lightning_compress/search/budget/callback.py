@@ -57,7 +57,7 @@ class CompressionBudget(WeightCompression):
         batch_size: for ``latency``, the number of samples in a forward pass.
         round_to: for ``macs`` and ``latency``: every layer keeps a multiple of this number of channels.
         monitor: name of the metric, as the module logs it in validation; for ``max_drop``.
-        mode: ``"max"`` if a large metric is good, ``"min"`` if a small one is.
+        mode: ``"max"`` if a large metric is good, ``"min"`` if a small one is; by default as its name says.
         patience: number of validations, one after the other, in which a size may fail before the model goes back.
         reference: metric of the dense model; by default the model is validated as it comes into ``fit``.
         schedule: progress of the run -> how far the compression is, from 0 to 1. Its begin ends the dense phase, and
@@ -102,7 +102,7 @@ class CompressionBudget(WeightCompression):
         batch_size: int = 1,
         round_to: int = 16,
         monitor: str = "val_acc",
-        mode: Literal["min", "max"] = "max",
+        mode: Literal["min", "max"] | None = None,
         patience: int = 2,
         reference: float | None = None,
         schedule: Schedule | None = None,

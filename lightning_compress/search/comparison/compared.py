@@ -173,6 +173,5 @@ def _number(value: float) -> str:
 
 
 def _faster(before: Latency, after: Latency) -> str:
-    if not after.differs(before) or not math.isfinite(before.median / after.median):
-        return "same"
-    return f"{before.median / after.median:.2f}x"
+    ratio = before.ratio(after)
+    return f"{ratio:.2f}x" if after.differs(before) and math.isfinite(ratio) else "same"

@@ -13,7 +13,7 @@ from lightning_compress.search.budget.wishes.size import Size
 __all__ = ["check_asked", "new_wish", "wishes_in"]
 
 _WISHES = "bytes", "macs", "latency", "max_drop"
-_OF_A_METRIC = {"monitor": "val_acc", "mode": "max", "patience": 2, "reference": None}
+_OF_A_METRIC = {"monitor": "val_acc", "mode": None, "patience": 2, "reference": None}
 _OF_LATENCY = {"runtime": eager, "batch_size": 1}
 _OF_CHANNELS = {"round_to": 16}
 _OF_UPDATES = {"every_n_steps": 50}

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lightning_compress.arguments import check_count, check_number
 from lightning_compress.messages import listed
 from lightning_compress.processes import from_rank_zero
+from lightning_compress.report.headlines import direction
 from lightning_compress.schedules import Linear
 from lightning_compress.search.budget.choice.choices import Choice
 from lightning_compress.search.budget.wishes.interface import Wish
@@ -33,7 +34,7 @@ class Guard(Wish):
     Args:
         max_drop: how much the metric may be worse than the reference.
         monitor: name of the metric, as the module logs it in validation.
-        mode: whether a good metric is large or small.
+        mode: whether a good metric is large or small; None for what its name says, and large where that says nothing.
         patience: number of validations, one after the other, in which a size may fail before the model goes back.
         reference: the metric of the dense model; None if it is measured.
 
@@ -46,7 +47,13 @@ class Guard(Wish):
     alone = compares = True
 
     def __init__(
-        self, max_drop: float, *, monitor: str, mode: Literal["min", "max"], patience: int, reference: float | None
+        self,
+        max_drop: float,
+        *,
+        monitor: str,
+        mode: Literal["min", "max"] | None,
+        patience: int,
+        reference: float | None,
     ) -> None:
         check_number(max_drop=max_drop, **({} if reference is None else {"reference": reference}))
         if not 0 <= max_drop < math.inf:
@@ -54,12 +61,12 @@ class Guard(Wish):
         _check_reference(reference, monitor)
         if not isinstance(monitor, str) or not monitor:
             raise TypeError(f"need monitor as the name of a metric, got {monitor!r}")
-        if mode not in ("min", "max"):
-            raise ValueError(f"need mode 'min' or 'max', got mode={mode!r}")
+        if mode not in ("min", "max", None):
+            raise ValueError(f"need mode 'min', 'max' or None, got mode={mode!r}")
         self.max_drop = max_drop
         check_count(patience=patience)
         self.monitor = monitor
-        self.mode = mode
+        self.mode = mode or direction(monitor, {}) or "max"
         self.patience = patience
         self.reference = reference
         self.given = reference is not None
@@ -131,6 +138,12 @@ class Guard(Wish):
                 f"validation data, or the value of {self.monitor} as reference="
             )
         _check_reference(self.reference, self.monitor)
+        if self.mode == "max" and 0 <= self.reference <= self.max_drop:
+            raise ValueError(
+                f"need max_drop below {self.monitor} of the dense model, got max_drop={self.max_drop:g} where it is "
+                f"{self.reference:.4g}, so that any model is good: max_drop has the unit of the metric, 0.01 is a "
+                "point of accuracy"
+            )
         fixed = choice.fixed()
         dense = float(fixed + choice.floats())
         self.ladder = Ladder(_FIRST * dense, fixed + choice.least(), _STEP, most=dense)

@@ -3,6 +3,7 @@
 import copy
 import logging
 import math
+import re
 import warnings
 from itertools import pairwise
 
@@ -251,6 +252,20 @@ def test_a_metric_that_shall_be_small(trained, tmp_path):
     assert file_size(module, tmp_path) < 6000
 
 
+def test_a_loss_is_good_when_it_is_small(trained, caplog):
+    caplog.set_level(logging.INFO)
+    fit(loaded(trained), budget(0.2, monitor="val_loss"), epochs=2)
+    (said,) = re.findall(r"val_loss of the dense model is ([\d.]+), and ([\d.]+) is good", caplog.text)
+    assert float(said[1]) == pytest.approx(float(said[0]) + 0.2, abs=2e-3)
+
+
+def test_a_drop_in_points_for_a_metric_in_fractions_is_refused(trained):
+    with pytest.raises(
+        ValueError, match="need max_drop below val_acc of the dense model, got max_drop=1 where it is 0"
+    ):
+        fit(loaded(trained), budget(1), epochs=2)
+
+
 def test_from_random_weights_it_needs_a_reference(tmp_path):
     with pytest.raises(ValueError, match="need a trained model to compare with, got one whose batch normalizations"):
         fit(build(), budget())
@@ -348,7 +363,7 @@ def test_another_weight_method_is_refused(trained):
         ({"max_drop": -0.1}, ValueError, "need max_drop >= 0"),
         ({"max_drop": math.inf}, ValueError, "max_drop"),
         ({"max_drop": "1 %"}, TypeError, "max_drop"),
-        ({"max_drop": 0.1, "mode": "best"}, ValueError, "need mode 'min' or 'max', got mode='best'"),
+        ({"max_drop": 0.1, "mode": "best"}, ValueError, "need mode 'min', 'max' or None, got mode='best'"),
         ({"max_drop": 0.1, "monitor": None}, TypeError, "monitor"),
         ({"max_drop": 0.1, "patience": 0}, ValueError, "patience"),
         ({"max_drop": 0.1, "reference": math.inf}, ValueError, "need a finite metric of the dense model .*got inf"),
