@@ -22,6 +22,7 @@ import lightning_compress
 from lightning_compress.cli.vocabulary import expanded, expanded_words
 from lightning_compress.lightnings import LightningModule, Trainer, of_each, rank_zero_info
 from lightning_compress.loading.modules import carry_records
+from lightning_compress.loading.weights import load_weights
 from lightning_compress.state_dicts import checkpoint_in, explain_loading
 
 if TYPE_CHECKING:
@@ -70,7 +71,13 @@ class Compression(_OfEither):
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_core_arguments_to_parser(parser)
-        # Without a default it is not in the saved configs of runs that have none.
+        # Without defaults they are not in the saved configs of runs that have none.
+        parser.add_argument(
+            "--weights",
+            type=str,
+            default=SUPPRESS,
+            help="the model starts from the weights in this file: a checkpoint, an archive or a state dict",
+        )
         parser.add_argument(
             "--sweep", type=dict[str, Any], default=SUPPRESS, help="ranges of lightning-compress sweep; not of this run"
         )
@@ -83,6 +90,8 @@ class Compression(_OfEither):
 
     def instantiate_classes(self) -> None:
         super().instantiate_classes()
+        if weights := self._get(self.config, "weights"):
+            load_weights(self.model, weights)
         if self._checkpoint is not None:  # a model that has lost channels is loaded without the callback that did it
             carry_records(self.model, self._checkpoint)
             explain_loading(self.trainer.strategy)

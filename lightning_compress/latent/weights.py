@@ -161,8 +161,7 @@ class LatentWeights:
         Raises:
             RuntimeError: a latent is not a number, or the parameters hold other weights than the last of these.
         """
-        weights = {name: latent.to(self._weight(name).dtype) for name, latent in self.latents().items()}
-        check_finite(weights)
+        check_finite(weights := {name: latent.to(self._weight(name).dtype) for name, latent in self.latents().items()})
         yield from self._projections.stages(weights, self.offsets)
         closed = [name for name in weights if name not in self._open]
         check_same({name: weights[name] for name in closed}, self._held(closed))

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
+from lightning_compress import export
 from lightning_compress.cli import lightning as ours
 from lightning_compress.cli import pytorch_lightning as theirs
 from lightning_compress.cli.commands import main
@@ -143,6 +144,46 @@ def test_the_hyperparameters_of_a_plain_model_come_with_its_checkpoint(tmp_path)
     run(tmp_path, "fit", net(width=5))
     cli = run(tmp_path, "validate", net(width=8), "--ckpt_path", str(tmp_path / "last.ckpt"))
     assert cli.model.net[0].out_features == 5
+
+
+@pytest.mark.parametrize("form", ["checkpoint", "state dict", "archive"])
+def test_a_model_starts_from_weights_in_a_file(form, tmp_path):
+    trained = run(tmp_path, "fit", net(width=5))
+    path = tmp_path / {"checkpoint": "last.ckpt", "state dict": "state.pt", "archive": "m.lcz"}[form]
+    if form == "state dict":
+        torch.save(trained.model.state_dict(), path)
+    if form == "archive":
+        export(trained.model, path)
+    (tmp_path / "again").mkdir()
+    again = run(
+        tmp_path / "again",
+        "fit",
+        {"class_path": net()["class_path"], "init_args": {"width": 5, "lr": 0.0}},
+        "--weights",
+        str(path),
+    )
+    assert again.trainer.global_step == trained.trainer.global_step > 0  # the run begins anew
+    for name, weight in trained.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], weight)
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (None, "need weights as that of a file, got .*: no such file"),
+        ([1], "need weights as a checkpoint of the Trainer, an archive or a state dict, got .*holds something else"),
+        (b"not a file of torch", "need weights as a checkpoint .*got .*which is none of these, or not whole"),
+        ({"net.0.weight": torch.zeros(2, 2)}, "need weights of this Net, got those of another model in .*: the file"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(content, match, tmp_path):
+    path = tmp_path / "w.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises((ValueError, FileNotFoundError), match=match):
+        run(tmp_path, "fit", net(width=5), "--weights", str(path))
 
 
 def test_records_and_hyperparameters_are_read_at_once(tmp_path, monkeypatch):

@@ -46,7 +46,7 @@ def write_config(options: Namespace) -> None:
         *([f"let validation log {watched}, or name another metric in {path}"] if watched else []),
         *([f"set max_drop in {path}, in the unit of {watched}"] if "max_drop:" in text else []),
         f"lightning-compress plan --config {path}",
-        f"lightning-compress fit --config {path}",
+        f"lightning-compress fit --config {path}" + (" --weights trained.ckpt" if "--weights" in text else ""),
     ]
     print(f"{path} is written. Next:")
     print("\n".join(f"  {number}. {step}" for number, step in enumerate(steps, 1)))

@@ -33,6 +33,7 @@ def test_a_config_is_written_and_never_overwritten(tmp_path, monkeypatch, capsys
     said = capsys.readouterr().out
     assert "let validation log val_acc, or name another metric in c.yaml" in said
     assert "set max_drop in c.yaml, in the unit of val_acc" in said
+    assert "lightning-compress fit --config c.yaml --weights trained.ckpt" in said
     budget = yaml.safe_load((tmp_path / "c.yaml").read_text())["trainer"]["callbacks"][0]["init_args"]
     assert budget == {"max_drop": 0.01, "monitor": "val_acc", "mode": "max"}
 
