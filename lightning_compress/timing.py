@@ -52,7 +52,7 @@ class Latency:
     def ratio(self, other: Latency) -> float:
         """How many times as long these runs take as the others.
 
-        Of the ratios of the medians and of the lower quartiles, the one nearer to 1 counts: a machine that is busy
+        The ratio of the medians or that of the lower quartiles counts, whichever is nearer to 1: a machine that is busy
         during half of the runs moves a median, and hardly a lower quartile.
 
         >>> busy, quiet = Latency(0.078, 0.039, 0.093, "cpu"), Latency(0.025, 0.024, 0.025, "cpu")

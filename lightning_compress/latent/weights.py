@@ -169,9 +169,9 @@ class LatentWeights:
     @torch.no_grad()
     def overwritten(self) -> list[str]:
         """Names of the parameters that do not hold their projected latents, since other code wrote; a collective."""
-        latents = self._exchanged | self._held(self._masked.hidden)
-        held = self._held(latents)
-        return rewritten(self._projections.differing(latents, self.offsets, held), held)
+        held = self._held(latents := self._exchanged | self._held(self._masked.hidden))
+        found = rewritten(self._projections.differing(latents, self.offsets, held), held)
+        return sorted(found, key=list(self._parameters).index)
 
     @torch.no_grad()
     def adopt(self) -> None:
