@@ -1,15 +1,20 @@
-"""Merging meets zeros, grids and shared values exactly, though sums are rounded."""
+"""Merging meets zeros, grids and shared values exactly, though sums are rounded; merged models run in runtimes."""
 
 import copy
 
+import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, numpy_helper
 from torch import nn
 
-from lightning_compress import PruningCallback, QATCallback, WeightSharingCallback
+from lightning_compress import PerGroup, PruningCallback, QATCallback, WeightSharingCallback, export
 from lightning_compress.adapters import merge
 from lightning_compress.adapters.merging import merged_weight
 from lightning_compress.adapters.paths import additive_paths
+from lightning_compress.deploy.runtimes import ExecuTorch, OnnxRuntime
+from lightning_compress.quantization import profiles
 from lightning_compress.quantization.weights import grids_of
 from lightning_compress.schedules import Constant
 from tests.support.toys import Adapted, Added, LoRA, build, digits, fit
@@ -110,3 +115,62 @@ def test_names_of_no_adapters_are_refused():
     assert isinstance(net[0], Added)
     merge(net, {"0"})
     assert isinstance(net[0], nn.Linear)
+
+
+IMAGES = digits()[0][:64]
+
+
+def trained(*callbacks):
+    module = build(kind=LoRA)
+    fit(module, *callbacks)
+    assert len(additive_paths(module)) == 4
+    return module.eval()
+
+
+@torch.no_grad()
+def test_blocks_of_four_bits_in_onnx(tmp_path):
+    bits = QATCallback(4, activation_bits=None, granularity=PerGroup(32), include=["net.9.*"])
+    module = trained(bits, PruningCallback(0.5, schedule=Constant(), scope="layer", include=["net.9.*"]))
+    path = export(module, tmp_path / "m.onnx", IMAGES)
+    [logits] = OnnxRuntime().load(path)([IMAGES])  # its kernel rounds activations to 8 bits
+    expected = module(IMAGES)
+    assert (logits - expected).abs().mean() < 0.01 * expected.abs().max()
+    model = onnx.load(path)
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    [node] = [node for node in model.graph.node if node.op_type == "DequantizeLinear"]
+    codes, scale = (numpy_helper.to_array(stored[name]).astype(np.float32) for name in node.input[:2])
+    assert stored[node.input[0]].data_type == TensorProto.INT4
+    merged = merge(copy.deepcopy(module)).net[9].weight
+    np.testing.assert_array_equal((codes * np.repeat(scale, 32, axis=0)).T, merged)
+    assert int((codes == 0).sum()) >= 32 * 64 // 2
+    assert not any("lora" in name for name in stored)
+    assert additive_paths(module)  # a copy was merged
+
+
+RUNTIMES = {
+    ".onnx": (profiles.OnnxRuntime(), OnnxRuntime()),
+    ".pte": (profiles.Mobile(), ExecuTorch()),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("suffix", RUNTIMES)
+def test_integers_of_merged_models_run(suffix, tmp_path):
+    """The file of the model with adapters and that of its merged copy give the same numbers."""
+    profile, runtime = RUNTIMES[suffix]
+    module = trained(QATCallback(profile=profile))
+    merged = merge(copy.deepcopy(module)).eval()
+    torch.testing.assert_close(merged(IMAGES), module(IMAGES), rtol=1e-3, atol=1e-3)
+    paths = [export(model, tmp_path / f"{name}{suffix}", IMAGES[:4]) for name, model in (("a", module), ("b", merged))]
+    [logits], [plain] = (runtime.load(path)([IMAGES]) for path in paths)
+    assert torch.equal(logits, plain)
+    assert (logits.argmax(1) == module(IMAGES).argmax(1)).float().mean() > 0.95
+    assert runtime.operators(paths[0]).floating == ()
+
+
+@torch.no_grad()
+def test_floating_point_of_a_merged_model_in_executorch(tmp_path):
+    module = trained(PruningCallback(0.5))
+    path = export(module, tmp_path / "m.pte", IMAGES[:4])
+    [logits] = ExecuTorch().load(path)([IMAGES])
+    torch.testing.assert_close(logits, module(IMAGES), rtol=1e-4, atol=1e-5)
