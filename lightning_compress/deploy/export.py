@@ -114,7 +114,7 @@ def find_writer(suffix: str) -> Writer:
         ValueError: no file of ``deploy/writers`` defines one.
 
     >>> find_writer(".pt2")
-    Program(compiled=False)
+    Program(compiled=False, fusible=False)
     >>> find_writer(".onx")
     Traceback (most recent call last):
     ValueError: need a suffix out of ..., got '.onx'; did you mean '.onnx'?

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import UserError, UserErrorType
 from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from lightning_compress.example_inputs import ExampleInput, as_arguments, entries_of, first_samples
 
-__all__ = ["OfTensors", "trace"]
+__all__ = ["OfTensors", "trace", "without_origin"]
 
 
 def trace(module: nn.Module, example: ExampleInput, largest_batch: int | None = None) -> ExportedProgram:
@@ -47,6 +48,17 @@ def trace(module: nn.Module, example: ExampleInput, largest_batch: int | None = 
             "need a forward that takes any batch size, got one that is bound to that of the example: take the size as "
             f"x.shape[0], not as len(x) or int(...), and compare it with no number. torch.export says: {error}"
         ) from error
+
+
+def without_origin(program: ExportedProgram) -> ExportedProgram:
+    """``program`` itself, with zeros as its example, and without paths and lines of source code."""
+    args, kwargs = program.example_inputs or ((), {})
+    program.example_inputs = pytree.tree_map_only(Tensor, torch.zeros_like, (args, kwargs))
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, GraphModule) else ():
+            for note in ("stack_trace", "from_node"):
+                node.meta.pop(note, None)
+    return program
 
 
 class OfTensors(nn.Module):

@@ -27,7 +27,8 @@ class Integers(nn.Module):
         codes: ``(out, in, ...)``.
         transposed: whether :attr:`weight` is ``(in, out)``.
         dtype: of :attr:`weight` and :attr:`bias`.
-        explicit: whether :attr:`weight` is computed by the operation that compilers turn into integer kernels.
+        explicit: whether :attr:`weight` and :attr:`bias` are computed by the operation that compilers turn into integer
+            kernels.
     """
 
     explicit: bool = True
@@ -78,6 +79,8 @@ class Integers(nn.Module):
         """The bias of the layer."""
         if "bias_codes" not in self._buffers:
             return None if self.float_bias is None else in_dtype(self.dtype, self.float_bias)
+        if not self.explicit:
+            return in_dtype(self.dtype, self.bias_codes.float() * self.bias_unit)
         zeros = torch.zeros_like(self.zero_point)
         bias: Tensor = _ops.dequantize_per_channel(
             self.bias_codes, self.bias_unit, zeros, 0, -MOST - 1, MOST, torch.int32

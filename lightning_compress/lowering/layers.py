@@ -58,9 +58,10 @@ class QuantizedLayer(nn.Module):
         return in_dtype(integers.dtype, output if self.bias is None else output + self.bias.view(-1, *trailing))
 
 
-def quantize_layer_(layer: nn.Module, grid: AffineGrid) -> QuantizedLayer:
+def quantize_layer_(layer: nn.Module, grid: AffineGrid, *, explicit: bool = True) -> QuantizedLayer:
     """Turn a linear layer or convolution, whose weight is on ``grid``, into a :class:`QuantizedLayer`; returns it."""
     integers = Integers(layer.get_parameter("weight").detach(), _detached(layer._parameters.pop("bias", None)), grid)
+    integers.explicit = explicit
     del layer._parameters["weight"]
     layer.integers = integers
     layer.__class__ = mixed(QuantizedLayer, type(layer))

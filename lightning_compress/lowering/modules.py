@@ -8,8 +8,9 @@ quantized layer is folded into its scales and biases exactly: the integers stay 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,7 @@ from lightning_compress.quantization.weights import grids_of
 
 __all__ = ["check_fits", "check_lowerable", "is_quantized", "lower", "pad_single_channels"]
 
+_Rounding: TypeAlias = Callable[[ActivationQuantizer], QuantizeDequantize]
 _FLOAT = (nn.RNNBase, nn.EmbeddingBag)  # their kernels take all weights at once, in every call: they stay float
 
 
@@ -54,6 +56,7 @@ def lower(
     integer_bias: bool = False,
     signed: bool = False,
     exact: bool = False,
+    explicit: bool = True,
 ) -> nn.Module:
     """A copy of ``module`` in evaluation mode with int8 weights and explicit quantize and dequantize operations.
 
@@ -72,6 +75,8 @@ def lower(
         signed: the codes of activations are int8 instead of uint8; the values are the same.
         exact: sum products of integers exactly, as integer kernels do, in layers with quantized inputs. This is the
             reference for such kernels; sums of floats depend on the order in which a machine adds them.
+        explicit: with False, plain arithmetic gives the same values. Compilers find no integer kernels in it, and torch
+            runs it without registering operations.
 
     Raises:
         ValueError: ``module`` was not trained on a grid, a grid is not affine, a weight is off its grid, or a parameter
@@ -86,6 +91,7 @@ def lower(
     flow = Dataflow(trace)
     norms, places = norms_after(lowered, flow), quantizers_before(lowered, flow, quantizers)
     alone, read = sole_readers(flow).keys(), {name for name in trace.weights if weight_readers(flow, name, ())}
+    rounding = partial(QuantizeDequantize, signed=signed, explicit=explicit)
     for name, grid in grids_of(lowered).items():
         path, _, key = name.rpartition(".")
         layer = lowered.get_submodule(path)
@@ -95,19 +101,19 @@ def lower(
                 "training, or the schedule had not ended"
             )
         if key == "weight" and (has_integer_kernel(layer) or path in alone):
-            quantized = quantize_layer_(layer, grid)
+            quantized = quantize_layer_(layer, grid, explicit=explicit)
             if path in norms:
                 _fold(lowered, quantized, norms[path])
             if path in places:
-                _read(quantized, quantizers[places[path]], integer_bias=integer_bias, signed=signed)
+                _read(quantized, quantizers[places[path]], rounding, integer_bias=integer_bias)
                 quantized.exact = exact and quantized.reads is not None
         elif key == "weight" and isinstance(layer, nn.Embedding):
             quantize_embedding_(layer, grid)
         elif not isinstance(layer, _FLOAT):
-            quantize_parameter_(layer, key, grid, explicit=key == "weight" and path in read)
+            quantize_parameter_(layer, key, grid, explicit=explicit and key == "weight" and path in read)
     for place, quantizer in quantizers.items():
         if quantizer.enabled:
-            _attach(lowered, place, QuantizeDequantize(quantizer, signed=signed))
+            _attach(lowered, place, rounding(quantizer))
     return lowered
 
 
@@ -118,12 +124,12 @@ def _fold(lowered: nn.Module, layer: QuantizedLayer, name: str) -> None:
         lowered.set_submodule(name, nn.Identity())
 
 
-def _read(layer: QuantizedLayer, quantizer: ActivationQuantizer, *, integer_bias: bool, signed: bool) -> None:
+def _read(layer: QuantizedLayer, quantizer: ActivationQuantizer, rounding: _Rounding, *, integer_bias: bool) -> None:
     """Tell a layer the quantizer that its input has passed."""
     if integer_bias and not isinstance(layer, _ConvNd):
         layer.integers.round_bias(quantizer.scale)
     if quantizer.enabled:
-        layer.reads = QuantizeDequantize(quantizer, signed=signed)
+        layer.reads = rounding(quantizer)
 
 
 def pad_single_channels(lowered: nn.Module) -> None:

@@ -22,23 +22,34 @@ class QuantizeDequantize:
     Args:
         quantizer: its scale and zero point become constants.
         signed: whether the codes are int8, ``2^(bits - 1)`` lower than the uint8 codes of the same values.
+        explicit: with False, the same values come from plain arithmetic, which torch runs without further imports.
     """
 
-    def __init__(self, quantizer: ActivationQuantizer, *, signed: bool = False) -> None:
+    def __init__(self, quantizer: ActivationQuantizer, *, signed: bool = False, explicit: bool = True) -> None:
         self.scale = float(quantizer.scale)
         self.lowest = -(2 ** (quantizer.bits - 1)) if signed else 0
         self.zero_point = int(quantizer.zero_point) + self.lowest
         self.levels = quantizer.levels
         self.signed = signed
+        self.explicit = explicit
 
     def __call__(self, x: Tensor) -> Tensor:
+        return in_dtype(x.dtype, self._rounded(x) if self.explicit else self._plainly_rounded(x))
+
+    def _rounded(self, x: Tensor) -> Tensor:
         if self.levels < 255:  # exporters read the type, but not the range
             lowest = self.lowest - self.zero_point
             x = x.clamp(lowest * self.scale, (lowest + self.levels) * self.scale)
         codes = (-128, 127, torch.int8) if self.signed else (0, 255, torch.uint8)
         form = (self.scale, self.zero_point, *codes)
         rounded: Tensor = _ops.dequantize_per_tensor(_ops.quantize_per_tensor(x, *form), *form)
-        return in_dtype(x.dtype, rounded)
+        return rounded
+
+    def _plainly_rounded(self, x: Tensor) -> Tensor:
+        """As the two operations do it: ``x * (1 / scale)``, not ``x / scale``, rounds to the same integers."""
+        lowest = self.lowest - self.zero_point
+        steps = in_dtype(torch.float32, x) * (1.0 / self.scale)
+        return steps.round().clamp(lowest, lowest + self.levels) * self.scale
 
     def on_input(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """The forward pre-hook."""

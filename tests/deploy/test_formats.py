@@ -1,7 +1,9 @@
 """Formats: a new one is a new file, or an object that is passed; every writer keeps the same promises."""
 
 import json
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,10 +14,12 @@ from lightning_compress.deploy import Writer, writers
 from lightning_compress.deploy.export import find_writer, find_writers
 from lightning_compress.deploy.writers.archive import Archive
 from lightning_compress.deploy.writers.programs import Program
+from lightning_compress.quantization import profiles
 from tests.support.classifiers import Classifier, fit
 
 FILE = """
 from dataclasses import dataclass
+from pathlib import Path
 
 from lightning_compress.deploy.checks import cpu_tensors
 from lightning_compress.deploy.formats import ComputationWriter
@@ -94,7 +98,7 @@ def test_a_writer_can_be_passed(tmp_path):
 def test_a_writer_of_another_kind_is_refused(tmp_path):
     with pytest.raises(TypeError, match="need writer as an object of a subclass of Writer, got '.lcz'"):
         export(nn.Linear(2, 2), tmp_path / "m.lcz", writer=".lcz")
-    with pytest.raises(ValueError, match=r"need a path that ends in .pt2 for Program\(compiled=True\), got '.*m.onnx'"):
+    with pytest.raises(ValueError, match=r"a path that ends in .pt2 for Program\(compiled=True, .*\), got '.*m.onnx'"):
         export(nn.Linear(2, 2), tmp_path / "m.onnx", torch.ones(1, 2), writer=Program(compiled=True))
 
 
@@ -128,3 +132,21 @@ def test_a_quantized_module_is_lowered(suffix, tmp_path):
     prepared = find_writer(suffix).prepare(module.eval(), IMAGES)
     assert prepared is not module
     assert any(buffer.dtype == torch.int8 for buffer in prepared.buffers())
+
+
+@pytest.mark.parametrize(
+    ("suffix", "quantized"),
+    [(suffix, quantized) for suffix, it in find_writers().items() for quantized in {False, it.needs_example}],
+)
+def test_a_file_tells_neither_where_it_was_written_nor_from_which_data(suffix, quantized, tmp_path):
+    class Own(Classifier):
+        def forward(self, x):
+            return super().forward(x)  # a line of this file
+
+    module = Own()
+    if quantized:
+        fit(module, QATCallback(profile=profiles.Mobile()))
+    content = export(module, tmp_path / f"m{suffix}", IMAGES).read_bytes()
+    for secret in (tmp_path, Path(__file__).parent, Path.home(), Path(torch.__file__).parent, "a line of this file"):
+        assert os.fsencode(secret) not in content, secret
+    assert all(row.numpy().tobytes() not in content for row in IMAGES.flatten(0, 2))

@@ -10,6 +10,7 @@ from torch import nn
 
 from lightning_compress.deploy import export
 from lightning_compress.deploy.runtimes import OnnxRuntime
+from lightning_compress.deploy.writers.programs import Program
 from lightning_compress.lowering.embeddings import QuantizedEmbedding
 from lightning_compress.lowering.layers import QuantizedLayer
 from lightning_compress.lowering.modules import lower, pad_single_channels
@@ -169,7 +170,9 @@ def test_weights_of_other_modules_are_stored_in_integers(callback, tmp_path):
 def test_compilers_see_integer_kernels_in_layers_alone(tmp_path):
     """They took a transposed convolution of integers for another one."""
     module, x = trained(Others(), QATCallback(8, activation_bits=None)), images()
-    program = torch.export.load(export(module, tmp_path / "m.pt2", x[:2]))
+    with pytest.warns(UserWarning, match="needs operators that torch alone does not have"):
+        path = export(module, tmp_path / "m.pt2", x[:2], writer=Program(fusible=True))
+    program = torch.export.load(path)
     explicit = {str(node.args[0]) for node in program.graph.nodes if "dequantize_per_channel" in str(node.target)}
     assert len(explicit) == 1  # the attention's output projection
     assert sum(tensor.dtype == torch.int8 for tensor in program.state_dict.values()) == 3
