@@ -237,7 +237,6 @@ def _train(args: list[str] | None, words: Sequence[str], callbacks: Sequence[Any
         return
     from lightning_compress.cli.runs.callback import ResumeLine
 
-    # Lightning warns if it gets words although the process has some too.
     _command_line()(
         args=args,
         save_config_callback=RunConfig,

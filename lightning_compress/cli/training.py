@@ -19,6 +19,7 @@ import yaml
 from jsonargparse import get_loader, set_loader
 
 import lightning_compress
+from lightning_compress.cli.runs.changes import changed_callbacks, without_changes
 from lightning_compress.cli.vocabulary import expanded, expanded_words
 from lightning_compress.lightnings import LightningModule, Trainer, of_each, rank_zero_info
 from lightning_compress.loading.modules import carry_records
@@ -83,10 +84,16 @@ class Compression(_OfEither):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        if args is None:
-            self.config = parser.parse_args(expanded_words(sys.argv[1:]))
-        else:
-            super().parse_arguments(parser, expanded_words(args) if isinstance(args, list) else args)
+        if args is not None and not isinstance(args, list):
+            super().parse_arguments(parser, args)
+            return
+        words, values = without_changes(expanded_words(sys.argv[1:] if args is None else args))
+        if values:
+            found = parser.parse_args([word for word in words if not word.startswith("--print_config")])  # ends there
+            verb = found.get("subcommand")
+            dumped = self._parser(verb).dump(found[verb] if verb else found, skip_none=False)
+            words.append(changed_callbacks(get_loader("yaml")(dumped), values))
+        self.config = parser.parse_args(words)
 
     def instantiate_classes(self) -> None:
         super().instantiate_classes()

@@ -14,6 +14,7 @@ from lightning_compress.cli import lightning as ours
 from lightning_compress.cli import pytorch_lightning as theirs
 from lightning_compress.cli.commands import main
 from lightning_compress.cli.runs.prepared import Prepared
+from lightning_compress.pruning import criteria
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Lightning's use of jsonargparse
@@ -223,3 +224,51 @@ def test_a_compressed_checkpoint_needs_no_callback(method, tmp_path):
     images = torch.rand(4, 8)
     with torch.no_grad():
         assert torch.equal(prepared.module.eval()(images), trained.model.eval()(images))
+
+
+PRUNING = {"class_path": "PruningCallback", "init_args": {"sparsity": 0.9, "floor": 0.0}}
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate"])
+def test_a_word_changes_an_argument_of_any_callback(verb, tmp_path):
+    sharing = {"class_path": "WeightSharingCallback", "init_args": {"clusters": 16}}
+    words = ["PruningCallback.sparsity", "0.7", "PruningCallback.sparsity=0.5", "1.clusters", "4"]
+    words += ["PruningCallback.criterion", "taylor", "PruningCallback.schedule={class_path: Linear}"]
+    words += ["PruningCallback.schedule.until=0.25", "2.save_last", "true"]
+    words = [word if word[0] not in "P12" else f"--trainer.callbacks.{word}" for word in words]
+    cli = run(tmp_path, verb, net(), *words, callbacks=[PRUNING, sharing])
+    pruning, shared, checkpoint = cli.config[verb].trainer.callbacks
+    given = pruning.init_args
+    assert (given.sparsity, given.floor, given.schedule.init_args.until) == (0.5, 0.0, 0.25)
+    assert given.criterion is criteria.taylor
+    assert (shared.init_args.clusters, checkpoint.init_args.save_last) == (4, True)
+    assert cli.trainer.callbacks[0].sparsity == 0.5
+    if verb == "fit":
+        assert sum(int((weight == 0).sum()) for weight in (cli.model.net[0].weight, cli.model.net[2].weight)) == 44
+
+
+def test_the_printed_config_has_the_values_of_words(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(
+            tmp_path,
+            "fit",
+            net(),
+            "--trainer.callbacks.0.sparsity=0.25",
+            "--print_config=skip_null",
+            callbacks=[PRUNING],
+        )
+    assert yaml.safe_load(capsys.readouterr().out)["trainer"]["callbacks"][0]["init_args"]["sparsity"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("PruningCallback.sparsty=0.5", "got 'sparsty' of trainer.callbacks.0, which has .*; did you mean 'sparsity'"),
+        ("QATCallback.weight_bits=4", "got 'QATCallback' of trainer.callbacks, which has PruningCallback, Mod"),
+        ("5.sparsity=0.5", "got '5' of trainer.callbacks, which has PruningCallback"),
+        ("PruningCallback.sparsity", "need a value after --trainer.callbacks.PruningCallback.sparsity, got none"),
+    ],
+)
+def test_a_word_that_changes_nothing_is_refused(word, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        run(tmp_path, "fit", net(), f"--trainer.callbacks.{word}", callbacks=[PRUNING])

@@ -10,7 +10,6 @@ import torch
 
 from lightning_compress.carried import carried_records, carried_structures, shapes_in
 from lightning_compress.cli.screens.noise import quiet_loading
-from lightning_compress.cli.vocabulary import expanded_words
 from lightning_compress.example_inputs import ExampleInput, first_samples, line_of, small_example_in
 from lightning_compress.state_dicts import difference
 
@@ -81,9 +80,6 @@ def building(kind: Any) -> Any:
 
     class Building(kind):  # type: ignore[misc]
         """Builds the parts of a fit; ``fit`` does nothing."""
-
-        def parse_arguments(self, parser: Any, args: Any) -> None:
-            self.config = parser.parse_args(expanded_words(args))
 
         def fit(self, **_: Any) -> None:
             return

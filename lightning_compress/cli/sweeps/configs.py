@@ -9,7 +9,7 @@ from typing import Any
 
 from jsonargparse import get_loader
 
-from lightning_compress.cli.vocabulary import expanded, expanded_words
+from lightning_compress.cli.vocabulary import expanded
 from lightning_compress.search.sweeps.keys import KeyPath, key_paths, put
 from lightning_compress.search.sweeps.ranges import ranges_of
 from lightning_compress.search.sweeps.trials import check_places
@@ -70,9 +70,6 @@ def _last_line(error: BaseException) -> str:
 def _parsing(kind: Any) -> Any:
     class Parsing(kind):  # type: ignore[misc]
         """Parses the words of a fit; nothing is built."""
-
-        def parse_arguments(self, parser: Any, args: Any) -> None:
-            self.config = parser.parse_args(expanded_words(args))
 
         def _set_seed(self) -> None:
             return

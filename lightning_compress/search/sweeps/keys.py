@@ -85,7 +85,7 @@ def _step(value: Any, part: str, name: str, before: list[str | int]) -> KeyPath:
     if isinstance(value, list):
         return (_number(value, part, name, where),)
     if not isinstance(value, Mapping):
-        raise ValueError(f"need {name!r} in sweep as a key of the config, got {part!r} of {where}, which is {value!r}")
+        raise ValueError(f"need {name!r} as a key of the config, got {part!r} of {where}, which is {value!r}")
     if part in value:
         return (part,)
     for holder in _ARGUMENTS:
@@ -105,7 +105,7 @@ def _number(entries: list[Any], part: str, name: str, where: str) -> int:
     numbers = [number for number, found in enumerate(classes) if found == part]
     if len(numbers) > 1:
         written = " or ".join(f"{where}.{number}" for number in numbers)
-        raise ValueError(f"need one {part} for {name!r} in sweep, got {len(numbers)} of them: write {written}")
+        raise ValueError(f"need one {part} for {name!r}, got {len(numbers)} of them: write {written}")
     if not numbers:
         raise _missing(part, name, where, [found or str(number) for number, found in enumerate(classes)])
     return numbers[0]
@@ -115,6 +115,4 @@ def _missing(part: str, name: str, where: str, there: list[str]) -> ValueError:
     near = difflib.get_close_matches(part, there, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     known = ", ".join(there) or "nothing"
-    return ValueError(
-        f"need {name!r} in sweep as a key of the config, got {part!r} of {where}, which has {known}{hint}"
-    )
+    return ValueError(f"need {name!r} as a key of the config, got {part!r} of {where}, which has {known}{hint}")

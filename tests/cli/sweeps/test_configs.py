@@ -59,7 +59,7 @@ def test_ranges_may_stand_in_a_file_of_their_own(swept):
     [
         (
             {"model.rate": {"low": 1, "high": 2}},
-            "need 'model.rate' in sweep as a key of the config, got 'rate' of model, w",
+            "need 'model.rate' as a key of the config, got 'rate' of model, w",
         ),
         (
             {"trainer.callbacks.PruningCallback.scope": {"choices": ["layer", "all"]}},
