@@ -310,7 +310,7 @@ def test_errors_of_other_code_keep_their_traceback(folder, monkeypatch):
 
 
 def test_faults_of_this_package_keep_their_traceback(folder, monkeypatch):
-    monkeypatch.setattr("lightning_compress.training.run.plan_text", None)
+    monkeypatch.setattr("lightning_compress.training.run.announce", None)
     line = "--trainer.max_epochs=1 --trainer.callbacks=PruningCallback --trainer.logger false"
     with pytest.raises(TypeError, match="not callable"):
         command(monkeypatch, f"lightning-compress fit --model project.Net --data project.Data {line}")
