@@ -32,7 +32,7 @@ from lightning_compress.deploy.freezing import freeze
 from lightning_compress.deploy.runtimes import OnnxRuntime, OpenVINO, Run
 from lightning_compress.lowering.layers import QuantizedLayer
 from lightning_compress.lowering.modules import lower
-from lightning_compress.quantization import BinarizationCallback, QATCallback, observers, profiles, scales
+from lightning_compress.quantization import BinarizationCallback, MixedBits, QATCallback, observers, profiles, scales
 from lightning_compress.quantization.activations.quantizers import quantizers_of
 from lightning_compress.schedules import Constant
 from lightning_compress.timing import time_ratio
@@ -45,10 +45,15 @@ _VARIANTS: dict[str, Callable[[], list[Callback]]] = {
     "W8A8": lambda: [QATCallback(8, activation_bits=8, schedule=_AT_ONCE)],
     "W8A8 for OpenVINO": lambda: [QATCallback(8, activation_bits=8, schedule=_AT_ONCE, profile=profiles.OpenVINO())],
     "W4A8": lambda: [QATCallback(4, activation_bits=8, scale=scales.mse, schedule=_AT_ONCE)],
+    "W3A8": lambda: [QATCallback(3, activation_bits=8, scale=scales.mse, schedule=_AT_ONCE)],
+    "W3A8 on average": lambda: [QATCallback(MixedBits(3), activation_bits=8, scale=scales.mse, schedule=_AT_ONCE)],
     "W2A8": lambda: [QATCallback(2, activation_bits=8, scale=scales.mse, schedule=_AT_ONCE, every_n_steps=1)],
     "W2A8, first and last layer W8A8": lambda: [
         QATCallback(2, activation_bits=8, scale=scales.mse, schedule=_AT_ONCE, exclude=_ENDS),
         QATCallback(8, activation_bits=8, schedule=_AT_ONCE, include=_ENDS),
+    ],
+    "W2.06A8 on average": lambda: [
+        QATCallback(MixedBits(2.06), activation_bits=8, scale=scales.mse, schedule=_AT_ONCE, every_n_steps=1)
     ],
     "W4A4": lambda: [QATCallback(4, activation_bits=4, **_FITTED)],
     "W4A4, ranges by mse": lambda: [QATCallback(4, activation_bits=4, **_FITTED, observer=observers.mse)],

@@ -60,14 +60,14 @@ def explain_loading(strategy: Any) -> None:
 
 
 def checkpoint_in(
-    path: str | PathLike[str], read: Callable[[], Any], entries: Collection[str] = ("state_dict", _VERSION)
+    path: str | PathLike[str], read: Callable[[], Any], entries: Collection[str] = (_VERSION,)
 ) -> Mapping[str, Any]:
     """The content of a file that is given as ``ckpt_path``.
 
     Args:
         path: the file.
         read: reads it.
-        entries: those that it has to have.
+        entries: those that it has to have. A strategy that loads the weights by itself leaves the state dict out.
 
     Raises:
         ValueError: the file is no checkpoint of the Trainer, or cannot be read.

@@ -12,6 +12,7 @@ STAIRS = [
     {"adapters"},
     {
         "archive",
+        "costs",
         "evidence",
         "example_inputs",
         "metrics",

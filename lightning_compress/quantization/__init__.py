@@ -1,6 +1,7 @@
 """Quantization: weights and activations on integer grids, trained there, shipped as integers."""
 
 from lightning_compress.quantization import observers, profiles, scales
+from lightning_compress.quantization.bits.mixed import MixedBits
 from lightning_compress.quantization.callback import BinarizationCallback, QATCallback
 from lightning_compress.quantization.granularities import PerChannel, PerGroup, PerTensor
 from lightning_compress.quantization.grids import AffineGrid, Grid
@@ -9,6 +10,7 @@ __all__ = [
     "AffineGrid",
     "BinarizationCallback",
     "Grid",
+    "MixedBits",
     "PerChannel",
     "PerGroup",
     "PerTensor",

@@ -9,21 +9,23 @@ import torch
 from torch import Tensor, nn
 
 from lightning_compress.adapters.views import plain_view
-from lightning_compress.arguments import check_between, check_count, check_function
+from lightning_compress.arguments import check_between, check_function
 from lightning_compress.carried import carry
-from lightning_compress.lightnings import LightningModule, Trainer, rank_zero_warn
+from lightning_compress.lightnings import LightningModule, Trainer, rank_zero_info, rank_zero_warn
 from lightning_compress.quantization import observers, scales
 from lightning_compress.quantization.activations.calibration import Calibration
 from lightning_compress.quantization.activations.ranges import RangeOptimizer
 from lightning_compress.quantization.activations.settings import check_activations
 from lightning_compress.quantization.activations.statistics import FrozenStatistics
+from lightning_compress.quantization.bits.integer_grids import IntegerGrids
+from lightning_compress.quantization.bits.mixed import MixedBits
 from lightning_compress.quantization.dataflow.readers import possible_layers
 from lightning_compress.quantization.granularities import Granularity, PerChannel
 from lightning_compress.quantization.grids import BinaryGrid, Grid
 from lightning_compress.quantization.observers import Observer
 from lightning_compress.quantization.profiles import OnnxRuntime, Profile
 from lightning_compress.quantization.records import QUANTIZATION, detach, recognize_grids
-from lightning_compress.quantization.scales import Scale, check_profile, check_scale
+from lightning_compress.quantization.scales import Scale, check_profile
 from lightning_compress.quantization.weights import WeightGrids
 from lightning_compress.schedules import Schedule, Step
 from lightning_compress.targets import Selection
@@ -42,7 +44,7 @@ class _Quantization(WeightGrids):
             detach(pl_module)
 
 
-class QATCallback(_Quantization):
+class QATCallback(_Quantization, IntegerGrids):
     """Quantization-aware training: weights and activations on integer grids.
 
     From the schedule's begin on, the model in the Trainer holds quantized weights at every validation and in every
@@ -56,7 +58,8 @@ class QATCallback(_Quantization):
 
     Args:
         weight_bits: 2 to 8; 2 bits on a symmetric grid are ternary weights. On x86 CPUs without VNNI instructions
-            choose 7: their int8 kernels saturate with 8.
+            choose 7: their int8 kernels saturate with 8. :class:`~.bits.mixed.MixedBits` chooses a number for each
+            tensor when the schedule begins, at an average.
         activation_bits: 4 to 8, or None to quantize weights alone: then ``observer``, ``decay``, ``range_lr`` and
             ``freeze_ranges_at`` are refused.
         granularity: which weights share a scale; see :mod:`~lightning_compress.quantization.granularities`.
@@ -97,7 +100,7 @@ class QATCallback(_Quantization):
 
     def __init__(
         self,
-        weight_bits: int = 8,
+        weight_bits: int | MixedBits = 8,
         *,
         activation_bits: int | None = 8,
         granularity: Granularity = PerChannel(),
@@ -114,10 +117,9 @@ class QATCallback(_Quantization):
         exclude: Sequence[str] = (),
     ) -> None:
         check_function("values", "bits", scale=scale, observer=observer)
-        check_count(0, weight_bits=weight_bits)
-        check_between(2, 8, weight_bits=weight_bits)
         super().__init__(
-            kind=check_scale(scale, weight_bits),
+            weight_bits=weight_bits,
+            scale=scale,
             granularity=granularity,
             schedule=schedule,
             every_n_steps=every_n_steps,
@@ -127,10 +129,8 @@ class QATCallback(_Quantization):
         ranges = {"decay": decay, "range_lr": range_lr, "freeze_ranges_at": freeze_ranges_at}
         check_activations(QATCallback, activation_bits, observer=observer, **ranges)
         check_between(0, 1, freeze_norms_at=freeze_norms_at)
-        check_profile(profile, scale, weight_bits)
-        self.weight_bits = weight_bits
+        check_profile(profile, scale, weight_bits if isinstance(weight_bits, int) else weight_bits.usual)
         self.activation_bits = activation_bits
-        self.scale = scale
         self.observer = observer
         self.decay = decay
         self.range_lr = range_lr
@@ -144,10 +144,15 @@ class QATCallback(_Quantization):
         activations = "float activations" if self.activation_bits is None else f"{self.activation_bits}-bit activations"
         activations += " with learned ranges" if self.activation_bits is not None and self.range_lr > 0 else ""
         activations += "" if self.activation_bits is None else f" for {self.profile}"
-        return f"{self.weight_bits}-bit weights, {activations}, {self.granularity}, scales by {scale}, {self.schedule}"
+        bits = self.weight_bits
+        weights = f"weights of {bits}" if isinstance(bits, MixedBits) else f"{bits}-bit weights"
+        return f"{weights}, {activations}, {self.granularity}, scales by {scale}, {self.schedule}"
 
-    def fit_grid(self, rows: Tensor) -> Grid:
-        return self.scale(rows, self.weight_bits)
+    def update(self, weights: Mapping[str, Tensor]) -> None:
+        super().update(weights)
+        if self.news and self._run is not None:
+            rank_zero_info(f"QATCallback chose {self.news}")
+        self.news = ""
 
     @property
     def takes_up(self) -> bool:
@@ -269,7 +274,7 @@ class BinarizationCallback(_Quantization):
     def describe(self) -> str:
         return f"binary weights, one scale per output channel, {self.schedule}"
 
-    def fit_grid(self, rows: Tensor) -> Grid:
+    def fit_grid(self, name: str, rows: Tensor) -> Grid:
         return scales.mean(rows)
 
     def verify(self, weights: Mapping[str, Tensor]) -> None:

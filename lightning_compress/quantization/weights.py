@@ -95,8 +95,8 @@ class WeightGrids(WeightCompression):
         return False  # the grids follow the weights to the end
 
     @abstractmethod
-    def fit_grid(self, rows: Tensor) -> Grid:
-        """The grid that fits a weight, whose granularity gave the rows ``(R, N)``."""
+    def fit_grid(self, name: str, rows: Tensor) -> Grid:
+        """The grid that fits the weight ``name``, whose granularity gave the rows ``(R, N)``."""
 
     def begin(self, selection: Selection) -> None:
         super().begin(selection)
@@ -126,9 +126,7 @@ class WeightGrids(WeightCompression):
     def update(self, weights: Mapping[str, Tensor]) -> None:
         for name, weight in weights.items():
             target = self.targets[name]
-            # Fitted to the whole weight, so that every process finds the same grid.
-            whole = target.outputs_first(precise(gather(weight, target.parameter)))
-            grid = self.fit_grid(self.granularity.rows(whole))
+            grid = self.fit_grid(name, self._rows(name, weight))
             if type(grid) is not self.kind:
                 raise TypeError(
                     f"need grids of one kind, {self.kind.__name__}, got a {type(grid).__name__} for {name!r}"
@@ -138,7 +136,8 @@ class WeightGrids(WeightCompression):
             self._grids[name] = self._here(target, grid)
 
     def project_(self, weights: Mapping[str, Tensor]) -> None:
-        project_(weights, self._grids, self.strength)
+        if self._grids:  # none where an update waits for evidence
+            project_(weights, self._grids, self.strength)
 
     def metrics(self) -> dict[str, float]:
         return {"quantization": self.strength}
@@ -164,6 +163,11 @@ class WeightGrids(WeightCompression):
             grid = self._grids[name].part(self.granularity, shapes[name], partial(narrow, name))
             set_grid(self.targets[name].module, name.rpartition(".")[2], grid)
             self._grids[name] = grid
+
+    def _rows(self, name: str, weight: Tensor) -> Tensor:
+        """The rows of a whole weight, or of a tensor of its shape: every process finds the same grid."""
+        target = self.targets[name]
+        return self.granularity.rows(target.outputs_first(precise(gather(weight, target.parameter))))
 
     def _here(self, target: Target, grid: Grid) -> Grid:
         """The grid of a whole weight -> that of this process's shard of it."""

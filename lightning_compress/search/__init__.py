@@ -1,9 +1,10 @@
 """Search: plans before training, sensitivities, budgets that choose during training, sweeps and comparisons."""
 
+from lightning_compress.costs.second_order import second_order_cost
 from lightning_compress.search.budget.callback import CompressionBudget
 from lightning_compress.search.comparison.compared import ComparedRun, ComparedRuns
 from lightning_compress.search.comparison.comparing import compare
-from lightning_compress.search.fisher import BatchLoss, diagonal_fisher, second_order_cost
+from lightning_compress.search.fisher import BatchLoss, diagonal_fisher
 from lightning_compress.search.measuring.results import LayerSensitivity, Sensitivity
 from lightning_compress.search.objectives import Logged, Mean, OfOutputs, Score, Scored, training_loss
 from lightning_compress.search.plans import Plan, PlannedLayer, PlannedMethod, plan

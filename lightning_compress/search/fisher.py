@@ -1,4 +1,4 @@
-"""The diagonal Fisher information of parameters, and the loss that a change of weights costs to second order."""
+"""The diagonal Fisher information of parameters, by the gradients of single examples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_compress.example_inputs import evaluating
 from lightning_compress.messages import listed
 
-__all__ = ["BatchLoss", "GradientMoments", "diagonal_fisher", "gradient_moments", "second_order_cost"]
+__all__ = ["BatchLoss", "GradientMoments", "diagonal_fisher", "gradient_moments"]
 
 BatchLoss: TypeAlias = Callable[[nn.Module, Any], Tensor]
 """Module, batch -> the mean loss of the batch, one number."""
@@ -109,25 +109,6 @@ def diagonal_fisher(
     {'weight': tensor([[5.]])}
     """
     return dict(gradient_moments(module, examples, loss, names).square)
-
-
-def second_order_cost(fisher: Tensor, weight: Tensor, projected: Tensor) -> float:
-    r"""The rise of the loss when a weight is projected, to second order at a minimum.
-
-    .. math:: \frac{1}{2} \sum_i F_i (w_i - P(w)_i)^2
-
-    Args:
-        fisher: diagonal Fisher information, of the weight's shape.
-        weight: the weight.
-        projected: its projection, of the same shape.
-
-    Paper: LeCun, Denker and Solla, "Optimal Brain Damage" (1989).
-
-    >>> second_order_cost(torch.tensor([2.0, 1.0]), torch.tensor([0.5, 3.0]), torch.tensor([0.0, 2.0]))
-    0.75
-    """
-    change = (weight - projected).double()
-    return 0.5 * float((fisher.double() * change.square()).sum())
 
 
 def _chosen(module: nn.Module, names: Collection[str] | None) -> dict[str, nn.Parameter]:

@@ -194,6 +194,10 @@ class Method(ABC):
         """Training is over: choose the weights to leave; a run that is resumed at its end calls it as well."""
         return
 
+    def predict(self) -> str:
+        """A plan is made, before any training: refuse what cannot come true; a note on the prediction."""
+        return ""
+
     def falls_short(self) -> bool:
         """Whether the weights, as they are, call for an update that no schedule asks for; never by default.
 

@@ -25,6 +25,7 @@ from lightning_compress import (
 )
 from lightning_compress.macs import count_macs
 from lightning_compress.pruning import criteria
+from lightning_compress.quantization import MixedBits
 from lightning_compress.report.measures.profiles import profile
 from lightning_compress.schedules import Constant
 from tests.support.cases import cases
@@ -47,8 +48,10 @@ def test_a_plan_predicts_the_run(case, tmp_path):
         (layer.name, layer.shape, layer.bits) for layer in real.layers
     ]
     assert planned.macs.total == count_macs(shipped(module), EXAMPLE).total
-    rounds = any(isinstance(one, QATCallback) for one in callbacks)
-    assert planned.sparsity == pytest.approx(real.sparsity, abs=QUANTIZED if rounds else 1e-12)
+    rounds = [one for one in callbacks if isinstance(one, QATCallback)]
+    few = any(isinstance(one.weight_bits, MixedBits) for one in rounds)  # of two bits half are zeros
+    within = QUANTIZED * (1 + few) if rounds else 1e-12
+    assert planned.sparsity == pytest.approx(real.sparsity, abs=within)
     file = export(module, tmp_path / "model.lcz")
     assert planned.archive_bytes == pytest.approx(file.stat().st_size, rel=0.06)
 

@@ -25,7 +25,7 @@ from lightning_compress import (
 )
 from lightning_compress.distillation import EMA
 from lightning_compress.pruning import criteria
-from lightning_compress.quantization import observers, scales
+from lightning_compress.quantization import MixedBits, observers, scales
 from lightning_compress.schedules import Constant, Cubic, Linear
 from lightning_compress.sharing import gradients, initial_centers
 from tests.support.promises import (
@@ -34,6 +34,7 @@ from tests.support.promises import (
     at_least,
     at_most_two_of_four,
     binary,
+    bits_on_average,
     file_of,
     half_the_macs,
     half_the_macs_of_all_entries,
@@ -82,7 +83,7 @@ class Case:
     fsdp2: str = ""
 
 
-def qat(*bits: int, **options) -> QATCallback:
+def qat(*bits: int | MixedBits, **options) -> QATCallback:
     return QATCallback(*bits, **({"every_n_steps": 3} | options))
 
 
@@ -181,6 +182,9 @@ CASES = {
         plain=False,
     ),
     "4-bit weights": Case(lambda: [qat(4, activation_bits=None, scale=scales.mse, schedule=RAMP)], integers),
+    "3 bits on average": Case(
+        lambda: [qat(MixedBits(3), activation_bits=None, scale=scales.mse, schedule=RAMP)], bits_on_average(3, 2.8)
+    ),
     "binary weights": Case(lambda: [BinarizationCallback(every_n_steps=3)], binary),
     "8 bits of 2:4": Case(
         lambda: [qat(), PruningCallback(pattern=NM(2, 4), schedule=RAMP, exclude=STEM)],

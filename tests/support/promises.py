@@ -143,6 +143,20 @@ def integers(module: nn.Module) -> None:
     assert on_grids(module)
 
 
+def bits_on_average(most: float, least: float) -> Promise:
+    """Weights are on grids of more than one number of bits, of no more than so many on average."""
+
+    def promise(module: nn.Module) -> None:
+        integers(module)
+        grids = grids_of(module)
+        sizes = {name: module.get_parameter(name).numel() for name in grids}
+        average = sum(grid.bits * sizes[name] for name, grid in grids.items()) / sum(sizes.values())
+        assert least < average <= most
+        assert len({grid.bits for grid in grids.values()}) > 1
+
+    return promise
+
+
 def binary(module: nn.Module) -> None:
     """Every output channel holds two values, -a and a."""
     assert all((row.abs() == row.abs()[0]).all() for weight in weights(module).values() for row in weight.flatten(1))

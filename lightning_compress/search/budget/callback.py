@@ -167,7 +167,6 @@ class CompressionBudget(WeightCompression):
         super().start(module)
 
     def predict(self) -> str:
-        """Refuse a wish that the model cannot meet, once the callback has begun on it; the note on a plan of it."""
         return self._wish.predict(self._choice)
 
     def _expected(self, module: nn.Module) -> Choice:

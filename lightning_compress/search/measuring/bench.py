@@ -9,8 +9,9 @@ from typing import Any
 from torch import nn
 
 from lightning_compress.archive import archived_bytes
+from lightning_compress.costs.second_order import second_order_cost
 from lightning_compress.example_inputs import evaluating
-from lightning_compress.search.fisher import BatchLoss, GradientMoments, gradient_moments, second_order_cost
+from lightning_compress.search.fisher import BatchLoss, GradientMoments, gradient_moments
 from lightning_compress.search.measuring.subsets import singly
 from lightning_compress.search.measuring.trials import Trial, alone
 from lightning_compress.search.objectives import Score, score

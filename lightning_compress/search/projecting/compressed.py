@@ -19,7 +19,6 @@ from lightning_compress.messages import listed
 from lightning_compress.quantization import QATCallback
 from lightning_compress.quantization.records import QUANTIZATION
 from lightning_compress.quantization.weights import WeightGrids
-from lightning_compress.search.budget.callback import CompressionBudget
 from lightning_compress.search.projecting.projections import evidence_read, methods_in, project_, show_evidence
 from lightning_compress.targets import Selection
 from lightning_compress.training import WeightCompression
@@ -115,8 +114,7 @@ def _project_(module: nn.Module, begun: Sequence[Begun], example: ExampleInput |
         # The gradient that pulls every weight away from zero, by its size: criteria then score by magnitude.
         gradients = {name: -target.parameter.detach() for name, target in one.method.targets.items()}
         show_evidence(one.method, gradients, partial(_run, module, example))
-        if isinstance(one.method, CompressionBudget):
-            one.notes += [note for note in [one.method.predict()] if note]
+        one.notes += [note for note in [one.method.predict()] if note]
     waiting = project_([one.method for one in begun])
     for one in begun:
         if one.method in waiting:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_compress.costs.allocation import choose
 from lightning_compress.evidence import RunningMeans
-from lightning_compress.search.budget.choice.allocation import choose
 from lightning_compress.search.budget.choice.composition import Composition
 from lightning_compress.search.budget.choice.estimates import LARGEST, Sample, options_of, sample, sparsity_for, totals
 from lightning_compress.search.budget.choice.files import archive_size, size_without
@@ -84,7 +84,7 @@ class Choice:
         pruned = self.composition.pruned(weights)
         options = {name: options_of(self._sample(name, weight)) for name, weight in pruned.items()}
         chosen = choose(options, left)
-        self.values = {name: option.values for name, option in chosen.items()}
+        self.values = {name: option.choice for name, option in chosen.items()}
         self.composition.share(self.values)
         return choice_table(chosen, pruned)
 

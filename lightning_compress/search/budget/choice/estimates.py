@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from lightning_compress.archive.coding.streams import entropy
-from lightning_compress.search.budget.choice.allocation import Option
+from lightning_compress.costs.allocation import Option
+from lightning_compress.costs.second_order import second_order_cost
 from lightning_compress.search.budget.choice.codebooks import codebook
-from lightning_compress.search.fisher import second_order_cost
 from lightning_compress.sharing.kmeans import assign
 
 __all__ = ["LARGEST", "VALUES", "Sample", "options_of", "sample", "sparsity_for", "totals"]
@@ -70,7 +70,7 @@ def options_of(layer: Sample, values: Sequence[int] = VALUES) -> list[Option]:
         values: numbers of distinct values.
 
     >>> layer = Sample(torch.tensor([0.0, 1.0, 3.0, 3.0]), torch.tensor([1.0, 1.0, 1.0, 2.0]), 1.0)
-    >>> [(option.values, option.cost, option.bytes) for option in options_of(layer, [2, 3])]
+    >>> [(option.choice, option.cost, option.size) for option in options_of(layer, [2, 3])]
     [(2, 1.55..., 4.40...), (3, 0.0, 8.75), (0, 0.0, 12.40...)]
     """
     return [*(Option(number, *_projected(layer, number)) for number in values), Option(0, *_floats(layer))]

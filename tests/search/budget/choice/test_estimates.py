@@ -39,8 +39,8 @@ def test_the_bytes_are_those_of_the_entropy_and_a_codebook():
     kept = np.bincount(assign(weight[weight != 0], values).numpy())
     counts = [int((weight == 0).sum()), *kept]
     expected = weight.numel() * entropy(counts, base=2) / 8 + 4 * 7
-    assert option.bytes == pytest.approx(expected, rel=0.01)  # the centers are nearly those of k-means
-    assert floats.bytes == pytest.approx(1200 * entropy([600, 600], base=2) / 8 + 4 * 600)
+    assert option.size == pytest.approx(expected, rel=0.01)  # the centers are nearly those of k-means
+    assert floats.size == pytest.approx(1200 * entropy([600, 600], base=2) / 8 + 4 * 600)
 
 
 @pytest.mark.parametrize("number", [3, 8, 32])

@@ -1,0 +1,1 @@
+"""Bits: how many a weight takes, chosen for each layer."""
