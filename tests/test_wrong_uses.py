@@ -262,7 +262,7 @@ TEACHERS = [
     ),
 ]
 FUNCTIONS = [
-    (lambda: export(NET, "model.onx"), "need a suffix out of .*, got '.onx'; did you mean '.onnx'"),
+    (lambda: export(NET, "model.onx"), "need path with a suffix out of .*, got '.onx'; did you mean '.onnx'"),
     (lambda: Program(compiled="no"), "need compiled as True or False, got 'no'$"),
     (lambda: Onnx(metadata=["a"]), r"need metadata as a mapping of text, got \['a'\]: write {name: text}$"),
     (lambda: export(NET, 3), "need path as text or a path, got 3$"),

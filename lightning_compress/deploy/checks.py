@@ -7,10 +7,57 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_compress.example_inputs import ExampleInput, call, tensors_in
+from lightning_compress.example_inputs import ExampleInput, call, leaves_in, shapes_of, tensors_in
+from lightning_compress.messages import listed
 from lightning_compress.quantization.activations.quantizers import quantizers_of
 
-__all__ = ["check_equal", "check_near", "cpu_tensors", "difference", "largest"]
+__all__ = ["check_answers", "check_equal", "check_near", "cpu_tensors", "difference", "largest"]
+
+
+def check_answers(
+    module: nn.Module, example: ExampleInput, kinds: tuple[type, ...] = (object,), suffix: str = ""
+) -> None:
+    """Refuse a ``forward`` with whose outputs no file can be compared: the module is at fault, and not the file.
+
+    Args:
+        module: in evaluation mode.
+        example: input on which ``forward`` runs.
+        kinds: of the values that the outputs may hold.
+        suffix: of the file, for the error.
+
+    Raises:
+        ValueError: an output is of another kind, is NaN, or differs between two runs.
+    """
+    name, output = f"{type(module).__name__}.forward", call(module, example)
+    if not all(isinstance(leaf, kinds) for leaf in leaves_in(output)):
+        raise ValueError(
+            f"need a forward that returns tensors to write {suffix}, got {shapes_of(output)} from {name}: return the "
+            "rest from another method"
+        )
+    got = cpu_tensors(output)
+    if any(tensor.isnan().any() for tensor in got):
+        raise ValueError(
+            f"need outputs without NaN to compare a file with, got NaN from {name}: {_cause(module, example)}"
+        )
+    check = check_near if quantizers_of(module) else check_equal
+    try:
+        check(f"a second run of {name}", module, example, got)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}: no file can be compared with a forward that draws random numbers or changes the module; pass "
+            "them as arguments, or draw them under 'if self.training'"
+        ) from error
+
+
+def _cause(module: nn.Module, example: ExampleInput) -> str:
+    """Where NaN may come from, and what helps."""
+    if any(tensor.isnan().any() for tensor in tensors_in(example)):
+        return "pass an example_input without NaN"
+    state = module.state_dict().items()
+    broken = [name for name, value in state if isinstance(value, Tensor) and not value.isfinite().all()]
+    if broken:
+        return f"these tensors of the module are not finite: {listed(broken)}; load a checkpoint from before they were"
+    return "its tensors and example_input are finite; mend the division, root or logarithm in it"
 
 
 def check_equal(name: str, module: nn.Module, example: ExampleInput, got: list[Tensor]) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from lightning_compress.arguments import check_path
 from lightning_compress.deploy import writers
+from lightning_compress.deploy.checks import check_answers
 from lightning_compress.deploy.formats import Writer
 from lightning_compress.deploy.runtimes.silence import hushed
 from lightning_compress.drafts import draft_of
@@ -75,8 +76,8 @@ def export(
         The path.
 
     Raises:
-        ValueError: the suffix is unknown, ``example_input`` is needed and missing, ``forward`` does not run on it, or
-            the file fails its check.
+        ValueError: the suffix is unknown, ``example_input`` is needed and missing, ``forward`` does not run on it,
+            gives NaN or other outputs each time, or cannot be traced; or the file fails its check.
         TypeError: ``module``, ``example_input`` or ``writer`` is of another kind, or the state dict holds something
             other than tensors.
         ImportError: a package that the format needs is not installed.
@@ -102,6 +103,7 @@ def export(
         example = on_device(example_input, device_of(module)) if writer.needs_example else None
         if example is not None:
             check_runs(module, example)
+            check_answers(module, example, writer.outputs, writer.suffix)
         writer.write(writer.prepare(module, example), example, draft)
         writer.check(module, example, draft)
     return path
@@ -117,14 +119,14 @@ def find_writer(suffix: str) -> Writer:
     Program(compiled=False, fusible=False)
     >>> find_writer(".onx")
     Traceback (most recent call last):
-    ValueError: need a suffix out of ..., got '.onx'; did you mean '.onnx'?
+    ValueError: need path with a suffix out of ..., got '.onx'; did you mean '.onnx'?
     """
     found = find_writers()
     if suffix in found:
         return found[suffix]
-    near = difflib.get_close_matches(suffix, found, n=1)
+    near = difflib.get_close_matches(suffix.lower(), found, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"need a suffix out of {', '.join(found)}, got {suffix!r}{hint}")
+    raise ValueError(f"need path with a suffix out of {', '.join(found)}, got {suffix!r}{hint}")
 
 
 def writers_of(formats: Sequence[str | Writer]) -> list[Writer]:
@@ -157,7 +159,7 @@ def _writer(given: str | Writer) -> Writer:
     try:
         return find_writer(given)
     except ValueError as error:
-        raise ValueError(str(error).replace("need a suffix", "need formats", 1)) from None
+        raise ValueError(str(error).replace("need path with a suffix", "need formats", 1)) from None
 
 
 def find_writers() -> dict[str, Writer]:

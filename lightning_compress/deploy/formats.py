@@ -32,6 +32,7 @@ class Writer(ABC):
         packages: names of the packages that are imported to write, check and run a file.
         extra: extra of this package that installs them.
         runtimes: programs that run such a file on this machine, for the report.
+        outputs: kinds of values that ``forward`` may return, in any nesting.
     """
 
     suffix: ClassVar[str]
@@ -41,6 +42,7 @@ class Writer(ABC):
     packages: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ""
     runtimes: ClassVar[tuple[Runtime, ...]] = ()
+    outputs: ClassVar[tuple[type, ...]] = (Tensor,)
 
     def require(self) -> None:
         """Import the packages that the format needs.

@@ -13,7 +13,7 @@ import torch._inductor
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from lightning_compress.deploy.checks import check_equal, check_near, cpu_tensors
+from lightning_compress.deploy.checks import check_answers, check_equal, check_near, cpu_tensors
 from lightning_compress.example_inputs import (
     ExampleInput,
     as_arguments,
@@ -44,7 +44,8 @@ def freeze(module: nn.Module, example_input: ExampleInput) -> Callable[..., Any]
         A function that computes ``forward`` in evaluation mode, without gradients.
 
     Raises:
-        ValueError: the compiled function does not compute the same as the module.
+        ValueError: ``forward`` does not run on the example, or gives NaN or other outputs each time, or the compiled
+            function does not compute the same as the module.
 
     Example::
 
@@ -56,6 +57,7 @@ def freeze(module: nn.Module, example_input: ExampleInput) -> Callable[..., Any]
         example = on_device(example_input, device_of(module))
         args, kwargs = as_arguments(example)
         check_runs(module, example)
+        check_answers(module, example)
         if is_quantized(module):
             check, frozen = check_near, lower(module, args, kwargs)
         else:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import inspect
+import traceback
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,11 +14,22 @@ from torch import Tensor, nn
 from torch._dynamo.exc import UserError, UserErrorType
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
-from lightning_compress.example_inputs import ExampleInput, as_arguments, entries_of, first_samples
+from lightning_compress.example_inputs import (
+    ExampleInput,
+    as_arguments,
+    call,
+    entries_of,
+    first_samples,
+    line_of,
+    shapes_of,
+)
 
 __all__ = ["OfTensors", "trace", "without_origin"]
+
+_LIBRARIES = (Path(torch.__file__).parent, Path(__file__).parents[1])
 
 
 def trace(module: nn.Module, example: ExampleInput, largest_batch: int | None = None) -> ExportedProgram:
@@ -28,26 +41,23 @@ def trace(module: nn.Module, example: ExampleInput, largest_batch: int | None = 
         largest_batch: bound of the batch size; with 1 it is fixed.
 
     Raises:
-        ValueError: ``forward`` depends on the batch size of the example.
+        ValueError: ``forward`` depends on the batch size of the example, or torch.export does not follow it.
     """
+    shapes = shapes_of(example)
     if largest_batch is not None:
         example = first_samples(example, 1)
     if largest_batch != 1:  # torch.export takes a batch of one for a constant of the model
         example = pytree.tree_map(_doubled, example)
-    args, kwargs = as_arguments(example)
+    _check_runs_resized(module, example, shapes)
+    name, (args, kwargs) = type(module).__name__, as_arguments(example)
     module = _of_plain_outputs(_spelled_out(module, kwargs), args, kwargs)
     named = inspect.signature(module.forward).bind(*args, **kwargs).arguments
     free = None if largest_batch == 1 else {0: Dim("batch", min=1, max=largest_batch)}
-    shapes = pytree.tree_map(lambda x: free if isinstance(x, Tensor) and x.ndim else None, named)
+    dynamic = pytree.tree_map(lambda x: free if isinstance(x, Tensor) and x.ndim else None, named)
     try:
-        return torch.export.export(module, args, kwargs, dynamic_shapes=shapes)
-    except UserError as error:
-        if error.error_type != UserErrorType.CONSTRAINT_VIOLATION:
-            raise
-        raise ValueError(
-            "need a forward that takes any batch size, got one that is bound to that of the example: take the size as "
-            f"x.shape[0], not as len(x) or int(...), and compare it with no number. torch.export says: {error}"
-        ) from error
+        return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic)
+    except Exception as error:  # of many kinds
+        raise ValueError(_text_of(error, f"{name}.forward")) from error
 
 
 def without_origin(program: ExportedProgram) -> ExportedProgram:
@@ -84,6 +94,41 @@ class OfTensors(nn.Module):
         leaves = [next(rest) if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
         args, kwargs = pytree.tree_unflatten(leaves, self._tree)
         return self.module(*args, **kwargs)
+
+
+def _check_runs_resized(module: nn.Module, example: ExampleInput, given: str) -> None:
+    try:
+        call(module, example)
+    except Exception as error:  # of many kinds
+        raise ValueError(
+            "need example_input with the batch as first dimension of every tensor, and a forward that takes any batch "
+            f"size, got {given}, which runs, and {shapes_of(example)}, which raises {line_of(error)}: add the "
+            "dimension, as x.unsqueeze(0), or take the size in forward as x.shape[0]"
+        ) from error
+
+
+def _text_of(error: Exception, name: str) -> str:
+    """The reason why torch.export does not follow ``forward``, its place in the code, and what helps."""
+    if isinstance(error, UserError) and error.error_type == UserErrorType.CONSTRAINT_VIOLATION:
+        return (
+            f"need a forward that takes any batch size, got {name}, which is bound to that of the example: take the "
+            "size as x.shape[0], not as len(x) or int(...), and compare it with no number"
+        )
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_library(Path(frame.filename))]
+    place = f", in line {frames[-1].lineno} of {Path(frames[-1].filename).name}" if frames else ""
+    if isinstance(error, GuardOnDataDependentSymNode):
+        return (
+            f"need a forward whose steps do not depend on the values of tensors, got {name}, which decides by "
+            f"them{place}: write torch.where(condition, a, b) in place of if, or decide outside forward"
+        )
+    return (
+        f"need a forward that torch.export follows, got {name}, which raises {line_of(error).rstrip('.')}{place}: keep "
+        "to operations of torch on tensors, or write .lcz, which holds the weights alone"
+    )
+
+
+def _is_library(path: Path) -> bool:
+    return any(path.is_relative_to(folder) for folder in _LIBRARIES)
 
 
 def _spelled_out(module: nn.Module, kwargs: dict[str, Any]) -> nn.Module:

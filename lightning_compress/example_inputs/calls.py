@@ -26,6 +26,7 @@ __all__ = [
     "error_of",
     "evaluating",
     "float_outputs",
+    "leaves_in",
     "line_of",
     "on_device",
     "shapes_of",
@@ -75,12 +76,19 @@ def tensors_in(output: Any) -> list[Tensor]:
     >>> tensors_in({"a": torch.ones(1), "b": [torch.zeros(1), "c"]})
     [tensor([1.]), tensor([0.])]
     """
-    found = []
+    return [leaf for leaf in leaves_in(output) if isinstance(leaf, Tensor)]
+
+
+def leaves_in(output: Any) -> list[Any]:
+    """The values in a batch or an output that hold no others, in order, as :func:`tensors_in` searches it.
+
+    >>> leaves_in({"a": 1, "b": [2.0, "c"]})
+    [1, 2.0, 'c']
+    """
+    found: list[Any] = []
     for leaf in tree_leaves(output):
-        if isinstance(leaf, Tensor):
-            found.append(leaf)
-        else:
-            found += [tensor for entry in entries_of(leaf).values() for tensor in tensors_in(entry)]
+        entries = entries_of(leaf)
+        found += [inner for entry in entries.values() for inner in leaves_in(entry)] if entries else [leaf]
     return found
 
 
@@ -105,12 +113,20 @@ def check_runs(module: nn.Module, example_input: ExampleInput) -> None:
         example_input: on the device of the module.
 
     Raises:
-        ValueError: ``forward`` raises an error.
+        ValueError: there is no ``forward``, it raises an error, or the example has no samples.
     """
+    name, tensors = type(module).__name__, tensors_in(example_input)
+    if tensors and not any(tensor.numel() for tensor in tensors):
+        raise ValueError(f"need example_input with one sample or more, got {shapes_of(example_input)}")
     if error := error_of(module, example_input):
+        if isinstance(error, NotImplementedError) and f'[{name}] is missing the required "forward"' in str(error):
+            raise ValueError(
+                f"need a module with a forward, got {name}, which has none: define forward(self, x), the computation "
+                "that training_step calls"
+            ) from error
         one = ", or example_input=(x,) for a forward that takes the whole mapping x"
         raise ValueError(
-            f"need an example input that {type(module).__name__}.forward takes, got {shapes_of(example_input)}, which "
+            f"need an example input that {name}.forward takes, got {shapes_of(example_input)}, which "
             f"raises {line_of(error)}: set module.example_input_array, or pass example_input"
             f"{one if isinstance(example_input, Mapping) else ''}"
         ) from error

@@ -147,7 +147,9 @@ def test_the_module_is_left_as_it_is(tmp_path):
 
 @pytest.mark.parametrize("name", ["m.bin", "m", "m.lcz.gz"])
 def test_an_unknown_suffix_is_refused(name, tmp_path):
-    with pytest.raises(ValueError, match=r"need a suffix out of .lcz, .onnx, .pt2, .pte, .safetensors, .tflite, got '"):
+    with pytest.raises(
+        ValueError, match=r"path with a suffix out of .lcz, .onnx, .pt2, .pte, .safetensors, .tflite, got '"
+    ):
         export(nn.Linear(2, 2), tmp_path / name)
 
 
@@ -260,6 +262,107 @@ def test_what_torch_compile_gave_is_written_as_what_it_was_given(name, tmp_path)
     export(torch.compile(module, backend="eager"), tmp_path / name, IMAGES)
     if name.endswith(".lcz"):
         assert (tmp_path / name).read_bytes() == plain
+
+
+class Forward(nn.Linear):
+    """A layer of four inputs and two outputs, and a ``forward`` that computes something from them."""
+
+    def __init__(self, function):
+        super().__init__(4, 2)
+        self.function = function
+
+    def forward(self, x):
+        return self.function(super().forward(x))
+
+
+X = torch.rand(3, 4, generator=torch.Generator().manual_seed(0))
+PLACE = rf"in line \d+ of {Path(__file__).name}: "
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2", ".pte", ".tflite"])
+@pytest.mark.parametrize(
+    ("function", "example", "error"),
+    [
+        (lambda y: y, X[0], r"batch as first dimension .* got \(4,\), which runs, .* x.unsqueeze\(0\)"),
+        (lambda y: y.reshape(3, 2), X, r"any batch size, got \(3, 4\), which runs, .* as x.shape\[0\]"),
+        (
+            lambda y: y if y.sum() > 0 else -y,
+            X,
+            f"values of tensors, got Forward.forward, .* {PLACE}.* torch.where",
+        ),
+        (
+            lambda y: torch.from_numpy(y.numpy()),
+            X,
+            f"a forward that torch.export follows, .* {PLACE}keep to op",
+        ),
+        (
+            lambda y: {"y": y, "task": "a"},
+            X,
+            r"returns tensors .*, got \{y: \(3, 2\), task: str\} from Forward",
+        ),
+        (lambda y: y, X[:0], r"need example_input with one sample or more, got \(0, 4\)"),
+        (lambda y: y + torch.rand(2), X, "a second run of Forward.forward to compute the same .* draws random numbers"),
+        (
+            lambda y: y.sum(1).sub(100).log(),
+            X,
+            "got NaN from Forward.forward: its tensors and example_input are finite",
+        ),
+        (lambda y: y, X * torch.nan, "got NaN from Forward.forward: pass an example_input without NaN"),
+    ],
+)
+def test_a_forward_that_no_file_can_hold_is_refused_in_one_sentence(function, example, error, suffix, tmp_path):
+    with pytest.raises(ValueError, match=error) as refused:
+        export(Forward(function), tmp_path / f"m{suffix}", example)
+    assert "\n" not in str(refused.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_refusal_has_the_error_of_torch_as_its_cause(tmp_path):
+    with pytest.raises(ValueError, match="torch.where") as refused:
+        export(Forward(lambda y: y if y.sum() > 0 else -y), tmp_path / "m.pt2", X)
+    assert type(refused.value.__cause__).__name__ == "GuardOnDataDependentSymNode"
+
+
+def test_weights_that_are_not_finite_are_named(tmp_path):
+    module = build()
+    with torch.no_grad():
+        module.net[0].weight.view(-1)[0] = torch.nan
+    with pytest.raises(ValueError, match=r"got NaN from .*forward: these tensors .* not finite: net.0.weight; load a"):
+        export(module, tmp_path / "m.onnx", IMAGES)
+    assert export(module, tmp_path / "m.lcz").exists()
+
+
+def test_a_module_without_forward_is_refused(tmp_path):
+    class Bare(L.LightningModule):
+        pass
+
+    for kind in (Bare, nn.Module):
+        with pytest.raises(
+            ValueError, match=rf"need a module with a forward, got {kind.__name__}, which has none: def"
+        ):
+            export(kind(), tmp_path / "m.onnx", X)
+
+
+def test_an_operation_that_onnx_lacks_is_refused_in_one_sentence(tmp_path):
+    with pytest.raises(
+        ValueError, match="need operations that ONNX has to write m.onnx, got .*: write .pt2"
+    ) as refused:
+        export(Forward(lambda y: torch.special.bessel_j0(y)), tmp_path / "m.onnx", X)
+    assert "\n" not in str(refused.value)
+
+
+def test_outputs_may_be_none_and_numbers_in_a_program(tmp_path):
+    for suffix in (".onnx", ".pt2"):
+        export(Forward(lambda y: {"y": y, "nothing": None}), tmp_path / f"m{suffix}", X)
+    for suffix in (".pte", ".tflite"):
+        with pytest.raises(ValueError, match=r"returns tensors .*, got \{y: \(3, 2\), nothing: NoneType\} from"):
+            export(Forward(lambda y: {"y": y, "nothing": None}), tmp_path / f"m{suffix}", X)
+    export(Forward(lambda y: {"y": y, "one": 1}), tmp_path / "m.pt2", X)
+
+
+def test_a_suffix_in_capitals_is_one_letter_case_away(tmp_path):
+    with pytest.raises(ValueError, match=r"need path with a suffix out of .*, got '.ONNX'; did you mean '.onnx'"):
+        export(nn.Linear(2, 2), tmp_path / "m.ONNX", torch.ones(1, 2))
 
 
 class Sized(nn.Module):

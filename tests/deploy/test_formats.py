@@ -62,7 +62,7 @@ def test_a_new_format_is_one_file(tmp_path):
     assert export(module, tmp_path / "other.ts", IMAGES).exists()
     with torch.no_grad():
         torch.testing.assert_close(torch.jit.load(tmp_path / "other.ts")(IMAGES), module.eval()(IMAGES))
-    with pytest.raises(ValueError, match=r"need a suffix out of .lcz, .*, .ts, got '.tz'; did you mean '.ts'"):
+    with pytest.raises(ValueError, match=r"path with a suffix out of .lcz, .*, .ts, got '.tz'; did you mean '.ts'"):
         export(module, tmp_path / "other.tz", IMAGES)
 
 

@@ -83,7 +83,7 @@ def _writer(suffix: str) -> Writer:
     try:
         writer = find_writer(suffix)
     except ValueError as error:
-        raise ValueError(str(error).replace("need a suffix", "need --format", 1)) from None
+        raise ValueError(str(error).replace("need path with a suffix", "need --format", 1)) from None
     writer.require()
     return writer
 
@@ -98,6 +98,12 @@ def _folder(output: Path | None, source: Source) -> Path:
     return folder
 
 
+def _in_options(text: str) -> str:
+    """A message in the words of the command in place of those of Python."""
+    text = text.replace("set module.example_input_array, or pass example_input", "pass another as --example")
+    return text.replace("example_input", "--example")
+
+
 def _written(trained: Trained, path: Path, writer: Writer) -> tuple[str | None, list[str]]:
     """Write one file: the error in a line, if that fails, and the warnings of this package; others are given anew."""
     notes, failure = [], None
@@ -106,7 +112,7 @@ def _written(trained: Trained, path: Path, writer: Writer) -> tuple[str | None, 
         try:
             export(trained.module, path, trained.example, writer=writer)
         except Exception as error:
-            failure = refusal_of(error) or line_of(error)
+            failure = _in_options(refusal_of(error) or line_of(error))
     for one in warned:
         if one.category is UserWarning and Path(one.filename).is_relative_to(_PACKAGE):
             notes.append(str(one.message))

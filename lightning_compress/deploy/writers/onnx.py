@@ -20,7 +20,7 @@ from lightning_compress.deploy.onnx_passes.reasons import REMEDIES, reasons_of
 from lightning_compress.deploy.onnx_passes.rewrites import broadcast_constants, fill_channels, keep_floats, pool_means
 from lightning_compress.deploy.runtimes import OnnxRuntime, OpenVINO
 from lightning_compress.deploy.traces import trace
-from lightning_compress.example_inputs import ExampleInput, as_arguments
+from lightning_compress.example_inputs import ExampleInput, as_arguments, line_of
 from lightning_compress.lowering.modules import check_fits, is_quantized, lower
 from lightning_compress.quantization import profiles
 from lightning_compress.quantization.activations.quantizers import quantizers_of
@@ -52,6 +52,7 @@ class Onnx(ComputationWriter):
     """
 
     suffix = ".onnx"
+    outputs = (Tensor, type(None))
     packages = ("onnx", "onnxruntime", "onnxscript")
     extra = "onnx"
     runtimes = (OnnxRuntime(), OpenVINO())
@@ -94,16 +95,21 @@ class Onnx(ComputationWriter):
         return with_blocks(lower(module, args, kwargs, integer_bias=profile.round_biases, signed=symmetric))
 
     def write(self, module: nn.Module, example: ExampleInput, path: Path) -> None:
-        """Trace ``module``, rewrite its graph for faster kernels, and save it."""
+        """Trace ``module``, rewrite its graph for faster kernels, and save it.
+
+        Raises:
+            ValueError: ONNX lacks one of the operations.
+        """
         from onnxscript.ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
 
-        program = torch.onnx.export(
-            trace(module, example),
-            opset_version=self.opset,
-            dynamo=True,
-            verbose=False,
-            custom_translation_table=translations(),
-        )
+        traced = trace(module, example)
+        try:
+            program = torch.onnx.export(
+                traced, opset_version=self.opset, dynamo=True, verbose=False, custom_translation_table=translations()
+            )
+        except torch.onnx.OnnxExporterError as error:
+            cause = line_of(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+            raise ValueError(f"need operations that ONNX has to write {path.name}, got {cause}: write .pt2") from error
         assert program is not None  # noqa: S101  (the exporter without dynamo returns None)
         name_layers(program.model)
         ClearMetadataAndDocStringPass()(program.model)  # stack traces of all nodes are half of a small file

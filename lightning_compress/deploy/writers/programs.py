@@ -61,6 +61,7 @@ class Program(ComputationWriter):
     """
 
     suffix = ".pt2"
+    outputs = (Tensor, type(None), int, float)
     compiled: bool = False
     fusible: bool = False
 

@@ -44,6 +44,23 @@ def test_files_are_written_with_their_sizes_and_uses(model, tmp_path, capsys):
     assert torch.equal(load_archive(out / "model.lcz")["net.weight"], load_archive(model)["net.weight"])
 
 
+@pytest.mark.parametrize(
+    ("sizes", "error"),
+    [
+        ("1,3,8", r"need an example input that Small.forward takes, got (1, 3, 8), which raises "),
+        ("4", r"need --example with the batch as first dimension of every tensor"),
+    ],
+)
+def test_an_example_of_another_shape_is_refused_by_the_name_of_the_option(sizes, error, model, tmp_path, capsys):
+    words = ["--model", WORDS[1], "--example", sizes, "--format", "pt2", "--output", str(tmp_path / "ship")]
+    with pytest.raises(SystemExit):
+        main(["export", str(model), *words])
+    said = capsys.readouterr().err
+    assert f"model.pt2 is not written: {error}" in said
+    assert "example_input" not in said
+    assert "--example" in said
+
+
 def test_a_format_that_fails_leaves_the_others(model, tmp_path, capsys, monkeypatch):
     def fail(*_):
         raise ValueError("no such operator\nand more")
