@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from lightning_compress.pruning import NM, Block, PruningCallback, Unstructured
     from lightning_compress.quantization import (
         BinarizationCallback,
+        MixedBits,
         PerChannel,
         PerGroup,
         PerTensor,
@@ -58,6 +59,7 @@ __all__ = [
     "DistillationCallback",
     "DistillationModule",
     "LowRankCallback",
+    "MixedBits",
     "PerChannel",
     "PerGroup",
     "PerTensor",
@@ -86,7 +88,7 @@ _NAMES_BY_ROOM = {
     "loading": ("load_compressed",),
     "low_rank": ("LowRankCallback", "split_low_rank"),
     "pruning": ("NM", "Block", "PruningCallback", "Unstructured"),
-    "quantization": ("BinarizationCallback", "PerChannel", "PerGroup", "PerTensor", "QATCallback"),
+    "quantization": ("BinarizationCallback", "MixedBits", "PerChannel", "PerGroup", "PerTensor", "QATCallback"),
     "report": ("CompressionReport",),
     "schemas": ("RecordError",),
     "search": ("CompressionBudget", "compare", "plan", "sensitivity"),

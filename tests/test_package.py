@@ -31,7 +31,7 @@ WRITTEN = {
     "channels.criteria": "magnitude taylor batchnorm_scale",
     "quantization.scales": "absmax mse minmax power_of_two",
     "quantization.observers": "minmax mse percentile",
-    "quantization": "PerChannel PerTensor PerGroup",
+    "quantization": "MixedBits PerChannel PerTensor PerGroup",
     "sharing.initial_centers": "linear density plus_plus",
     "distillation.losses": "mse",
     "distillation": "Term EMA Ensemble Teacher",
