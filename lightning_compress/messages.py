@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from itertools import accumulate, islice
 from textwrap import fill
 
-__all__ = ["WIDTH", "for_terminal", "listed", "listed_by_reason", "plain", "shortened", "wrapped"]
+__all__ = ["WIDTH", "for_terminal", "hint", "listed", "listed_by_reason", "plain", "shortened", "wrapped"]
 
 WIDTH = 80
 """Characters of a line where the width of the terminal is not asked."""
@@ -105,3 +106,13 @@ def for_terminal(text: str) -> str:
     except (AttributeError, OSError, ValueError):  # a pipe, a notebook, a file
         return text
     return "\n".join(wrapped(line, width) for line in text.splitlines()) if width > len("  left alone, ") else text
+
+
+def hint(name: str, names: Iterable[str]) -> str:
+    """A question after the name that is near, for the end of a message; empty if none is.
+
+    >>> hint("sparsty", ["scope", "sparsity"])
+    "; did you mean 'sparsity'?"
+    """
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -8,13 +8,12 @@ module exports and that have this type are the names that the argument takes.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
 import re
 import sys
 from argparse import ArgumentError
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
 from importlib import import_module
 from itertools import takewhile
@@ -23,8 +22,9 @@ from types import ModuleType
 from typing import Any, get_args, get_origin
 
 import lightning_compress
+from lightning_compress.messages import hint
 
-__all__ = ["expanded", "expanded_words", "hint", "located", "members_of"]
+__all__ = ["expanded", "expanded_words", "located", "members_of"]
 
 _PACKAGE = "lightning_compress"
 _PLAIN = (bool, int, float, str, type(None))
@@ -71,16 +71,6 @@ def expanded_words(words: Sequence[str]) -> list[str]:
         found.append(f"{name}{equals}{value}" if word.startswith("--") else value)
         key = name if word.startswith("--") and not equals else ""
     return found
-
-
-def hint(name: str, names: Iterable[str]) -> str:
-    """A question after the name that is near, for the end of a message; empty if none is.
-
-    >>> hint("sparsty", ["scope", "sparsity"])
-    "; did you mean 'sparsity'?"
-    """
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _expanded_arguments(arguments: Any, owner: Any) -> Any:

@@ -93,6 +93,10 @@ class DistillationCallback(CallbackBase):
     def state_key(self) -> str:
         return super().state_key if self._set_up else provisional_key(self)
 
+    def report(self) -> dict[str, object]:
+        """The teacher and its size, for the report of a run."""
+        return self._objective.report()
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._set_up = True
         explain_loading(trainer.strategy)

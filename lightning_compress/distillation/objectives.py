@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_compress.arguments import check_scalar_answer
 from lightning_compress.distillation.features import OUTPUT, NetworkCall, Recorder, Regressor, match
 from lightning_compress.distillation.settings import DEFAULT, Settings
-from lightning_compress.distillation.teachers import Convert, Teacher
+from lightning_compress.distillation.teachers import Convert, Live, Teacher
 from lightning_compress.distillation.terms import Term, log_name
 from lightning_compress.example_inputs import tensors_in
 from lightning_compress.messages import listed
@@ -48,6 +48,15 @@ class Objective:
 
     def __reduce__(self) -> tuple[type[Objective], tuple[Settings]]:
         return Objective, (self.settings,)
+
+    def report(self) -> dict[str, object]:
+        """The teacher, for the report of a run: its name, and its size if it is a module."""
+        told: dict[str, object] = {"teacher": repr(self.teacher).removesuffix("(...)")}
+        if type(self.teacher) is Live:  # averages and caches have no size of their own
+            module = self.teacher.module
+            told["teacher parameters"] = sum(parameter.numel() for parameter in module.parameters())
+            told["teacher state dict, bytes"] = sum(tensor.nbytes for tensor in module.state_dict().values())
+        return told
 
     def attach(self, student: nn.Module, convert: Convert) -> None:
         """Find the layers and hook them, once per fit; errors of names and shapes come from here."""

@@ -14,6 +14,7 @@ import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from lightning_compress.archive import read_archive
+from lightning_compress.messages import hint
 
 __all__ = [
     "CLASS_PATH",
@@ -158,7 +159,7 @@ def of_class(
 
 
 def require_arguments(cls: type, checkpoint: Mapping[str, Any], given: Collection[str]) -> None:
-    """Refuse a class with arguments that have no default and are neither in a file nor given.
+    """Refuse arguments that a class does not take, and those without a default that are neither in a file nor given.
 
     Args:
         cls: class of the module.
@@ -166,20 +167,34 @@ def require_arguments(cls: type, checkpoint: Mapping[str, Any], given: Collectio
         given: names of the arguments that are given.
 
     Raises:
+        TypeError: the class does not take an argument that is given.
         ValueError: an argument has no value.
     """
     hparams, name = checkpoint.get(HPARAMS), checkpoint.get(HPARAMS_NAME)
     variable = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
-    parameters = [one for one in inspect.signature(cls).parameters.values() if one.kind not in variable]
+    taken = inspect.signature(cls).parameters
+    parameters = [one for one in taken.values() if one.kind not in variable]
     # Lightning saves arguments by their names under the name "kwargs", and one object that holds all under its own.
     whole = name in [one.name for one in parameters]
     known = {*given, *([name] if whole else hparams if isinstance(hparams, Mapping) else ())}
+    if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in taken.values()):
+        inside = hparams if whole and isinstance(hparams, Mapping) else ()
+        _require_taken(cls, given, [one.name for one in parameters] + list(inside))
     missing = [one.name for one in parameters if one.default is one.empty and one.name not in known]
     if missing:
         raise ValueError(
             f"need {', '.join(missing)} as arguments of {cls.__name__}, got a file without hyperparameters of these "
             f"names: pass load_compressed(..., {missing[0]}=...), or on the command line --config of the run"
         )
+
+
+def _require_taken(cls: type, given: Collection[str], names: Collection[str]) -> None:
+    for name in given:
+        if name not in names:
+            raise TypeError(
+                f"need arguments that {cls.__name__} takes, out of {', '.join(names) or 'none'}, got {name!r}"
+                + hint(name, names)
+            )
 
 
 def require_entry(name: object, checkpoint: Mapping[str, Any], cls: type) -> None:

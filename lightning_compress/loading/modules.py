@@ -64,7 +64,8 @@ def load_compressed(
         the module, which computes in evaluation the outputs that were validated.
 
     Raises:
-        TypeError: ``cls`` is no class, or ``grids`` holds something else than subclasses of ``Grid``.
+        TypeError: ``cls`` is no class or does not take an argument, or ``grids`` holds something else than subclasses
+            of ``Grid``.
         ValueError: the file is no checkpoint of the Trainer, holds a state dict of another module, or lacks an argument
             of ``cls`` or an entry that its ``on_load_checkpoint`` reads.
         RecordError: a record in the file is damaged, not one of this model, or of a method that is neither one of this

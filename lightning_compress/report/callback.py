@@ -231,7 +231,6 @@ class CompressionReport(ValidatesLast):
             with TemporaryDirectory() as folder:
                 self._finish(trainer, module, (self._before, after), Path(folder))
             self.result = replace(self.result, path=None) if self.result else None
-            rank_zero_info("fast_dev_run leaves no files: the report and its models were written, checked and deleted")
         else:
             self._finish(trainer, module, (self._before, after), self._directory)
 
@@ -261,7 +260,7 @@ class CompressionReport(ValidatesLast):
             compared_with=compared_with(self.baseline),
             modes=modes_of(trainer.callbacks),  # type: ignore[attr-defined]
             steps=trainer.global_step,
-            methods=methods_of(trainer.callbacks),  # type: ignore[attr-defined]
+            methods=methods_of(trainer.callbacks, trainer.lightning_module),  # type: ignore[attr-defined]
             deployments=tuple(deployments),
             files={path.name: size_on_disk(path) for path in paths if path.name not in failures},
             failures={name: str(error) for name, error in failures.items()},
@@ -280,7 +279,13 @@ class CompressionReport(ValidatesLast):
             raise failure
         if not any(name.endswith(".png") for name in written):
             rank_zero_info("pictures are left out: pip install 'lightning-compress[plots]' to have them drawn")
-        rank_zero_info(f"{', '.join([*written, *(path.name for path in paths)])} are in {folder}")
+        names = ", ".join([*written, *(path.name for path in paths)])
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            rank_zero_info(
+                f"the report leaves no files of a fast_dev_run: {names} were written and checked, and are deleted"
+            )
+        else:
+            rank_zero_info(f"{names} are in {folder}")
 
 
 def _check_single(trainer: Trainer) -> None:

@@ -41,6 +41,7 @@ def headlines(comparison: Comparison) -> list[str]:
         *_metrics(comparison),
         *_speed(comparison),
         _size(comparison),
+        *_teachers(comparison),
     ]
     order = [*KINDS, ""]
     return sorted(map(plain, said), key=lambda line: order.index(kind_of(line)))
@@ -170,6 +171,16 @@ def _size(comparison: Comparison) -> str:
     if not 0 < after.archive_bytes < 0.99 * before.archive_bytes:
         return size
     return f"SMALLER: {before.archive_bytes / after.archive_bytes:.1f}x, {size}"
+
+
+def _teachers(comparison: Comparison) -> list[str]:
+    """The size of a teacher beside that of the model: before the run stands the student itself."""
+    own, said = comparison.after.parameters, []
+    for report in comparison.methods.values():
+        number = report.get("teacher parameters")
+        if isinstance(number, int) and own:
+            said.append(f"The teacher, {report['teacher']}, has {number:,} parameters: {number / own:.3g}x as many.")
+    return said
 
 
 def is_worse(name: str, before: float, after: float, modes: Mapping[str, str]) -> bool:

@@ -1,9 +1,11 @@
-"""Methods: the reports of the callbacks that compress."""
+"""Methods: the reports of the callbacks that compress, and that of a teacher."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
+
+from lightning_compress.distillation import DistillationModule
 
 __all__ = ["configuration_of", "methods_of", "modes_of", "names_of"]
 
@@ -18,9 +20,12 @@ def names_of(callbacks: Iterable[object]) -> dict[str, Any]:
     return names
 
 
-def methods_of(callbacks: Iterable[object]) -> dict[str, dict[str, object]]:
-    """Name of a callback -> its report."""
-    return {name: callback.report() for name, callback in names_of(callbacks).items()}
+def methods_of(callbacks: Iterable[object], module: object) -> dict[str, dict[str, object]]:
+    """Name of a callback -> its report; ``DistillationModule`` -> that of its teacher."""
+    found = {name: callback.report() for name, callback in names_of(callbacks).items()}
+    if isinstance(module, DistillationModule):  # ``report`` of the module itself may be one of the student's
+        found["DistillationModule"] = module.objective.report()
+    return found
 
 
 def configuration_of(callbacks: Iterable[object]) -> dict[str, str]:

@@ -43,6 +43,24 @@ def test_a_structure_of_another_package_is_given_and_carried_on(path):
     assert checkpoint["compression_structures"] == {MINE.key: {"bits": 3}}
 
 
+class Narrow(Digits):
+    """Takes one argument, and keeps it."""
+
+    def __init__(self, rate=0.1):
+        super().__init__()
+        self.save_hyperparameters()
+
+
+@pytest.mark.parametrize("suffix", ["ckpt", "lcz"])
+def test_an_argument_that_the_class_does_not_take_is_refused(suffix, tmp_path):
+    module, path = Narrow(), tmp_path / f"m.{suffix}"
+    run = fit(module, max_epochs=1)
+    run.save_checkpoint(path) if suffix == "ckpt" else export(module, path)
+    assert load_compressed(Narrow, path, rate=0.5).hparams["rate"] == 0.5
+    with pytest.raises(TypeError, match="that Narrow takes, out of rate, got 'ratte'; did you mean 'rate'"):
+        load_compressed(Narrow, path, ratte=0.5)
+
+
 class Wrapped(Digits):
     """PEFT's wrapper gives all layers other names."""
 

@@ -17,11 +17,13 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_compress import PruningCallback, load_archive
 from lightning_compress.archive import save_archive
+from lightning_compress.distillation import EMA, DistillationCallback, DistillationModule
 from lightning_compress.report import CompressionReport, read_report
 from lightning_compress.schedules import Constant, Linear
 from lightning_compress.timing import Latency
 from tests.support.distributed import run_distributed
 from tests.support.runs import Randomness, resumes, trainer
+from tests.support.students import Student, loader, teacher
 from tests.support.toys import Batches, Digits, build, digits, fit, held_out
 
 pytestmark = pytest.mark.usefixtures("instant")
@@ -311,10 +313,13 @@ def test_a_second_fit_with_one_logger_leaves_the_first_report(tmp_path):
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_a_development_run_writes_nothing_and_checks_the_formats(named, tmp_path, monkeypatch):
+def test_a_development_run_writes_nothing_and_checks_the_formats(named, tmp_path, monkeypatch, caplog):
     reporting = CompressionReport(tmp_path / "named" if named else None)
-    fit(build(), reporting, pruning(), default_root_dir=tmp_path, fast_dev_run=1)
+    with caplog.at_level("INFO"):
+        fit(build(), reporting, pruning(), default_root_dir=tmp_path, fast_dev_run=1)
     assert list(tmp_path.iterdir()) == []
+    assert "the report leaves no files of a fast_dev_run: " in caplog.text
+    assert " are in " not in caplog.text
 
     def damage(state, path, *_, **__):
         save_archive({name: -tensor for name, tensor in state.items()}, path)
@@ -508,6 +513,27 @@ def test_any_callback_adds_rows(tmp_path):
     assert methods["Told 2"] == {"key": "b"}
     assert methods["PruningCallback"] | {"method": ""} == {"method": "", "weights": 3592, "strength": 1.0}
     assert "| Told 2 | key | b |" in (tmp_path / "report.md").read_text()
+
+
+@pytest.mark.parametrize("kind", [DistillationCallback, DistillationModule])
+def test_a_teacher_has_rows_and_a_headline(kind, tmp_path):
+    student, large = Student(), teacher()
+    module, callbacks = (student, [kind(large)]) if kind is DistillationCallback else (kind(student, large), [])
+    run = trainer(*callbacks, CompressionReport(tmp_path), max_epochs=1)
+    run.fit(module, loader(), loader())
+    found = report(tmp_path)["methods"]
+    assert found[kind.__name__] == {
+        "teacher": "Net",
+        "teacher parameters": 60 + 12 + 21,  # convolution, normalization, head
+        "teacher state dict, bytes": 4 * (93 + 12) + 8,  # and the statistics, and an integer
+    }
+    text = (tmp_path / "report.md").read_text()
+    assert "The teacher, Net, has 93 parameters: 1.48x as many." in text  # 93 / (40 + 8 + 15)
+    assert f"| {kind.__name__} | teacher | Net |" in text
+
+
+def test_a_teacher_without_a_size_is_named():
+    assert DistillationCallback(EMA(0.5)).report() == {"teacher": "EMA(decay=0.5)"}
 
 
 def test_layers_that_are_exchanged_during_the_run(tmp_path):

@@ -43,7 +43,7 @@ GOALS = {
     "faster-cpu": Goal("A model that computes in 8-bit integers on CPUs.", "[.lcz, .onnx]", "onnx"),
     "phone": Goal("8-bit models for phones: ExecuTorch and LiteRT.", "[.lcz, .pte, .tflite]", "executorch,litert"),
     "half-macs": Goal("Half the multiply-accumulates, by fewer channels.", "[.lcz, .onnx]", "channels,onnx"),
-    "distil": Goal("A small model that learns from a large one."),
+    "distil": Goal("A model with 80 % zeros that learns from a trained teacher, which may be larger."),
 }
 """Name -> goal."""
 

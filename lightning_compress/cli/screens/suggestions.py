@@ -12,8 +12,9 @@ from pydoc import locate
 from typing import Any
 
 import lightning_compress
-from lightning_compress.cli.vocabulary import hint, located, members_of
+from lightning_compress.cli.vocabulary import located, members_of
 from lightning_compress.lightnings import PACKAGES, of_each, package_of
+from lightning_compress.messages import hint
 
 __all__ = ["suggestion"]
 
