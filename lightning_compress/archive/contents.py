@@ -2,14 +2,12 @@
 
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from lightning_compress.archive.coding.records import read_records
-from lightning_compress.archive.files import read_forms, read_index
-from lightning_compress.arguments import check_file
+from lightning_compress.archive.files import opened, read_forms, read_index
 
 
 @dataclass(frozen=True)
@@ -92,6 +90,7 @@ def inspect_archive(path: str | os.PathLike[str], max_bytes: int | None = None) 
         ArchiveError: as in `load_archive`.
 
     Example:
+        >>> from pathlib import Path
         >>> import tempfile
         >>> from lightning_compress.archive import save_archive
         >>> path = Path(tempfile.mkdtemp()) / "m.lcz"
@@ -100,8 +99,7 @@ def inspect_archive(path: str | os.PathLike[str], max_bytes: int | None = None) 
         >>> tensor.form, tensor.bytes, round(tensor.entropy_bytes, 1)
         ('grid', 119.0, 105.0)
     """
-    check_file(path=path)
-    with Path(path).open("rb") as file:
+    with opened(path) as file:
         header = read_index(file, max_bytes)
         shares = header.shares()
         listed: dict[int, ArchivedTensor] = {}

@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -144,12 +145,23 @@ def read_archive(path: str | os.PathLike[str], max_bytes: int | None = None) -> 
     Raises:
         ArchiveError: as in `load_archive`.
     """
-    check_file(path=path)
-    with Path(path).open("rb") as file:
+    with opened(path) as file:
         header = read_index(file, max_bytes)
         tensors = _read_tensors(file, header)
+        records = read_records(header.records, header.named, tensors[header.named :])
     named = {entry.name: tensor for entry, tensor in zip(header.entries[: header.named], tensors, strict=False)}
-    return Archived(named, read_records(header.records, header.named, tensors[header.named :]), header.complete)
+    return Archived(named, records, header.complete)
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """An archive that is open; the errors of what is read from it name the file."""
+    check_file(path=path)
+    with Path(path).open("rb") as file:
+        try:
+            yield file
+        except ArchiveError as error:
+            raise ArchiveError(f"{error} (in {str(path)!r})") from error
 
 
 def _read_tensors(file: BinaryIO, header: Header) -> list[Tensor]:

@@ -177,7 +177,7 @@ def _refused(error: RuntimeError, cls: type, path: str | Path, structures: Seque
         names = ", ".join(structure.key for structure in structures)
         return RecordError(
             f"need records that make the module of the state dict in {str(path)!r}, got others of {names}: "
-            f"{found or shown(str(error))}"
+            f"{found or shown(str(error))}; pass the class and the arguments that it was trained with"
         )
     if found is None:
         return None
