@@ -213,6 +213,9 @@ COMMANDS = {
 }
 """Title of a group -> its commands."""
 
+_MEANT = {"train": "fit", "evaluate": "validate"}
+"""Words of other tools -> command."""
+
 _BY_NAME = {name: command for group in COMMANDS.values() for name, command in group.items()}
 
 
@@ -252,6 +255,6 @@ def _refuse_missing(words: Sequence[str]) -> None:
 
 
 def _refuse_command(word: str) -> None:
-    near = difflib.get_close_matches(word, _BY_NAME, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    near = difflib.get_close_matches(word, [*_BY_NAME, *_MEANT], n=1)
+    hint = f"; did you mean {_MEANT.get(near[0], near[0])!r}?" if near else ""
     refuse(f"need a command out of {', '.join(_BY_NAME)}, got {word!r}{hint}")

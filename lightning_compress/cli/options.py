@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lightning_compress.cli.goals.configs import GOALS
+from lightning_compress.cli.goals.configs import GOALS, PLACES
 from lightning_compress.cli.screens.completion import SHELLS
 
 __all__ = [
@@ -201,8 +201,8 @@ def init_parser() -> Parser:
     add = parser.add_argument
     add("goal", choices=tuple(GOALS), metavar="GOAL", help="one of those above")
     add("--output", default="config.yaml", metavar="FILE", help="the new file (default config.yaml)")
-    add("--model", default="my_project.MyModule", metavar="CLASS", help="dotted path of your LightningModule")
-    add("--data", default="my_project.MyData", metavar="CLASS", help="dotted path of your LightningDataModule")
+    add("--model", default=PLACES["model"], metavar="CLASS", help="dotted path of your LightningModule")
+    add("--data", default=PLACES["data"], metavar="CLASS", help="dotted path of your LightningDataModule")
     add("--metric", metavar="NAME", help="one that validation logs, to keep the best model by (default: keep the last)")
     add("--mode", choices=("min", "max"), help="whether it is better when smaller (default) or larger")
     return parser

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from argparse import Namespace
 from pathlib import Path
 
-from lightning_compress.cli.goals.configs import DEFAULT_METRIC, GOALS, config_of
+from lightning_compress.cli.goals.configs import DEFAULT_METRIC, GOALS, PLACES, config_of
 
 __all__ = ["write_config"]
 
@@ -14,8 +15,12 @@ def write_config(options: Namespace) -> None:
     """Write the config of a goal to a new file, and say what to do next.
 
     Raises:
-        ValueError: the file exists, or its folder does not; or the direction of no metric is given.
+        ValueError: the file exists, or its folder does not; or the direction of no metric is given; or the model or the
+            data is no dotted path.
     """
+    for name, stands_in in PLACES.items():
+        if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", given := getattr(options, name)):
+            raise ValueError(f"need --{name} as the dotted path of a class, such as {stands_in}, got {given!r}")
     path = Path(options.output)
     text = config_of(
         options.goal,
@@ -40,9 +45,10 @@ def write_config(options: Namespace) -> None:
     except FileNotFoundError as error:
         raise ValueError(f"need --output in a folder that exists, got {str(path)!r}") from error
     extra = GOALS[options.goal].extra
+    unnamed = [name for name, stands_in in PLACES.items() if getattr(options, name) == stands_in]
     steps = [
         *([f"pip install 'lightning-compress[{extra}]'"] if extra else []),
-        *([f"name your model and data in {path}"] if options.model.startswith("my_project.") else []),
+        *([f"name your {' and '.join(unnamed)} in {path}"] if unnamed else []),
         *([f"let validation log {watched}, or name another metric in {path}"] if watched else []),
         *([f"set max_drop in {path}, in the unit of {watched}"] if "max_drop:" in text else []),
         f"lightning-compress plan --config {path}",

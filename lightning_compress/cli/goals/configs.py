@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import indent
 
-__all__ = ["DEFAULT_METRIC", "DEFAULT_MODE", "GOALS", "Goal", "config_of"]
+__all__ = ["DEFAULT_METRIC", "DEFAULT_MODE", "GOALS", "PLACES", "Goal", "config_of"]
 
 DEFAULT_METRIC, DEFAULT_MODE = "val_acc", "max"
 """The metric of a goal that needs one, where none is named."""
+
+PLACES = {"model": "my_project.MyModule", "data": "my_project.MyData"}
+"""Option of ``init`` -> the dotted path that stands in for the one of the user."""
 
 _FOLDER = Path(__file__).parent
 _BEST = """\
@@ -43,7 +46,7 @@ GOALS = {
     "faster-cpu": Goal("A model that computes in 8-bit integers on CPUs.", "[.lcz, .onnx]", "onnx"),
     "phone": Goal("8-bit models for phones: ExecuTorch and LiteRT.", "[.lcz, .pte, .tflite]", "executorch,litert"),
     "half-macs": Goal("Half the multiply-accumulates, by fewer channels.", "[.lcz, .onnx]", "channels,onnx"),
-    "distil": Goal("A model with 80 % zeros that learns from a trained teacher, which may be larger."),
+    "distil": Goal("A model with 80 % zeros that learns from a trained teacher."),
 }
 """Name -> goal."""
 

@@ -51,6 +51,23 @@ def _of_class(path: str, key: str, option: str) -> str:
     return near or (_of_callbacks(option) if isinstance(owner, type) and issubclass(owner, of_each("Callback")) else "")
 
 
+def _of_value(path: str, key: str, value: str) -> str:
+    """A hint at the names that an argument of a class takes, in place of a text that is no name."""
+    owner: Any = located(path)
+    parameters = inspect.signature(owner).parameters if owner else {}
+    names = sorted(members_of(owner, str(parameters[key].annotation))) if key in parameters else []
+    if not names:
+        return _of_name(value)
+    return hint(value, names) or f"; write one of {', '.join(names)}, as class_path with init_args if it has arguments"
+
+
+def _of_name(name: str) -> str:
+    """A hint at a public name, whatever letters are large."""
+    public = {one.lower(): one for one in lightning_compress.__all__}
+    near = difflib.get_close_matches(name.lower(), public, n=1)
+    return f"; did you mean {public[near[0]]!r}?" if near else ""
+
+
 def _of_callbacks(option: str) -> str:
     owners = {name: kind for kind in _callbacks() for name in inspect.signature(kind).parameters}
     near = difflib.get_close_matches(option, owners, n=1)
@@ -104,7 +121,10 @@ _KINDS: dict[str, Callable[..., str]] = {
     r"class_path '([\w.]+)':(?: Parser key \"(\w+)\":)? Option '(\w+)[\w.]*' is not accepted": _of_class,
     r"Import path ([\w.]+) does not correspond to a subclass of": _other_lightning,
     r"Expected a <class 'collections\.abc\.Sequence'>\. Got value: (\S+)$": "; write [{}]".format,
-    r"Expected a dot import path string: (\w+)": lambda name: hint(name, lightning_compress.__all__),
+    r"class_path '([\w.]+)': Parser key \"(\w+)\": Expected a dot import path string: (.+)": _of_value,
+    r"Expected a dot import path string: (\w+)": _of_name,
+    r"arguments are required: \w+\.model$": lambda: "; pass --config FILE, which lightning-compress init writes",
+    r"found character.* that cannot start any token": lambda: "; YAML takes no tabs: indent by spaces",
     r"(?:unrecognized arguments: --|does not accept option ')([\w.]+)": _of_command,
     r"module '([\w.]+)' has no attribute '(\w+)'": _of_module,
     r"No module named '(\w+)'": _of_folder,

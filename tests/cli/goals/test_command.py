@@ -53,4 +53,22 @@ def test_wrong_words_are_named(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["init", "phone", "--mode", "max"])
     assert "need --metric for --mode max, got none: a config of phone watches none" in str(stopped.value.code)
+    with pytest.raises(SystemExit) as stopped:
+        main(["init", "phone", "--model", "my project/Net.py"])
+    said = "need --model as the dotted path of a class, such as my_project.MyModule, got 'my project/Net.py'"
+    assert said in str(stopped.value.code)
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("words", "step"),
+    [
+        ([], "1. name your model and data in"),
+        (["--model", "my_project.Net"], "1. name your data in"),
+        (["--model", "my_project.Net", "--data", "my_project.Data"], "1. lightning-compress plan"),
+    ],
+)
+def test_the_first_step_names_what_is_still_to_be_named(words, step, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(["init", "smaller-file", *words])
+    assert step in capsys.readouterr().out

@@ -17,6 +17,17 @@ LAST = "A word --trainer.callbacks.NAME is an argument of the last callback"
     [
         ("Expected a dot import path string: QATCalback", "; did you mean 'QATCallback'?"),
         ("Expected a dot import path string: ModelSummary", ""),
+        ("Expected a dot import path string: pruning", "; did you mean 'PruningCallback'?"),
+        (
+            "class_path 'lightning_compress.PruningCallback': "
+            'Parser key "pattern": Expected a dot import path string: 2:4',
+            "; write one of Block, NM, Unstructured, as class_path with init_args if it has arguments",
+        ),
+        (
+            "the following arguments are required: fit.model",
+            "; pass --config FILE, which lightning-compress init writes",
+        ),
+        ("found character that cannot start any token in x", "; YAML takes no tabs: indent by spaces"),
         ("Expected a <class 'collections.abc.Sequence'>. Got value: onnx", "; write [onnx]"),
         (
             "given class_path 'lightning_compress.CompressionReport': Option 'basline.val_acc' is not accepted",
