@@ -55,14 +55,14 @@ class Composition:
         offsets: Mapping[str, Offset],
         latents: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> None:
-        """``weight = P(latent + offset) - offset``, some weights at a time.
+        """``weight = P(latent + offset) - offset``, weights with offsets some at a time.
 
         Args:
             weights: name -> weight, overwritten.
             offsets: name -> offset, of some of them.
             latents: name -> latent, of some of them; the others hold theirs.
         """
-        for some in portions(weights):
+        for some in _together(weights, offsets):
             with _shifted(some, offsets, latents, keep=True) as sums:
                 for projection in self._projections:
                     if mine := _of(projection, sums):
@@ -87,7 +87,7 @@ class Composition:
             held: name -> weight, of each of them.
         """
         differing: dict[str, Tensor] = {}
-        for some in portions(latents):
+        for some in _together(latents, offsets):
             weights = self.projected(some, offsets, held)
             differing |= {name: weight for name, weight in weights.items() if not torch.equal(weight, held[name])}
         return differing
@@ -107,6 +107,14 @@ class Composition:
         for projection in reversed(self._projections):
             if mine := _of(projection, gradients):
                 projection.backward_(mine, latents)
+
+
+def _together(weights: Mapping[str, Tensor], offsets: Mapping[str, Offset]) -> Iterator[dict[str, Tensor]]:
+    """Weights projected together: all without offsets, which may share a codebook; then the others, in portions."""
+    plain = {name: weight for name, weight in weights.items() if name not in offsets}
+    if plain:
+        yield plain
+    yield from portions({name: weight for name, weight in weights.items() if name in offsets})
 
 
 def _of(projection: Projection, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -32,8 +32,8 @@ def store_(copies: dict[str, Tensor], values: Mapping[str, Tensor], short: Colle
     >>> store_(copies := {}, {"a": torch.tensor([1.001]), "b": torch.tensor([1.001])}, short=["b"]); copies
     {'a': tensor([1.0010]), 'b': tensor([1.], dtype=torch.bfloat16)}
     """
-    there = {name for name in values if name in copies and (name in short or copies[name].dtype == values[name].dtype)}
-    write_(copies, {name: values[name] for name in there})
-    for name in values.keys() - there:
+    kept = {n: value for n, value in values.items() if n in copies and (n in short or copies[n].dtype == value.dtype)}
+    write_(copies, kept)
+    for name in [name for name in values if name not in kept]:  # in their order, which is the same on all processes
         shorter = name in short and values[name].element_size() > 2
         copies[name] = values[name].to(torch.bfloat16 if shorter else values[name].dtype, copy=True)

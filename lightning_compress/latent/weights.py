@@ -68,7 +68,7 @@ class LatentWeights:
 
     def of_frozen(self) -> dict[str, Tensor]:
         """Name -> latent, of the frozen parameters with offsets; read only."""
-        frozen = self._exchanged.keys() - self._changeable(self._exchanged)
+        frozen = [name for name in self._exchanged if not self._changeable([name])]
         return {name: self._exchanged[name].to(self._parameters[name].dtype) for name in frozen}
 
     @property
@@ -112,8 +112,9 @@ class LatentWeights:
         self.unmask()
         names = self._projections.active(self._parameters)
         closed = [name for name in names if name not in self._open]
-        self._keep(self._held([name for name in closed if name not in self._exchanged]))
+        self._keep(self._held(new := [name for name in closed if name not in self._exchanged]))
         self.restore([name for name in closed if name not in self._restored])
+        self._restored.difference_update(new)  # if this update fails, nothing can project them
         opened = {name: self._weight(name).clone() for name in names if name in self._open}
         self._projections.update_({**self._held(names), **opened}, self.offsets, due)
         self._restored.difference_update(names)
@@ -170,8 +171,7 @@ class LatentWeights:
     def overwritten(self) -> list[str]:
         """Names of the parameters that do not hold their projected latents, since other code wrote; a collective."""
         held = self._held(latents := self._exchanged | self._held(self._masked.hidden))
-        found = rewritten(self._projections.differing(latents, self.offsets, held), held)
-        return sorted(found, key=list(self._parameters).index)
+        return rewritten(self._projections.differing(latents, self.offsets, held), held)
 
     @torch.no_grad()
     def adopt(self) -> None:

@@ -242,7 +242,7 @@ def test_refuses_one_codebook_under_two_optimizers():
 
 def test_refuses_weights_that_are_not_finite():
     module = build(torch.optim.SGD, lr=1e30)
-    with pytest.raises(ValueError, match="need finite values to cluster"):
+    with pytest.raises(RuntimeError, match="need finite weights to compress, got NaN or infinity in net.0.weight"):
         fit(module, WeightSharingCallback(4, schedule=Step(0.5)))
 
 

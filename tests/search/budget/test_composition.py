@@ -221,7 +221,7 @@ def test_a_plan_shows_both(both):
 
 
 def test_a_report_names_both(both):
-    methods = methods_of(both[2].callbacks)
+    methods = methods_of(both[2].callbacks, both[0])
     assert methods["CompressionBudget"]["asked"] == {"bytes": 2500, "macs": 0.5}
     assert methods["ChannelPruningCallback"]["macs"] <= 0.5
 
