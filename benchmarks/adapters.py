@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,7 +42,7 @@ TRAINED, UNSEEN, BATCH = 3600, 400, 16
 TURNS, STEPS_OF_A_TURN = 5, 25
 
 
-def bits(count: int) -> QATCallback:
+def bits(count: int, include: Sequence[str] = INCLUDE) -> QATCallback:
     """Weights of so many bits in groups of 32, on grids that are fitted once, to the weights before training."""
     return QATCallback(
         count,
@@ -51,7 +51,7 @@ def bits(count: int) -> QATCallback:
         scale=mse,
         schedule=Constant(),
         every_n_steps=1000,
-        include=INCLUDE,
+        include=include,
     )
 
 

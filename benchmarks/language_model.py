@@ -26,14 +26,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from benchmarks import adapters
 from benchmarks.tables import quiet, show
 from benchmarks.trainers import trainer
 from benchmarks.turns import Stopwatch
-from lightning_compress import PerGroup, QATCallback, export
+from lightning_compress import QATCallback, export
 from lightning_compress.adapters import HalfLatents
 from lightning_compress.deploy.writers.compressed_tensors import CompressedTensors
-from lightning_compress.quantization.scales import mse
-from lightning_compress.schedules import Constant
 
 LENGTH, BATCH, UNSEEN = 128, 16, 200
 STEPS_OF_THE_BASE, STEPS = 600, 200
@@ -94,15 +93,7 @@ class _Latents(Callback):
 
 
 def _bits(count: int) -> QATCallback:
-    return QATCallback(
-        count,
-        activation_bits=None,
-        granularity=PerGroup(32),
-        scale=mse,
-        schedule=Constant(),
-        every_n_steps=1000,
-        include=["*_proj*"],
-    )
+    return adapters.bits(count, include=["*_proj*"])
 
 
 @cache
