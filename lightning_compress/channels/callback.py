@@ -13,23 +13,25 @@ from lightning_compress.carried import carry, copies
 from lightning_compress.channels import criteria
 from lightning_compress.channels.budget.budgets import budget_of, check_blocks, check_shards
 from lightning_compress.channels.budget.costs import NO_COSTS, costs_of, narrowed_sizes
-from lightning_compress.channels.budget.latencies import Runner, check_runner, eager, fraction_to_keep, latency_left
+from lightning_compress.channels.budget.latencies import Runner, check_runner, eager, fraction_to_keep
 from lightning_compress.channels.budget.model_budgets import ModelBudget
+from lightning_compress.channels.budget.outcomes import Outcome, timed_outcome
 from lightning_compress.channels.criteria import Criterion, scores_of
 from lightning_compress.channels.dependencies.discovery import discover
 from lightning_compress.channels.dependencies.removable import Removable
 from lightning_compress.channels.groups import Group, removed_entries, with_followers
-from lightning_compress.channels.masks import Masks, masked_targets, masks_of
+from lightning_compress.channels.masks import Masks, masked_targets, masks_of, whole_parts
 from lightning_compress.channels.removal.shapes import CHANNELS, verify_shapes
-from lightning_compress.channels.removal.surgery import narrow, remove_units_
+from lightning_compress.channels.removal.surgery import narrow, narrowed_copy, remove_units_
 from lightning_compress.evidence import RunningMeans, check_evidence_decay, evidence_of
 from lightning_compress.example_inputs import check_example_input, first_batch
 from lightning_compress.lightnings import LightningModule, ModelParallelStrategy, Trainer, isolate_rng, rank_zero_info
-from lightning_compress.processes import from_rank_zero, gather
+from lightning_compress.processes import from_rank_zero
 from lightning_compress.schedules import Cubic, Schedule
 from lightning_compress.targets import Selection, Target
 from lightning_compress.training import PRUNE, WeightCompression
-from lightning_compress.training.copies import detached_copy, uncompiled
+from lightning_compress.training.copies import uncompiled
+from lightning_compress.training.endings.results import tell
 from lightning_compress.training.interplay.followers import FollowingNetworks, followers_text
 from lightning_compress.training.replacements import replaces
 from lightning_compress.training.run import CompressionRun
@@ -50,7 +52,7 @@ class ChannelPruningCallback(WeightCompression):
         parameters: instead of ``macs``, fraction of the parameters to keep, in (0, 1).
         latency: instead of ``macs``, fraction of the latency to keep, in (0, 1): of a forward pass of ``example_input``
             in evaluation mode, in ``runtime``. When ``fit`` starts, copies of different widths are timed; the widest
-            that is fast enough gives the MACs to keep.
+            that is fast enough gives the MACs to keep. The narrowed model is timed again at the end of ``fit``.
         runtime: where latency is measured, for ``latency``: PyTorch on the device of the model by default, or a runtime
             of ``deploy.runtimes``, such as ``OnnxRuntime()``, which runs float files of the copies on one CPU thread.
         channels: instead of ``macs``, fraction of the channels of every layer to keep, in (0, 1).
@@ -85,6 +87,7 @@ class ChannelPruningCallback(WeightCompression):
     """
 
     changeable = WeightCompression.changeable | {"decay", "example_input", "runtime"}
+    asker = "ChannelPruningCallback"  # the callback with the budget among its arguments
 
     def __init__(
         self,
@@ -140,7 +143,7 @@ class ChannelPruningCallback(WeightCompression):
     def _reset(self) -> None:
         self._found: Removable | None = None
         self._example: Any = None
-        self._following = FollowingNetworks(nn.Module())
+        self._following, self.outcome = FollowingNetworks(nn.Module()), Outcome(self.budget, self.asker)
         self._budget = ModelBudget(self.budget, self.budget.amount, (), NO_COSTS, self.round_to)
 
     def awaits_batch(self, module: nn.Module) -> bool:
@@ -190,21 +193,27 @@ class ChannelPruningCallback(WeightCompression):
 
     def describe(self) -> str:
         criterion = getattr(self.criterion, "__name__", repr(self.criterion))
-        found = f" ({self._budget.fraction:.4g} of the MACs)" if self.budget.name == "latency" else ""
         blocks = ", or whole residual branches" if self.remove_blocks else ""
-        return f"{self.budget}{found} by {criterion}, channels in multiples of {self.round_to}{blocks}, {self.schedule}"
+        return f"{self._budget} by {criterion}, channels in multiples of {self.round_to}{blocks}, {self.schedule}"
 
     def narrowed_copy(self, module: nn.Module) -> nn.Module:
         """A copy of ``module``, which this method has begun on, without the channels of least magnitude."""
-        return self._budget.narrowed_copy(detached_copy(module))
+        return self._budget.narrowed_copy(module)
 
-    def latency_left(self, module: LightningModule) -> float | None:
-        """Latency of ``module`` in ``runtime``, as a fraction of the dense one; None if there is no example for it."""
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_fit_end(trainer, pl_module)
+        if self.strength == 1.0 and self.budget.name != "channels":  # else the run warns
+            self.outcome = self._reached(pl_module)
+            tell(self.outcome.result, self.outcome.missed)
+
+    def _reached(self, module: LightningModule) -> Outcome:
+        if self.budget.name != "latency":
+            return Outcome(self.budget, self.asker, self.metrics()[self.budget.name])
         example = self._given_example(module) if self._example is None else self._example
         with isolate_rng():
-            return latency_left(detached_copy(module), example, first_batch(module.trainer), self.runtime)
-
-    # Masking, while the schedule ramps.
+            narrowed = narrowed_copy(module, self._budget.groups, self._masks.units)
+            batch = first_batch(module.trainer)
+            return timed_outcome(self.budget, self.asker, narrowed, example, batch, self.runtime)
 
     def observe(self, latents: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
         if self.settled or evidence_of(self.criterion) == "nothing":
@@ -224,12 +233,7 @@ class ChannelPruningCallback(WeightCompression):
         self._mask(self._budget.choose(scores, self.strength))
 
     def _score(self, group: Group, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Tensor:
-        """Scores of whole units; sharded tensors are gathered, one group at a time."""
-        names = {part.name for part in group.slices}
-        whole_weights, whole_gradients = (
-            {name: gather(t, self.targets[name].parameter) for name, t in tensors.items() if name in names}
-            for tensors in (weights, gradients)
-        )
+        whole_weights, whole_gradients = (whole_parts(group, tensors, self.targets) for tensors in (weights, gradients))
         return scores_of(self.criterion, group, whole_weights, whole_gradients)
 
     def _mask(self, units: Mapping[str, Tensor]) -> None:
@@ -251,18 +255,15 @@ class ChannelPruningCallback(WeightCompression):
         self._budget.verify(self._masks, self.strength)
 
     def metrics(self) -> dict[str, float]:
-        costs, masks = self._budget.costs, self._masks
-        names = dict.fromkeys(("macs", self._budget.unit_of_cost))
-        return {name: costs.fraction(name, masks.entries, masks.branch_parameters) for name in names}
+        return {name: self._budget.left(self._masks, name) for name in ("macs", self._budget.unit_of_cost)}
 
     def report(self) -> dict[str, object]:
         # After removal the number of targeted weights says nothing any more.
-        return {"method": self.describe(), "strength": self.strength, **self.metrics()}
+        return {"method": self.describe(), "strength": self.strength, **self.metrics(), **self.outcome.report()}
 
     def state_dict(self) -> dict[str, Any]:
         found = None if self._found is None else self._found.state()
-        evidence = dict(self._evidence)
-        own = {"masked": dict(self._masks.units), "evidence": evidence, "fraction": self._budget.fraction}
+        own = {"masked": dict(self._masks.units), "evidence": dict(self._evidence), "fraction": self._budget.fraction}
         return {**super().state_dict(), **own, "found": found, "written": self._following.written}
 
     def restore(self) -> None:
@@ -271,8 +272,6 @@ class ChannelPruningCallback(WeightCompression):
         if state is not None:
             self._evidence = RunningMeans(state["evidence"])
             self._mask(state["masked"])
-
-    # Removal, when the schedule has ended.
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
         super().on_train_batch_end(trainer, pl_module, *rest)

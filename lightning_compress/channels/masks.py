@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from lightning_compress.adapters import additive_paths
 from lightning_compress.channels.groups import Group, RemovedEntries, mask_, removed_entries
-from lightning_compress.processes import local_positions
+from lightning_compress.processes import gather, local_positions
 from lightning_compress.targets import Target
 
-__all__ = ["Masks", "masked_targets", "masks_of"]
+__all__ = ["Masks", "masked_targets", "masks_of", "whole_parts"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +58,12 @@ def masked_targets(module: nn.Module, groups: Sequence[Group]) -> tuple[Target, 
     holders = {name: module.get_submodule(name.rpartition(".")[0]) for name in names}
     paths = {path.weight_name: path for path in additive_paths(module)}
     return tuple(Target(n, (n,), holders[n], parameters[n], path=paths.get(n)) for n in names)
+
+
+def whole_parts(group: Group, tensors: Mapping[str, Tensor], targets: Mapping[str, Target]) -> dict[str, Tensor]:
+    """The tensors of targets that have entries of a group, by name; gathered where they are sharded."""
+    names = {part.name for part in group.slices}
+    return {name: gather(tensor, targets[name].parameter) for name, tensor in tensors.items() if name in names}
 
 
 def masks_of(

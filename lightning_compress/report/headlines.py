@@ -36,6 +36,7 @@ def headlines(comparison: Comparison) -> list[str]:
         *_failed(comparison),
         *_dead(comparison),
         *_unfinished(comparison),
+        *_missed(comparison),
         *_unvalidated(comparison),
         *_unlogged(comparison),
         *_metrics(comparison),
@@ -83,6 +84,12 @@ def _unfinished(comparison: Comparison) -> list[str]:
         for name, strength in strengths.items()
         if strength < 1
     ]
+
+
+def _missed(comparison: Comparison) -> list[str]:
+    """The wishes that did not come true; a callback and the one that it brings tell of the same."""
+    missed = (str(report["missed"]) for report in comparison.methods.values() if report.get("missed"))
+    return [f"LOSS: {said}." for said in dict.fromkeys(missed)]
 
 
 def _unvalidated(comparison: Comparison) -> list[str]:

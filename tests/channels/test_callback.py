@@ -2,12 +2,12 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, StochasticWeightAveraging
 from lightning.pytorch.tuner import Tuner
 from torch import nn
 from torch.nn import functional as F
 
-from lightning_compress.channels import ChannelPruningCallback, criteria
+from lightning_compress.channels import ChannelPruningCallback, criteria, remove_zero_channels
 from lightning_compress.deploy.runtimes import OnnxRuntime
 from lightning_compress.evidence import reads
 from lightning_compress.pruning import PruningCallback
@@ -177,6 +177,37 @@ def test_a_budget_of_latency_is_measured(monkeypatch):
     assert module.state_dict()["net.stem.weight"].shape == before
 
 
+@pytest.mark.parametrize("remove", [True, False])
+def test_the_narrowed_model_is_timed_at_the_end(monkeypatch, remove, caplog):
+    """Channels that stay as zeros are removed from the copy that is timed."""
+    caplog.set_level("INFO")
+    watch, module, pruning = Stopwatch(monkeypatch), Module(), callback(latency=0.5, round_to=1, remove=remove)
+    dense = sum(p.numel() for p in module.parameters())
+    trainer(pruning).fit(module, data())
+    if not remove:
+        remove_zero_channels(module, next(iter(data()))[0])
+    left = sum(p.numel() for p in module.parameters()) / dense
+    assert pruning.report()["latency"] == pytest.approx(left)
+    assert f"ChannelPruningCallback: {left:.3g} of the latency left, asked for 0.5" in caplog.text
+    assert "missed" not in pruning.report()
+    assert watch.slower == 1.0
+
+
+def test_a_latency_that_is_missed_is_named(monkeypatch):
+    watch = Stopwatch(monkeypatch)
+
+    class Slower(Callback):
+        def on_train_end(self, *_):
+            watch.slower = 2.0
+
+    pruning = callback(latency=0.6, round_to=1)
+    with pytest.warns(
+        UserWarning, match=r"ChannelPruningCallback missed latency=0\.6 by .* is left, measured in PyTorch"
+    ):
+        trainer(pruning, Slower()).fit(Module(), data())
+    assert "missed latency=0.6" in pruning.report()["missed"]
+
+
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint")
 def test_a_resumed_run_does_not_measure_again(monkeypatch, tmp_path):
     watch = Stopwatch(monkeypatch)
@@ -185,7 +216,8 @@ def test_a_resumed_run_does_not_measure_again(monkeypatch, tmp_path):
     run.save_checkpoint(tmp_path / "m.ckpt")
     watch.slower = 100.0
     pruning = callback(latency=0.6)
-    trainer(pruning, max_steps=6, max_epochs=-1).fit(Module(), data(), ckpt_path=tmp_path / "m.ckpt")
+    with pytest.warns(UserWarning, match="missed latency=0.6"):  # at the end of fit, on the slower machine
+        trainer(pruning, max_steps=6, max_epochs=-1).fit(Module(), data(), ckpt_path=tmp_path / "m.ckpt")
     with pytest.raises(ValueError, match=r"need latency >= .* with round_to=2, got latency=0\.6: measured with"):
         trainer(callback(latency=0.6)).fit(Module(), data())
 

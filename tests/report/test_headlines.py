@@ -47,7 +47,12 @@ def test_losses_stand_before_the_size():
             metrics_before={"val_acc": 0.9},
             metrics_after={"val_acc": 0.1},
             unvalidated=1200,
-            methods={"PruningCallback": {"strength": 0.5}, "Other": {"name": "x"}},
+            methods={
+                "PruningCallback": {"strength": 0.5},
+                "Other": {"name": "x"},
+                "Budget": {"missed": "Budget missed latency=0.5 by 0.1"},
+                "Brought": {"missed": "Budget missed latency=0.5 by 0.1"},
+            },
             failures={"model.onnx": "need 1, got 2"},
         )
     )
@@ -55,6 +60,7 @@ def test_losses_stand_before_the_size():
         "LOSS: model.onnx was not written: need 1, got 2",
         "LOSS: every weight of a is zero, so nothing of the input passes there.",
         "LOSS: the run ended before the schedule of PruningCallback, at strength 0.50 of 1.",
+        "LOSS: Budget missed latency=0.5 by 0.1.",
         "LOSS: the last validation was 1,200 steps before the end of the run, so the metrics are those of an earlier "
         "model.",
         "LOSS: val_acc fell from 0.9000 to 0.1000.",

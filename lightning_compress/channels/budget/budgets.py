@@ -21,9 +21,13 @@ class Budget:
     name: str
     amount: float
 
+    @property
+    def cost(self) -> str:
+        """The name of the cost, in a sentence."""
+        return {"macs": "MACs", "channels": "channels of every group"}.get(self.name, self.name)
+
     def __str__(self) -> str:
-        whole = {"macs": "MACs", "channels": "channels of every group"}.get(self.name, self.name)
-        return f"{self.amount:.4g} of the {whole} kept"
+        return f"{self.amount:.4g} of the {self.cost} kept"
 
 
 def budget_of(

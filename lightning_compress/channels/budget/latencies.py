@@ -29,6 +29,7 @@ __all__ = [
     "latency_left",
     "macs_within_latency",
     "relative_latency",
+    "runner_name",
 ]
 
 _AIMED = 0.97  # of a limit: two measurements of one model differ by some percent
@@ -40,6 +41,15 @@ Runner: TypeAlias = Callable[[nn.Module, Any], Callable[[], object]]
 def eager(module: nn.Module, example: Any) -> Callable[[], object]:
     """A function that runs ``module`` once in PyTorch, on the device of the model."""
     return partial(float_outputs, module, example)
+
+
+def runner_name(runner: Runner) -> str:
+    """The runtime in words.
+
+    >>> runner_name(eager)
+    'PyTorch'
+    """
+    return "PyTorch" if runner is eager else getattr(runner, "__name__", repr(runner))
 
 
 def check_runner(runner: Runner, budget: Budget) -> None:
@@ -139,20 +149,15 @@ def relative_latency(module: nn.Module, reference: nn.Module, example: Any, runn
     return from_rank_zero(time_ratio(run, run_reference))
 
 
-def latency_left(module: nn.Module, example: ExampleInput | None, batch: Any, runner: Runner = eager) -> float | None:
+def latency_left(module: nn.Module, example: ExampleInput | None, batch: Any, runner: Runner = eager) -> float:
     """The fraction of the latency that is left, of that before any channel was removed.
 
     Args:
         module: the model; it is put into evaluation mode.
         example: its input; None to find it in the batch.
-        batch: of the training data, on the device of the module; None if there is none.
+        batch: of the training data, on the device of the module.
         runner: runs both.
-
-    Returns:
-        the ratio; None if there is neither an example nor a batch.
     """
-    if example is None and batch is None:
-        return None
     found = small_example_in(batch, module) if example is None else on_device(example, device_of(module))
     return relative_latency(module, dense_copy(module), found, runner)
 

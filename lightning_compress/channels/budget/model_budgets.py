@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,7 +19,7 @@ from lightning_compress.channels.budget.selection import (
 from lightning_compress.channels.criteria import magnitude, members
 from lightning_compress.channels.groups import Group
 from lightning_compress.channels.masks import Masks
-from lightning_compress.channels.removal.surgery import narrow_module_
+from lightning_compress.channels.removal.surgery import narrowed_copy
 from lightning_compress.messages import listed_by_reason
 
 __all__ = ["ModelBudget"]
@@ -44,6 +43,10 @@ class ModelBudget:
     costs: Costs
     round_to: int
 
+    def __str__(self) -> str:
+        found = f" ({self.fraction:.4g} of the MACs)" if self.budget.name == "latency" else ""
+        return f"{self.budget}{found}"
+
     @property
     def unit_of_cost(self) -> str:
         """The unit of the budget: ``"parameters"`` or ``"macs"``."""
@@ -55,6 +58,10 @@ class ModelBudget:
         if self.budget.name == "channels":
             return self.costs.fraction("parameters") < 1 and not any(self._evenly_removed(1.0).values())
         return self.costs.fraction(self.unit_of_cost) <= self.fraction
+
+    def left(self, masks: Masks, name: str) -> float:
+        """The fraction of ``"macs"`` or ``"parameters"`` of the dense model that is left without the masked units."""
+        return self.costs.fraction(name, masks.entries, masks.branch_parameters)
 
     def choose(self, scores: Mapping[str, Tensor], strength: float) -> dict[str, Tensor]:
         """Choose the units to remove.
@@ -76,9 +83,7 @@ class ModelBudget:
         """A copy of ``module``, whose groups these are, without the units of least magnitude: the budget is met."""
         weights = {name: parameter.detach() for name, parameter in module.named_parameters()}
         scores = {group.name: magnitude(members(group, weights, {})) for group in self.groups}
-        narrowed = copy.deepcopy(module)
-        narrow_module_(narrowed, self.groups, self.choose(scores, 1.0))
-        return narrowed
+        return narrowed_copy(module, self.groups, self.choose(scores, 1.0))
 
     def check_reach(self, left_alone: Mapping[str, str], remove_blocks: bool) -> None:
         """Refuse a budget that the groups cannot meet.
@@ -130,7 +135,7 @@ class ModelBudget:
                     raise RuntimeError(f"need {asked} masked units of {name!r}, got {found}")
             return
         asked_fraction = self._fraction_at(strength)
-        left = self.costs.fraction(self.unit_of_cost, masks.entries, masks.branch_parameters)
+        left = self.left(masks, self.unit_of_cost)
         if left > asked_fraction * (1 + 1e-9):
             raise RuntimeError(f"need {self.unit_of_cost} <= {asked_fraction:.6g} of the dense model, got {left:.6g}")
 

@@ -16,8 +16,9 @@ from torch.optim import Optimizer
 from lightning_compress.channels.groups import Group, hollow_layers, removed_entries
 from lightning_compress.channels.removal.hollow import Hollow, hollow_
 from lightning_compress.targets import is_layer, is_transposed
+from lightning_compress.training.copies import detached_copy
 
-__all__ = ["narrow", "narrow_module_", "narrow_optimizer_", "remove_units_", "replace_", "resize_"]
+__all__ = ["narrow", "narrow_module_", "narrow_optimizer_", "narrowed_copy", "remove_units_", "replace_", "resize_"]
 
 _SIZES = {"out_features": 0, "out_channels": 0, "in_features": 1, "in_channels": 1}  # name -> dimension of the weight
 
@@ -76,6 +77,13 @@ def narrow_module_(
     left = set(module.parameters())
     after = {old: narrowed.get(old, old) for old in before}
     return {old: new if new in left else None for old, new in after.items() if old not in left}  # type: ignore[misc]
+
+
+def narrowed_copy(module: nn.Module, groups: Sequence[Group], removed: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of a module, which is in no Trainer, without some units; arguments are those of :func:`narrow_module_`."""
+    narrowed = detached_copy(module)
+    narrow_module_(narrowed, groups, removed)
+    return narrowed
 
 
 def replace_(module: nn.Module, tensors: Mapping[Tensor, Tensor]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from lightning_compress.channels.budget.latencies import Runner, eager
-from lightning_compress.lightnings import LightningModule, Trainer, rank_zero_info, rank_zero_warn
+from lightning_compress.lightnings import LightningModule, Trainer
 from lightning_compress.report.incoming import FullSanityCheck
 from lightning_compress.schedules import Schedule, strength_at
 from lightning_compress.search.budget.choice.choices import Choice
@@ -19,6 +19,7 @@ from lightning_compress.search.budget.wishes.cuts import new_cut
 from lightning_compress.targets import Selection, Target
 from lightning_compress.training import SHARE, WeightCompression
 from lightning_compress.training.endings.due_validations import DueValidation
+from lightning_compress.training.endings.results import tell
 
 __all__ = ["CompressionBudget"]
 
@@ -163,7 +164,7 @@ class CompressionBudget(WeightCompression):
     def start(self, module: LightningModule) -> None:
         check_methods(self, self._wish, () if self._run is None else self._run.methods)
         if self._loaded is None:
-            _tell(self._wish.start(self._choice, self._expected(module), self._run, self._incoming))
+            tell(self._wish.start(self._choice, self._expected(module), self._run, self._incoming))
         super().start(module)
 
     def predict(self) -> str:
@@ -208,7 +209,7 @@ class CompressionBudget(WeightCompression):
         if self._wish.chooses and not self._choice.fisher and self._run is not None:
             self.strength = 0.0  # no optimizer has stepped yet: the next step asks again
             return
-        _tell(self._wish.update(self._choice, weights, self.strength))
+        tell(self._wish.update(self._choice, weights, self.strength))
 
     def project_(self, weights: Mapping[str, Tensor]) -> None:
         self._choice.composition.project_(weights)
@@ -235,9 +236,11 @@ class CompressionBudget(WeightCompression):
         return self._choice.composition.metrics() | ({"bytes": float(size)} if size else {})
 
     def report(self) -> dict[str, object]:
-        speed = {} if self._cut is None else self._cut.report()
+        speed = {} if self._cut is None else self._cut.callback.outcome.report()
         file = {"bytes": self._choice.measured, **self._choice.state()} if self._wish.chooses else {}
-        return {**super().report(), "asked": wishes_in(vars(self)), **speed, **file}
+        missed = self._wish.missed(self._choice) if self.strength == 1.0 else ""
+        told = {**super().report(), "asked": wishes_in(vars(self)), **speed, **file}
+        return {**told, "missed": missed} if missed else told
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         return self._choice.tensors()
@@ -278,22 +281,11 @@ class CompressionBudget(WeightCompression):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_fit_end(trainer, pl_module)
-        if self.strength < 1.0:  # the run warns
-            return
-        if self._cut is not None:
-            self._cut.measure(pl_module)
-            _tell(self._cut.result(), self._cut.missed())
-        if self._wish.chooses:
+        if self.strength == 1.0 and self._wish.chooses:  # else the run warns, and the brought callback tells the speed
             self._choice.measure()
-            _tell(self._wish.result(self._choice), self._wish.missed(self._choice))
+            tell(self._wish.result(self._choice), self._wish.missed(self._choice))
 
     def _close_sanity_check(self) -> None:
         if self._sanity:
             self._sanity.close()
         self._sanity = None
-
-
-def _tell(text: str, missed: str = "") -> None:
-    for said, tell in ((missed, rank_zero_warn), (text, rank_zero_info)):
-        if said:
-            tell(said)

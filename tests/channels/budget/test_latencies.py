@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from lightning_compress.channels.budget.costs import costs_of
-from lightning_compress.channels.budget.latencies import latency_left, macs_within_latency, relative_latency
+from lightning_compress.channels.budget.latencies import macs_within_latency, relative_latency
 from lightning_compress.channels.dependencies.removable import find_removable
 
 
@@ -46,7 +46,3 @@ def test_a_limit_is_aimed_at_with_a_margin_of_three_percent(monkeypatch):
     found = find_removable(module, example)
     fraction = macs_within_latency(module, example, found.groups, costs_of(module, found.prices), 0.5, round_to=1)
     assert 0.97 * 0.5 - 1 / 64 - 0.01 < fraction <= 0.97 * 0.5 + 0.01  # six halvings, steps of a channel
-
-
-def test_the_latency_that_is_left_needs_an_example():
-    assert latency_left(nn.Linear(2, 2), None, None) is None

@@ -11,7 +11,7 @@ from torch import nn
 
 from lightning_compress.arguments import check_count, check_function
 from lightning_compress.channels import ChannelPruningCallback
-from lightning_compress.channels.budget.latencies import Runner, eager
+from lightning_compress.channels.budget.latencies import Runner, eager, runner_name
 from lightning_compress.example_inputs import cycled_samples
 from lightning_compress.schedules import Cubic, Linear, Schedule
 
@@ -50,7 +50,7 @@ class Batched:
         return self.runner(module, cycled_samples(example, self.batch_size))
 
     def __repr__(self) -> str:
-        return f"{getattr(self.runner, '__name__', repr(self.runner))} with batches of {self.batch_size}"
+        return f"{runner_name(self.runner)} with batches of {self.batch_size}"
 
 
 class Cut:
@@ -64,46 +64,10 @@ class Cut:
     def __init__(self, callback: ChannelPruningCallback, rest: Schedule) -> None:
         self.callback = callback
         self.rest = rest
-        self.reached: float | None = None
-        """The fraction that is left: counted, or measured in the runtime; None before that."""
 
     def describe(self) -> str:
         """The wish in words, for the printed plan."""
         return f"{self.callback.budget}, by whole channels"
-
-    def measure(self, module: Any) -> None:
-        """Count the MACs of a module that was fitted, or measure its latency; a collective."""
-        by_latency = self.callback.latency is not None
-        self.reached = self.callback.latency_left(module) if by_latency else self.callback.metrics()["macs"]
-
-    def report(self) -> dict[str, object]:
-        """Entries of a report after ``fit``, by name."""
-        return {} if self.reached is None else {self.callback.budget.name: self.reached}
-
-    def result(self) -> str:
-        """The fraction that is left, as text."""
-        asked, name = self.callback.budget.amount, self._name
-        if self.reached is None:
-            return (
-                f"CompressionBudget: the {name} was not measured again, without an example of the input: set "
-                "module.example_input_array"
-            )
-        return f"CompressionBudget: {self.reached:.3g} of the {name} left, asked for {asked:.3g}"
-
-    def missed(self) -> str:
-        """By how much the wish was missed, and the way out, as text; empty if it came true."""
-        asked = self.callback.budget.amount
-        if self.reached is None or self.reached <= asked:
-            return ""
-        return (
-            f"CompressionBudget missed {self.callback.budget.name}={asked:.3g} by {self.reached - asked:.2g}: "
-            f"{self.reached:.3g} of the {self._name} is left, measured by {self.callback.runtime!r}; ask for less than "
-            "you need, or for macs="
-        )
-
-    @property
-    def _name(self) -> str:
-        return "MACs" if self.callback.latency is None else "latency"
 
 
 def new_cut(arguments: Mapping[str, Any], *, first: bool) -> Cut | None:
@@ -133,4 +97,5 @@ def new_cut(arguments: Mapping[str, Any], *, first: bool) -> Cut | None:
         include=asked.include,
         exclude=asked.exclude,
     )
+    callback.asker = "CompressionBudget"
     return Cut(callback, _REST if first else Linear(0.0, 1.0))

@@ -51,25 +51,3 @@ def test_models_run_on_batches_of_the_asked_size():
     Batched(runner, 3)(nn.Identity(), torch.tensor([1, 2]))()
     assert seen == [[1, 2, 1]]
     assert repr(Batched(runner, 3)) == "runner with batches of 3"
-
-
-@pytest.mark.parametrize(
-    ("reached", "missed", "result"),
-    [
-        (
-            0.52,
-            r"missed latency=0\.5 by 0\.02: 0\.52 of the latency is left, measured by eager",
-            "0.52 of the latency left",
-        ),
-        (0.47, "", "0.47 of the latency left, asked for 0.5"),
-        (None, "", "not measured again, without an example of the input: set module.example_input_array"),
-    ],
-)
-def test_what_it_says(reached, missed, result):
-    cut = CompressionBudget(latency=0.5)._cut
-    cut.reached = reached
-    assert result in cut.result()
-    assert bool(cut.missed()) == bool(missed)
-    if missed:
-        with pytest.raises(ValueError, match=missed):
-            raise ValueError(cut.missed())
