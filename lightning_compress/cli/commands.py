@@ -171,7 +171,7 @@ class Command:
     """A command.
 
     Attributes:
-        line: what it is for.
+        line: its purpose.
         parser: a new parser of its own words; None for the commands of LightningCLI.
         run: obeys, with the options that the parser has read.
         takes_rest: whether it takes the words of ``fit`` too.

@@ -66,7 +66,7 @@ def training_page(verb: str, line: str) -> str:
 
     Args:
         verb: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``.
-        line: what it is for.
+        line: its purpose.
     """
     examples = _EXAMPLES.get(verb, ("--config config.yaml --ckpt_path last.ckpt",))
     start = "start from, and go on with, this checkpoint" if verb == "fit" else "the checkpoint with the weights"

@@ -1,4 +1,4 @@
-"""Outcomes: what became of a budget when ``fit`` has ended, in numbers and in words."""
+"""Outcomes: the part of a cost that is left when ``fit`` has ended, in numbers and in words."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class Completed:
     """The words of one command.
 
     Attributes:
-        line: what the command is for.
+        line: its purpose.
         options: name -> values; :data:`FILES` for paths, none where nothing is known.
         values: those of the words without an option.
     """
@@ -38,7 +38,7 @@ def completed(
     """The words of a command with a parser of its own.
 
     Args:
-        line: what the command is for.
+        line: its purpose.
         parser: of its words.
         known: option, or metavar of a word without one, -> values that the parser does not know.
         more: options beside those of the parser.

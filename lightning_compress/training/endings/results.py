@@ -1,4 +1,4 @@
-"""Results: the sentences by which a method says what became of what was asked for."""
+"""Results: the sentences by which a method tells, at the end, whether a wish came true."""
 
 from __future__ import annotations
 
