@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["broadcast_constants", "fill_channels", "keep_floats", "pool_means"]
+__all__ = ["broadcast_constants", "fill_channels", "keep_floats", "pool_means", "round_moves"]
 
+_MOVES = {"MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
 _PER_CHANNEL = {"BatchNormalization", "QuantizeLinear", "DequantizeLinear"}
 
 
@@ -149,6 +150,44 @@ def pool_means(model: Any) -> int:
         model.graph.remove([mean, quantizer], safe=True)
         changed += 1
     return changed
+
+
+def round_moves(model: Any) -> int:
+    """Round signed codes once more after operators that hand on values as they are: the same codes.
+
+    ONNX Runtime does it itself when it loads a file. Version 1.32 does it wrongly for int8 on x86 CPUs, and refuses the
+    graph that it has made.
+
+    Args:
+        model: an ``onnx_ir.Model``; changed in place.
+
+    Returns:
+        Number of operators whose output is rounded.
+    """
+    from onnxscript import ir
+
+    changed = 0
+    for node in list(model.graph):
+        read, value = node.inputs[0].producer() if node.op_type in _MOVES else None, node.outputs[0]
+        if read is None or read.op_type != "DequantizeLinear" or not _is_signed_activation(read):
+            continue
+        uses = [use for use in value.uses() if use.node.op_type != "QuantizeLinear"]
+        if uses:
+            form, name = read.inputs[1:], value.name
+            quantize = ir.node("QuantizeLinear", [value, *form], read.attributes, name=f"{name}_quantize")
+            values = [quantize.outputs[0], *form]
+            dequantize = ir.node("DequantizeLinear", values, read.attributes, name=f"{name}_dequantize")
+            model.graph.insert_after(node, (quantize, dequantize))
+            for use in uses:
+                use.node.replace_input_with(use.idx, dequantize.outputs[0])
+            changed += 1
+    return changed
+
+
+def _is_signed_activation(dequantize: Any) -> bool:
+    zero_point = dequantize.inputs[2].const_value if len(dequantize.inputs) > 2 else None
+    signed = zero_point is not None and zero_point.numpy().dtype == np.int8
+    return signed and dequantize.inputs[0].const_value is None
 
 
 def _to_broadcast(value: Any, passing: Collection[str]) -> list[Any] | None:

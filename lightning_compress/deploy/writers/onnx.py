@@ -17,7 +17,13 @@ from lightning_compress.deploy.formats import ComputationWriter, check_full_prec
 from lightning_compress.deploy.onnx_passes.blocks import pack_four_bits, translations, with_blocks
 from lightning_compress.deploy.onnx_passes.names import name_layers
 from lightning_compress.deploy.onnx_passes.reasons import REMEDIES, reasons_of
-from lightning_compress.deploy.onnx_passes.rewrites import broadcast_constants, fill_channels, keep_floats, pool_means
+from lightning_compress.deploy.onnx_passes.rewrites import (
+    broadcast_constants,
+    fill_channels,
+    keep_floats,
+    pool_means,
+    round_moves,
+)
 from lightning_compress.deploy.runtimes import OnnxRuntime, OpenVINO
 from lightning_compress.deploy.traces import trace
 from lightning_compress.example_inputs import ExampleInput, as_arguments, line_of
@@ -116,6 +122,7 @@ class Onnx(ComputationWriter):
         broadcast_constants(program.model)
         fill_channels(program.model)
         pool_means(program.model)
+        round_moves(program.model)
         keep_floats(program.model)
         pack_four_bits(program.model)
         RemoveUnusedNodesPass()(program.model)
@@ -147,19 +154,19 @@ class Onnx(ComputationWriter):
         """Run the file in ONNX Runtime.
 
         Raises:
-            ValueError: ONNX Runtime has no kernel for one of the operations.
+            ValueError: ONNX Runtime has no kernel for one of the operations, or does not load the file.
         """
         return self._run(OnnxRuntime(), example, path)
 
     def _run(self, runtime: OnnxRuntime, example: ExampleInput, path: Path) -> list[Tensor]:
-        from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as MissingKernelError
+        from onnxruntime.capi import onnxruntime_pybind11_state as state
 
         try:
             return runtime.load(path)(cpu_tensors(example))
-        except MissingKernelError as error:
+        except (state.Fail, state.InvalidGraph, state.NotImplemented, state.RuntimeException) as error:
             raise ValueError(
-                f"need operations that ONNX Runtime computes to write {path.name}, got {error}; export module.float() "
-                "if the module is in float64, for which it lacks convolutions, or write .pt2"
+                f"need operations that ONNX Runtime computes to write {path.name}, got {line_of(error)}; export "
+                "module.float() if the module is in float64, for which it lacks convolutions, or write .pt2"
             ) from error
 
     def check(self, module: nn.Module, example: ExampleInput, path: Path) -> None:

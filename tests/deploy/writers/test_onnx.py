@@ -2,6 +2,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
+from torch import nn
 
 from lightning_compress.deploy import export
 from lightning_compress.deploy.runtimes import OnnxRuntime
@@ -28,6 +30,37 @@ def test_a_module_trained_for_tensorrt_keeps_its_rules(net, tmp_path):
     assert violations(tmp_path / "m.onnx") == []
     [outputs] = OnnxRuntime().load(tmp_path / "m.onnx")([IMAGES])
     assert torch.equal(outputs.argmax(1), module.eval()(IMAGES).argmax(1))
+
+
+def pooled():
+    moves = [nn.MaxPool2d(2), nn.Unflatten(1, (2, 2)), nn.Flatten(1, 2)]
+    head = [nn.Conv2d(4, 4, 2), nn.ReLU(), nn.Flatten(), nn.Linear(16, 10)]
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), *moves, *head)
+
+
+def test_moves_of_signed_codes_run_on_x86_cpus(tmp_path):
+    """Where no rounding follows such moves, ONNX Runtime 1.32 adds one, wrongly, and refuses the graph."""
+    module = Classifier(pooled())
+    fit(module, QATCallback(7, profile=profiles.TensorRT()))
+    export(module, tmp_path / "m.onnx", IMAGES)
+    assert violations(tmp_path / "m.onnx") == []
+    nodes = [node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node]
+    after = [nodes[place + 1] for place, kind in enumerate(nodes) if kind in ("MaxPool", "Reshape")]
+    assert after[:3] == ["QuantizeLinear"] * 3
+    [outputs] = OnnxRuntime().load(tmp_path / "m.onnx")([IMAGES])
+    torch.testing.assert_close(outputs, module.eval()(IMAGES).detach(), rtol=0, atol=0.02)
+
+
+def test_a_file_that_onnx_runtime_does_not_load_is_refused(tmp_path, monkeypatch):
+    def refuse(self, path):
+        raise Fail("output_dtype INT8 does not match")
+
+    monkeypatch.setattr(OnnxRuntime, "load", refuse)
+    with pytest.raises(
+        ValueError, match=r"need operations that ONNX Runtime computes to write m.onnx, got Fail: output"
+    ):
+        export(Classifier(), tmp_path / "m.onnx", IMAGES)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_module_trained_for_onnx_runtime_breaks_them_and_is_refused(tmp_path):
