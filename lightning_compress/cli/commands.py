@@ -208,7 +208,7 @@ COMMANDS = {
     "files": {
         "export": Command("write .onnx, .pte, .tflite, .pt2, .lcz of a run or a checkpoint", export_parser, _export),
         "profile": Command("measure bytes, zeros, MACs and latency of a run or a checkpoint", profile_parser, _profile),
-        "inspect": Command("show the contents of .lcz, .ckpt and .onnx", inspect_parser, _inspect),
+        "inspect": Command("show the contents of .lcz, .ckpt, .onnx, .pte, ...", inspect_parser, _inspect),
     },
 }
 """Title of a group -> its commands."""

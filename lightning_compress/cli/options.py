@@ -179,12 +179,12 @@ def inspect_parser() -> Parser:
     """The words of ``inspect``."""
     parser = _new(
         "inspect",
-        "Show the contents of a file: tensors, records, operators. No code in it runs.",
+        "Show the contents of a file: tensors, records, inputs, layers, operators. No code in it runs.",
         "model.lcz",
         "last.ckpt",
         "model.onnx --json",
     )
-    parser.add_argument("path", type=Path, metavar="FILE", help="an archive .lcz, a checkpoint .ckpt, or an .onnx")
+    parser.add_argument("path", type=Path, metavar="FILE", help="a file .lcz, .ckpt, .onnx, .pte, .tflite or .pt2")
     _json(parser)
     return parser
 

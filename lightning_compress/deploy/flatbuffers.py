@@ -12,7 +12,18 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["bytes_of_tensors", "integer_ends", "layers", "names_of_float_ends", "read", "without_names", "write"]
+__all__ = [
+    "bytes_of_tensors",
+    "ends",
+    "integer_ends",
+    "layers",
+    "metadata",
+    "names_of_float_ends",
+    "operators",
+    "read",
+    "without_names",
+    "write",
+]
 
 _LAYERS = {
     "BATCH_MATMUL": "BatchMatMul",
@@ -53,6 +64,28 @@ def layers(model: Any) -> Iterator[tuple[str, bool]]:
                 yield _LAYERS[kind], output in (TensorType.INT8, TensorType.INT16)
 
 
+def operators(model: Any) -> list[str]:
+    """The kinds of all operators of a graph, in order."""
+    return [_kind(model, operator) for graph in model.subgraphs for operator in graph.operators]
+
+
+def ends(model: Any) -> tuple[dict[str, str], dict[str, str]]:
+    """Names of the inputs and of the outputs of the first graph -> type, sizes, and the grid of codes."""
+    graph, signatures = model.subgraphs[0], model.signatureDefs or []
+    names = {end.tensorIndex: end.name.decode() for one in signatures[:1] for end in (*one.inputs, *one.outputs)}
+    return _described(graph, graph.inputs, names), _described(graph, graph.outputs, names)
+
+
+def metadata(model: Any) -> dict[str, str]:
+    """The entries of a file beside its graph: the description, and texts under their names."""
+    found = {} if model.description is None else {"description": model.description.decode(errors="replace")}
+    for entry in model.metadata or []:
+        data = bytes(model.buffers[entry.buffer].data if model.buffers[entry.buffer].data is not None else b"")
+        text = data.rstrip(b"\0").decode(errors="replace")
+        found[entry.name.decode(errors="replace")] = text if text.isprintable() else f"{len(data)} bytes"
+    return found
+
+
 def bytes_of_tensors(model: Any) -> int:
     """Upper bound of the memory of a graph: of all its tensors, if none shared its place, and of their descriptions."""
     tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
@@ -89,6 +122,20 @@ def without_names(model: Any) -> None:
         for index, tensor in enumerate(graph.tensors):
             if index not in kept:
                 tensor.name = None
+
+
+def _described(graph: Any, indices: Any, names: dict[int, str]) -> dict[str, str]:
+    from ai_edge_litert.schema_py_generated import TensorType
+
+    types = {number: name.lower() for name, number in vars(TensorType).items() if isinstance(number, int)}
+    found = {}
+    for index in indices:
+        tensor, grid = graph.tensors[index], ""
+        if tensor.quantization is not None and tensor.quantization.scale is not None:
+            grid = f", scale {tensor.quantization.scale[0]:.4g}, zero point {tensor.quantization.zeroPoint[0]}"
+        name = names.get(index) or (tensor.name or b"").decode(errors="replace") or str(index)
+        found[name] = f"{types[tensor.type]}, {' x '.join(map(str, tensor.shape)) or 'scalar'}{grid}"
+    return found
 
 
 def _is_mean(model: Any, graph: Any, operator: Any) -> bool:

@@ -1,9 +1,9 @@
-"""Graphs of ``.onnx`` files: inputs, outputs, operators, weights and metadata."""
+"""Graphs: inputs, outputs, operators, weights and metadata of a file that a runtime computes; those of ``.onnx``."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +16,31 @@ __all__ = ["Graph", "as_dict", "read", "tables"]
 
 @dataclass(frozen=True)
 class Graph:
-    """The content of an ``.onnx`` file.
+    """The content of a file.
 
     Attributes:
         file_bytes: size of the file.
-        opset: version of each domain of operators.
         inputs: name -> dtype and sizes.
         outputs: name -> dtype and sizes.
         operators: kind -> how many.
-        weights: name, dtype, sizes and bytes of each tensor that the file holds.
+        opset: version of each domain of operators.
+        weights: name, dtype, sizes and bytes of each tensor that the file lists.
         metadata: key -> text.
+        integer_layers: kind -> number of the convolutions and matrix products that the runtime computes in integers.
+        float_layers: kind -> number of those that it computes in float.
+        delegates: name -> number of the parts that another library computes.
     """
 
     file_bytes: int
-    opset: dict[str, int]
     inputs: dict[str, str]
     outputs: dict[str, str]
     operators: dict[str, int]
-    weights: tuple[tuple[str, str, tuple[int, ...], int], ...]
-    metadata: dict[str, str]
+    opset: dict[str, int] = field(default_factory=dict)
+    weights: tuple[tuple[str, str, tuple[int, ...], int], ...] = ()
+    metadata: dict[str, str] = field(default_factory=dict)
+    integer_layers: dict[str, int] | None = None
+    float_layers: dict[str, int] | None = None
+    delegates: dict[str, int] = field(default_factory=dict)
 
 
 def read(path: Path) -> Graph:
@@ -59,10 +65,10 @@ def read(path: Path) -> Graph:
     graph, kinds = model.graph, onnx.TensorProto.DataType.Name
     return Graph(
         len(content),
-        {one.domain or "ai.onnx": one.version for one in model.opset_import},
         {one.name: _kind(one, kinds) for one in graph.input},
         {one.name: _kind(one, kinds) for one in graph.output},
         dict(Counter(node.op_type for node in graph.node).most_common()),
+        {one.domain or "ai.onnx": one.version for one in model.opset_import},
         tuple((one.name, kinds(one.data_type).lower(), tuple(one.dims), one.ByteSize()) for one in graph.initializer),
         {one.key: one.value for one in model.metadata_props},
     )
@@ -76,11 +82,17 @@ def tables(found: Graph) -> list[Table]:
         **{f"input {name}": kind for name, kind in found.inputs.items()},
         **{f"output {name}": kind for name, kind in found.outputs.items()},
         "opset": ", ".join(f"{domain} {version}" for domain, version in found.opset.items()),
-        "operators": ", ".join(f"{count} {name}" for name, count in found.operators.items()),
+        "layers in integers": _counts(found.integer_layers),
+        "layers in float": _counts(found.float_layers),
+        "delegates": _counts(found.delegates or None),
+        "operators": _counts(found.operators or None),
         **found.metadata,
     }
     for key, text in rows.items():
-        whole.add_row(printable(key), printable(text))
+        if text:
+            whole.add_row(printable(key), printable(text))
+    if not found.weights:
+        return [whole]
     weights = narrow_table("weight", "shape", "dtype", "bytes", title="Weights")
     for name, dtype, sizes, size in found.weights:
         weights.add_row(printable(name), " x ".join(map(str, sizes)) or "scalar", dtype, f"{size:,}")
@@ -91,6 +103,17 @@ def as_dict(found: Graph) -> dict[str, Any]:
     """Everything as numbers and text."""
     weights = [dict(zip(("name", "dtype", "shape", "bytes"), one, strict=True)) for one in found.weights]
     return {**vars(found), "weights": weights}
+
+
+def _counts(numbers: dict[str, int] | None) -> str:
+    """Counts as text; empty if nothing was counted.
+
+    >>> _counts({"Gemm": 2, "Relu": 1}), _counts({}), _counts(None)
+    ('2 Gemm, 1 Relu', 'none', '')
+    """
+    if numbers is None:
+        return ""
+    return ", ".join(f"{count} {name}" for name, count in numbers.items()) or "none"
 
 
 def _kind(value: Any, kinds: Any) -> str:

@@ -10,7 +10,14 @@ from lightning_compress.cli.screens.tables import new_console
 
 __all__ = ["print_contents"]
 
-_READERS = {".lcz": "archives", ".ckpt": "checkpoints", ".onnx": "graphs"}  # suffix -> file beside this one
+_READERS = {  # suffix -> file beside this one
+    ".lcz": "archives",
+    ".ckpt": "checkpoints",
+    ".onnx": "graphs",
+    ".pte": "programs",
+    ".tflite": "programs",
+    ".pt2": "programs",
+}
 
 
 def print_contents(options: Namespace) -> None:

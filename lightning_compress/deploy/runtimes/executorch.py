@@ -48,7 +48,7 @@ class ExecuTorch(Runtime):
             program = deserialize_pte_binary(path.read_bytes()).program
             kinds = [kind for data in program.backend_delegate_data for kind in self._delegated(bytes(data.data))]
         for plan in program.execution_plan:
-            names = [plan.operators[call.op_index].name for chain in plan.chains for call in _kernel_calls(chain)]
+            names = [plan.operators[call.op_index].name for chain in plan.chains for call in self.kernel_calls(chain)]
             kinds += [name for name in names if name in self._PORTABLE]
         numbered = [(kind, f"{kind.split()[0]} {index}") for index, kind in enumerate(kinds)]
         return counted(numbered, lambda kind: kind.endswith("qint8"), lambda kind: not kind.endswith("qint8"))
@@ -65,6 +65,12 @@ class ExecuTorch(Runtime):
         }
         return sorted(used - known)
 
+    @staticmethod
+    def kernel_calls(chain: Any) -> list[Any]:
+        """The calls of kernels, which no delegate computes, among the instructions of a program."""
+        calls = [instruction.instr_args for instruction in chain.instructions]
+        return [call for call in calls if hasattr(call, "op_index")]
+
     def _delegated(self, data: bytes) -> Iterator[str]:
         """Kind and type of the output of each layer in a delegate of XNNPACK."""
         graph = _graph(data)
@@ -75,11 +81,6 @@ class ExecuTorch(Runtime):
             kind = node["xnode_union_type"]
             if kind in self._DELEGATED:
                 yield f"{kind.removeprefix('XNN')} {types[node['xnode_union']['output_id']]}"
-
-
-def _kernel_calls(chain: Any) -> list[Any]:
-    calls = [instruction.instr_args for instruction in chain.instructions]
-    return [call for call in calls if hasattr(call, "op_index")]
 
 
 def _graph(data: bytes) -> Any:

@@ -1,15 +1,19 @@
 """``inspect`` shows the contents of files, runs nothing in them, and prints their names as text."""
 
 import json
+import re
 import sys
 
 import pytest
 import torch
 from torch import nn
 
-from lightning_compress import export
+from lightning_compress import QATCallback, export
 from lightning_compress.archive import save_archive
 from lightning_compress.cli import main
+from lightning_compress.deploy.writers.litert import LiteRTModel
+from lightning_compress.quantization import profiles
+from tests.support.toys import build, fit
 
 
 def command(monkeypatch, line):
@@ -106,11 +110,53 @@ def test_an_onnx_file(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("name", "given", "answer", "products"),
+    [
+        ("a.pte", "0", "0", "FullyConnected"),
+        ("a.tflite", "args_0", "output_0", "FullyConnected"),
+        ("a.pt2", "input", "linear_1", "linear"),
+    ],
+)
+def test_a_program(name, given, answer, products, tmp_path, capsys):
+    """A file of two layers in float: ends, layers and weights as they were written."""
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).eval()
+    export(net, tmp_path / name, torch.zeros(1, 4))
+    main(["inspect", str(tmp_path / name), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["file_bytes"] == (tmp_path / name).stat().st_size
+    (taken,), (told,) = found["inputs"].items(), found["outputs"].items()
+    assert (taken[0], told[0]) == (given, answer)
+    assert re.fullmatch("float32, .* x 4", taken[1])
+    assert re.fullmatch("float32, .* x 2", told[1])
+    assert (found["integer_layers"], found["float_layers"]) == ({}, {products: 2})
+    assert found["delegates"] == ({"XnnpackBackend": 1} if name == "a.pte" else {})
+    assert [one["shape"] for one in found["weights"]] == ([[3, 4], [3], [2, 3], [2]] if name == "a.pt2" else [])
+    main(["inspect", str(tmp_path / name)])
+    out = capsys.readouterr().out
+    assert all(text in out for text in (f"2 {products}", f"input {given}", "layers in integers  none"))
+
+
+def test_a_program_in_integers(tmp_path, capsys):
+    """One matrix product in int8 for LiteRT, whose grids of input and output are shown."""
+    module = build()
+    fit(module, QATCallback(profile=profiles.Mobile()), max_epochs=1)
+    export(module, tmp_path / "a.tflite", torch.zeros(1, 1, 8, 8), writer=LiteRTModel(integer_ends=True))
+    main(["inspect", str(tmp_path / "a.tflite"), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["integer_layers"] == {"DepthwiseConv2D": 1, "Conv2D": 1, "FullyConnected": 2}
+    assert found["float_layers"] == {}
+    assert re.fullmatch(r"int8, 1 x 1 x 8 x 8, scale [\d.e-]+, zero point -?\d+", *found["inputs"].values())
+
+
+@pytest.mark.parametrize(
     ("name", "said"),
     [
+        ("m.pte", "need a program of ExecuTorch, got "),
+        ("m.tflite", "need a model of LiteRT, got "),
+        ("m.pt2", "need a program of torch.export, got "),
         ("m.ckpt", "need a checkpoint that the Trainer wrote, got "),
         ("m.onnx", "need an ONNX model, got "),
-        ("m.bin", "need a file that ends in .lcz, .ckpt, .onnx, got "),
+        ("m.bin", "need a file that ends in .lcz, .ckpt, .onnx, .pte, .tflite, .pt2, got "),
     ],
 )
 def test_a_file_of_another_kind_is_named(name, said, tmp_path):
