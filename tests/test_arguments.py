@@ -1,6 +1,8 @@
 """What a user who is new here would write is refused at once, with what to write instead."""
 
+import re
 from functools import partial
+from importlib import import_module
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from lightning_compress import (
     NM,
     BinarizationCallback,
     ChannelPruningCallback,
+    CompressionBudget,
     DistillationCallback,
     PruningCallback,
     QATCallback,
@@ -21,9 +24,11 @@ from lightning_compress import (
     pruning,
 )
 from lightning_compress.arguments import check_criterion
+from lightning_compress.arguments.homes import HOMES
 from lightning_compress.distillation import Term, losses
 from lightning_compress.quantization import PerChannel
 from lightning_compress.schedules import Constant, Cubic
+from lightning_compress.search import sensitivity
 from tests.support.toys import build, fit
 
 
@@ -47,6 +52,45 @@ from tests.support.toys import build, fit
 def test_code_is_not_chosen_by_its_name(callback, argument, value):
     with pytest.raises(TypeError, match=f"need {argument} as a function or an object, got {value!r}: import it and"):
         callback(**{argument: value})
+
+
+@pytest.mark.parametrize(
+    ("refused", "hint"),
+    [
+        (lambda: PruningCallback(pattern="2:4"), ("pattern=NM(2, 4)", "pruning.patterns", "NM")),
+        (lambda: PruningCallback(criterion="Taylor"), ("criterion=taylor", "pruning.criteria", "taylor")),
+        (lambda: ChannelPruningCallback(criterion="l1"), ("criterion=magnitude", "channels.criteria", "magnitude")),
+        (lambda: PruningCallback(schedule="cubic"), ("schedule=Cubic()", "schedules", "Cubic")),
+        (lambda: QATCallback(profile="mobile"), ("profile=Mobile()", "quantization.profiles", "Mobile")),
+        (
+            lambda: QATCallback(granularity="per-tensor"),
+            ("granularity=PerTensor()", "quantization.granularities", "PerTensor"),
+        ),
+        (
+            lambda: CompressionBudget(latency=0.5, runtime="ort"),
+            ("runtime=OnnxRuntime()", "deploy.runtimes", "OnnxRuntime"),
+        ),
+        (lambda: Term("mse"), ("loss=mse", "distillation.losses", "mse")),
+        (
+            lambda: sensitivity(nn.Linear(2, 2), [], methods=[PruningCallback(0.5)], metric="val_acc"),
+            ("metric=Logged('val_acc')", "search", "Logged"),
+        ),
+        (
+            lambda: sensitivity(nn.Linear(2, 2), [], methods=[PruningCallback(0.5)], loss="mse"),
+            ("loss=training_loss", "search", "training_loss"),
+        ),
+    ],
+)
+def test_the_import_that_helps_is_named(refused, hint):
+    value, home, name = hint
+    said = f", {value} after 'from lightning_compress.{home} import {name}'"
+    with pytest.raises(TypeError, match=f"{re.escape(said)}$"):
+        refused()
+
+
+@pytest.mark.parametrize(("home", "value"), HOMES.values())
+def test_the_values_of_hints_can_be_imported(home, value):
+    assert value.partition("(")[0] in import_module(f"lightning_compress.{home}").__all__
 
 
 @pytest.mark.parametrize(

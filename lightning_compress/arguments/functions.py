@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from lightning_compress.arguments.homes import import_hint
 from lightning_compress.arguments.texts import shown
 
 __all__ = ["check_code", "check_criterion", "check_function"]
@@ -26,10 +27,17 @@ def check_code(**arguments: object) -> None:
     TypeError: need criterion as a function or an object, got 'magnitude': import it and pass it itself
     """
     for name, value in arguments.items():
-        if isinstance(value, type):
-            raise TypeError(f"need {name} as an object, got the class {value.__name__}: write {value.__name__}(...)")
-        if isinstance(value, str | int | float):
-            raise TypeError(f"need {name} as a function or an object, got {value!r}: import it and pass it itself")
+        _check_code(name, value)
+
+
+def _check_code(name: str, value: object, home: str = "", call: str = "") -> None:
+    if isinstance(value, type):
+        raise TypeError(f"need {name} as an object, got the class {value.__name__}: write {value.__name__}(...)")
+    if isinstance(value, str | int | float):
+        raise TypeError(
+            f"need {name} as a function or an object, got {value!r}: import it and pass it itself"
+            f"{import_hint(name, value, home, call)}"
+        )
 
 
 def check_function(*arguments: str, **functions: object) -> None:
@@ -46,9 +54,9 @@ def check_function(*arguments: str, **functions: object) -> None:
     Traceback (most recent call last):
     TypeError: need observer(values, bits) as a function, got None: leave observer out for its default
     """
-    check_code(**functions)
     for name, function in functions.items():
         call = f"{name}({', '.join(arguments)})"
+        _check_code(name, function, call=call)
         if not callable(function):
             raise TypeError(f"need {call} as a function, got {shown(function)}: leave {name} out for its default")
         try:
@@ -70,7 +78,7 @@ def check_criterion(criterion: Callable[..., Any], home: ModuleType, *arguments:
     Raises:
         TypeError: the criterion is no function, takes fewer arguments, or needs more.
     """
-    check_code(criterion=criterion)
+    _check_code("criterion", criterion, home.__name__.partition(".")[2])
     if not callable(criterion):
         raise TypeError(f"need criterion as a function, got {shown(criterion)}: leave criterion out for its default")
     try:
