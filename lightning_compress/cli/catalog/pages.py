@@ -72,7 +72,7 @@ def _columns(left: str, right: str, width: int) -> str:
 
 def _told(shelf: Shelf, one: Entry) -> str:
     place = f"{one.name}, for {shelf.taker}" if shelf.taker else one.name
-    parts = [place, *(fill(part, _WIDTH) for part in one.text.split("\n\n"))]
+    parts = [place, *(_filled(part) for part in one.text.split("\n\n"))]
     if one.arguments:
         rows = []
         for argument in one.arguments:
@@ -81,6 +81,12 @@ def _told(shelf: Shelf, one: Entry) -> str:
         parts.append("\n".join(row for row in ["arguments:", *rows] if row))
     parts.append(_yaml(shelf, one))
     return "\n\n".join(parts)
+
+
+def _filled(text: str) -> str:
+    """Lines of at most 79 characters; the rows of a table are indented after their first line."""
+    later = " " * 4 * ("\n" in text)
+    return "\n".join(fill(line, _WIDTH, subsequent_indent=later) for line in text.splitlines())
 
 
 def _yaml(shelf: Shelf, one: Entry) -> str:

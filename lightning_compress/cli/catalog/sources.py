@@ -84,10 +84,25 @@ def _docstring(node: ast.ClassDef | ast.FunctionDef) -> str:
 
 
 def _plain(text: str) -> str:
-    """Paragraphs of reStructuredText as plain text: no roles, no double backquotes, one line each."""
+    r"""Paragraphs of reStructuredText as plain text: no roles, no double backquotes, no formula in TeX, one line each.
+
+    A table has a line for each row, in which the first cell names the others.
+
+    >>> print(_plain("Two.\n\n| when | effect |\n| --- | --- |\n| setup | none |"))
+    Two.
+    <BLANKLINE>
+    setup: none
+    """
     text = re.sub(r":\w+:`~?(?:[\w.]*\.)?([\w]+)`", r"\1", text).replace("``", "")
-    paragraphs = [re.sub(r"\s*\n\s*", " ", part.strip()) for part in text.split("\n\n")]
-    return "\n\n".join(part for part in paragraphs if part)
+    paragraphs = [part.strip() for part in text.split("\n\n")]
+    plain = [_rows(part) if part.startswith("|") else re.sub(r"\s*\n\s*", " ", part) for part in paragraphs]
+    return "\n\n".join(part for part in plain if part and not part.startswith(".. math::"))
+
+
+def _rows(table: str) -> str:
+    """The rows of a table of Markdown below its head."""
+    rows = [[cell.strip() for cell in line.strip().strip("|").split(" | ")] for line in table.splitlines()[2:]]
+    return "\n".join(f"{first}: {'; '.join(others)}" for first, *others in rows)
 
 
 def _arguments(node: ast.ClassDef, nodes: dict[str, ast.ClassDef | ast.FunctionDef]) -> Iterator[Argument]:

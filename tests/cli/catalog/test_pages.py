@@ -15,6 +15,14 @@ def test_pages_fit_80_columns_and_hold_no_markup(wanted):
     assert max(map(len, page.splitlines())) <= 80
     assert "``" not in page
     assert ":class:" not in page
+    assert ".. math::" not in page
+    assert "| ---" not in page
+
+
+def test_a_table_is_a_line_for_each_row():
+    page = catalog_page("DistillationCallback")
+    assert "\nend or failure of the fit: the module gets its class back" in page
+    assert "when | effect" not in page
 
 
 def test_a_name_of_two_callbacks_is_told_for_both():
