@@ -28,8 +28,9 @@ def violations(path: Path) -> list[str]:
             if weight is not None and weight.op_type == "Transpose":
                 weight = producers.get(weight.input[0])
             inputs = [producers.get(node.input[0]), weight]
-            if not all(producer is not None and _dequantizes(producer, producers) for producer in inputs):
-                found.append(f"{node.name}: an input of the layer is float")
+            quantized = [producer is not None and _dequantizes(producer, producers) for producer in inputs]
+            if quantized[0] != quantized[1]:
+                found.append(f"{node.name}: one of the inputs of the layer is float, and the other is not")
     return found
 
 
@@ -52,5 +53,7 @@ def _axis(node: onnx.NodeProto) -> int:
 
 def _dequantizes(node: onnx.NodeProto, producers: dict[str, onnx.NodeProto]) -> bool:
     while node.op_type in ("MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Pad"):
+        if node.input[0] not in producers:
+            return False
         node = producers[node.input[0]]
     return node.op_type == "DequantizeLinear"

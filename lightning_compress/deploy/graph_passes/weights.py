@@ -25,6 +25,8 @@ __all__ = [
 ]
 
 _INPUTS, _OUTPUTS = "nothing quantizes their inputs", "nothing quantizes their outputs"
+_WEIGHTS = "their weights are not quantized with one scale for each output"
+_ACTIVATIONS = "products of two activations, which no quantizer reaches"
 _SHIFTED = "their weights have zero points other than 0"
 
 REMEDIES = dict.fromkeys(
@@ -39,17 +41,20 @@ _QUANTIZE = torch.ops.quantized_decomposed.quantize_per_channel.default
 _DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_channel.default
 _LAYERS = {_aten.linear, _aten.conv1d, _aten.conv2d}
 _CONVOLUTIONS = {_aten.conv3d, _aten.conv_transpose1d, _aten.conv_transpose2d, _aten.conv_transpose3d}
+_RECURRENT = {_aten.gru, _aten.lstm, _aten.rnn_relu, _aten.rnn_tanh}
+_PRODUCTS = {_aten.baddbmm, _aten.bmm, _aten.matmul, _aten.scaled_dot_product_attention}
 _RECTIFIERS = {_aten.relu, _aten.relu_, _aten.hardtanh, _aten.hardtanh_, _aten.relu6, _aten.relu6_}
 _CLAMPS = {*_RECTIFIERS, _aten.clamp}
 
 
 def float_layers(module: GraphModule) -> dict[str, str]:
-    """Name of each linear layer and convolution that is not computed in integers -> the reason.
+    """Name of each layer, and product of activations, that is not computed in integers -> the reason.
 
     Integers need a weight with one scale for each channel and no zero point; its input and its output, after a ReLU,
     have to be rounded.
     """
-    layers = [node for node in module.graph.nodes if packet_of(node) in _LAYERS | _CONVOLUTIONS]
+    kinds = _LAYERS | _CONVOLUTIONS | _RECURRENT | _PRODUCTS
+    layers = [node for node in module.graph.nodes if packet_of(node) in kinds]
     return {_name(node): reason for node in layers if (reason := _reason(node))}
 
 
@@ -125,14 +130,29 @@ def _reason(node: Node) -> str:
     """Why a layer is not computed in integers; empty if it is."""
     if packet_of(node) in _CONVOLUTIONS:
         return "transposed and 3-D convolutions have no integer kernel"
+    if packet_of(node) in _RECURRENT:
+        return "recurrent layers have no integer kernel"
+    if packet_of(node) in _PRODUCTS:
+        return _ACTIVATIONS if _is_computed_from_inputs(node.args[1]) else _WEIGHTS
     weight: Any = node.args[1]
     if weight.target is not _DEQUANTIZE:
-        return "their weights are not quantized with one scale for each output"
+        return _WEIGHTS
     if _attribute(node.graph.owning_module, weight.args[2]).any():
         return _SHIFTED
     if not is_dequantize(node.args[0]):
         return _INPUTS
     return "" if _is_rounded(node, _RECTIFIERS) else _OUTPUTS
+
+
+def _is_computed_from_inputs(node: Any) -> bool:
+    pending, seen = [node], {node}
+    while pending:
+        node = pending.pop()
+        if node.op == "placeholder":
+            return True
+        pending += [source for source in node.all_input_nodes if source not in seen]
+        seen.update(pending)
+    return False
 
 
 def _is_rounded(node: Node, between: Set[Any] = frozenset(_CLAMPS)) -> bool:

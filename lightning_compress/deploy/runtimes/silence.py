@@ -28,6 +28,8 @@ def hushed() -> Iterator[None]:
     with warnings.catch_warnings():
         # torch copies a class of its own that is deprecated.
         warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning, r"copyreg|torch\.")
+        # Recurrent layers of torch write the list of their weights anew.
+        warnings.filterwarnings("ignore", r"The tensor attributes? self\..*_flat_weights\[", UserWarning)
         try:
             yield
         finally:

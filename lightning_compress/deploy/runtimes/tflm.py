@@ -13,6 +13,7 @@ from lightning_compress.deploy import flatbuffers
 from lightning_compress.deploy.runtimes.interface import IntegerOperators, Run, Runtime, in_parts
 from lightning_compress.deploy.runtimes.litert import as_entry, as_values, layers_of
 from lightning_compress.deploy.runtimes.silence import silenced
+from lightning_compress.example_inputs import line_of
 
 __all__ = ["TFLM"]
 
@@ -29,10 +30,26 @@ class TFLM(Runtime):
     timed = False
 
     def load(self, path: Path) -> Run:
-        """Load a file; inputs and outputs are values, also where the file takes and gives codes."""
-        with silenced():
-            interpreter = _interpreter(path)
+        """Load a file; inputs and outputs are values, also where the file takes and gives codes.
+
+        Raises:
+            ValueError: the interpreter lacks one of the operations.
+        """
+        found: Any = None
+        with silenced() as notes:
             (graph,) = flatbuffers.read(path).subgraphs
+            try:
+                found = _interpreter(path)
+            except RuntimeError as error:
+                notes.seek(0)
+                lines = [line.strip() for line in notes if line.strip()]
+                lacking = "; ".join(lines) or line_of(error)
+        if found is None:
+            raise ValueError(
+                f"need operations that TensorFlow Lite Micro computes to run {path.name}, got {lacking}: LiteRT may "
+                "run the file"
+            )
+        interpreter = found
         entries = [interpreter.get_input_details(place) for place in range(len(graph.inputs))]
         ends = [interpreter.get_output_details(place) for place in range(len(graph.outputs))]
 

@@ -12,6 +12,7 @@ from lightning_compress.deploy.graph_passes.weights import (
     unrounded_ends,
     widen_codes,
 )
+from lightning_compress.deploy.runtimes.silence import hushed
 from tests.support.rounded import OPS, after, counts, rounded
 
 X = 4 * torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
@@ -53,6 +54,52 @@ def test_layers_that_stay_float_are_named():
         "plain": "their weights are not quantized with one scale for each output",
         "last": "nothing quantizes their outputs",
     }
+
+
+class Attending(nn.Module):
+    """Kinds of layers without integer kernels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.lstm = nn.GRU(8, 8, batch_first=True), nn.LSTM(8, 8, batch_first=True)
+        self.rnn = nn.RNN(8, 8, batch_first=True, nonlinearity="relu")
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.weight = nn.Parameter(torch.eye(8))
+
+    def forward(self, x):
+        for layer in (self.gru, self.lstm, self.rnn):
+            x = layer(x)[0]
+        x = self.attention(x, x, x, need_weights=False)[0] @ self.weight
+        return x @ x.transpose(1, 2)
+
+
+def test_recurrent_layers_and_products_of_activations_are_named():
+    names = ("gru", "lstm", "rnn", "attention", "forward")
+    with hushed():
+        _, result = after(Attending().eval(), [], X[None])
+    found = float_layers(result)
+    layers = [found[name] for name in names]
+    recurrent, products = "recurrent layers have no integer kernel", "products of two activations"
+    assert layers[:3] == [recurrent] * 3
+    assert layers[4].startswith(products)
+    assert set(found) == set(names)
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (lambda net, x: x @ net.plain.weight.t(), "their weights are not quantized"),
+        (lambda net, x: torch.nn.functional.scaled_dot_product_attention(x, x, x), "products of two activations"),
+        (lambda net, x: x @ rounded(net.plain(x)), "products of two activations"),
+    ],
+)
+def test_a_product_is_named_with_its_reason(function, reason):
+    class Product(Net):
+        def forward(self, x):
+            return function(self, x[None, None])
+
+    _, result = after(Product(), [], torch.ones(8, 8))
+    assert float_layers(result)["forward"].startswith(reason)
 
 
 def test_a_layer_of_forward_itself_is_called_so():

@@ -49,6 +49,11 @@ def test_only_the_named_lines_are_held_back(caplog):
             folding.warning("Evaluation failed: %s", "cannot reshape array")
             folding.warning("Another")
             warnings.warn("`isinstance(treespec, LeafSpec)` is deprecated", FutureWarning, stacklevel=1)  # of the user
+            warnings.warn("The tensor attribute self.cache was assigned during export. ", stacklevel=1)
+            warnings.warn("The tensor attributes self.a._flat_weights[0], self.a._flat_weights[1] were", stacklevel=1)
         folding.warning("Evaluation failed: later")
-    assert [str(one.message) for one in warned] == ["`isinstance(treespec, LeafSpec)` is deprecated"]
+    assert [str(one.message) for one in warned] == [
+        "`isinstance(treespec, LeafSpec)` is deprecated",
+        "The tensor attribute self.cache was assigned during export. ",
+    ]
     assert [record.getMessage() for record in caplog.records] == ["Another", "Evaluation failed: later"]

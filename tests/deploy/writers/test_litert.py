@@ -118,6 +118,20 @@ def test_layers_that_stay_float_are_named(tmp_path):
     assert (logits.argmax(1) == module(IMAGES).argmax(1)).float().mean() > 0.99
 
 
+class Joined(nn.Module):
+    def forward(self, x):
+        return torch.cat([x + float(number) for number in range(12)], 1)
+
+
+def test_an_operation_that_a_microcontroller_lacks_is_named(tmp_path, capfd):
+    """Its kernels join ten tensors at most."""
+    path, x = export(Joined(), tmp_path / "m.tflite", torch.ones(1, 2)), torch.ones(1, 2)
+    assert LiteRT().load(path)([x])[0].shape == (1, 24)
+    with pytest.raises(ValueError, match=r"need operations that TensorFlow Lite Micro .*m.tflite, got .*kMaxInputNum"):
+        TFLM().load(path)
+    assert capfd.readouterr().err == ""
+
+
 class Answers(nn.Module):
     """Several inputs, one of integers and one that is no tensor, and outputs by name."""
 
