@@ -158,7 +158,7 @@ RUNTIMES = {
 def test_integers_of_merged_models_run(suffix, tmp_path):
     """The file of the model with adapters and that of its merged copy give the same numbers."""
     profile, runtime = RUNTIMES[suffix]
-    module = trained(QATCallback(profile=profile))
+    module = trained(QATCallback(7, profile=profile))  # with 8 bits kernels without VNNI saturate
     merged = merge(copy.deepcopy(module)).eval()
     torch.testing.assert_close(merged(IMAGES), module(IMAGES), rtol=1e-3, atol=1e-3)
     paths = [export(model, tmp_path / f"{name}{suffix}", IMAGES[:4]) for name, model in (("a", module), ("b", merged))]
