@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
@@ -121,9 +122,15 @@ def macs_within_latency(
     least = lowest_cost(groups, costs.sizes, prices, round_to) / dense if dense else 1.0
     fastest = latency(least)
     if fastest > limit:
+        measured = f"measured with {least:.3g} of its MACs, the fewest possible"
+        if not groups or math.ceil(1000 * fastest) >= 1000:
+            raise ValueError(
+                f"need a model that fewer channels make faster, got {fastest:.3f} of its latency for latency={limit}, "
+                f"{measured}: lower round_to={round_to}, measure larger inputs, or compress its weights, by QATCallback"
+            )
         raise ValueError(
-            f"need latency >= {fastest:.3f} for this model with round_to={round_to}, got latency={limit}: measured "
-            f"with {least:.3g} of its MACs, the fewest possible; raise latency to remove less, or lower round_to"
+            f"need latency >= {math.ceil(1000 * fastest) / 1000:.3f} for this model with round_to={round_to}, got "
+            f"latency={limit}: {measured}; raise latency to remove less, or lower round_to"
         )
     return largest_fraction(latency, _AIMED * limit, least, now)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -95,28 +96,38 @@ class ModelBudget:
         Raises:
             ValueError: the budget is out of reach.
         """
-        name, given = self.unit_of_cost, self.fraction
-        blocks = "" if remove_blocks else ", or set remove_blocks=True of ChannelPruningCallback"
-        if self.budget.name == "channels":
-            name, most = "channels", largest_kept_fraction(self.groups, self._dense_units, self.round_to)
-            reached = given <= most
-            need, fix = f"channels <= {most:.3f}", "lower channels to remove more, or lower round_to"
-        else:
-            prices, dense = self.costs.prices[name], self.costs.total(name)
-            least = lowest_cost(self.groups, self.costs.sizes, prices, self.round_to) / dense if dense else 1.0
-            reached = least <= given
-            need, fix = f"{name} >= {least:.3f}", self._way_out(name, least, blocks)
-        if not reached:
-            layers = "; ".join(listed_by_reason(left_alone)) or "nothing"
-            raise ValueError(
-                f"need {need} for this model with round_to={self.round_to}, got {name}={given}: {fix}; "
-                f"left alone: {layers}"
-            )
+        kind = "channels" if self.budget.name == "channels" else self.unit_of_cost
+        edge = self.edge(kind)
+        if self.fraction <= edge if kind == "channels" else edge <= self.fraction:
+            return
+        blocks = "" if remove_blocks or kind == "channels" else ", or set remove_blocks=True of ChannelPruningCallback"
+        need, fix = self._way_out(kind, edge, blocks)
+        layers = "; ".join(listed_by_reason(left_alone)) or "nothing"
+        raise ValueError(f"need {need}, got {kind}={self.fraction}: {fix}; left alone: {layers}")
 
-    def _way_out(self, name: str, least: float, blocks: str) -> str:
-        if not self.groups:
-            return "no layer has channels that can go, so compress its weights, by PruningCallback or QATCallback"
-        return f"lower round_to{blocks}" if least >= 1.0 else f"raise {name} to remove less, lower round_to{blocks}"
+    def edge(self, kind: str) -> float:
+        """The largest fraction of the channels, or the least of the MACs or parameters, that a budget can ask for."""
+        if kind == "channels":
+            return largest_kept_fraction(self.groups, self._dense_units, self.round_to)
+        dense = self.costs.total(kind)
+        return (
+            lowest_cost(self.groups, self.costs.sizes, self.costs.prices[kind], self.round_to) / dense if dense else 1.0
+        )
+
+    def _way_out(self, kind: str, edge: float, blocks: str) -> tuple[str, str]:
+        """The need that a budget out of reach does not meet, and the way out."""
+        steps = f"with round_to={self.round_to}"
+        least, most = math.ceil(1000 * edge - 1e-6) / 1000, math.floor(1000 * edge + 1e-6) / 1000  # as they are shown
+        if not self.groups or (self.round_to == 1 and least >= 1 and not blocks):
+            return (
+                "channels that can go",
+                "no layer has any, so compress its weights, by PruningCallback or QATCallback",
+            )
+        if (most <= 0) if kind == "channels" else (least >= 1):
+            return f"layers that can lose channels {steps}", f"lower round_to{blocks}"
+        if kind == "channels":
+            return f"channels <= {most:.3f} for this model {steps}", "lower channels to remove more, or lower round_to"
+        return f"{kind} >= {least:.3f} for this model {steps}", f"raise {kind} to remove less, lower round_to{blocks}"
 
     def verify(self, masks: Masks, strength: float) -> None:
         """Check that masked units meet the budget.

@@ -1,5 +1,6 @@
 """Budgets that are met: a layer of 8 units (4 weights each) behind one of 4 (2 weights each), 40 weights in all."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -60,18 +61,27 @@ def test_unit_of_cost():
 
 
 @pytest.mark.parametrize(
-    ("groups", "way"),
+    ("groups", "need"),
     [
-        ((), "no layer has channels that can go, so compress its weights"),
-        (None, "lower round_to, or set remove_blocks=True"),
+        ((), "channels that can go, got {}=0.5: no layer has any, so compress its weights"),
+        (None, "layers that can lose channels with round_to=16, got {}=0.5: lower round_to"),
     ],
     ids=["no groups", "too coarse"],
 )
-def test_where_nothing_can_go_a_larger_budget_is_no_way_out(groups, way):
-    budget = model_budget(0.5, round_to=16, macs=0.5)
+@pytest.mark.parametrize("kind", ["macs", "parameters", "channels"])
+def test_where_nothing_can_go_a_larger_budget_is_no_way_out(groups, need, kind):
+    budget = model_budget(0.5, round_to=16, **{kind: 0.5})
     budget = budget if groups is None else replace(budget, groups=groups)
-    with pytest.raises(ValueError, match=f"need macs >= 1.000 .* got macs=0.5: {way}"):
+    with pytest.raises(ValueError, match=f"need {need.format(kind)}"):
         budget.check_reach({"head": "an output"}, remove_blocks=False)
+
+
+def test_the_least_that_is_named_can_be_asked_for():
+    """It is rounded up."""
+    with pytest.raises(ValueError, match="need macs >= ") as refused:
+        model_budget(0.3, round_to=4, macs=0.3).check_reach({}, remove_blocks=True)
+    least = float(re.search(r">= ([\d.]+) for", str(refused.value))[1])
+    model_budget(least, round_to=4, macs=least).check_reach({}, remove_blocks=True)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +89,7 @@ def test_where_nothing_can_go_a_larger_budget_is_no_way_out(groups, way):
     [
         (
             {"macs": 0.3},
-            r"need macs >= 0\.512 for .* with round_to=4, got macs=0\.3: raise macs to remove less, lower round_to",
+            r"need macs >= 0\.51[23] for .* with round_to=4, got macs=0\.3: raise macs to remove less, lower round_to",
         ),
         ({"parameters": 0.3}, r"need parameters >= 0\.600 .* got parameters=0\.3: .*; left alone: an output: head$"),
         (
