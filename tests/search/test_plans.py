@@ -301,3 +301,12 @@ def test_a_plan_refuses_the_budgets_that_fit_refuses():
         plan(build(), [CompressionBudget(bytes=100)], EXAMPLE)
     with pytest.raises(ValueError, match="need bytes below .* got bytes=100,000"):
         plan(build(), [CompressionBudget(bytes=100_000)], EXAMPLE)
+
+
+def test_the_plan_of_a_budget_says_when_it_chooses(caplog):
+    """Nothing is trained yet, so nothing is chosen."""
+    with caplog.at_level("INFO"):
+        planned = plan(build(), [CompressionBudget(bytes=3000)], EXAMPLE)
+    (note,) = planned.methods[0].notes
+    assert note.startswith("nothing is chosen yet: training chooses the zeros when the schedule begins, and the values")
+    assert "chose" not in caplog.text

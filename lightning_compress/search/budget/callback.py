@@ -209,7 +209,8 @@ class CompressionBudget(WeightCompression):
         if self._wish.chooses and not self._choice.fisher and self._run is not None:
             self.strength = 0.0  # no optimizer has stepped yet: the next step asks again
             return
-        tell(self._wish.update(self._choice, weights, self.strength))
+        told = self._wish.update(self._choice, weights, self.strength)
+        tell("" if self._run is None else told)  # a plan chooses for the present weights alone, and says so
 
     def project_(self, weights: Mapping[str, Tensor]) -> None:
         self._choice.composition.project_(weights)

@@ -49,8 +49,9 @@ class Size(Wish):
     def predict(self, choice: Choice) -> str:
         self._check(choice)
         return (
-            "zeros and values are chosen in training, by gradients: those shown are the choice for the "
-            "present weights, as if all of them mattered alike"
+            "nothing is chosen yet: training chooses the zeros when the schedule begins, and the values at "
+            f"{_PRUNED:.0%} of its strength, by gradients; those shown are the choice for the present weights, as if "
+            "all of them mattered alike"
         )
 
     def start(
