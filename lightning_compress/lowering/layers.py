@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from lightning_compress.lowering.integers import Integers, in_dtype
-from lightning_compress.lowering.rounding import QuantizeDequantize
+from lightning_compress.lowering.rounding import Rounding
 from lightning_compress.quantization.grids import AffineGrid
 
 __all__ = ["QuantizedLayer", "mixed", "quantize_layer_", "quantize_parameter_"]
@@ -30,7 +30,7 @@ class QuantizedLayer(nn.Module):
     """
 
     integers: Integers
-    reads: QuantizeDequantize | None = None
+    reads: Rounding | None = None
     exact: bool = False
 
     @property
@@ -45,16 +45,16 @@ class QuantizedLayer(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if self.exact and self.reads is not None and self.integers.of_channels:
-            return self._sum_of_integers(args[0], self.reads.scale)
+            return self._sum_of_integers(args[0], self.reads.step(args[0]))
         return super().forward(*args, **kwargs)
 
-    def _sum_of_integers(self, x: Tensor, scale: float) -> Tensor:
+    def _sum_of_integers(self, x: Tensor, scale: float | Tensor) -> Tensor:
         """``scale * weight_scale * sum(codes of x * codes) + bias``: exact, since a sum has fewer than 53 bits."""
         integers, x = self.integers, (x.double() / scale).round()
         trailing = [1] * (integers.codes.ndim - 2)
         weight = integers.codes.double() - integers.zero_point.double().view(-1, 1, *trailing)
         sums = self._conv_forward(x, weight, None) if isinstance(self, _ConvNd) else F.linear(x, weight)
-        output: Tensor = sums.float() * (scale * integers.scale).view(-1, *trailing)
+        output: Tensor = sums.float() * (scale * integers.scale.view(-1, *trailing))
         return in_dtype(integers.dtype, output if self.bias is None else output + self.bias.view(-1, *trailing))
 
 

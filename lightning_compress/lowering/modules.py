@@ -20,11 +20,13 @@ from torch.nn.modules.conv import _ConvNd
 
 from lightning_compress.lowering.embeddings import quantize_embedding_
 from lightning_compress.lowering.layers import QuantizedLayer, quantize_layer_, quantize_parameter_
-from lightning_compress.lowering.rounding import QuantizeDequantize
+from lightning_compress.lowering.rounding import QuantizeDequantize, Rounding, RoundRows
 from lightning_compress.messages import listed
 from lightning_compress.quantization.activations.quantizers import (
     ActivationQuantizer,
     Place,
+    Quantizer,
+    RowQuantizer,
     detach_quantizers,
     quantizers_of,
 )
@@ -39,7 +41,7 @@ from lightning_compress.quantization.weights import grids_of
 
 __all__ = ["check_fits", "check_lowerable", "is_quantized", "lower", "pad_single_channels"]
 
-_Rounding: TypeAlias = Callable[[ActivationQuantizer], QuantizeDequantize]
+_Maker: TypeAlias = Callable[[Quantizer], Rounding]
 _FLOAT = (nn.RNNBase, nn.EmbeddingBag)  # their kernels take all weights at once, in every call: they stay float
 
 
@@ -91,7 +93,7 @@ def lower(
     flow = Dataflow(trace)
     norms, places = norms_after(lowered, flow), quantizers_before(lowered, flow, quantizers)
     alone, read = sole_readers(flow).keys(), {name for name in trace.weights if weight_readers(flow, name, ())}
-    rounding = partial(QuantizeDequantize, signed=signed, explicit=explicit)
+    rounding = partial(_rounding, signed=signed, explicit=explicit)
     for name, grid in grids_of(lowered).items():
         path, _, key = name.rpartition(".")
         layer = lowered.get_submodule(path)
@@ -124,9 +126,16 @@ def _fold(lowered: nn.Module, layer: QuantizedLayer, name: str) -> None:
         lowered.set_submodule(name, nn.Identity())
 
 
-def _read(layer: QuantizedLayer, quantizer: ActivationQuantizer, rounding: _Rounding, *, integer_bias: bool) -> None:
+def _rounding(quantizer: Quantizer, *, signed: bool, explicit: bool) -> Rounding:
+    if isinstance(quantizer, RowQuantizer):
+        return RoundRows(quantizer)
+    assert isinstance(quantizer, ActivationQuantizer)  # noqa: S101  (there are two kinds)
+    return QuantizeDequantize(quantizer, signed=signed, explicit=explicit)
+
+
+def _read(layer: QuantizedLayer, quantizer: Quantizer, rounding: _Maker, *, integer_bias: bool) -> None:
     """Tell a layer the quantizer that its input has passed."""
-    if integer_bias and not isinstance(layer, _ConvNd):
+    if integer_bias and isinstance(quantizer, ActivationQuantizer) and not isinstance(layer, _ConvNd):
         layer.integers.round_bias(quantizer.scale)
     if quantizer.enabled:
         layer.reads = rounding(quantizer)
@@ -202,7 +211,7 @@ def _is_on_grid(weight: Tensor, grid: AffineGrid) -> bool:
     return torch.equal(grid.values(grid.codes(precise(weight))).to(weight.dtype), weight)
 
 
-def _attach(module: nn.Module, place: Place, hook: QuantizeDequantize) -> None:
+def _attach(module: nn.Module, place: Place, hook: Rounding) -> None:
     holder = module.get_submodule(place.module)
     if place.side == "input":
         holder.register_forward_pre_hook(hook.on_input)

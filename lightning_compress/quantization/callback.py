@@ -61,7 +61,7 @@ class QATCallback(_Quantization, IntegerGrids):
             choose 7: their int8 kernels saturate with 8. :class:`~.bits.mixed.MixedBits` chooses a number for each
             tensor when the schedule begins, at an average.
         activation_bits: 4 to 8, or None to quantize weights alone: then ``observer``, ``decay``, ``range_lr`` and
-            ``freeze_ranges_at`` are refused.
+            ``freeze_ranges_at`` are refused, as they are with dynamic activations (``profile=profiles.Dynamic()``).
         granularity: which weights share a scale; see :mod:`~lightning_compress.quantization.granularities`.
         scale: fits a grid to the weights; see :mod:`~lightning_compress.quantization.scales`.
         observer: the range of one batch of activations; see :mod:`~lightning_compress.quantization.observers`.
@@ -126,10 +126,10 @@ class QATCallback(_Quantization, IntegerGrids):
             include=include,
             exclude=exclude,
         )
-        ranges = {"decay": decay, "range_lr": range_lr, "freeze_ranges_at": freeze_ranges_at}
-        check_activations(QATCallback, activation_bits, observer=observer, **ranges)
-        check_between(0, 1, freeze_norms_at=freeze_norms_at)
         check_profile(profile, scale, weight_bits if isinstance(weight_bits, int) else weight_bits.usual)
+        ranges = {"decay": decay, "range_lr": range_lr, "freeze_ranges_at": freeze_ranges_at}
+        check_activations(QATCallback, activation_bits, profile, observer=observer, **ranges)
+        check_between(0, 1, freeze_norms_at=freeze_norms_at)
         self.activation_bits = activation_bits
         self.observer = observer
         self.decay = decay
@@ -141,9 +141,12 @@ class QATCallback(_Quantization, IntegerGrids):
 
     def describe(self) -> str:
         scale = getattr(self.scale, "__name__", repr(self.scale))
-        activations = "float activations" if self.activation_bits is None else f"{self.activation_bits}-bit activations"
-        activations += " with learned ranges" if self.activation_bits is not None and self.range_lr > 0 else ""
-        activations += "" if self.activation_bits is None else f" for {self.profile}"
+        activations = "float activations"
+        if self.activation_bits is not None:
+            dynamic = self.profile.dynamic_activations
+            activations = f"{self.activation_bits}-bit {'inputs of linear layers' if dynamic else 'activations'}"
+            activations += " with learned ranges" if self.range_lr > 0 else ""
+            activations += f" for {self.profile}"
         bits = self.weight_bits
         weights = f"weights of {bits}" if isinstance(bits, MixedBits) else f"{bits}-bit weights"
         return f"{weights}, {activations}, {self.granularity}, scales by {scale}, {self.schedule}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 
 from lightning_compress.arguments import check_flag
 
-__all__ = ["CoreML", "Mobile", "OnnxRuntime", "OpenVINO", "Profile", "TensorRT"]
+__all__ = ["CoreML", "Dynamic", "Mobile", "OnnxRuntime", "OpenVINO", "Profile", "TensorRT"]
 
 
 class _Named:
@@ -34,9 +34,13 @@ class Profile(_Named):
         round_outputs: quantizes the output of each target layer, with its normalization and ReLU, also where no target
             layer reads it, as that of the last layer.
         round_biases: rounds biases to multiples of ``input scale * weight scale``, which kernels add as integers.
+        dynamic_activations: quantizes the inputs of linear layers alone, each row (the values of one token) on a
+            symmetric range of its own that is found whenever the model runs. No range is observed or stored, and
+            convolutions stay float.
 
     Raises:
         TypeError: an argument is neither True nor False.
+        ValueError: ``dynamic_activations`` beside rules for values that are no inputs of linear layers.
 
     >>> Mobile(round_outputs=1)
     Traceback (most recent call last):
@@ -49,9 +53,17 @@ class Profile(_Named):
     fuse_additions: bool = False
     round_outputs: bool = False
     round_biases: bool = True
+    dynamic_activations: bool = False
 
     def __post_init__(self) -> None:
         check_flag(**{field.name: getattr(self, field.name) for field in fields(self)})
+        others = ("round_branches", "fuse_additions", "round_outputs", "round_biases")
+        wrong = [f"{name}=False" for name in others if getattr(self, name)]
+        if self.dynamic_activations and wrong:
+            raise ValueError(
+                f"need {', '.join(wrong)} beside dynamic_activations=True, which quantizes the inputs of linear layers "
+                "alone: take profiles.Dynamic()"
+            )
 
 
 @dataclass(frozen=True)
@@ -96,3 +108,18 @@ class CoreML(Profile):
 
     symmetric_activations: bool = True
     symmetric_weights: bool = True
+
+
+@dataclass(frozen=True)
+class Dynamic(Profile):
+    """Linear layers of transformers in ONNX Runtime, transformers and vLLM: each token has a range of its own.
+
+    A few tokens of large language models have values many times as large as others, so that one range for all fits
+    none. Integer kernels multiply codes, and scale the sums by the range of each row.
+    """
+
+    symmetric_activations: bool = True
+    symmetric_weights: bool = True
+    round_branches: bool = False
+    round_biases: bool = False
+    dynamic_activations: bool = True

@@ -18,6 +18,7 @@ from lightning_compress.carried import Shapes, Structure
 from lightning_compress.quantization.activations.quantizers import (
     ActivationQuantizer,
     Place,
+    RowQuantizer,
     attach_quantizer,
     detach_quantizers,
     quantizers_of,
@@ -77,8 +78,15 @@ def _record(module: nn.Module) -> dict[str, Any]:
             "symmetric": quantizer.symmetric,
         }
         for place, quantizer in quantizers_of(module).items()
+        if isinstance(quantizer, ActivationQuantizer)
     ]
-    return {"grids": grids, "quantizers": quantizers} if grids or quantizers else {}
+    rows = [
+        {"module": place.module, "side": place.side, "bits": quantizer.bits, "enabled": quantizer.enabled}
+        for place, quantizer in quantizers_of(module).items()
+        if isinstance(quantizer, RowQuantizer)
+    ]
+    found = {"grids": grids, "quantizers": quantizers} if grids or quantizers or rows else {}
+    return {**found, "rows": rows} if rows else found
 
 
 def _attach(module: nn.Module, record: dict[str, Any]) -> None:
@@ -92,6 +100,10 @@ def _attach(module: nn.Module, record: dict[str, Any]) -> None:
         quantizer.positive, quantizer.enabled = entry["positive"], entry["enabled"]
         quantizer.rescale()
         attach_quantizer(module, Place(entry["module"], entry["side"]), quantizer)
+    for entry in record.get("rows", ()):
+        of_rows = RowQuantizer(entry["bits"])
+        of_rows.enabled = entry["enabled"]
+        attach_quantizer(module, Place(entry["module"], entry["side"]), of_rows)
 
 
 def _restored(module: nn.Module, name: str, entry: dict[str, Any]) -> Grid:
@@ -131,9 +143,10 @@ def check(module: nn.Module, record: dict[str, Any], shapes: Shapes) -> None:
         if not grid.rows or math.prod(shape) % grid.rows:
             raise refuse(place, f"rows of a weight of shape {shape}", grid.rows)
     layers = dict(module.named_modules())
-    for index, entry in enumerate(record["quantizers"]):
-        if entry["module"] not in layers:
-            raise refuse(f"quantization.quantizers[{index}].module", "the name of a layer", entry["module"])
+    for key in ("quantizers", "rows"):
+        for index, entry in enumerate(record.get(key, ())):
+            if entry["module"] not in layers:
+                raise refuse(f"quantization.{key}[{index}].module", "the name of a layer", entry["module"])
 
 
 def _narrow(module: nn.Module, narrow: Callable[[str, Tensor], Tensor]) -> None:
@@ -153,25 +166,19 @@ def _narrow(module: nn.Module, narrow: Callable[[str, Tensor], Tensor]) -> None:
 
 
 def _alters(record: dict[str, Any]) -> bool:
-    return bool(record["quantizers"])
+    return bool(record["quantizers"] or record.get("rows"))
 
 
 _CODES = whole(-(1 << 15), 1 << 15)
 _AFFINE = fields_of(
     {"scale": number_tensor(2), "zero_point": number_tensor(2), "low": _CODES, "high": _CODES, "transposed": truth}
 )
+_PLACE = {"module": text, "side": one_of("input", "output"), "bits": whole(2, 16), "enabled": truth}
 _QUANTIZER = fields_of(
-    {
-        "module": text,
-        "side": one_of("input", "output"),
-        "bits": whole(2, 16),
-        "low": number_tensor(0),
-        "high": number_tensor(0),
-        "positive": truth,
-        "enabled": truth,
-    },
-    optional={"symmetric": truth},
+    {**_PLACE, "low": number_tensor(0), "high": number_tensor(0), "positive": truth}, optional={"symmetric": truth}
 )
 _GRID = fields_of({"kind": text, "fields": table_of(anything)})
-_SCHEMA = fields_of({"grids": table_of(_GRID), "quantizers": list_of(_QUANTIZER)})
+_SCHEMA = fields_of(
+    {"grids": table_of(_GRID), "quantizers": list_of(_QUANTIZER)}, optional={"rows": list_of(fields_of(_PLACE))}
+)
 QUANTIZATION = Structure("quantization", _record, _attach, _narrow, check=check, alters=_alters)

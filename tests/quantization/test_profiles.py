@@ -3,9 +3,10 @@ import torch
 from torch import nn
 
 from lightning_compress.cli.vocabulary import expanded
+from lightning_compress.deploy import export
 from lightning_compress.loading import load_compressed
 from lightning_compress.quantization import QATCallback, profiles
-from lightning_compress.quantization.activations.quantizers import ActivationQuantizer, quantizers_of
+from lightning_compress.quantization.activations.quantizers import ActivationQuantizer, RowQuantizer, quantizers_of
 from lightning_compress.quantization.dataflow.flow import Dataflow
 from lightning_compress.quantization.dataflow.placement import place_quantizers
 from lightning_compress.quantization.dataflow.traces import Trace
@@ -133,3 +134,53 @@ def test_a_run_with_symmetric_learned_ranges_resumes(tmp_path):
         return module
 
     uninterrupted(run, tmp_path, (1, 6, 11))
+
+
+def test_dynamic_activations_are_the_inputs_of_linear_layers():
+    class Doubled(nn.Linear):
+        def forward(self, x):
+            return super().forward(2 * x)
+
+    layers = nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 16), nn.GELU(), Doubled(16, 16)
+    module = Classifier(nn.Sequential(*layers, nn.Linear(16, 10)))
+    with pytest.warns(UserWarning, match="no quantizer reaches the inputs of net.5"):
+        fit(module, QATCallback(profile=profiles.Dynamic(), activation_bits=6))
+    found = quantizers_of(module)
+    assert {(place.module, place.side) for place in found} == {("net.3", "input"), ("net.6", "input")}
+    assert all(isinstance(quantizer, RowQuantizer) and quantizer.bits == 6 for quantizer in found.values())
+
+
+@resumes
+def test_dynamic_activations_resume_and_are_loaded(tmp_path):
+    def run(*callbacks, ckpt_path=None):
+        module = Classifier()
+        callback = QATCallback(profile=profiles.Dynamic(), every_n_steps=2)
+        fit(module, callback, *callbacks, ckpt_path=ckpt_path).save_checkpoint(tmp_path / "m.ckpt")
+        return module
+
+    uninterrupted(run, tmp_path, (1, 6, 11))
+    module, images = run().eval(), next(iter(loader()))[0]
+    loaded = load_compressed(Classifier, tmp_path / "m.ckpt").eval()
+    archive = load_compressed(Classifier, export(module, tmp_path / "m.lcz")).eval()
+    for other in (loaded, archive):
+        assert quantizers_of(other).keys() == quantizers_of(module).keys() != set()
+        assert torch.equal(other(images), module(images))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"range_lr": 0.1}, "need a profile with fixed ranges for range_lr, got range_lr=0.1 with profile=Dynamic"),
+        ({"decay": 0.5, "freeze_ranges_at": 0.5}, "for decay and freeze_ranges_at, got .* they have no effect"),
+    ],
+)
+def test_dynamic_activations_have_no_ranges_to_follow(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        QATCallback(profile=profiles.Dynamic(), **arguments)
+
+
+def test_dynamic_activations_exclude_rules_for_other_values():
+    with pytest.raises(
+        ValueError, match="need round_branches=False, round_biases=False beside dynamic_activations=True"
+    ):
+        profiles.Profile(dynamic_activations=True)

@@ -25,7 +25,7 @@ from lightning_compress import (
 )
 from lightning_compress.distillation import EMA
 from lightning_compress.pruning import criteria
-from lightning_compress.quantization import MixedBits, observers, scales
+from lightning_compress.quantization import MixedBits, observers, profiles, scales
 from lightning_compress.schedules import Constant, Cubic, Linear
 from lightning_compress.sharing import gradients, initial_centers
 from tests.support.promises import (
@@ -176,6 +176,7 @@ CASES = {
         fsdp2="need whole parameters to measure the file",
     ),
     "8 bits": Case(lambda: [qat()], integers, plain=False),
+    "8 bits with a range for each row": Case(lambda: [qat(profile=profiles.Dynamic())], integers, plain=False),
     "4 bits of learned ranges": Case(
         lambda: [QATCallback(4, activation_bits=4, observer=observers.mse, range_lr=0.02, every_n_steps=2)],
         integers,

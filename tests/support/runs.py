@@ -92,7 +92,9 @@ def state(module: nn.Module) -> dict[str, Tensor]:
 
     found = {name: value.detach().clone() for name, value in module.state_dict().items()}
     for place, quantizer in quantizers_of(module).items():
-        found[str(place)] = torch.stack([quantizer.low, quantizer.high]).detach()
+        # A quantizer of rows has no range.
+        bounds = (getattr(quantizer, key, torch.tensor(0.0)) for key in ("low", "high"))
+        found[str(place)] = torch.stack([torch.tensor(float(quantizer.bits)), *bounds]).detach()
     for name, grid in grids_of(module).items():
         found |= {f"{name} grid {key}": value for key, value in vars(grid).items() if isinstance(value, Tensor)}
     return found

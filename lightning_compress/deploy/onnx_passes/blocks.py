@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_compress.deploy.onnx_passes.rows import multiplies_rows, multiply_rows_
 from lightning_compress.lowering.integers import Integers
 from lightning_compress.lowering.layers import QuantizedLayer, mixed
 from lightning_compress.quantization.dataflow.kinds import is_plain
@@ -104,6 +105,14 @@ def with_blocks(lowered: nn.Module) -> nn.Module:
     for layer in list(lowered.modules()):
         for name, integers in list(layer.named_children()):
             if not isinstance(integers, Integers):
+                continue
+            if (
+                name == "integers"
+                and isinstance(layer, QuantizedLayer)
+                and _is_product(layer)
+                and multiplies_rows(layer)
+            ):
+                multiply_rows_(layer)
                 continue
             integers.explicit = True  # otherwise the exporter stores the float weight
             if name == "integers" and isinstance(layer, QuantizedLayer) and _is_product(layer):

@@ -14,7 +14,7 @@ __all__ = ["LAYERS", "RECURRENT", "aliases", "name_layers", "origin", "source"]
 RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 """Kinds of the operators that compute recurrent layers."""
 
-LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", *RECURRENT})
+LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger", *RECURRENT})
 """Kinds of the operators that are named."""
 
 _ROOT = "forward"  # the name of an operator that ``forward`` of the model itself computes

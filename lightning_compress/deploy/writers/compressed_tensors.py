@@ -18,11 +18,13 @@ from lightning_compress.deploy.runtimes.silence import silenced
 from lightning_compress.deploy.writers.archive import bytes_of
 from lightning_compress.lowering.modules import check_lowerable
 from lightning_compress.messages import listed
-from lightning_compress.quantization.activations.quantizers import quantizers_of
+from lightning_compress.quantization.activations.quantizers import RowQuantizer, quantizers_of
 from lightning_compress.quantization.grids import AffineGrid, precise
 from lightning_compress.quantization.weights import grids_of
 
 __all__ = ["CompressedTensors", "Packed", "packed"]
+
+_TOKENS = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,9 @@ class CompressedTensors(Writer):
     words, with one scale for each output channel or group (``pack-quantized``). Quantized weights of other layers than
     ``nn.Linear``, and tied ones, are written in floating point, with the values of their grids.
 
-    The model is the module itself, or the one model of transformers inside it. Weights alone are quantized there:
-    train with ``QATCallback(bits, activation_bits=None)``.
+    The model is the module itself, or the one model of transformers inside it. Train it with
+    ``QATCallback(bits, activation_bits=None)`` or, for linear layers whose inputs are 8-bit integers too
+    (``int-quantized``), with ``QATCallback(8, profile=profiles.Dynamic())``.
 
     >>> CompressedTensors().folder
     True
@@ -51,14 +54,17 @@ class CompressedTensors(Writer):
         """The model of transformers in ``module``.
 
         Raises:
-            ValueError: there is none, or several; no weight is quantized, or one has zero points; activations are.
+            ValueError: there is none, or several; no weight is quantized, or one has zero points; activations have
+                fixed ranges, or not 8 bits.
         """
         model = _pretrained(module)
         check_lowerable(model)
-        if places := [place.module or "the model" for place in quantizers_of(module)]:
+        of_rows = {place: isinstance(it, RowQuantizer) and it.bits == 8 for place, it in quantizers_of(module).items()}
+        if places := [place.module or "the model" for place, fits in of_rows.items() if not fits]:
             raise ValueError(
-                f"need quantized weights alone to write a compressed-tensors folder, got quantized activations at "
-                f"{listed(places)}: train with QATCallback(activation_bits=None)"
+                "need activations in float, or in 8 bits with a range for each token, to write a compressed-tensors "
+                f"folder, got others at {listed(places)}: train with QATCallback(activation_bits=None) or "
+                "QATCallback(profile=profiles.Dynamic())"
             )
         if names := [name for name, grid in grids_of(model).items() if grid.zero_point.any()]:  # type: ignore[attr-defined]
             raise ValueError(
@@ -110,15 +116,22 @@ class Packed:
         group_size: inputs that share a scale; None if an output channel has one.
         codes: ``(out, in)`` int8, in ``[-2^(bits - 1), 2^(bits - 1))``.
         scale: ``(out, groups)``.
+        dynamic: whether the inputs of the layer are 8-bit integers, with a range for each token.
     """
 
     bits: int
     group_size: int | None
     codes: Tensor
     scale: Tensor
+    dynamic: bool = False
+
+    @property
+    def format(self) -> str:
+        """How the weight is stored: as int8 where kernels multiply it by integers, else in 32-bit words."""
+        return "int-quantized" if self.dynamic and self.bits == 8 else "pack-quantized"
 
 
-def packed(weight: Tensor, grid: AffineGrid) -> Packed:
+def packed(weight: Tensor, grid: AffineGrid, *, dynamic: bool = False) -> Packed:
     """Codes and scales of a weight ``(out, in)`` on a grid whose zero points are 0.
 
     >>> grid = AffineGrid(torch.tensor([[0.5], [2.0]]), torch.zeros(2, 1), -7, 7)
@@ -130,7 +143,7 @@ def packed(weight: Tensor, grid: AffineGrid) -> Packed:
     groups = math.ceil(grid.rows / outputs)
     scale = grid.scale.reshape(-1, groups).expand(outputs, groups).contiguous()  # one of a whole weight is repeated
     size = inputs // groups if groups > 1 else None
-    return Packed(grid.bits, size, grid.codes(precise(weight)).to(torch.int8), scale)
+    return Packed(grid.bits, size, grid.codes(precise(weight)).to(torch.int8), scale, dynamic)
 
 
 def _pretrained(module: nn.Module) -> nn.Module:
@@ -153,11 +166,12 @@ def _packed_weights(model: nn.Module) -> dict[str, Packed]:
     owners = [id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False)]
     tied = {name for name, owner in zip(names, owners, strict=True) if owners.count(owner) > 1}
     found, floats = {}, []
+    rounded = {place.module for place in quantizers_of(model)}
     for name, grid in grids_of(model).items():
         layer, _, key = name.rpartition(".")
         part = model.get_submodule(layer)
         if isinstance(part, nn.Linear) and key == "weight" and name not in tied and isinstance(grid, AffineGrid):
-            found[layer] = packed(part.weight.detach(), grid)
+            found[layer] = packed(part.weight.detach(), grid, dynamic=layer in rounded)
         else:
             floats.append(name)
     if floats:
@@ -175,28 +189,35 @@ def _state_dict(model: nn.Module, parts: Mapping[str, Packed]) -> dict[str, Tens
 
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     for layer, part in parts.items():
+        state[f"{layer}.weight_scale"] = part.scale
+        if part.format == "int-quantized":
+            state[f"{layer}.weight"] = part.codes
+            continue
         shape = state.pop(f"{layer}.weight").shape
         state[f"{layer}.weight_packed"] = pack_to_int32(part.codes, part.bits)
-        state[f"{layer}.weight_scale"] = part.scale
         state[f"{layer}.weight_shape"] = torch.tensor(shape)
     return state
 
 
 def _description(model: nn.Module, parts: Mapping[str, Packed]) -> dict[str, Any]:
     """The ``quantization_config``: one group of layers for each number of bits and size of groups."""
-    schemes: dict[tuple[int, int | None], list[str]] = {}
+    schemes: dict[tuple[int, int | None, bool], list[str]] = {}
     for layer, part in parts.items():
-        schemes.setdefault((part.bits, part.group_size), []).append(layer)
+        schemes.setdefault((part.bits, part.group_size, part.dynamic), []).append(layer)
     others = [name for name, part in model.named_modules() if isinstance(part, nn.Linear) and name not in parts]
     groups = {}
-    for number, ((bits, size), layers) in enumerate(schemes.items()):
+    for number, ((bits, size, dynamic), layers) in enumerate(schemes.items()):
         weights = {"num_bits": bits, "type": "int", "symmetric": True, "group_size": size}
         weights |= {"strategy": "channel" if size is None else "group"}
         # A kind of layer is understood by every reader; names are needed where layers differ.
-        groups[f"group_{number}"] = {"targets": ["Linear"] if len(schemes) == 1 else layers, "weights": weights}
+        group: dict[str, Any] = {"targets": ["Linear"] if len(schemes) == 1 else layers, "weights": weights}
+        if dynamic:
+            group["input_activations"] = _TOKENS
+        groups[f"group_{number}"] = group | {"format": parts[layers[0]].format}
+    formats = {group["format"] for group in groups.values()}
     return {
         "quant_method": "compressed-tensors",
-        "format": "pack-quantized",
+        "format": formats.pop() if len(formats) == 1 else "mixed-precision",
         "quantization_status": "compressed",
         "config_groups": groups,
         "ignore": others,

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from lightning_compress.arguments import check_count, check_patterns, shown
 from lightning_compress.deploy.checks import check_near, cpu_tensors
 from lightning_compress.deploy.formats import ComputationWriter, check_full_precision, float_text
-from lightning_compress.deploy.onnx_passes.blocks import pack_four_bits, translations, with_blocks
+from lightning_compress.deploy.onnx_passes import blocks, rows
+from lightning_compress.deploy.onnx_passes.blocks import pack_four_bits, with_blocks
 from lightning_compress.deploy.onnx_passes.names import name_layers
 from lightning_compress.deploy.onnx_passes.reasons import REMEDIES, reasons_of
 from lightning_compress.deploy.onnx_passes.rewrites import (
@@ -111,7 +112,11 @@ class Onnx(ComputationWriter):
         traced = trace(module, example)
         try:
             program = torch.onnx.export(
-                traced, opset_version=self.opset, dynamo=True, verbose=False, custom_translation_table=translations()
+                traced,
+                opset_version=self.opset,
+                dynamo=True,
+                verbose=False,
+                custom_translation_table={**blocks.translations(), **rows.translations()},
             )
         except torch.onnx.OnnxExporterError as error:
             cause = line_of(error.__cause__ if isinstance(error.__cause__, Exception) else error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 from typing import Any
 
@@ -17,6 +17,8 @@ from lightning_compress.quantization.activations.compilation import EAGER, RECOM
 from lightning_compress.quantization.activations.quantizers import (
     ActivationQuantizer,
     Place,
+    Quantizer,
+    RowQuantizer,
     attach_quantizer,
     quantizers_of,
 )
@@ -61,7 +63,7 @@ class Calibration:
         profile: Profile,
         optimizer: RangeOptimizer | None = None,
     ) -> None:
-        self.quantizers: dict[Place, ActivationQuantizer] = {}
+        self.quantizers: dict[Place, Quantizer] = {}
         self.placed = False
         self.missed: tuple[str, ...] = ()
         self._module = module
@@ -93,7 +95,7 @@ class Calibration:
         self.quantizers = {place: attached[place] for place in (Place(*names) for names in state["places"])}
         self._sums = {name: (Place(module, side), norm) for name, module, side, norm in state["sums"]}
         self.placed = bool(self.quantizers)
-        for quantizer, window in zip(self.quantizers.values(), state["windows"], strict=True):
+        for quantizer, window in zip(self._ranged(), state["windows"], strict=True):
             quantizer.observer, quantizer.decay = self._observer, self._decay
             quantizer.window = window.to(quantizer.low).unbind()
         if self._optimizer is not None and state["optimizer"] is not None:
@@ -132,18 +134,13 @@ class Calibration:
         flow = Dataflow(trace)
         placement = place_quantizers(flow, self._targets, self._profile)
         taken = quantizers_of(self._module)  # by another callback
-        free = {
-            place: torch.stack([torch.stack(trace.notes[value]) for value in values])
-            for place, values in placement.places.items()
-            if place not in taken
-        }
-        unions = [torch.stack([bounds[:, 0].amin(), bounds[:, 1].amax()]) for bounds in free.values()]
-        ranges = _united(torch.stack(unions)) if free else ()
-        for place, (low, high) in zip(free, ranges, strict=True):
-            self.quantizers[place] = ActivationQuantizer(
-                self._bits, low, high, self._observer, self._decay, symmetric=self._profile.symmetric_activations
-            )
-            attach_quantizer(self._module, place, self.quantizers[place])
+        free = {place: values for place, values in placement.places.items() if place not in taken}
+        if self._profile.dynamic_activations:
+            self.quantizers = {place: RowQuantizer(self._bits) for place in free}
+        else:
+            self.quantizers = dict(zip(free, self._with_ranges(free.values(), trace), strict=True))
+        for place, quantizer in self.quantizers.items():
+            attach_quantizer(self._module, place, quantizer)
         norms = norms_after(trace.module, flow)
         before = quantizers_before(trace.module, flow, quantizers_of(self._module))
         self._sums = {name: (before[name], norms.get(name)) for name in self._targets if name in before}
@@ -162,10 +159,12 @@ class Calibration:
         self._learning = self._optimizer is not None and enabled and observing
         self._windows = self._present_windows() if observing else None
         for quantizer in self.quantizers.values():
+            quantizer.enabled = enabled
+        for quantizer in self._ranged():
             # A range without width, as after a batch normalization that begins at 0, has no gradient: observe it.
             quantizer.learn(self._learning and bool(quantizer.high > quantizer.low))
             # The lowest value of a positive range is observed until one is negative, and learned from then on.
-            quantizer.enabled, quantizer.observing = enabled, observing and not quantizer.low.requires_grad
+            quantizer.observing = observing and not quantizer.low.requires_grad
 
     @torch.no_grad()
     def update(self, *, stepped: bool) -> None:
@@ -174,7 +173,7 @@ class Calibration:
         Args:
             stepped: whether the optimizer has stepped; gradients of ranges add up until it does.
         """
-        quantizers = list(self.quantizers.values())
+        quantizers = self._ranged()
         if not quantizers or (self._learning and not stepped):
             return
         bounds = [(quantizer.low, quantizer.high) for quantizer in quantizers]
@@ -209,13 +208,28 @@ class Calibration:
             return
         quantizers, grids, model = quantizers_of(self._module), grids_of(plain_view(self._module)), plain_view(model)
         for name, (place, norm) in self._sums.items():
+            quantizer = quantizers[place]
             grid = grids.get(f"{name}.weight")  # None if the target is another parameter of the layer
-            if isinstance(grid, AffineGrid):
+            if isinstance(grid, AffineGrid) and isinstance(quantizer, ActivationQuantizer):
                 after = None if norm is None else model.get_submodule(norm)
-                round_bias_(model.get_submodule(name), grid, quantizers[place].scale, after)
+                round_bias_(model.get_submodule(name), grid, quantizer.scale, after)
 
     def _present_windows(self) -> list[Tensor]:
-        return [torch.stack(quantizer.window) for quantizer in self.quantizers.values()]
+        return [torch.stack(quantizer.window) for quantizer in self._ranged()]
+
+    def _ranged(self) -> list[ActivationQuantizer]:
+        return [quantizer for quantizer in self.quantizers.values() if isinstance(quantizer, ActivationQuantizer)]
+
+    def _with_ranges(self, places: Iterable[Collection[int]], trace: Trace) -> list[ActivationQuantizer]:
+        """A quantizer for each place, with the range of its values; a collective."""
+        noted = [torch.stack([torch.stack(trace.notes[value]) for value in values]) for values in places]
+        unions = [torch.stack([bounds[:, 0].amin(), bounds[:, 1].amax()]) for bounds in noted]
+        ranges = _united(torch.stack(unions)) if unions else ()
+        symmetric = self._profile.symmetric_activations
+        return [
+            ActivationQuantizer(self._bits, low, high, self._observer, self._decay, symmetric=symmetric)
+            for low, high in ranges
+        ]
 
     def _range(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if x.numel() == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -11,10 +12,18 @@ from torch import Tensor, nn
 
 from lightning_compress.quantization.activations.compilation import guard_hooks
 from lightning_compress.quantization.activations.ranges import followed
-from lightning_compress.quantization.activations.rounding import RoundStraightThrough, RoundWithRange
+from lightning_compress.quantization.activations.rounding import RoundStraightThrough, RoundWithRange, row_scales
 from lightning_compress.quantization.observers import Observer, minmax
 
-__all__ = ["ActivationQuantizer", "Place", "attach_quantizer", "detach_quantizers", "quantizers_of"]
+__all__ = [
+    "ActivationQuantizer",
+    "Place",
+    "Quantizer",
+    "RowQuantizer",
+    "attach_quantizer",
+    "detach_quantizers",
+    "quantizers_of",
+]
 
 Side: TypeAlias = Literal["input", "output"]
 
@@ -32,7 +41,58 @@ class Place:
     side: Side
 
 
-class ActivationQuantizer:
+class Quantizer(ABC):
+    """Rounds a tensor where it is attached.
+
+    Attributes:
+        bits: 4 to 8.
+        symmetric: whether the code of zero is 0 in signed integers.
+        enabled: whether it rounds at all.
+    """
+
+    def __init__(self, bits: int, *, symmetric: bool) -> None:
+        self.bits = bits
+        self.symmetric = symmetric
+        self.enabled = True
+
+    @abstractmethod
+    def quantize(self, x: Tensor) -> Tensor:
+        """``x`` rounded to the grid, in its dtype."""
+
+    def on_input(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The forward pre-hook."""
+        return (self._passed(args[0]), *args[1:])
+
+    def on_output(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        """The forward hook."""
+        return self._passed(output)
+
+    def _passed(self, x: Tensor) -> Tensor:
+        return self.quantize(x) if self.enabled else x
+
+
+class RowQuantizer(Quantizer):
+    """Rounds each row, along the last dimension, to a symmetric grid of its own.
+
+    Values become ``q * scale`` with the scale ``max |x| / (2^(bits - 1) - 1)`` of the row; see :func:`row_scales`.
+    Nothing is observed or stored: a row is rounded alike whatever the rows beside it are, in training and afterwards.
+    The gradient passes straight through.
+
+    >>> RowQuantizer(4).quantize(torch.tensor([[0.6, -7.0], [0.06, 0.7]]))
+    tensor([[ 1.0000, -7.0000],
+            [ 0.1000,  0.7000]])
+    """
+
+    def __init__(self, bits: int) -> None:
+        super().__init__(bits, symmetric=True)
+
+    def quantize(self, x: Tensor) -> Tensor:
+        most = 2 ** (self.bits - 1) - 1
+        rounded: Tensor = RoundStraightThrough.apply(x, row_scales(x, self.bits), None, (-most, most))  # type: ignore[no-untyped-call]
+        return rounded
+
+
+class ActivationQuantizer(Quantizer):
     """Rounds a tensor to ``2^bits`` evenly spaced values, ``(q - zero_point) * scale`` with ``q`` in [0, 2^bits - 1].
 
     It computes in float32 under any precision of the Trainer, passes the gradient straight through, and stores nothing
@@ -48,7 +108,6 @@ class ActivationQuantizer:
         symmetric: whether the range reaches as far below zero as above, ``low = -high``.
 
     Attributes:
-        enabled: whether it rounds at all.
         observing: whether it observes what it rounds.
         window: lowest and highest value that it has observed since its owner moved the range, 0 among them, and their
             number: three scalars, see :func:`~.ranges.followed`.
@@ -71,11 +130,9 @@ class ActivationQuantizer:
         *,
         symmetric: bool = False,
     ) -> None:
-        self.bits = bits
+        super().__init__(bits, symmetric=symmetric)
         self.observer = observer
         self.decay = decay
-        self.symmetric = symmetric
-        self.enabled = True
         self.observing = False
         self.positive = bool(0 <= low < high) and not symmetric  # saves two passes over memory in each forward pass
         self.low, self.high = self.bounds(low.detach().float().clamp(max=0), high.detach().float().clamp(min=0))
@@ -96,7 +153,6 @@ class ActivationQuantizer:
         return -high, high
 
     def quantize(self, x: Tensor) -> Tensor:
-        """``x`` rounded to the grid, in its dtype."""
         half = 2 ** (self.bits - 1)
         codes = (-half, half - 1) if self.symmetric else (0, self.levels)  # signed codes need no zero point
         grid = self.scale, None if self.positive or self.symmetric else self.zero_point, codes
@@ -151,28 +207,20 @@ class ActivationQuantizer:
             setattr(self, name, state.detach().to(device).requires_grad_(state.requires_grad))
         self.window = tuple(state.to(device) for state in self.window)
 
-    def on_input(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The forward pre-hook."""
-        return (self._passed(args[0]), *args[1:])
-
-    def on_output(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        """The forward hook."""
-        return self._passed(output)
-
     def _passed(self, x: Tensor) -> Tensor:
         if x.device != self.scale.device:
             self.to(x.device)
         if self.observing:
             self.observe(x)
-        return self.quantize(x) if self.enabled else x
+        return super()._passed(x)
 
 
-def quantizers_of(module: nn.Module) -> dict[Place, ActivationQuantizer]:
+def quantizers_of(module: nn.Module) -> dict[Place, Quantizer]:
     """Place -> quantizer, for all quantizers on the modules in ``module``."""
     return {place: quantizer for place, quantizer, _, _ in _hooks(module)}
 
 
-def attach_quantizer(module: nn.Module, place: Place, quantizer: ActivationQuantizer) -> None:
+def attach_quantizer(module: nn.Module, place: Place, quantizer: Quantizer) -> None:
     """Attach ``quantizer`` at ``place`` in ``module``."""
     guard_hooks()
     path = place.module.split(".")
@@ -194,12 +242,12 @@ def detach_quantizers(module: nn.Module) -> None:
         del hooks[key]
 
 
-def _hooks(module: nn.Module) -> Iterator[tuple[Place, ActivationQuantizer, dict[int, Any], int]]:
+def _hooks(module: nn.Module) -> Iterator[tuple[Place, Quantizer, dict[int, Any], int]]:
     sides: tuple[tuple[Side, str], ...] = (("input", "_forward_pre_hooks"), ("output", "_forward_hooks"))
     for name, holder in module.named_modules():
         for side, attribute in sides:
             hooks = getattr(holder, attribute)
             for key, hook in hooks.items():
                 owner = getattr(hook, "__self__", None)
-                if isinstance(owner, ActivationQuantizer):
+                if isinstance(owner, Quantizer):
                     yield Place(name, side), owner, hooks, key

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["RoundStraightThrough", "RoundWithRange", "range_gradient"]
+__all__ = ["RoundStraightThrough", "RoundWithRange", "range_gradient", "row_scales"]
 
 
 class RoundStraightThrough(torch.autograd.Function):
@@ -77,6 +77,25 @@ def range_gradient(
     below, above = unclipped < lowest, unclipped > highest
     moved = (gradient * (rounded - steps)).masked_fill(below | above, 0).sum() / (highest - lowest)
     return (gradient * below).sum() - moved, (gradient * above).sum() + moved
+
+
+@torch.no_grad()
+def row_scales(x: Tensor, bits: int) -> Tensor:
+    """The step of a symmetric grid for each row: ``max |x| / (2^(bits - 1) - 1)`` along the last dimension.
+
+    Args:
+        x: ``(..., n)``.
+        bits: of the grid.
+
+    Returns:
+        ``(..., 1)`` in float32. A row of zeros has the smallest scale, as an input of integer kernels needs one.
+
+    >>> row_scales(torch.tensor([[0.5, -3.5], [0.0, 0.0]]), 4)
+    tensor([[5.0000e-01],
+            [1.1921e-07]])
+    """
+    largest = x.float().abs().amax(-1, keepdim=True) if x.shape[-1] else x.new_zeros((*x.shape[:-1], 1)).float()
+    return largest.div_(2 ** (bits - 1) - 1).clamp_(min=torch.finfo(torch.float32).eps)
 
 
 def _rounded(x: Tensor, scale: Tensor, zero_point: Tensor | None, codes: tuple[int, int]) -> Tensor:

@@ -6,18 +6,27 @@ from typing import Any
 
 from lightning_compress.arguments import check_between, check_count, check_decay, check_effect, check_number
 from lightning_compress.quantization.observers import Observer, check_observer
+from lightning_compress.quantization.profiles import Profile
 
 __all__ = ["check_activations"]
 
 
 def check_activations(
-    owner: type[Any], bits: int | None, *, observer: Observer, decay: float, range_lr: float, freeze_ranges_at: float
+    owner: type[Any],
+    bits: int | None,
+    profile: Profile,
+    *,
+    observer: Observer,
+    decay: float,
+    range_lr: float,
+    freeze_ranges_at: float,
 ) -> None:
     """Refuse arguments out of range, and arguments that concern activations where none are quantized.
 
     Args:
         owner: the class of the callback; its signature has the defaults.
         bits: ``activation_bits``.
+        profile: of the runtime; one with dynamic activations needs no ranges.
         observer: as the other arguments, under their names in the callback.
         decay: see above.
         range_lr: see above.
@@ -25,7 +34,7 @@ def check_activations(
 
     Raises:
         TypeError: an argument is of another kind.
-        ValueError: an argument is out of its range, or ``bits`` is None and an argument has not its default.
+        ValueError: an argument is out of its range, or has no effect and not its default.
     """
     if bits is not None:
         check_count(0, activation_bits=bits)
@@ -36,13 +45,11 @@ def check_activations(
     check_number(range_lr=range_lr)
     if not 0 <= range_lr < 1:
         raise ValueError(f"need 0 <= range_lr < 1, got range_lr={range_lr!r}")
-    if bits is None:
-        check_effect(
-            owner,
-            "activation_bits",
-            "activation_bits=None",
-            observer=observer,
-            decay=decay,
-            range_lr=range_lr,
-            freeze_ranges_at=freeze_ranges_at,
-        )
+    if bits is not None and not profile.dynamic_activations:
+        return
+    need, setting = "activation_bits", "activation_bits=None"
+    if bits is not None:
+        need, setting = "a profile with fixed ranges", f"profile={profile!r}"
+    check_effect(
+        owner, need, setting, observer=observer, decay=decay, range_lr=range_lr, freeze_ranges_at=freeze_ranges_at
+    )

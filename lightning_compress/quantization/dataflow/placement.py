@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from lightning_compress.quantization.activations.quantizers import Place
 from lightning_compress.quantization.dataflow.flow import Dataflow
 from lightning_compress.quantization.dataflow.kinds import CONVOLUTIONS
-from lightning_compress.quantization.dataflow.readers import weight_readers
+from lightning_compress.quantization.dataflow.readers import sole_readers, weight_readers
 from lightning_compress.quantization.dataflow.traces import Operation
 from lightning_compress.quantization.profiles import Profile
 
@@ -50,6 +50,8 @@ def place_quantizers(flow: Dataflow, targets: Collection[str], profile: Profile)
         targets: names of the layers that shall compute in integers.
         profile: of the runtime that the model is trained for.
     """
+    if profile.dynamic_activations:
+        return _of_rows(flow, targets)
     readers = {name: weight_readers(flow, name, targets) for name in targets}
     repeated = {name: readers.pop(name) for name in flow.reused.intersection(targets)}
     every = [operation for operations in (*readers.values(), *repeated.values()) for operation in operations]
@@ -70,6 +72,17 @@ def place_quantizers(flow: Dataflow, targets: Collection[str], profile: Profile)
         else:
             missed.add(name)
     return Placement(places, tuple(name for name in targets if name in missed))
+
+
+def _of_rows(flow: Dataflow, targets: Collection[str]) -> Placement:
+    """The inputs of the linear layers among the targets; all readers of a value round its rows alike."""
+    alone = sole_readers(flow)
+    readers = {name: weight_readers(flow, name, targets) for name in targets}
+    convolutions = {name for name, found in readers.items() if any(one.name in CONVOLUTIONS for one in found)}
+    linear = [name for name in targets if name not in convolutions]
+    taken = {name: {call.input for call in flow.trace.calls if call.module == name} for name in linear}
+    places = {Place(name, "input"): values for name, values in taken.items() if name in alone}
+    return Placement(places, tuple(name for name in linear if name not in alone))
 
 
 def _needs(flow: Dataflow, operation: Operation, profile: Profile) -> set[int]:

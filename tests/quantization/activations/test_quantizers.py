@@ -14,7 +14,12 @@ from lightning_compress.deploy.runtimes import OnnxRuntime
 from lightning_compress.loading import load_compressed
 from lightning_compress.lowering.modules import lower
 from lightning_compress.quantization import QATCallback, observers, profiles
-from lightning_compress.quantization.activations.quantizers import ActivationQuantizer, Place, quantizers_of
+from lightning_compress.quantization.activations.quantizers import (
+    ActivationQuantizer,
+    Place,
+    RowQuantizer,
+    quantizers_of,
+)
 from lightning_compress.quantization.activations.ranges import followed
 from lightning_compress.quantization.dataflow.flow import Dataflow
 from lightning_compress.quantization.dataflow.placement import place_quantizers
@@ -601,3 +606,22 @@ def test_an_encoder_of_padded_sequences_is_validated_as_it_is_trained(tmp_path):
     loaded = load_compressed(Classifier, tmp_path / "m.ckpt", net=Padded()).eval()
     with torch.no_grad():
         torch.testing.assert_close(loaded(x), trained)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_rows_are_rounded_as_the_native_operator_rounds_channels(bits):
+    x = torch.randn(3, 5, 16, generator=torch.Generator().manual_seed(0)) * torch.logspace(-3, 3, 5).view(1, 5, 1)
+    x[1, 2] = 0
+    quantizer, most = RowQuantizer(bits), 2 ** (bits - 1) - 1
+    rows = x.reshape(-1, 16)
+    steps = (rows.abs().amax(1) / most).clamp(min=torch.finfo(torch.float32).eps)
+    native = torch.fake_quantize_per_channel_affine(rows, steps, torch.zeros(15).int(), 0, -most, most)
+    assert torch.equal(quantizer.quantize(x), native.view_as(x))
+    assert quantizer.quantize(x.bfloat16()).dtype == torch.bfloat16
+    assert quantizer.quantize(x[:0]).shape == (0, 5, 16)
+
+
+def test_the_gradient_of_rows_passes_straight_through():
+    x = torch.randn(4, 8, requires_grad=True)
+    RowQuantizer(4).quantize(x).square().sum().backward()
+    assert torch.equal(x.grad, 2 * RowQuantizer(4).quantize(x.detach()))
