@@ -14,7 +14,7 @@ INSTALL = { test -x $(BIN)/python || $(PYTHON) -m venv .venv; } && $(BIN)/python
 	touch $@
 
 .venv/.ready: pyproject.toml constraints.txt
-	$(INSTALL) '.[dev,channels,docs,examples,executorch,litert,onnx,openvino,plots]'
+	$(INSTALL) '.[dev,channels,coreml,docs,examples,executorch,litert,onnx,openvino,plots]'
 	touch .venv/.demo .venv/.docs $@
 
 .venv/.notebooks: pyproject.toml constraints.txt

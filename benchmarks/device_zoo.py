@@ -68,6 +68,7 @@ QUANTIZED = (
     Target("OnnxRuntime", ".onnx", _quantized(profiles.OnnxRuntime()), "ONNX Runtime"),
     Target("OpenVINO", ".onnx", _quantized(profiles.OpenVINO()), "OpenVINO", Onnx(profiles.OpenVINO())),
     Target("TensorRT", ".onnx", _quantized(profiles.TensorRT()), "ONNX Runtime", Onnx(profiles.TensorRT())),
+    Target("Dynamic", ".onnx", _quantized(profiles.Dynamic())),
     Target("OnnxRuntime", ".pt2", _quantized(profiles.OnnxRuntime())),
     Target("OnnxRuntime", ".lcz", _quantized(profiles.OnnxRuntime())),
     Target("Mobile", ".pte", _quantized(profiles.Mobile())),

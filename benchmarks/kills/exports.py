@@ -247,6 +247,11 @@ def _pretrained(path: Path) -> object:
     return outputs.numpy().tobytes()
 
 
+def _package(path: Path) -> object:
+    """The weights: Core ML does not run here."""
+    return next(path.rglob("weight.bin")).read_bytes()
+
+
 def _pictures(path: Path) -> object:
     return {file.name: file.read_bytes() for file in sorted(path.iterdir())}
 
@@ -277,6 +282,7 @@ KINDS = [
     Kind("`.pte`", partial(_export, ".pte"), {"model.pte": partial(_run, ExecuTorch())}),
     Kind("`.tflite`", partial(_export, ".tflite"), {"model.tflite": partial(_run, LiteRT())}, forks=False),
     Kind("`.safetensors`", partial(_export, ".safetensors"), {"model.safetensors": _tensors}),
+    Kind("`.mlpackage`", partial(_export, ".mlpackage"), {"model.mlpackage": _package}),
     Kind("folder for transformers", _export_folder, {"model": _pretrained}),
     Kind(
         "files of a report",

@@ -40,13 +40,15 @@ def export(
 ) -> Path:
     """Write ``module`` to a file, and check that the file computes, or holds, the same as the module.
 
-    ==========  ============================================================================================
-    ``.lcz``    the state dict and the carried records, lossless and small; checked bit for bit
-    ``.onnx``   the computation, with a free batch size; checked by running it in ONNX Runtime
-    ``.pt2``    the computation as a :class:`torch.export.ExportedProgram`; checked by loading and running it
-    ``.pte``    the computation for phones, as a program of ExecuTorch; checked by running it in ExecuTorch
-    ``.tflite`` the computation for phones and microcontrollers; checked by running it in LiteRT
-    ==========  ============================================================================================
+    ==============  =============================================================================================
+    ``.lcz``        the state dict and the carried records, lossless and small; checked bit for bit
+    ``.onnx``       the computation, with a free batch size; checked by running it in ONNX Runtime
+    ``.pt2``        the computation as a :class:`torch.export.ExportedProgram`; checked by loading and running it
+    ``.pte``        the computation for phones, as a program of ExecuTorch; checked by running it in ExecuTorch
+    ``.tflite``     the computation for phones and microcontrollers; checked by running it in LiteRT
+    ``.mlpackage``  the computation for Apple devices; checked by running it in Core ML where macOS is, elsewhere its
+                    weights are compared
+    ==============  =============================================================================================
 
     ``.safetensors`` is the state dict for other programs, bit for bit. With ``writer=CompressedTensors()`` a model of
     transformers becomes a folder of packed integers, which transformers and vLLM load.
@@ -167,7 +169,7 @@ def find_writers() -> dict[str, Writer]:
     files = [import_module(f"{writers.__name__}.{file.name}") for file in iter_modules(writers.__path__)]
     kinds = [kind for file in files for kind in vars(file).values() if _is_writer(kind, file.__name__)]
     found = [kind() for kind in kinds]
-    return {writer.suffix: writer for writer in sorted(found, key=lambda one: one.suffix) if not writer.folder}
+    return {writer.suffix: writer for writer in sorted(found, key=lambda one: one.suffix) if writer.suffix}
 
 
 def _is_writer(kind: object, file: str) -> bool:
@@ -181,6 +183,6 @@ FORMATS = tuple(find_writers())
 def _checked(writer: Writer, path: Path) -> Writer:
     if not isinstance(writer, Writer):
         raise TypeError(f"need writer as an object of a subclass of Writer, got {writer!r}")
-    if path.suffix != writer.suffix and not writer.folder:
+    if writer.suffix and path.suffix != writer.suffix:
         raise ValueError(f"need a path that ends in {writer.suffix} for {writer!r}, got {str(path)!r}")
     return writer

@@ -26,7 +26,7 @@ class Writer(ABC):
 
     Attributes:
         suffix: of the files, with its dot.
-        folder: whether it writes a folder, of any name, instead of a file; ask for it by ``writer=``.
+        folder: whether it writes a folder instead of a file; one without a suffix is asked for by ``writer=``.
         entries: patterns of the names in such a folder. A folder that holds others is not replaced.
         needs_example: whether the format holds a computation, for which ``forward`` has to run.
         packages: names of the packages that are imported to write, check and run a file.

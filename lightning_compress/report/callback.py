@@ -80,7 +80,7 @@ class CompressionReport(ValidatesLast):
         baseline: metrics of the dense model to compare with, by the names that validation logs: ``{"val_acc": 0.93}``;
             or the ``report.json`` of a dense run, or a folder with one in it.
         formats: suffixes of the model files to write: ``".lcz"``, ``".onnx"``, ``".pt2"``, ``".pte"``,
-            ``".tflite"``; or writers with options.
+            ``".tflite"``, ``".mlpackage"``; or writers with options.
         example_input: input of ``forward``: a tensor, a tuple of positional or a mapping of keyword arguments; by
             default the module's ``example_input_array``, else the first sample of the first training batch.
 

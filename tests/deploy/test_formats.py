@@ -41,6 +41,8 @@ class Script(ComputationWriter):
     def run(self, example, path):
         return cpu_tensors(call(torch.jit.load(str(path)), example))
 """
+pytestmark = pytest.mark.filterwarnings("ignore:Core ML runs on Apple machines alone")
+PROFILES = {".mlpackage": profiles.CoreML()}
 IMAGES = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
@@ -107,11 +109,17 @@ def test_the_suffix_finds_the_writer():
     assert find_writer(".lcz") == Archive()
 
 
+def _content(path):
+    return b"".join(
+        file.read_bytes() for file in (sorted(path.rglob("*")) if path.is_dir() else [path]) if file.is_file()
+    )
+
+
 @pytest.mark.parametrize("suffix", find_writers())
 def test_a_good_file_is_never_lost(suffix, tmp_path, monkeypatch):
     path, writer = tmp_path / f"m{suffix}", find_writer(suffix)
     export(nn.Linear(2, 2), path, torch.ones(1, 2))
-    good = path.read_bytes()
+    good = _content(path)
 
     def refuse(self, module, example, path):
         assert path.exists()
@@ -122,13 +130,13 @@ def test_a_good_file_is_never_lost(suffix, tmp_path, monkeypatch):
         with pytest.raises(ValueError, match="need a better file"):
             export(nn.Linear(2, 2), tmp_path / name, torch.ones(1, 2))
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
-    assert path.read_bytes() == good
+    assert _content(path) == good
 
 
 @pytest.mark.parametrize("suffix", [suffix for suffix, writer in find_writers().items() if writer.needs_example])
 def test_a_quantized_module_is_lowered(suffix, tmp_path):
     module = Classifier()
-    fit(module, QATCallback(8))
+    fit(module, QATCallback(8, profile=PROFILES.get(suffix, profiles.OnnxRuntime())))
     prepared = find_writer(suffix).prepare(module.eval(), IMAGES)
     assert prepared is not module
     assert any(buffer.dtype == torch.int8 for buffer in prepared.buffers())
@@ -145,8 +153,8 @@ def test_a_file_tells_neither_where_it_was_written_nor_from_which_data(suffix, q
 
     module = Own()
     if quantized:
-        fit(module, QATCallback(profile=profiles.Mobile()))
-    content = export(module, tmp_path / f"m{suffix}", IMAGES).read_bytes()
+        fit(module, QATCallback(profile=PROFILES.get(suffix, profiles.Mobile())))
+    content = _content(export(module, tmp_path / f"m{suffix}", IMAGES))
     for secret in (tmp_path, Path(__file__).parent, Path.home(), Path(torch.__file__).parent, "a line of this file"):
         assert os.fsencode(secret) not in content, secret
     assert all(row.numpy().tobytes() not in content for row in IMAGES.flatten(0, 2))

@@ -70,6 +70,7 @@ KINDS: dict[str, tuple[Shelf, ...]] = {
         _shelf("CompressionReport.formats", "deploy.writers.safetensors", "SafeTensors"),
         _shelf("CompressionReport.formats", "deploy.writers.executorch", "ExecuTorchProgram"),
         _shelf("CompressionReport.formats", "deploy.writers.litert", "LiteRTModel"),
+        _shelf("CompressionReport.formats", "deploy.writers.coreml", "CoreMLPackage"),
         _shelf("CompressionReport.formats", "deploy.writers.compressed_tensors", "CompressedTensors"),
     ),
 }

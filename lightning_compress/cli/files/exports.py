@@ -12,10 +12,10 @@ from typing import Any
 import lightning_compress
 from lightning_compress.cli.refusals import refusal_of
 from lightning_compress.cli.runs.folders import Source
-from lightning_compress.cli.runs.trained import Trained
+from lightning_compress.cli.runs.trained import Trained, in_options
 from lightning_compress.deploy import export
 from lightning_compress.deploy.export import FORMATS, find_writer
-from lightning_compress.deploy.formats import Writer
+from lightning_compress.deploy.formats import Writer, size_on_disk
 from lightning_compress.example_inputs import line_of
 from lightning_compress.messages import wrapped
 
@@ -30,6 +30,7 @@ USES = {
     ".safetensors": "safetensors.torch.load_file(path), the state dict",
     ".pte": "ExecuTorch, on phones",
     ".tflite": "LiteRT, on phones and microcontrollers",
+    ".mlpackage": "Core ML, on Apple devices",
 }
 """Suffix -> the programs that read such a file."""
 
@@ -68,7 +69,7 @@ def export_files(options: Namespace, source: Source, command_line: Callable[[], 
     failures = [failure for failure, _ in written]
     for path, (failure, notes) in zip(paths, written, strict=True):
         if failure is None:
-            print(f"{path}  {path.stat().st_size:,} bytes, checked\n  for {USES[path.suffix]}")
+            print(f"{path}  {size_on_disk(path):,} bytes, checked\n  for {USES[path.suffix]}")
         print("".join(f"{wrapped(f'  {note}')}\n" for note in notes), end="", flush=True)
     for path, failure in zip(paths, failures, strict=True):
         if failure is not None:
@@ -98,12 +99,6 @@ def _folder(output: Path | None, source: Source) -> Path:
     return folder
 
 
-def _in_options(text: str) -> str:
-    """A message in the words of the command in place of those of Python."""
-    text = text.replace("set module.example_input_array, or pass example_input", "pass another as --example")
-    return text.replace("example_input", "--example")
-
-
 def _written(trained: Trained, path: Path, writer: Writer) -> tuple[str | None, list[str]]:
     """Write one file: the error in a line, if that fails, and the warnings of this package; others are given anew."""
     notes, failure = [], None
@@ -112,7 +107,7 @@ def _written(trained: Trained, path: Path, writer: Writer) -> tuple[str | None, 
         try:
             export(trained.module, path, trained.example, writer=writer)
         except Exception as error:
-            failure = _in_options(refusal_of(error) or line_of(error))
+            failure = in_options(refusal_of(error) or line_of(error))
     for one in warned:
         if one.category is UserWarning and Path(one.filename).is_relative_to(_PACKAGE):
             notes.append(str(one.message))

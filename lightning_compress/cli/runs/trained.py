@@ -12,10 +12,10 @@ from typing import Any
 from lightning_compress.cli.runs.folders import Source
 from lightning_compress.cli.runs.prepared import building
 from lightning_compress.cli.screens.noise import quiet_loading
-from lightning_compress.example_inputs import ExampleInput, first_samples, small_example_in
+from lightning_compress.example_inputs import ExampleInput, check_runs, first_samples, small_example_in
 from lightning_compress.loading import load_compressed
 
-__all__ = ["Trained"]
+__all__ = ["Trained", "in_options"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Trained:
             command_line: gives the class of CompressionCLI.
 
         Raises:
-            ValueError: the class is not known or cannot be imported, or the example cannot be read.
+            ValueError: the class is not known or cannot be imported, or the example cannot be read, or ``forward``
+                does not take the example that is given.
         """
         batch: Any = None
         if source.config is not None:
@@ -53,12 +54,26 @@ class Trained:
         module: Any = load_compressed(kind, source.weights, **arguments)
         module.eval()
         example = _read_example(given) if given else getattr(module, "example_input_array", None)
-        if example is not None or batch is None:
-            return cls(module, example, "" if example is not None else "there is no config that names data")
+        if example is not None:
+            try:
+                check_runs(module, example)
+            except ValueError as error:
+                if given:
+                    raise ValueError(in_options(str(error))) from error
+                return cls(module, None, f"forward does not take example_input_array: {in_options(str(error))}")
+            return cls(module, example)
+        if batch is None:
+            return cls(module, None, "there is no config that names data")
         try:
             return cls(module, first_samples(small_example_in(batch(), module), 1))
         except Exception as error:  # of the user's data, or data that is no input of forward
             return cls(module, None, f"the data gives none: {error}")
+
+
+def in_options(text: str) -> str:
+    """A message in the words of the commands in place of those of Python."""
+    text = text.replace("set module.example_input_array, or pass example_input", "pass another as --example")
+    return text.replace("example_input", "--example")
 
 
 @dataclass(frozen=True)

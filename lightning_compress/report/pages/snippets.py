@@ -16,6 +16,7 @@ _CODE = {
     "method = Runtime.get().load_program({name!r}).load_method('forward')\noutputs = method.execute([tensor])",
     ".tflite": "from ai_edge_litert.interpreter import Interpreter\n\n"
     "interpreter = Interpreter(model_path={name!r})\ninterpreter.allocate_tensors()",
+    ".mlpackage": "import coremltools\n\nmodel = coremltools.models.MLModel({name!r})  # on macOS",
     ".safetensors": "from safetensors.torch import load_file\n\nstate_dict = load_file({name!r})",
 }
 
