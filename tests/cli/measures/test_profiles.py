@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 from torch import nn
 
@@ -43,3 +44,10 @@ def test_numbers_and_tables(tmp_path, capsys, monkeypatch):
     assert "33.33%" in out
     main(words)
     assert "MACs and latency need an example input (there is no config that names data)" in capsys.readouterr().out
+
+
+def test_an_example_that_forward_does_not_take_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.path", list(__import__("sys").path))
+    path = export(Half(), tmp_path / "model.lcz")
+    with pytest.raises(SystemExit, match=r"need an example input that Half.forward takes, got \(1, 3\).*as --example"):
+        main(["profile", str(path), "--model", f"{__name__}.Half", "--example", "1,3"])
