@@ -179,7 +179,7 @@ def inspect_parser() -> Parser:
     """The words of ``inspect``."""
     parser = _new(
         "inspect",
-        "Show the contents of a file: tensors, records, inputs, layers, operators. No code in it runs.",
+        "Show the tensors, inputs and layers that a file holds. No code in it runs.",
         "model.lcz",
         "last.ckpt",
         "model.onnx --json",

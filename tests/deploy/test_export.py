@@ -148,7 +148,7 @@ def test_the_module_is_left_as_it_is(tmp_path):
 @pytest.mark.parametrize("name", ["m.bin", "m", "m.lcz.gz"])
 def test_an_unknown_suffix_is_refused(name, tmp_path):
     with pytest.raises(
-        ValueError, match=r"path with a suffix out of .lcz, .onnx, .pt2, .pte, .safetensors, .tflite, got '"
+        ValueError, match=r"path with a suffix out of .lcz, .mlpackage, .onnx, .pt2, .pte, .safetensors, .tflite, got '"
     ):
         export(nn.Linear(2, 2), tmp_path / name)
 

@@ -50,7 +50,7 @@ KINDS: dict[str, tuple[Shelf, ...]] = {
     "scales": (_shelf("QATCallback.scale", "quantization.scales", "absmax minmax mse power_of_two"),),
     "observers": (_shelf("QATCallback.observer", "quantization.observers", "minmax percentile mse"),),
     "profiles": (
-        _shelf("QATCallback.profile", "quantization.profiles", "OnnxRuntime OpenVINO TensorRT Mobile CoreML"),
+        _shelf("QATCallback.profile", "quantization.profiles", "OnnxRuntime OpenVINO TensorRT Mobile CoreML Dynamic"),
     ),
     "inits": (_shelf("WeightSharingCallback.init", "sharing.initial_centers", "linear density plus_plus"),),
     "gradients": (_shelf("WeightSharingCallback.gradient", "sharing.gradients", "summed mean"),),

@@ -11,8 +11,9 @@ from typing import Any
 from rich.console import Console
 
 from lightning_compress.cli.runs.folders import Source
-from lightning_compress.cli.runs.trained import Trained
+from lightning_compress.cli.runs.trained import Trained, in_options
 from lightning_compress.cli.screens.tables import narrow_table, printable
+from lightning_compress.example_inputs import check_runs
 from lightning_compress.report.measures.profiles import ModelProfile, profile, shipped_macs
 from lightning_compress.timing import Latency, measure_latencies
 
@@ -26,10 +27,17 @@ def print_profile(options: Namespace, source: Source, command_line: Callable[[],
         options: those of ``profile``.
         source: the files of the module.
         command_line: gives the class of CompressionCLI.
+
+    Raises:
+        ValueError: ``forward`` does not take the example.
     """
     trained = Trained.of(source, options.example, command_line)
     found, latency = profile(trained.module), None
     if trained.example is not None:
+        try:
+            check_runs(trained.module, trained.example)
+        except ValueError as error:
+            raise ValueError(in_options(str(error))) from error
         found = replace(found, macs=shipped_macs(trained.module, trained.example))
         (latency,) = measure_latencies([trained.module], trained.example)
     if options.json:

@@ -12,7 +12,7 @@ from typing import Any
 from lightning_compress.cli.runs.folders import Source
 from lightning_compress.cli.runs.prepared import building
 from lightning_compress.cli.screens.noise import quiet_loading
-from lightning_compress.example_inputs import ExampleInput, check_runs, first_samples, small_example_in
+from lightning_compress.example_inputs import ExampleInput, first_samples, small_example_in
 from lightning_compress.loading import load_compressed
 
 __all__ = ["Trained", "in_options"]
@@ -42,8 +42,7 @@ class Trained:
             command_line: gives the class of CompressionCLI.
 
         Raises:
-            ValueError: the class is not known or cannot be imported, or the example cannot be read, or ``forward``
-                does not take the example that is given.
+            ValueError: the class is not known or cannot be imported, or the example cannot be read.
         """
         batch: Any = None
         if source.config is not None:
@@ -54,16 +53,8 @@ class Trained:
         module: Any = load_compressed(kind, source.weights, **arguments)
         module.eval()
         example = _read_example(given) if given else getattr(module, "example_input_array", None)
-        if example is not None:
-            try:
-                check_runs(module, example)
-            except ValueError as error:
-                if given:
-                    raise ValueError(in_options(str(error))) from error
-                return cls(module, None, f"forward does not take example_input_array: {in_options(str(error))}")
-            return cls(module, example)
-        if batch is None:
-            return cls(module, None, "there is no config that names data")
+        if example is not None or batch is None:
+            return cls(module, example, "" if example is not None else "there is no config that names data")
         try:
             return cls(module, first_samples(small_example_in(batch(), module), 1))
         except Exception as error:  # of the user's data, or data that is no input of forward

@@ -170,8 +170,8 @@ class Onnx(ComputationWriter):
             return runtime.load(path)(cpu_tensors(example))
         except (state.Fail, state.InvalidGraph, state.NotImplemented, state.RuntimeException) as error:
             raise ValueError(
-                f"need operations that ONNX Runtime computes to write {path.name}, got {line_of(error)}; export "
-                "module.float() if the module is in float64, for which it lacks convolutions, or write .pt2"
+                f"need operations that ONNX Runtime computes to write {path.name}, got {str(error).splitlines()[0]}; "
+                "export module.float() if the module is in float64, for which it lacks convolutions, or write .pt2"
             ) from error
 
     def check(self, module: nn.Module, example: ExampleInput, path: Path) -> None:

@@ -96,9 +96,13 @@ def test_warnings_of_this_package_stand_below_their_file(model, tmp_path, capsys
     [
         (
             ["--format", "onx", *WORDS],
-            "need --format out of .lcz, .onnx, .pt2, .pte, .safetensors, .tflite, got '.onx'; did you mean '.onnx'?",
+            "need --format out of .lcz, .mlpackage, .onnx, .pt2, .pte, .safetensors, .tflite, got '.onx'; "
+            "did you mean '.onnx'?",
         ),
-        (["--format", "", *WORDS], "need --format out of .lcz, .onnx, .pt2, .pte, .safetensors, .tflite, got an empty"),
+        (
+            ["--format", "", *WORDS],
+            "need --format out of .lcz, .mlpackage, .onnx, .pt2, .pte, .safetensors, .tflite, got an empty",
+        ),
         (["--format", "lcz", "--output", __file__, *WORDS], "need a folder as --output, got "),
         (["--format", "lcz", *WORDS], "need --output as another folder, got "),
         (
