@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from importlib import import_module
@@ -14,11 +15,11 @@ from torch import Tensor, nn
 from lightning_compress.deploy.checks import check_equal, check_near
 from lightning_compress.deploy.runtimes import Runtime
 from lightning_compress.drafts import check_replaceable
-from lightning_compress.example_inputs import ExampleInput, as_arguments
+from lightning_compress.example_inputs import ExampleInput, as_arguments, device_of, on_device
 from lightning_compress.lowering.modules import is_quantized, lower
 from lightning_compress.messages import listed_by_reason
 
-__all__ = ["ComputationWriter", "Writer", "check_full_precision", "float_text", "size_on_disk"]
+__all__ = ["ComputationWriter", "Writer", "check_full_precision", "float_text", "on_cpu", "size_on_disk"]
 
 
 class Writer(ABC):
@@ -134,6 +135,14 @@ def check_full_precision(module: nn.Module, suffix: str) -> None:
             f"need a quantized module in float32 to write {suffix}, got one in {half.pop()}: train it with "
             "precision='bf16-mixed' or '32-true', or write .pt2"
         )
+
+
+def on_cpu(module: nn.Module, example: ExampleInput) -> tuple[nn.Module, ExampleInput]:
+    """A module and its example on the CPU: the same, or copies of what is elsewhere."""
+    cpu = torch.device("cpu")
+    if device_of(module) == cpu:
+        return module, example
+    return copy.deepcopy(module).to(cpu), on_device(example, cpu)
 
 
 def size_on_disk(path: Path) -> int:

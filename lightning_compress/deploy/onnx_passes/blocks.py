@@ -106,17 +106,14 @@ def with_blocks(lowered: nn.Module) -> nn.Module:
         for name, integers in list(layer.named_children()):
             if not isinstance(integers, Integers):
                 continue
-            if (
-                name == "integers"
-                and isinstance(layer, QuantizedLayer)
-                and _is_product(layer)
-                and multiplies_rows(layer)
-            ):
-                multiply_rows_(layer)
+            named = name == "integers"
+            product = layer if named and isinstance(layer, QuantizedLayer) and _is_product(layer) else None
+            if product is not None and multiplies_rows(product):
+                multiply_rows_(product)
                 continue
             integers.explicit = True  # otherwise the exporter stores the float weight
-            if name == "integers" and isinstance(layer, QuantizedLayer) and _is_product(layer):
-                layer.__class__ = mixed(_Product if integers.of_channels else _BlockProduct, type(layer))
+            if product is not None:
+                product.__class__ = mixed(_Product if integers.of_channels else _BlockProduct, type(product))
             if not integers.of_channels:
                 layer.add_module(name, _Blocks(integers))
     return lowered

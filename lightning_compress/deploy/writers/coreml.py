@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 import warnings
 from collections.abc import Mapping
@@ -16,10 +15,10 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from lightning_compress.arguments import check_count, check_flag
-from lightning_compress.deploy.formats import ComputationWriter, check_full_precision
+from lightning_compress.deploy.formats import ComputationWriter, check_full_precision, on_cpu
 from lightning_compress.deploy.runtimes.silence import silenced
 from lightning_compress.deploy.traces import trace
-from lightning_compress.example_inputs import ExampleInput, as_arguments, device_of, line_of, on_device
+from lightning_compress.example_inputs import ExampleInput, as_arguments, line_of
 from lightning_compress.lowering.layers import QuantizedLayer
 from lightning_compress.lowering.modules import check_fits, is_quantized, lower
 from lightning_compress.messages import listed
@@ -95,9 +94,7 @@ class CoreMLPackage(ComputationWriter):
         Raises:
             ValueError: Core ML lacks one of the operations, or a form would change a weight.
         """
-        cpu = torch.device("cpu")
-        if device_of(module) != cpu:
-            module, example = copy.deepcopy(module).to(cpu), on_device(example, cpu)
+        module, example = on_cpu(module, example)
         with silenced():
             program = trace(module, example, self.largest_batch).run_decompositions({})
             lacking, changed = self._save(program, module, path)
@@ -143,12 +140,15 @@ class CoreMLPackage(ComputationWriter):
         return [torch.from_numpy(np.asarray(found[entry.name])) for entry in description.output]
 
     def _inexact(self, module: nn.Module, held: Mapping[str, Array]) -> list[str]:
-        """Names of the quantized layers whose weights a package does not hold; scales in float16 are rounded."""
+        """Names of the layers of integer weights that a package does not hold; scales in float16 are rounded."""
         layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, QuantizedLayer)}
-        values = [] if self.half_precision else [one.ravel() for one in held.values()]
-        weights = {name: layer.integers.outputs_first.detach().numpy().ravel() for name, layer in layers.items()}
-        integer = weights if values else {}
-        return [name for name, weight in integer.items() if not any(np.array_equal(weight, one) for one in values)]
+        weights = {
+            name: layer.integers.outputs_first.detach().numpy().ravel()
+            for name, layer in layers.items()
+            if layer.integers.of_channels and not self.half_precision
+        }
+        values = [one.ravel() for one in held.values()]
+        return [name for name, weight in weights.items() if not any(np.array_equal(weight, one) for one in values)]
 
     def _save(self, program: ExportedProgram, module: nn.Module, path: Path) -> tuple[str, list[str]]:
         """Convert and save a program: what Core ML lacks, if anything, and the names of weights that have changed."""

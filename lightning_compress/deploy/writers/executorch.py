@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from lightning_compress.arguments import check_count
 from lightning_compress.deploy.checks import cpu_tensors
-from lightning_compress.deploy.formats import ComputationWriter, check_full_precision, float_text
+from lightning_compress.deploy.formats import ComputationWriter, check_full_precision, float_text, on_cpu
 from lightning_compress.deploy.graph_passes import rewrite, rewritten
 from lightning_compress.deploy.graph_passes.moves import round_after_moves, round_before_moves
 from lightning_compress.deploy.graph_passes.pools import average_without_padding, keep_space
@@ -23,7 +21,7 @@ from lightning_compress.deploy.graph_passes.weights import REMEDIES, float_layer
 from lightning_compress.deploy.runtimes import ExecuTorch
 from lightning_compress.deploy.runtimes.silence import silenced
 from lightning_compress.deploy.traces import OfTensors, trace
-from lightning_compress.example_inputs import ExampleInput, device_of, line_of, on_device
+from lightning_compress.example_inputs import ExampleInput, line_of
 from lightning_compress.messages import listed
 
 __all__ = ["ExecuTorchProgram"]
@@ -66,9 +64,7 @@ class ExecuTorchProgram(ComputationWriter):
         Raises:
             ValueError: ExecuTorch lacks one of the operations.
         """
-        cpu = torch.device("cpu")
-        if device_of(module) != cpu:
-            module, example = copy.deepcopy(module).to(cpu), on_device(example, cpu)
+        module, example = on_cpu(module, example)
         with silenced():
             program = trace(module, example, self.largest_batch)
             graph = rewritten(program, *_ROUNDING)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import warnings
 from collections.abc import Iterator
@@ -11,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from lightning_compress.arguments import check_flag
 from lightning_compress.deploy import flatbuffers
 from lightning_compress.deploy.checks import check_equal, check_near, cpu_tensors
-from lightning_compress.deploy.formats import ComputationWriter, check_full_precision, float_text
+from lightning_compress.deploy.formats import ComputationWriter, check_full_precision, float_text, on_cpu
 from lightning_compress.deploy.graph_passes import rewrite, rewritten
 from lightning_compress.deploy.graph_passes.moves import round_after_moves, round_before_moves
 from lightning_compress.deploy.graph_passes.pools import convolve_means, keep_space
@@ -33,7 +31,7 @@ from lightning_compress.deploy.graph_passes.weights import (
 from lightning_compress.deploy.runtimes import TFLM, LiteRT
 from lightning_compress.deploy.runtimes.silence import silenced
 from lightning_compress.deploy.traces import OfTensors, trace
-from lightning_compress.example_inputs import ExampleInput, device_of, line_of, on_device
+from lightning_compress.example_inputs import ExampleInput, line_of
 from lightning_compress.lowering.modules import check_fits, is_quantized
 from lightning_compress.messages import listed
 from lightning_compress.quantization import profiles
@@ -88,9 +86,7 @@ class LiteRTModel(ComputationWriter):
             ValueError: LiteRT lacks one of the operations, the module was trained for another profile than ``Mobile``,
                 or ``integer_ends`` meets an input or output that is not rounded.
         """
-        cpu = torch.device("cpu")
-        if device_of(module) != cpu:
-            module, example = copy.deepcopy(module).to(cpu), on_device(example, cpu)
+        module, example = on_cpu(module, example)
         with silenced():
             program = trace(module, example, 1)
             graph = rewritten(program, *_ROUNDING)

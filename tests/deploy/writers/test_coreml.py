@@ -13,7 +13,7 @@ from lightning_compress import CompressionReport, PruningCallback, QATCallback, 
 from lightning_compress.deploy.formats import size_on_disk
 from lightning_compress.deploy.runtimes.silence import silenced
 from lightning_compress.deploy.writers.coreml import CoreMLPackage, smallest_form
-from lightning_compress.quantization import profiles
+from lightning_compress.quantization import PerGroup, profiles
 from tests.support.classifiers import Classifier, Conv, fit, loader
 
 with silenced():  # it imports other packages, which warn
@@ -69,6 +69,16 @@ def test_weights_are_those_of_the_module_in_the_smallest_form(callbacks, form, s
     whole = size_on_disk(export(Wide(), tmp_path / "float.mlpackage", IMAGES))
     assert size_on_disk(path) * smaller <= whole
     assert {file.name for file in path.iterdir()} == {"Manifest.json", "Data"}
+
+
+def test_groups_are_floats_beside_integers(tmp_path):
+    module = Wide()
+    channels = QATCallback(activation_bits=None, include=("net.1.weight",))
+    fit(module, channels, QATCallback(activation_bits=None, granularity=PerGroup(16), include=("net.3.weight",)))
+    path = export(module.eval(), tmp_path / "m.mlpackage", IMAGES)
+    assert kinds(path)["constexpr_blockwise_shift_scale"] == 1
+    for weight, layer in zip(weights(path), (module.net[1], module.net[3]), strict=True):
+        np.testing.assert_array_equal(weight, layer.weight.detach().numpy())
 
 
 def test_integers_are_quantized_before_each_layer(tmp_path):
