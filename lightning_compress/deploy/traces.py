@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 import traceback
 from functools import wraps
 from pathlib import Path
@@ -27,7 +28,7 @@ from lightning_compress.example_inputs import (
     shapes_of,
 )
 
-__all__ = ["OfTensors", "trace", "without_origin"]
+__all__ = ["OfTensors", "check_fixed_values", "trace", "without_origin"]
 
 _LIBRARIES = (Path(torch.__file__).parent, Path(__file__).parents[1])
 
@@ -58,6 +59,28 @@ def trace(module: nn.Module, example: ExampleInput, largest_batch: int | None = 
         return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic)
     except Exception as error:  # of many kinds
         raise ValueError(_text_of(error, f"{name}.forward")) from error
+
+
+def check_fixed_values(program: ExportedProgram, name: str) -> None:
+    """Refuse a program with numbers or sizes that the values of tensors give, for a runtime that has none.
+
+    Args:
+        program: the trace, with its origin.
+        name: of the module, for the error.
+
+    Raises:
+        ValueError: there is one; the error names its line in ``forward``.
+    """
+    for node in program.graph.nodes:
+        if node.meta.get("unbacked_bindings"):
+            frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
+            own = [(int(line), Path(file)) for file, line in frames if not _is_library(Path(file))]
+            place = _place(*own[-1]) if own else ""
+            raise ValueError(
+                f"need a forward whose numbers and sizes do not depend on the values of tensors, got {name}.forward, "
+                f"which takes one from them{place}: keep a number as a tensor, as x.max() in place of x.max().item(), "
+                "and a size fixed, or write .onnx or .pt2"
+            )
 
 
 def without_origin(program: ExportedProgram) -> ExportedProgram:
@@ -115,7 +138,7 @@ def _text_of(error: Exception, name: str) -> str:
             "size as x.shape[0], not as len(x) or int(...), and compare it with no number"
         )
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_library(Path(frame.filename))]
-    place = f", in line {frames[-1].lineno} of {Path(frames[-1].filename).name}" if frames else ""
+    place = _place(frames[-1].lineno, Path(frames[-1].filename)) if frames else ""
     if isinstance(error, GuardOnDataDependentSymNode):
         return (
             f"need a forward whose steps do not depend on the values of tensors, got {name}, which decides by "
@@ -125,6 +148,10 @@ def _text_of(error: Exception, name: str) -> str:
         f"need a forward that torch.export follows, got {name}, which raises {line_of(error).rstrip('.')}{place}: keep "
         "to operations of torch on tensors, or write .lcz, which holds the weights alone"
     )
+
+
+def _place(line: int | None, path: Path) -> str:
+    return f", in line {line} of {path.name}"
 
 
 def _is_library(path: Path) -> bool:

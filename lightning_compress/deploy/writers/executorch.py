@@ -20,7 +20,7 @@ from lightning_compress.deploy.graph_passes.rounding import dequantize_for_each,
 from lightning_compress.deploy.graph_passes.weights import REMEDIES, float_layers, fold_constants, widen_codes
 from lightning_compress.deploy.runtimes import ExecuTorch
 from lightning_compress.deploy.runtimes.silence import silenced
-from lightning_compress.deploy.traces import OfTensors, trace
+from lightning_compress.deploy.traces import OfTensors, check_fixed_values, trace
 from lightning_compress.example_inputs import ExampleInput, line_of
 from lightning_compress.messages import listed
 
@@ -62,11 +62,12 @@ class ExecuTorchProgram(ComputationWriter):
         """Trace ``module``, rewrite its graph for XNNPACK, and save it.
 
         Raises:
-            ValueError: ExecuTorch lacks one of the operations.
+            ValueError: ExecuTorch lacks one of the operations, or ``forward`` takes a number or a size from values.
         """
         module, example = on_cpu(module, example)
         with silenced():
             program = trace(module, example, self.largest_batch)
+            check_fixed_values(program, type(module).__name__)
             graph = rewritten(program, *_ROUNDING)
             floating = float_layers(graph) if holds_codes(program.graph) else {}
             rewrite(graph, *_CONSTANTS)

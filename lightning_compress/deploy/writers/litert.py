@@ -30,7 +30,7 @@ from lightning_compress.deploy.graph_passes.weights import (
 )
 from lightning_compress.deploy.runtimes import TFLM, LiteRT
 from lightning_compress.deploy.runtimes.silence import silenced
-from lightning_compress.deploy.traces import OfTensors, trace
+from lightning_compress.deploy.traces import OfTensors, check_fixed_values, trace
 from lightning_compress.example_inputs import ExampleInput, line_of
 from lightning_compress.lowering.modules import check_fits, is_quantized
 from lightning_compress.messages import listed
@@ -83,12 +83,14 @@ class LiteRTModel(ComputationWriter):
         """Trace ``module``, rewrite its graph for LiteRT, and save it.
 
         Raises:
-            ValueError: LiteRT lacks one of the operations, the module was trained for another profile than ``Mobile``,
-                or ``integer_ends`` meets an input or output that is not rounded.
+            ValueError: LiteRT lacks one of the operations, ``forward`` takes a number or a size from values, the module
+                was trained for another profile than ``Mobile``, or ``integer_ends`` meets an input or output that is
+                not rounded.
         """
         module, example = on_cpu(module, example)
         with silenced():
             program = trace(module, example, 1)
+            check_fixed_values(program, type(module).__name__)
             graph = rewritten(program, *_ROUNDING)
         if ends := unrounded_ends(graph):
             raise ValueError(
