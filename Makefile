@@ -17,6 +17,12 @@ INSTALL = { test -x $(BIN)/python || $(PYTHON) -m venv .venv; } && $(BIN)/python
 	$(INSTALL) '.[dev,channels,coreml,docs,examples,executorch,litert,onnx,openvino,plots]'
 	touch .venv/.demo .venv/.docs $@
 
+# The runtime of browsers comes from npm. Where that is missing, the tests of it are left out, and say so.
+.venv/.web: | .venv/.ready
+	npm install --silent --no-fund --no-audit --fetch-retries 1 --prefix .venv/web onnxruntime-web@1.30.0 \
+		|| echo 'NOT INSTALLED: onnxruntime-web, whose tests need Node.js and npm'
+	touch $@
+
 .venv/.notebooks: pyproject.toml constraints.txt
 	$(INSTALL) '.[channels,notebooks,onnx]'
 	touch $@
@@ -25,7 +31,7 @@ INSTALL = { test -x $(BIN)/python || $(PYTHON) -m venv .venv; } && $(BIN)/python
 	$(INSTALL) '.[docs]'
 	touch $@
 
-test: lint                       ## lint, types, doctests, tests; on such small tensors one thread is fastest
+test: lint .venv/.web             ## lint, types, doctests, tests; on such small tensors one thread is fastest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: .venv/.ready                 ## style and types

@@ -8,6 +8,15 @@ import lightning_fabric.utilities.registry
 import pytest
 import torch
 
+from tests.support.web import web_package
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly what a machine without npm does not test."""
+    if web_package() is None:
+        terminalreporter.section("NOT TESTED: ONNX Runtime Web", red=True)
+        terminalreporter.line("need Node.js and npm: install them, delete .venv/.web and run make test")
+
 
 @pytest.fixture(autouse=True, scope="session")
 def entry_points_read_once() -> Iterator[None]:

@@ -62,8 +62,9 @@ class CompressionReport(ValidatesLast):
                        :func:`~lightning_compress.deploy.export`
     =================  ====================================================================================
 
-    A ``.onnx`` file is run in the runtimes that are installed, ONNX Runtime and OpenVINO, beside the dense model. The
-    report shows which layers compute in integers, the latency, and whether the outputs are those of PyTorch.
+    A ``.onnx`` file is run beside the dense model in ONNX Runtime, OpenVINO and ONNX Runtime Web, where they are
+    installed. The report shows which layers compute in integers, the latency, and whether the outputs are those of
+    PyTorch.
 
     ``Trainer(fast_dev_run=True)`` writes, checks and deletes the files: a format that fails is found at once.
 

@@ -52,7 +52,7 @@ class Runtime(ABC):
 
     Attributes:
         name: shown in tables.
-        package: name of the package that is imported.
+        package: name of the package that has it.
         timed: whether its latency on this machine says something of the device.
     """
 
@@ -92,6 +92,10 @@ class Runtime(ABC):
             run = self.load(path)
         return partial(run, tensors_in(example))
 
+    def present(self) -> bool:
+        """Whether the runtime is installed."""
+        return find_spec(self.package) is not None
+
     @abstractmethod
     def load(self, path: Path) -> Run:
         """Load a file, to run it on one thread in its own precision."""
@@ -106,12 +110,12 @@ class Runtime(ABC):
 
 
 def installed(runtimes: Iterable[Runtime]) -> list[Runtime]:
-    """The runtimes whose package is installed.
+    """The runtimes that are installed.
 
     >>> installed([])
     []
     """
-    return [runtime for runtime in runtimes if find_spec(runtime.package) is not None]
+    return [runtime for runtime in runtimes if runtime.present()]
 
 
 def counted(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,11 @@ from torch import Tensor
 from lightning_compress.deploy.onnx_passes.names import aliases, origin
 from lightning_compress.deploy.runtimes.interface import IntegerOperators, Run, Runtime, counted
 
-__all__ = ["OnnxRuntime"]
+__all__ = ["OnnxRuntime", "is_float_layer", "is_integer"]
+
+_PRODUCTS = {"Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
+_FLOAT = {*_PRODUCTS, "GRU", "LSTM", "RNN"}
+_INTEGER = ("QLinear", "QGemm", "MatMulInteger", "MatMulNBits", "ConvInteger", "DynamicQuantizeMatMul")
 
 
 @dataclass(frozen=True)
@@ -29,10 +33,6 @@ class OnnxRuntime(Runtime):
     package = "onnxruntime"
 
     fused: bool = True
-
-    _PRODUCTS: ClassVar = {"Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
-    _FLOAT: ClassVar = {*_PRODUCTS, "GRU", "LSTM", "RNN"}
-    _INTEGER: ClassVar = ("QLinear", "QGemm", "MatMulInteger", "MatMulNBits", "ConvInteger", "DynamicQuantizeMatMul")
 
     def load(self, path: Path) -> Run:
         import onnxruntime
@@ -73,4 +73,22 @@ class OnnxRuntime(Runtime):
             nodes = list(onnx.load(options.optimized_model_filepath).graph.node)
         layers = aliases(model)
         kinds = [(node.op_type, origin(node.name, layers)) for node in nodes]
-        return counted(kinds, lambda kind: kind.startswith(self._INTEGER), lambda kind: kind in self._FLOAT)
+        return counted(kinds, is_integer, is_float_layer)
+
+
+def is_integer(kind: str) -> bool:
+    """Whether a kind of operator computes in integers.
+
+    >>> is_integer("QLinearConv"), is_integer("Conv")
+    (True, False)
+    """
+    return kind.startswith(_INTEGER)
+
+
+def is_float_layer(kind: str) -> bool:
+    """Whether a kind of operator is a convolution, matrix product or recurrent layer in float.
+
+    >>> is_float_layer("FusedConv"), is_float_layer("Relu")
+    (True, False)
+    """
+    return kind in _FLOAT

@@ -25,7 +25,7 @@ from lightning_compress.deploy.onnx_passes.rewrites import (
     pool_means,
     round_moves,
 )
-from lightning_compress.deploy.runtimes import OnnxRuntime, OpenVINO
+from lightning_compress.deploy.runtimes import OnnxRuntime, OnnxRuntimeWeb, OpenVINO
 from lightning_compress.deploy.traces import trace
 from lightning_compress.example_inputs import ExampleInput, as_arguments, line_of
 from lightning_compress.lowering.modules import check_fits, is_quantized, lower
@@ -62,7 +62,7 @@ class Onnx(ComputationWriter):
     outputs = (Tensor, type(None))
     packages = ("onnx", "onnxruntime", "onnxscript")
     extra = "onnx"
-    runtimes = (OnnxRuntime(), OpenVINO())
+    runtimes = (OnnxRuntime(), OpenVINO(), OnnxRuntimeWeb())
     profile: Profile | None = None
     input_names: Sequence[str] = ()
     output_names: Sequence[str] = ()
