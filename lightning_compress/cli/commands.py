@@ -65,7 +65,7 @@ def _obey(args: list[str] | None, words: list[str], callbacks: Sequence[Any]) ->
         print(training_page(first, command.line))
     elif command or first.startswith("-"):
         _refuse_missing(words)
-        with errors_in_a_line():
+        with errors_in_a_line(rest=words):
             _train(args, words, callbacks)
     else:
         _refuse_command(first)
@@ -78,7 +78,7 @@ def _run(parser: Parser, run: Callable[..., None], words: Sequence[str], *, take
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     _refuse_missing(rest)
     sys.path.insert(0, str(Path.cwd()))
-    with errors_in_a_line(list(vars(options).values())):
+    with errors_in_a_line(list(vars(options).values()), rest):
         run(options, *([rest] if takes_rest else []))
 
 

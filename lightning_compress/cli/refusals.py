@@ -32,11 +32,12 @@ def refuse(said: str) -> NoReturn:
 
 
 @contextmanager
-def errors_in_a_line(words: Sequence[object] = ()) -> Iterator[None]:
+def errors_in_a_line(words: Sequence[object] = (), rest: Sequence[str] = ()) -> Iterator[None]:
     """Say what a wrong word, or a config that this package refuses, is; errors of other code keep their traceback.
 
     Args:
         words: paths that the user typed: that such a file cannot be read is said in a line, too.
+        rest: the words of ``fit``: the line ends with the place in the config that the error is about.
     """
     try:
         yield
@@ -44,14 +45,20 @@ def errors_in_a_line(words: Sequence[object] = ()) -> Iterator[None]:
         from lightning_compress.cli.screens.suggestions import suggestion
 
         cause = _cause(error)
-        refuse(f"{cause}{suggestion(cause)}")
+        refuse(_placed(f"{cause}{suggestion(cause)}", rest, error))
     except (ImportError, OSError, TypeError, ValueError) as error:
         said = _unreadable(error, words) or refusal_of(error)
         if said is None:
             raise
         if getattr(getattr(sys.modules.get("tqdm"), "tqdm", None), "_instances", None):
             sys.stderr.write("\n")  # the cursor stands at the end of a bar
-        sys.exit(f"lightning-compress: error: {said}")
+        sys.exit(f"lightning-compress: error: {_placed(said, rest, error)}")
+
+
+def _placed(said: str, words: Sequence[str], error: BaseException) -> str:
+    from lightning_compress.cli.runs.places import placed
+
+    return placed(said, words, error)
 
 
 def _cause(error: BaseException) -> str:

@@ -242,7 +242,8 @@ def test_the_last_line_says_what_is_wrong_in_a_config(init_args, said, folder, m
     with pytest.raises(SystemExit) as stopped:
         command(monkeypatch, "lightning-compress fit --model project.Net --config wrong.yaml")
     assert stopped.value.code == 2
-    assert capsys.readouterr().err == f"lightning-compress: error: {said}\n"
+    place = f"wrong.yaml, line 1, trainer.callbacks.0.{init_args.partition(':')[0]}"
+    assert capsys.readouterr().err == f"lightning-compress: error: {said} (in {place})\n"
 
 
 def test_a_checkpoint_whose_hyperparameters_do_not_fit_is_named(folder, monkeypatch, capsys):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-__all__ = ["check_example", "check_file", "check_runs", "missing_file"]
+__all__ = ["check_example", "check_file", "check_runs", "configs_of", "missing_file", "options_of"]
 
 _KEYWORDS = {"", "best", "hpc", "last", "none", "null", "registry"}  # of Lightning, in place of a checkpoint
 
@@ -20,7 +20,7 @@ def missing_file(words: Sequence[str]) -> str:
     ''
     """
     for name, value in _values(words):
-        if name in ("--config", "-c") and not re.search(r"[:{\n]", value):  # others are YAML, or an address
+        if _names_config(name, value):
             option = "--config"
         elif name == "--ckpt_path" and "://" not in value and value.lower().partition(":")[0] not in _KEYWORDS:
             option = name
@@ -29,6 +29,24 @@ def missing_file(words: Sequence[str]) -> str:
         if not Path(value).exists():
             return f"need {option} as a file, got {value!r}, which does not exist"
     return ""
+
+
+def configs_of(words: Sequence[str]) -> list[Path]:
+    """The configs that the words of ``fit`` name, in their order.
+
+    >>> [str(path) for path in configs_of(["fit", "--config", "a.yaml", "--trainer.max_epochs", "3", "-c=b.yaml"])]
+    ['a.yaml', 'b.yaml']
+    """
+    return [Path(value) for name, value in _values(words) if _names_config(name, value)]
+
+
+def options_of(words: Sequence[str]) -> list[str]:
+    """The names of the options among words, without dashes.
+
+    >>> options_of(["fit", "--config", "a.yaml", "--trainer.max_epochs=3"])
+    ['config', 'trainer.max_epochs']
+    """
+    return [word.partition("=")[0].lstrip("-") for word in words if word.startswith("--")]
 
 
 def check_runs(paths: Sequence[str]) -> None:
@@ -63,6 +81,10 @@ def check_file(path: Path) -> None:
         raise FileNotFoundError(f"need path as that of a file, got {str(path)!r}: no such file")
     if path.is_dir():
         raise ValueError(f"need path as that of a file, got {str(path)!r}: it is a folder")
+
+
+def _names_config(name: str, value: str) -> bool:
+    return name in ("--config", "-c") and not re.search(r"[:{\n]", value)  # others are YAML, or an address
 
 
 def _values(words: Sequence[str]) -> Iterator[tuple[str, str]]:
