@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import torch
 import torch.ao.quantization.fx._decomposed  # registers torch.ops.quantized_decomposed
+from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "quantized_form",
     "round_after",
     "sign_codes",
+    "spell_out_round",
 ]
 
 Form: TypeAlias = tuple[float, int, int, int, torch.dtype]
@@ -97,3 +99,23 @@ def dequantize_for_each(module: GraphModule) -> int:
             reader.replace_input_with(node, copy)
             changed += 1
     return changed
+
+
+def spell_out_round(module: GraphModule) -> int:
+    """Round to integers by operations that LiteRT's reference kernels have, which lack this one; bits stay the same."""
+    nodes = [node for node in module.graph.nodes if node.target is torch.ops.aten.round.default]
+    for node in nodes:
+        with module.graph.inserting_after(node):
+            spelled = module.graph.call_function(_to_even, node.args)
+        node.replace_all_uses_with(spelled)
+        module.graph.erase_node(node)
+    return len(nodes)
+
+
+def _to_even(x: Tensor) -> Tensor:
+    """``x.round()``: of two integers as near, the even one. Each step is exact."""
+    below = x.floor()
+    rest = x - below
+    odd = below - 2.0 * (0.5 * below).floor()
+    up = torch.where(rest == 0.5, odd, torch.where(rest > 0.5, torch.ones_like(x), torch.zeros_like(x)))
+    return below + up

@@ -86,9 +86,13 @@ def multiply_rows_(layer: QuantizedLayer) -> None:
     """Let an integer product compute ``layer``, which rounds its input itself."""
     for key, hook in list(layer._forward_pre_hooks.items()):
         if isinstance(getattr(hook, "__self__", None), RoundRows):
-            del layer._forward_pre_hooks[key]
+            layer._forward_pre_hooks[key] = _unchanged
     layer.__class__ = mixed(_RowProduct, type(layer))
     layer.add_module("integers", _WeightOfRows(layer.integers))
+
+
+def _unchanged(layer: nn.Module, args: tuple[Any, ...]) -> None:
+    """A hook without an effect: ``nn.TransformerEncoderLayer`` calls its layers only where one of them has a hook."""
 
 
 def translations() -> dict[Any, Callable[..., Any]]:

@@ -19,7 +19,7 @@ from lightning_compress.deploy.formats import ComputationWriter, check_full_prec
 from lightning_compress.deploy.graph_passes import rewrite, rewritten
 from lightning_compress.deploy.graph_passes.moves import round_after_moves, round_before_moves
 from lightning_compress.deploy.graph_passes.pools import convolve_means, keep_space
-from lightning_compress.deploy.graph_passes.rounding import holds_codes, sign_codes
+from lightning_compress.deploy.graph_passes.rounding import holds_codes, sign_codes, spell_out_round
 from lightning_compress.deploy.graph_passes.weights import (
     REMEDIES,
     float_layers,
@@ -39,7 +39,7 @@ from lightning_compress.quantization import profiles
 __all__ = ["LiteRTModel"]
 
 _ROUNDING = (keep_space, sign_codes, round_before_moves, round_after_moves)
-_CONSTANTS = (widen_codes, fold_constants, convolve_means, round_weights)
+_CONSTANTS = (widen_codes, fold_constants, convolve_means, round_weights, spell_out_round)
 
 
 @dataclass(frozen=True)

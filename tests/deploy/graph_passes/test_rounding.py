@@ -1,9 +1,16 @@
 """Rounding: codes of activations as int8 in place of uint8, with the same values."""
 
+import numpy as np
 import pytest
 import torch
 
-from lightning_compress.deploy.graph_passes.rounding import dequantize_for_each, holds_codes, quantized_form, sign_codes
+from lightning_compress.deploy.graph_passes.rounding import (
+    dequantize_for_each,
+    holds_codes,
+    quantized_form,
+    sign_codes,
+    spell_out_round,
+)
 from tests.support.rounded import Function, after, names, rounded
 
 X = torch.linspace(-20.0, 40.0, 1001)
@@ -32,3 +39,12 @@ def test_every_reader_has_its_own_dequantize():
     _, result = after(Function(forward), [dequantize_for_each], X)
     assert names(result) == ["Q", "D", "mul", "D", "mul", "add"]
     assert dequantize_for_each(result) == 0
+
+
+def test_rounding_is_spelled_out_bit_by_bit():
+    whole = torch.arange(-9.0, 10.0)
+    x = torch.cat([whole, whole + 0.5, torch.linspace(-3.0, 3.0, 1001), torch.tensor([0.49999997, -1e-30, 3e9])])
+    x = torch.cat([x, 2.0**22 + torch.tensor([0.5, 1.5]), 2.0**23 + torch.arange(3.0)])
+    _, result = after(Function(torch.round), [spell_out_round], x)
+    assert "round" not in names(result)
+    np.testing.assert_array_equal(result(x).numpy(), np.rint(x.numpy()))

@@ -77,3 +77,14 @@ def test_zeros_have_a_scale(suffix, tmp_path):
     path = export(module, tmp_path / f"m{suffix}", zeros)
     assert path.stat().st_size
     assert module(zeros).isfinite().all()
+
+
+@pytest.mark.filterwarnings("ignore:no quantizer reaches")
+def test_a_layer_that_reads_weights_past_their_modules_calls_them(tmp_path):
+    """nn.TransformerEncoderLayer has a kernel for all its weights, which it takes where no layer has a hook."""
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    module = trained(8, nn.Flatten(1, 2), layer, nn.Flatten(), nn.Linear(64, 10))
+    path = export(module, tmp_path / "m.onnx", IMAGES[:4])
+    assert [node.op_type for node in onnx.load(path).graph.node].count("MatMulInteger") == 3
+    (got,) = OnnxRuntime().load(path)([IMAGES])
+    assert torch.allclose(got, module(IMAGES).detach(), atol=0.02 * float(got.abs().max()))

@@ -172,6 +172,18 @@ def test_a_module_that_was_trained_for_another_profile_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_ranges_for_each_row_compute_in_float(tmp_path):
+    module = Classifier()
+    fit(module, QATCallback(profile=profiles.Dynamic()))
+    with pytest.warns(UserWarning, match="LiteRT computes layers of m.tflite in float"):
+        path = export(module.eval(), tmp_path / "m.tflite", IMAGES[:1])
+    expected = module(IMAGES).detach()
+    for runtime in (LiteRT(), LiteRT(reference=True)):
+        (got,) = runtime.load(path)([IMAGES])
+        assert (got.argmax(1) == expected.argmax(1)).float().mean() > 0.99
+        assert (got - expected).abs().mean() < 0.01 * expected.abs().max()
+
+
 class Singular(nn.Module):
     def forward(self, x):
         return torch.linalg.svdvals(x)
