@@ -4,10 +4,15 @@ ResNet-8 and ResNet-20 on the first 20,000 images of Fashion-MNIST, 3 epochs, th
 the same number of steps, once from random weights and once from the dense model. Latency: one thread, median of
 interleaved rounds (dense, narrow, dense, narrow, ...), batch 1 and 64. Step time: process time of a training step of
 the narrow model against the dense one, interleaved as well.
+
+``--integers 2`` instead quantizes a wide ResNet-8 by QATCallback and asks for half of the latency at batch 1, with two
+seeds: once as the budget measures it beside that callback, of integer files, once by the MACs that a budget finds on
+float files. The latencies are those of the trained int8 files, against the file of the dense model in int8.
 """
 
 from __future__ import annotations
 
+import argparse
 import copy
 import tempfile
 import time
@@ -24,7 +29,11 @@ from benchmarks.tables import quiet, show
 from benchmarks.trainers import trainer
 from examples.fashion_mnist import FashionClassifier, FashionData
 from examples.fashion_mnist.models import ResNet
+from lightning_compress import QATCallback
 from lightning_compress.channels import ChannelPruningCallback
+from lightning_compress.channels.budget.costs import costs_of
+from lightning_compress.channels.budget.latencies import macs_within_latency
+from lightning_compress.channels.dependencies.removable import find_removable
 from lightning_compress.deploy import export
 from lightning_compress.deploy.runtimes import OnnxRuntime
 from lightning_compress.schedules import Cubic
@@ -35,6 +44,9 @@ SETTINGS = ((20, 0.5, 16, False), (20, 0.5, 16, True), (8, 0.53, 16, False), (8,
 
 EARLY = Cubic(0.0, 0.3)
 """For a model that is trained already: there is nothing to wait for."""
+
+WIDTH = 32
+"""Channels of the first stage, where integers are measured."""
 
 
 def main(seed: int = 0) -> None:
@@ -80,6 +92,35 @@ def main(seed: int = 0) -> None:
     show("Channels removed during fit; accuracies in %, the others as fractions of dense", header, rows)
 
 
+def main_integers(seeds: int) -> None:
+    """Print a row for each seed and budget."""
+    quiet()
+    torch.set_num_threads(1)
+    example, rows = torch.zeros(1, 1, 28, 28), []
+    for seed in range(seeds):
+        data, build = FashionData(images=20_000, seed=seed), partial(ResNet, 8, WIDTH)
+        before, wide = train(build, data, seed, QATCallback())
+        measured = ChannelPruningCallback(latency=0.5, runtime=OnnxRuntime(), example_input=example)
+        budgets = {"of integers": measured, "of floats": ChannelPruningCallback(_float_macs(build()))}
+        for name, pruning in budgets.items():
+            accuracy, model = train(build, data, seed, pruning, QATCallback())
+            told = pruning.report().get("latency")
+            cells = ["" if told is None else f"{told:.3f}", f"{latency(wide, model, 1):.3f}"]
+            accuracies = [f"{before:.2f}", f"{accuracy:.2f}"]
+            rows.append([name, str(seed), f"{pruning.metrics()['macs']:.3f}", *cells, *accuracies])
+            print(*rows[-1], flush=True)
+    header = ["latency=0.5", "seed", "MACs", "latency as told", "latency of the files", "dense int8", "narrowed int8"]
+    show("Half of the latency in int8", header, rows)
+
+
+def _float_macs(model: nn.Module) -> float:
+    """The MACs with which float files take half of the latency."""
+    example = torch.zeros(1, 1, 28, 28)
+    found = find_removable(model, example)
+    costs = costs_of(model, found.prices)
+    return macs_within_latency(model, example, found.groups, costs, 0.5, 16, OnnxRuntime())
+
+
 def train(
     build: Callable[[], nn.Module], data: FashionData, seed: int, *callbacks: Callback
 ) -> tuple[float, nn.Module]:
@@ -122,4 +163,7 @@ def _stepper(model: nn.Module) -> Callable[[], None]:
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--integers", type=int, metavar="SEEDS")
+    seeds = parser.parse_args().integers
+    main() if seeds is None else main_integers(seeds)

@@ -13,9 +13,10 @@ from lightning_compress.carried import carry, copies
 from lightning_compress.channels import criteria
 from lightning_compress.channels.budget.budgets import budget_of, check_blocks, check_shards
 from lightning_compress.channels.budget.costs import NO_COSTS, costs_of, narrowed_sizes
-from lightning_compress.channels.budget.latencies import Runner, check_runner, eager, fraction_to_keep
+from lightning_compress.channels.budget.latencies import fraction_to_keep
 from lightning_compress.channels.budget.model_budgets import ModelBudget
 from lightning_compress.channels.budget.outcomes import Outcome, timed_outcome
+from lightning_compress.channels.budget.runners import Runner, as_shipped, check_runner, eager, measured_in
 from lightning_compress.channels.criteria import Criterion, scores_of
 from lightning_compress.channels.dependencies.discovery import discover
 from lightning_compress.channels.dependencies.removable import Removable
@@ -51,10 +52,10 @@ class ChannelPruningCallback(WeightCompression):
         macs: fraction of the multiply-accumulates of linear and convolution layers to keep, in (0, 1); 0.5 by default.
         parameters: instead of ``macs``, fraction of the parameters to keep, in (0, 1).
         latency: instead of ``macs``, fraction of the latency to keep, in (0, 1): of a forward pass of ``example_input``
-            in evaluation mode, in ``runtime``. When ``fit`` starts, copies of different widths are timed; the widest
-            that is fast enough gives the MACs to keep. The narrowed model is timed again at the end of ``fit``.
-        runtime: where latency is measured, for ``latency``: PyTorch on the device of the model by default, or a runtime
-            of ``deploy.runtimes``, such as ``OnnxRuntime()``, which runs float files of the copies on one CPU thread.
+            in ``runtime``. When ``fit`` starts, copies of different widths are timed, quantized if a ``QATCallback``
+            stands beside; the widest that is fast enough gives the MACs to keep. At the end the model is timed again.
+        runtime: where latency is measured, for ``latency``: PyTorch on the device of the model by default, in float, or
+            a runtime of ``deploy.runtimes``, such as ``OnnxRuntime()``, which runs files of the copies on a CPU thread.
         channels: instead of ``macs``, fraction of the channels of every layer to keep, in (0, 1).
         criterion: importance of channels; see :mod:`~lightning_compress.channels.criteria`.
         round_to: every layer keeps a multiple of this number of channels; runtimes are slow at odd numbers.
@@ -63,13 +64,11 @@ class ChannelPruningCallback(WeightCompression):
         remove_blocks: also remove residual branches whole: the block becomes its shortcut plus a constant. Fewer layers
             take less time than narrower ones. Otherwise every layer keeps at least ``round_to`` channels.
         decay: decay of the running mean of scores, in [0, 1), for criteria that read gradients; refused with others.
-        example_input: input of ``forward``: a tensor, a tuple of positional or a mapping of keyword arguments. By
-            default ``module.example_input_array``, or the first examples of the training data; of a stream, which is
-            not read for it, the first training batch, before its forward pass.
+        example_input: input of ``forward``: a tensor, a tuple or a mapping of its arguments. By default
+            ``module.example_input_array``, or the first examples of the training data; of a stream, its first batch.
         schedule: progress of the run -> strength, the fraction of the reduction that is reached.
         every_n_steps: optimizer steps between two choices of channels.
-        include: patterns of the layers whose output channels may be removed; see
-            :func:`~lightning_compress.targets.select`.
+        include: patterns of layers whose channels may be removed; see :func:`~lightning_compress.targets.select`.
         exclude: patterns of layers whose output channels stay.
 
     Raises:
@@ -166,10 +165,11 @@ class ChannelPruningCallback(WeightCompression):
             costs = costs_of(module, found.prices)
         else:
             with isolate_rng():
+                runner = as_shipped(self.runtime, self.company)
                 example, found = discover(module, self._given_example(module), self.batch, self.remove_blocks)
                 # The same on every rank, whose batches may differ.
                 found = from_rank_zero(found.chosen(module, self.include, self.exclude))
-                costs, model = costs_of(module, found.prices), (self.runtime, uncompiled(module), example)
+                costs, model = costs_of(module, found.prices), (runner, uncompiled(module), example)
                 fraction = fraction_to_keep(self.budget, *model, found.groups, costs, self.round_to)
                 self._example = example if self.budget.name == "latency" else None
         self._found = found
@@ -194,7 +194,8 @@ class ChannelPruningCallback(WeightCompression):
     def describe(self) -> str:
         criterion = getattr(self.criterion, "__name__", repr(self.criterion))
         blocks = ", or whole residual branches" if self.remove_blocks else ""
-        return f"{self._budget} by {criterion}, channels in multiples of {self.round_to}{blocks}, {self.schedule}"
+        method = f"{self._budget} by {criterion}, channels in multiples of {self.round_to}{blocks}, {self.schedule}"
+        return f"{method}{measured_in(self.budget, as_shipped(self.runtime, self.company))}"
 
     def narrowed_copy(self, module: nn.Module) -> nn.Module:
         """A copy of ``module``, which this method has begun on, without the channels of least magnitude."""
@@ -212,8 +213,8 @@ class ChannelPruningCallback(WeightCompression):
         example = self._given_example(module) if self._example is None else self._example
         with isolate_rng():
             narrowed = narrowed_copy(module, self._budget.groups, self._masks.units)
-            batch = first_batch(module.trainer)
-            return timed_outcome(self.budget, self.asker, narrowed, example, batch, self.runtime)
+            batch, runner = first_batch(module.trainer), as_shipped(self.runtime, self.company)
+            return timed_outcome(self.budget, self.asker, narrowed, example, batch, runner)
 
     def observe(self, latents: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
         if self.settled or evidence_of(self.criterion) == "nothing":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from lightning_compress.lightnings import LightningModule, Trainer, rank_zero_in
 from lightning_compress.quantization import observers, scales
 from lightning_compress.quantization.activations.calibration import Calibration
 from lightning_compress.quantization.activations.ranges import RangeOptimizer
-from lightning_compress.quantization.activations.settings import check_activations
+from lightning_compress.quantization.activations.settings import activations_text, check_activations
 from lightning_compress.quantization.activations.statistics import FrozenStatistics
 from lightning_compress.quantization.bits.integer_grids import IntegerGrids
 from lightning_compress.quantization.bits.mixed import MixedBits
@@ -28,7 +28,7 @@ from lightning_compress.quantization.records import QUANTIZATION, detach, recogn
 from lightning_compress.quantization.scales import Scale, check_profile
 from lightning_compress.quantization.weights import WeightGrids
 from lightning_compress.schedules import Schedule, Step
-from lightning_compress.targets import Selection
+from lightning_compress.targets import Selection, Target
 
 __all__ = ["BinarizationCallback", "QATCallback"]
 
@@ -42,6 +42,9 @@ class _Quantization(WeightGrids):
         carry(pl_module, QUANTIZATION)
         if stage == "fit":
             detach(pl_module)
+
+    def detach_(self, module: nn.Module) -> None:
+        detach(module)
 
 
 class QATCallback(_Quantization, IntegerGrids):
@@ -131,23 +134,15 @@ class QATCallback(_Quantization, IntegerGrids):
         check_activations(QATCallback, activation_bits, profile, observer=observer, **ranges)
         check_between(0, 1, freeze_norms_at=freeze_norms_at)
         self.activation_bits = activation_bits
-        self.observer = observer
-        self.decay = decay
+        self.observer, self.decay = observer, decay
         self.range_lr = range_lr
         self.profile = profile
-        self.freeze_ranges_at = freeze_ranges_at
-        self.freeze_norms_at = freeze_norms_at
+        self.freeze_ranges_at, self.freeze_norms_at = freeze_ranges_at, freeze_norms_at
         self._statistics = FrozenStatistics()
 
     def describe(self) -> str:
-        scale = getattr(self.scale, "__name__", repr(self.scale))
-        activations = "float activations"
-        if self.activation_bits is not None:
-            dynamic = self.profile.dynamic_activations
-            activations = f"{self.activation_bits}-bit {'inputs of linear layers' if dynamic else 'activations'}"
-            activations += " with learned ranges" if self.range_lr > 0 else ""
-            activations += f" for {self.profile}"
-        bits = self.weight_bits
+        bits, scale = self.weight_bits, getattr(self.scale, "__name__", repr(self.scale))
+        activations = activations_text(self.activation_bits, self.profile, self.range_lr)
         weights = f"weights of {bits}" if isinstance(bits, MixedBits) else f"{bits}-bit weights"
         return f"{weights}, {activations}, {self.granularity}, scales by {scale}, {self.schedule}"
 
@@ -178,15 +173,21 @@ class QATCallback(_Quantization, IntegerGrids):
     def start(self, module: LightningModule) -> None:
         state = None if self._loaded is None else self._loaded["calibration"]
         super().start(module)
-        if self.activation_bits is not None:
-            layers = possible_layers(plain_view(module), [target.parameter for target in self.targets.values()])
-            optimizer = RangeOptimizer(self.range_lr) if self.range_lr > 0 else None
-            self.calibration = Calibration(
-                module, layers, self.activation_bits, self.observer, self.decay, self.profile, optimizer
-            )
-            if state is not None:
-                self.calibration.load_state_dict(state)
-            self.calibration.open()
+        self.calibration = self._calibration_of(module, self.targets.values())
+        if self.calibration is not None:
+            self.calibration.open(state)
+
+    def ship_(self, module: nn.Module, example: Any) -> None:
+        super().ship_(module, example)
+        if (calibration := self._calibration_of(module, self.select(module))) is not None:
+            calibration.place_on(example)
+
+    def _calibration_of(self, module: nn.Module, targets: Iterable[Target]) -> Calibration | None:
+        if self.activation_bits is None:
+            return None
+        layers = possible_layers(plain_view(module), [target.parameter for target in targets])
+        optimizer = RangeOptimizer(self.range_lr) if self.range_lr > 0 else None
+        return Calibration(module, layers, self.activation_bits, self.observer, self.decay, self.profile, optimizer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)

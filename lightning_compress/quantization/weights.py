@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -65,6 +66,8 @@ class WeightGrids(WeightCompression):
     Raises:
         TypeError: ``granularity`` is no :class:`~.granularities.Granularity`.
     """
+
+    lowers = True
 
     def __init__(
         self,
@@ -138,6 +141,14 @@ class WeightGrids(WeightCompression):
     def project_(self, weights: Mapping[str, Tensor]) -> None:
         if self._grids:  # none where an update waits for evidence
             project_(weights, self._grids, self.strength)
+
+    def ship_(self, module: nn.Module, example: Any) -> None:
+        for target in self.select(module):
+            weight = target.parameter.detach()
+            rows = self.granularity.rows(target.outputs_first(precise(weight)))
+            grid = replace(self.fit_grid(target.name, rows), transposed=target.transposed)
+            set_grid(target.module, target.name.rpartition(".")[2], grid)
+            project_({target.name: weight}, {target.name: grid})
 
     def metrics(self) -> dict[str, float]:
         return {"quantization": self.strength}

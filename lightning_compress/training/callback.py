@@ -66,7 +66,7 @@ class WeightCompression(Method, ValidatesLast):
 
     def __getstate__(self) -> dict[str, Any]:
         # A run belongs to its Trainer and holds hooks, which neither pickle nor copy.
-        return {**vars(self), "_run": None, "_loaded": None, "_final_validation": None}
+        return {**vars(self), "_run": None, "_loaded": None, "company": (), "_final_validation": None}
 
     @property
     def brings(self) -> Sequence[WeightCompression]:
@@ -136,7 +136,7 @@ class WeightCompression(Method, ValidatesLast):
                     method._run.end()
             run = CompressionRun(methods, trainer, pl_module)
             for method in methods:
-                method._run = run
+                method._run, method.company = run, methods
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._driven:

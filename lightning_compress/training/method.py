@@ -32,6 +32,12 @@ class Method(ABC):
     joined: tuple[str, ...] = ()
     """Names of targets that were frozen when ``fit`` began, and are trained now."""
 
+    lowers: ClassVar[bool] = False
+    """Whether an exported file holds integer layers in place of those in the Trainer; see :meth:`ship_`."""
+
+    company: Sequence[Method] = ()
+    """The methods of the run, this one among them; none before ``fit``."""
+
     batch: Any = None
     """A training batch for :meth:`select`: the first one of the run, if :meth:`awaits_batch` said so."""
 
@@ -143,6 +149,19 @@ class Method(ABC):
     def describe(self) -> str:
         """A few words on the method for the printed plan: ``"90 % sparse by magnitude, global"``."""
 
+    def ship_(self, module: nn.Module, example: Any) -> None:
+        """Give a copy of the model, whatever its widths are, the layers that it ships with; nothing by default.
+
+        Args:
+            module: a copy in evaluation mode, with merged adapters.
+            example: input of ``forward``, on its device.
+        """
+        return
+
+    def detach_(self, module: nn.Module) -> None:
+        """Take off a copy of the model all that :meth:`ship_` and training attach to it; nothing by default."""
+        return
+
     @abstractmethod
     def update(self, weights: Mapping[str, Tensor]) -> None:
         """Compute masks, codebooks or grids for the present strength, from weights as earlier projections left them."""
@@ -249,7 +268,6 @@ class Method(ABC):
             for name, parameter in now.items()
             if parameter is not None
         }
-
         left = {kind: {name: t for name, t in named.items() if name in self.targets} for kind, named in state.items()}
         self.load_tensors(map_tensors(left, lambda name, t: remove(name, t) if name in parameters else t))
 

@@ -4,68 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import nn
 
-from lightning_compress.arguments import check_function, shown
+from lightning_compress.arguments import shown
 from lightning_compress.channels.budget.budgets import Budget
 from lightning_compress.channels.budget.costs import Costs
 from lightning_compress.channels.budget.model_budgets import ModelBudget
+from lightning_compress.channels.budget.runners import Runner, eager
 from lightning_compress.channels.budget.selection import lowest_cost
 from lightning_compress.channels.groups import Group
 from lightning_compress.channels.removal.shapes import dense_copy
-from lightning_compress.example_inputs import ExampleInput, device_of, float_outputs, on_device, small_example_in
+from lightning_compress.example_inputs import ExampleInput, device_of, on_device, small_example_in
 from lightning_compress.processes import from_rank_zero
 from lightning_compress.timing import time_ratio
 
 __all__ = [
-    "Runner",
-    "check_runner",
-    "eager",
     "fraction_to_keep",
     "largest_fraction",
     "latency_left",
     "macs_within_latency",
     "relative_latency",
-    "runner_name",
 ]
 
 _AIMED = 0.97  # of a limit: two measurements of one model differ by some percent
-
-Runner: TypeAlias = Callable[[nn.Module, Any], Callable[[], object]]
-"""A model in evaluation mode and its input -> a function that runs the model once."""
-
-
-def eager(module: nn.Module, example: Any) -> Callable[[], object]:
-    """A function that runs ``module`` once in PyTorch, on the device of the model."""
-    return partial(float_outputs, module, example)
-
-
-def runner_name(runner: Runner) -> str:
-    """The runtime in words.
-
-    >>> runner_name(eager)
-    'PyTorch'
-    """
-    return "PyTorch" if runner is eager else getattr(runner, "__name__", repr(runner))
-
-
-def check_runner(runner: Runner, budget: Budget) -> None:
-    """Refuse something else than code, and a runtime where no latency is measured.
-
-    Raises:
-        TypeError: ``runner`` is no function of a module and an example.
-        ValueError: ``runner`` is given, and the budget is none of latency.
-    """
-    check_function("module", "example", runtime=runner)
-    if runner is not eager and budget.name != "latency":
-        raise ValueError(
-            f"need latency= to measure it in a runtime, got runtime={runner!r} with {budget.name}={budget.amount}: "
-            "leave runtime out, or ask for latency"
-        )
 
 
 def fraction_to_keep(

@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 
 from lightning_compress.channels.budget.budgets import Budget
-from lightning_compress.channels.budget.latencies import Runner, latency_left, runner_name
+from lightning_compress.channels.budget.latencies import latency_left
+from lightning_compress.channels.budget.runners import Runner, runner_name
 from lightning_compress.example_inputs import ExampleInput, line_of
 
 __all__ = ["Outcome", "timed_outcome"]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_compress.adapters.views import plain_view
+from lightning_compress.example_inputs import ExampleInput, call, evaluating
 from lightning_compress.messages import listed
 from lightning_compress.processes import largest, mean
 from lightning_compress.quantization.activations.biases import round_bias_
@@ -115,8 +116,10 @@ class Calibration:
             "F.linear or a convolution; they compute with quantized weights in float"
         )
 
-    def open(self) -> None:
-        """Training begins."""
+    def open(self, state: dict[str, Any] | None = None) -> None:
+        """Training begins, or continues from the state of a checkpoint."""
+        if state is not None:
+            self.load_state_dict(state)
         if all(parameter.device.type == "cpu" for parameter in self._module.parameters()):
             self._training.enter_context(RECOMPUTING)
 
@@ -147,6 +150,27 @@ class Calibration:
         self.placed, self.missed = True, placement.missed
         if any(submodule._compiled_call_impl is not None for submodule in self._module.modules()):
             torch.compiler.reset()  # code without them would count towards the limit of compiled versions
+
+    def place_on(self, example: ExampleInput) -> None:
+        """Place the quantizers by a forward pass of a copy that nobody trains; they round from then on.
+
+        A range without width, as of an input of zeros, becomes [0, 1]: integer biases need a unit.
+
+        Args:
+            example: input of ``forward``, on the device of the module.
+        """
+        try:
+            self.open()
+            with evaluating(self._module), torch.enable_grad():  # a trace sees operations that gradients flow through
+                self.watch()
+                call(self._module, example)
+                self.place()
+        finally:
+            self.close()
+        self.switch(enabled=True, observing=False)
+        for quantizer in self._ranged():
+            if not quantizer.high > quantizer.low:
+                quantizer.rescale(torch.zeros_like(quantizer.low), torch.ones_like(quantizer.high))
 
     def close(self) -> None:
         """Training is over, or was interrupted."""

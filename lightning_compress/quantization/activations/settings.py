@@ -8,7 +8,20 @@ from lightning_compress.arguments import check_between, check_count, check_decay
 from lightning_compress.quantization.observers import Observer, check_observer
 from lightning_compress.quantization.profiles import Profile
 
-__all__ = ["check_activations"]
+__all__ = ["activations_text", "check_activations"]
+
+
+def activations_text(bits: int | None, profile: Profile, range_lr: float) -> str:
+    """The activations in words, for the printed plan.
+
+    >>> activations_text(8, Dynamic(), 0.0)
+    '8-bit inputs of linear layers for Dynamic'
+    """
+    if bits is None:
+        return "float activations"
+    learned = " with learned ranges" if range_lr > 0 else ""
+    kind = "inputs of linear layers" if profile.dynamic_activations else "activations"
+    return f"{bits}-bit {kind}{learned} for {profile}"
 
 
 def check_activations(

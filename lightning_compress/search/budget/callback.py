@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from lightning_compress.channels.budget.latencies import Runner, eager
+from lightning_compress.channels.budget.runners import Runner, eager
 from lightning_compress.lightnings import LightningModule, Trainer
 from lightning_compress.report.incoming import FullSanityCheck
 from lightning_compress.schedules import Schedule, strength_at

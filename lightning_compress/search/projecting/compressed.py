@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_compress.carried import carry
 from lightning_compress.channels import ChannelPruningCallback, remove_zero_channels
-from lightning_compress.example_inputs import ExampleInput, call, evaluating
+from lightning_compress.example_inputs import ExampleInput, call
 from lightning_compress.low_rank import LowRankCallback
 from lightning_compress.low_rank.splitting import split_layers_
 from lightning_compress.messages import listed
@@ -76,6 +76,8 @@ def compress_(module: nn.Module, callbacks: Sequence[object], example: ExampleIn
     check_callbacks(callbacks)
     methods = methods_in(callbacks)
     check_orders(methods)
+    for method in methods:
+        method.company = methods
     begun = [Begun(method, begin_on(method, module, example)) for method in methods]
     check_conflicts(methods)
     changing = sorted((one for one in begun if _changes_shapes(one.method)), key=lambda one: one.method.order)
@@ -146,15 +148,7 @@ def _place_quantizers_(module: nn.Module, one: Begun, method: QATCallback, examp
     calibration = method.calibration
     if calibration is None:
         return
-    try:
-        calibration.open()
-        with evaluating(module), torch.enable_grad():  # a trace sees operations that gradients flow through
-            calibration.watch()
-            call(module, example)
-            calibration.place()
-    finally:
-        calibration.close()
-    calibration.switch(enabled=True, observing=False)
+    calibration.place_on(example)
     one.notes.append(f"{len(calibration.quantizers)} quantizers of activations for {method.profile}")
     if calibration.missed:
         one.notes.append(f"computed in float, since no quantizer reaches them: {listed(calibration.missed)}")

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from lightning_compress.channels.budget.budgets import Budget
-from lightning_compress.channels.budget.latencies import eager
 from lightning_compress.channels.budget.outcomes import Outcome, timed_outcome
+from lightning_compress.channels.budget.runners import eager
 
 HALF = Budget("latency", 0.5)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lightning_compress.channels.budget.latencies import eager
+from lightning_compress.channels.budget.runners import eager
 from lightning_compress.search.budget.wishes.guard import Guard
 from lightning_compress.search.budget.wishes.interface import AnySize, Wish
 from lightning_compress.search.budget.wishes.size import Size

@@ -11,7 +11,7 @@ from torch import nn
 
 from lightning_compress.arguments import check_count, check_function
 from lightning_compress.channels import ChannelPruningCallback
-from lightning_compress.channels.budget.latencies import Runner, eager, runner_name
+from lightning_compress.channels.budget.runners import Runner, eager, runner_name
 from lightning_compress.example_inputs import cycled_samples
 from lightning_compress.schedules import Cubic, Linear, Schedule
 
