@@ -14,8 +14,8 @@ __all__ = ["activations_text", "check_activations"]
 def activations_text(bits: int | None, profile: Profile, range_lr: float) -> str:
     """The activations in words, for the printed plan.
 
-    >>> activations_text(8, Dynamic(), 0.0)
-    '8-bit inputs of linear layers for Dynamic'
+    >>> activations_text(8, Profile(), 0.0)
+    '8-bit activations for Profile'
     """
     if bits is None:
         return "float activations"
