@@ -62,7 +62,7 @@ def sensitivity_parser() -> Parser:
         "Measure the model of a config with one layer compressed at a time, by each of\nits callbacks. "
         "Nothing is trained.",
         "--config config.yaml --ckpt_path last.ckpt",
-        "--config config.yaml --examples 256",
+        "--config config.yaml --ckpt_path last.ckpt --drop 0.01 --choice chosen.yaml",
         rest=True,
     )
     _json(parser)
@@ -74,6 +74,8 @@ def sensitivity_parser() -> Parser:
     add("--path", metavar="FILE", help="JSON lines of finished trials: a killed run goes on from there")
     add("--csv", metavar="FILE", help="write the rows")
     add("--plot", metavar="FILE", help="draw a heat map (extra plots)")
+    add("--drop", type=float, metavar="X", help="largest drop of a layer alone, for --choice")
+    add("--choice", metavar="FILE", help="write the callback that makes each layer smallest, as a config")
     return parser
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning_compress.cli.measures.choices import write_choice
 from lightning_compress.cli.runs.prepared import Prepared
 from lightning_compress.drafts import draft_of
 from lightning_compress.report.pictures.styles import new_figure
@@ -39,7 +40,9 @@ def print_sensitivity(options: Namespace, words: Sequence[str], command_line: An
         words: those of ``fit``.
         command_line: class of CompressionCLI.
     """
-    check_outputs(options, "path", "csv", "plot")
+    check_outputs(options, "path", "csv", "plot", "choice")
+    if (options.choice is None) != (options.drop is None):
+        raise ValueError("need --drop and --choice together: the largest drop of a layer alone, and the file to write")
     prepared = Prepared.of(words, command_line)
     if not prepared.loaded:
         sys.stderr.write("these are the weights of a new model: pass --ckpt_path to measure a trained one\n")
@@ -54,6 +57,8 @@ def print_sensitivity(options: Namespace, words: Sequence[str], command_line: An
         path=options.path,
     )
     _write(found, options)
+    if options.choice:
+        write_choice(found, options.drop, prepared.written(), options.choice)
     _print(found, options.json)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import yaml
 
 from lightning_compress.carried import carried_records, carried_structures, shapes_in
 from lightning_compress.cli.screens.noise import quiet_loading
@@ -25,12 +26,14 @@ class Prepared:
         data: the data module; None if the module has the data.
         callbacks: those of the Trainer, which trains nothing.
         loaded: whether the module has the weights of a checkpoint.
+        command_line: the CompressionCLI that built them.
     """
 
     module: Any
     data: Any
     callbacks: tuple[Any, ...]
     loaded: bool
+    command_line: Any = None
 
     @classmethod
     def of(cls, words: Sequence[str], command_line: Any) -> Prepared:
@@ -53,7 +56,14 @@ class Prepared:
         path = config.get("ckpt_path")
         if path:
             _load(module, str(path))
-        return cls(module, cli.datamodule, tuple(cli.trainer.callbacks), bool(path))
+        return cls(module, cli.datamodule, tuple(cli.trainer.callbacks), bool(path), cli)
+
+    def written(self) -> list[tuple[Any, Mapping[str, Any]]]:
+        """Each callback that the config names, and its entry there as text, numbers, lists and mappings."""
+        parser = self.command_line.parser
+        words = yaml.safe_load(parser.dump(self.command_line.config, skip_none=False, skip_validation=True))["fit"]
+        # The Trainer adds callbacks of its own at the end of the list that it is given.
+        return list(zip(_listed(self.command_line.config_init["fit"]), _listed(words), strict=False))
 
     def held_out(self) -> Any:
         """The loader of the validation data, the first if there are several."""
@@ -85,6 +95,12 @@ def building(kind: Any) -> Any:
             return
 
     return Building
+
+
+def _listed(config: Any) -> list[Any]:
+    """The callbacks in a config of ``fit``, which has a list, one or none."""
+    found = config["trainer"]["callbacks"]
+    return list(found) if isinstance(found, list | tuple) else [] if found is None else [found]
 
 
 def _load(module: Any, path: str) -> None:
