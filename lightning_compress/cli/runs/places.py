@@ -87,7 +87,9 @@ def _named(said: str, entries: list[Entry]) -> list[Entry]:
     owner = (re.findall(_CLASSES, said) or [""])[-1].rpartition(".")[2]
     name = re.findall(_KEYS, said)[-1].removesuffix(".class_path").rpartition(".")[2]
     named = [entry for entry in entries if entry.name == name and entry.owner == owner]
-    return named or [entry for entry in entries if owner and entry.made == owner]
+    if named or "is not accepted" in said:  # a word of the command line, if no config has it
+        return named
+    return [entry for entry in entries if owner and entry.made == owner]
 
 
 def _arguments(said: str, entries: list[Entry], error: BaseException) -> list[Entry]:

@@ -87,3 +87,10 @@ def test_a_value_of_the_command_line_stands_in_no_config(tmp_path, monkeypatch, 
     (tmp_path / "good.yaml").write_text(CONFIG)
     said = refusal(["--config", "good.yaml", "--trainer.callbacks.0.sparsity", "7"], capsys)
     assert said.endswith("need 0 < sparsity < 1, got sparsity=7.0 (in good.yaml, line 6, trainer.callbacks.0)")
+
+
+def test_a_key_of_the_command_line_stands_in_no_config(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "good.yaml").write_text(CONFIG)
+    said = refusal(["--config", "good.yaml", "--trainer.callbacks.sparsty", "0.5"], capsys)
+    assert said.endswith("Option 'sparsty' is not accepted; did you mean 'sparsity'?")
