@@ -197,7 +197,7 @@ def init_parser() -> Parser:
     parser = _new(
         "init",
         "\n".join(["Write a config with comments for a goal. No file is overwritten.", "", "goals:", *lines]),
-        "smaller-file",
+        "smaller-file --example",
         "faster-cpu --model my.Net --data my.Data",
     )
     add = parser.add_argument
@@ -205,6 +205,7 @@ def init_parser() -> Parser:
     add("--output", default="config.yaml", metavar="FILE", help="the new file (default config.yaml)")
     add("--model", default=PLACES["model"], metavar="CLASS", help="dotted path of your LightningModule")
     add("--data", default=PLACES["data"], metavar="CLASS", help="dotted path of your LightningDataModule")
+    add("--example", action="store_true", help="write my_project.py too, a module and data with which the config runs")
     add("--metric", metavar="NAME", help="one that validation logs, to keep the best model by (default: keep the last)")
     add("--mode", choices=("min", "max"), help="whether it is better when smaller (default) or larger")
     return parser

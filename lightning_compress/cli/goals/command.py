@@ -6,7 +6,7 @@ import re
 from argparse import Namespace
 from pathlib import Path
 
-from lightning_compress.cli.goals.configs import DEFAULT_METRIC, GOALS, PLACES, config_of
+from lightning_compress.cli.goals.configs import DEFAULT_METRIC, GOALS, PLACES, PROJECT, config_of, project
 
 __all__ = ["write_config"]
 
@@ -16,8 +16,9 @@ def write_config(options: Namespace) -> None:
 
     Raises:
         ValueError: the file exists, or its folder does not; or the direction of no metric is given; or the model or the
-            data is no dotted path.
+            data is no dotted path; or ``--example`` meets a model, data or a project that exist.
     """
+    _check_example(options)
     for name, stands_in in PLACES.items():
         if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", given := getattr(options, name)):
             raise ValueError(f"need --{name} as the dotted path of a class, such as {stands_in}, got {given!r}")
@@ -38,6 +39,8 @@ def write_config(options: Namespace) -> None:
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
+        if options.example:
+            Path(PROJECT).write_text(project(), encoding="utf-8")
     except FileExistsError as error:
         raise ValueError(
             f"need a path of a new file as --output, got {str(path)!r}, which exists: pass --output other.yaml"
@@ -45,7 +48,7 @@ def write_config(options: Namespace) -> None:
     except FileNotFoundError as error:
         raise ValueError(f"need --output in a folder that exists, got {str(path)!r}") from error
     extra = GOALS[options.goal].extra
-    unnamed = [name for name, stands_in in PLACES.items() if getattr(options, name) == stands_in]
+    unnamed = [] if options.example else _unnamed(options)
     steps = [
         *([f"pip install 'lightning-compress[{extra}]'"] if extra else []),
         *([f"name your {' and '.join(unnamed)} in {path}"] if unnamed else []),
@@ -54,5 +57,22 @@ def write_config(options: Namespace) -> None:
         f"lightning-compress plan --config {path}",
         f"lightning-compress fit --config {path}" + (" --weights trained.ckpt" if "--weights" in text else ""),
     ]
-    print(f"{path} is written. Next:")
+    print(f"{path} and {PROJECT} are written. Next:" if options.example else f"{path} is written. Next:")
     print("\n".join(f"  {number}. {step}" for number, step in enumerate(steps, 1)))
+
+
+def _unnamed(options: Namespace) -> list[str]:
+    """Those of model and data that stand for the user's."""
+    return [name for name, stands_in in PLACES.items() if getattr(options, name) == stands_in]
+
+
+def _check_example(options: Namespace) -> None:
+    if not options.example:
+        return
+    if given := [f"--{name} {getattr(options, name)}" for name in PLACES if name not in _unnamed(options)]:
+        raise ValueError(f"need --example without --model and --data, whose place it takes, got {' '.join(given)}")
+    if Path(PROJECT).exists():
+        raise ValueError(
+            f"need a folder without {PROJECT} for --example, got one with it, which stays as it is: name yours by "
+            "--model and --data"
+        )

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import indent
 
-__all__ = ["DEFAULT_METRIC", "DEFAULT_MODE", "GOALS", "PLACES", "Goal", "config_of"]
+__all__ = ["DEFAULT_METRIC", "DEFAULT_MODE", "GOALS", "PLACES", "PROJECT", "Goal", "config_of", "project"]
 
 DEFAULT_METRIC, DEFAULT_MODE = "val_acc", "max"
 """The metric of a goal that needs one, where none is named."""
 
 PLACES = {"model": "my_project.MyModule", "data": "my_project.MyData"}
 """Option of ``init`` -> the dotted path that stands in for the one of the user."""
+
+PROJECT = "my_project.py"
+"""The file that :data:`PLACES` name."""
 
 _FOLDER = Path(__file__).parent
 _BEST = """\
@@ -81,6 +84,11 @@ def config_of(goal: str, *, path: str, model: str, data: str, metric: str | None
     for name, value in values.items():
         text = text.replace(f"@{name}@", value)
     return text
+
+
+def project() -> str:
+    """The code of a module and data that :data:`PLACES` name."""
+    return (_FOLDER / "my_project.txt").read_text(encoding="utf-8")
 
 
 def _read(name: str) -> str:

@@ -79,6 +79,8 @@ def check_file(path: Path) -> None:
     """
     if not path.exists():
         raise FileNotFoundError(f"need path as that of a file, got {str(path)!r}: no such file")
+    if path.is_dir() and path.suffix == ".mlpackage":
+        raise ValueError(f"need path as that of a file, got {str(path)!r}, of Core ML: Xcode shows its contents")
     if path.is_dir():
         raise ValueError(f"need path as that of a file, got {str(path)!r}: it is a folder")
 

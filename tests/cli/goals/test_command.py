@@ -1,5 +1,8 @@
 """``init`` writes a new file and says the next steps."""
 
+import json
+import sys
+
 import pytest
 import yaml
 
@@ -72,3 +75,29 @@ def test_the_first_step_names_what_is_still_to_be_named(words, step, tmp_path, m
     monkeypatch.chdir(tmp_path)
     main(["init", "smaller-file", *words])
     assert step in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_example_of_a_goal_trains_as_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_project", raising=False)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    main(["init", "smaller-file", "--example"])
+    said = capsys.readouterr().out
+    assert "config.yaml and my_project.py are written. Next:\n  1. lightning-compress plan" in said
+    main(["fit", "--config", "config.yaml", "--trainer.max_epochs", "4", "--trainer.accelerator", "cpu"])
+    [report] = tmp_path.glob("runs/**/report.json")
+    metrics = json.loads(report.read_text())["metrics_after"]
+    assert metrics["val_acc"] > 0.5  # by chance it is an eighth
+    monkeypatch.delitem(sys.modules, "my_project", raising=False)
+
+    before = (tmp_path / "my_project.py").read_text()
+    for words, told in {
+        "": "need a folder without my_project.py for --example, got one with it, which stays as it is",
+        "--data my.Data": "need --example without --model and --data, whose place it takes, got --data my.Data",
+    }.items():
+        with pytest.raises(SystemExit) as stopped:
+            main(["init", "phone", "--example", "--output", "b.yaml", *words.split()])
+        assert told in str(stopped.value.code)
+    assert (tmp_path / "my_project.py").read_text() == before
+    assert not (tmp_path / "b.yaml").exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_compress.cli.runs.given import missing_file
+from lightning_compress.cli.runs.given import check_file, missing_file
 
 ROOT = Path(__file__).parents[3]
 
@@ -63,3 +63,9 @@ def test_nothing_heavy_is_imported(line, tmp_path):
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=True)
     assert LINES[line] in done.stdout + done.stderr
     assert done.stdout.endswith(" []\n")
+
+
+def test_a_package_of_core_ml_is_no_file(tmp_path):
+    (path := tmp_path / "m.mlpackage").mkdir()
+    with pytest.raises(ValueError, match=r"need path as that of a file, got '.*m.mlpackage', of Core ML: Xcode"):
+        check_file(path)
