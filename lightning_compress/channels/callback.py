@@ -195,7 +195,7 @@ class ChannelPruningCallback(WeightCompression):
         criterion = getattr(self.criterion, "__name__", repr(self.criterion))
         blocks = ", or whole residual branches" if self.remove_blocks else ""
         method = f"{self._budget} by {criterion}, channels in multiples of {self.round_to}{blocks}, {self.schedule}"
-        return f"{method}{measured_in(self.budget, as_shipped(self.runtime, self.company))}"
+        return f"{method}{measured_in(self.budget, as_shipped(self.runtime, self.company), self.company)}"
 
     def narrowed_copy(self, module: nn.Module) -> nn.Module:
         """A copy of ``module``, which this method has begun on, without the channels of least magnitude."""

@@ -166,6 +166,10 @@ class LowRankCallback(WeightCompression):
     compresses_sums = False  # a layer with adapters cannot be split
 
     @property
+    def splits(self) -> bool:
+        return self.split
+
+    @property
     def settled(self) -> bool:
         return False  # weights that are not split go on to learn in all directions, and U follows them
 

@@ -127,6 +127,11 @@ class Method(ABC):
         """Whether parameters are masked without exchange; see :class:`~lightning_compress.latent.Projection`."""
         return False
 
+    @property
+    def splits(self) -> bool:
+        """Whether layers become several others during the run; they do not by default."""
+        return False
+
     def kept(self, name: str) -> Tensor | None:
         """True for each entry of a target that is not masked, None if none is; of methods that mask in place."""
         return None

@@ -97,13 +97,22 @@ class AsShipped:
         return " and ".join(dict.fromkeys(type(method).__name__ for method in self.methods))
 
 
-def measured_in(budget: Budget, runner: Runner) -> str:
+def measured_in(budget: Budget, runner: Runner, company: Sequence[Method] = ()) -> str:
     """Where a latency is measured, for the printed plan; empty for other budgets.
+
+    Args:
+        budget: of the callback.
+        runner: the runtime.
+        company: all methods of the run; layers that one of them will split are whole when the run starts.
 
     >>> measured_in(Budget("latency", 0.5), eager)
     ', latency in PyTorch'
     """
-    return f", latency in {runner_name(runner)}" if budget.name == "latency" else ""
+    if budget.name != "latency":
+        return ""
+    splitting = " and ".join(dict.fromkeys(type(method).__name__ for method in company if method.splits))
+    whole = f", with the layers whole that {splitting} will split" if splitting else ""
+    return f", latency in {runner_name(runner)}{whole}"
 
 
 def as_shipped(runner: Runner, company: Sequence[Method]) -> Runner:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_compress import BinarizationCallback, CompressionBudget, QATCallback, plan
+from lightning_compress import BinarizationCallback, CompressionBudget, LowRankCallback, QATCallback, plan
 from lightning_compress.channels import ChannelPruningCallback
 from lightning_compress.channels.budget.latencies import latency_left, relative_latency
 from lightning_compress.channels.budget.runners import AsShipped, as_shipped, eager, measured_in
@@ -187,3 +187,12 @@ def test_a_grid_that_the_runtime_does_not_take_is_refused_before_training():
 
 def test_other_budgets_name_no_runtime():
     assert measured_in(pruning(eager, latency=None, macs=0.5).budget, eager) == ""
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_layers_that_will_be_split_are_named(split, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    low_rank = LowRankCallback(0.5, include=["net.head.weight"], split=split, schedule=Linear(0.1, 0.5))
+    trainer(pruning(Runtime(monkeypatch), include=["net.conv1.weight"]), low_rank).fit(Module(), data())
+    plan_text = " ".join(caplog.text.split())
+    assert ("latency in Runtime(), with the layers whole that LowRankCallback will split" in plan_text) == split
