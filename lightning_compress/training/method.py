@@ -7,17 +7,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from lightning_compress.arguments import check_count, check_patterns, signature_repr
-from lightning_compress.latent import LatentWeights
-from lightning_compress.latent.differences import check_finite
-from lightning_compress.processes import local
 from lightning_compress.schedules import Schedule, check_schedule, strength_at
 from lightning_compress.targets import Selection, Target, is_named, select
 
-__all__ = ["Method", "map_tensors", "verify"]
+__all__ = ["Method", "map_tensors"]
 
 
 class Method(ABC):
@@ -275,27 +271,6 @@ class Method(ABC):
         }
         left = {kind: {name: t for name, t in named.items() if name in self.targets} for kind, named in state.items()}
         self.load_tensors(map_tensors(left, lambda name, t: remove(name, t) if name in parameters else t))
-
-
-@torch.no_grad()
-def verify(methods: Sequence[Method], latents: LatentWeights, module: nn.Module) -> None:
-    """Let each method verify its projection; and again after each later one, if its promise outlives those.
-
-    Args:
-        methods: in the order of projection.
-        latents: of all targets.
-        module: whose trained parameters have to be numbers.
-
-    Raises:
-        RuntimeError: a promise is broken, or a weight is not a number.
-    """
-    check_finite({name: local(p.detach()) for name, p in module.named_parameters() if p.requires_grad})
-    done: list[Method] = []
-    for projection, weights in latents.stages():
-        done = [method for method in methods if method is projection or method in done]
-        for method in done:
-            if method is projection or method.outlives_later_projections:
-                method.verify({name: weight for name, weight in weights.items() if name in method.active})
 
 
 def map_tensors(

@@ -16,6 +16,7 @@ from lightning_compress.latent.snapshots import Snapshot, restore_, take
 from lightning_compress.lightnings import LightningModule, Trainer
 from lightning_compress.processes import local, reshard_
 from lightning_compress.targets import Selection, Target
+from lightning_compress.training.endings.verification import verify
 from lightning_compress.training.interplay.averages import Average, averaging_first
 from lightning_compress.training.interplay.followers import Followers
 from lightning_compress.training.interplay.layers import LayerWatch
@@ -24,7 +25,6 @@ from lightning_compress.training.interplay.monitors import MonitorGate
 from lightning_compress.training.interplay.optimizers import SteppedOptimizers
 from lightning_compress.training.interplay.overwrites import OverwriteWatch
 from lightning_compress.training.interplay.swaps import Swaps
-from lightning_compress.training.method import verify
 from lightning_compress.training.plans import (
     announce,
     begin_on,
