@@ -418,4 +418,6 @@ def test_a_wrong_config_is_answered(callback, folder, capsys):
     (folder / "config.yaml").write_text(f"trainer: {{logger: false, callbacks: [{{{callback}}}]}}")
     said = answered(["fit", "--model", "examples.digits.DigitsClassifier", "--config", "config.yaml"], capsys)
     assert said.startswith("lightning-compress: error: ")
-    assert re.search(CALLBACKS[callback], said)
+    text, _, place = said.partition(" (in config.yaml, line 1, ")
+    assert re.search(CALLBACKS[callback], text)
+    assert place.startswith("trainer.callbacks")

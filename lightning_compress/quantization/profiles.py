@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from lightning_compress.arguments import check_flag
+from lightning_compress.arguments import check_flag, signature_repr
 
 __all__ = ["CoreML", "Dynamic", "Mobile", "OnnxRuntime", "OpenVINO", "Profile", "TensorRT"]
 
@@ -19,8 +19,11 @@ class _Named:
     def __str__(self) -> str:
         return type(self).__name__
 
+    def __repr__(self) -> str:
+        return signature_repr(self)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Profile(_Named):
     """The needs of a runtime; each profile has defaults of its own.
 
@@ -66,19 +69,19 @@ class Profile(_Named):
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OnnxRuntime(Profile):
     """ONNX Runtime on CPUs, and torch itself: it adds integers where both inputs of an addition are quantized."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OpenVINO(Profile):
     """OpenVINO on CPUs: it adds the shortcut of a residual block in the kernel of the convolution, in float."""
 
     round_branches: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TensorRT(Profile):
     """TensorRT on GPUs: int8 with zero points of 0, float biases, and the shortcut of a residual block quantized.
 
@@ -91,7 +94,7 @@ class TensorRT(Profile):
     round_biases: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Mobile(Profile):
     """Phones and microcontrollers: ExecuTorch and LiteRT with XNNPACK, TensorFlow Lite Micro.
 
@@ -102,7 +105,7 @@ class Mobile(Profile):
     round_outputs: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CoreML(Profile):
     """Core ML on Apple devices: symmetric int8 weights and activations."""
 
@@ -110,7 +113,7 @@ class CoreML(Profile):
     symmetric_weights: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dynamic(Profile):
     """Linear layers of transformers in ONNX Runtime, transformers and vLLM: each token has a range of its own.
 

@@ -121,6 +121,8 @@ def test_a_profile_of_ones_own_and_bare_names():
     (profile,) = expanded(config)["init_args"].values()
     assert profile["class_path"] == "lightning_compress.quantization.profiles.TensorRT"
     assert QATCallback(profile=profiles.Profile(symmetric_activations=True)).profile.symmetric_activations
+    assert repr(profiles.Mobile()) == "Mobile()"
+    assert repr(profiles.Mobile(round_outputs=False)) == "Mobile(round_outputs=False)"
     with pytest.raises(TypeError, match="need round_branches as True or False, got 'no'"):
         profiles.OpenVINO(round_branches="no")
 

@@ -16,6 +16,7 @@ from typing import ClassVar, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from lightning_compress.arguments import signature_repr
 from lightning_compress.example_inputs import ExampleInput, on_device, tensors_in
 
 __all__ = ["IntegerOperators", "Run", "Runtime", "counted", "in_parts", "installed"]
@@ -61,7 +62,7 @@ class Runtime(ABC):
     timed: ClassVar[bool] = True
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+        return signature_repr(self)
 
     def __call__(self, module: nn.Module, example_input: ExampleInput) -> Callable[[], object]:
         """A function that runs ``module`` once, on ``example_input``, from a file in this runtime.

@@ -18,7 +18,7 @@ from lightning_compress.deploy.runtimes.silence import silenced
 __all__ = ["LiteRT", "as_entry", "as_values", "layers_of"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LiteRT(Runtime):
     """LiteRT with XNNPACK, on one thread.
 

@@ -21,7 +21,7 @@ _FLOAT = {*_PRODUCTS, "GRU", "LSTM", "RNN"}
 _INTEGER = ("QLinear", "QGemm", "MatMulInteger", "MatMulNBits", "ConvInteger", "DynamicQuantizeMatMul")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OnnxRuntime(Runtime):
     """ONNX Runtime with its CPU provider.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from lightning_compress.arguments import check_count, check_patterns, shown
 from lightning_compress.deploy.checks import check_near, cpu_tensors
 from lightning_compress.deploy.formats import ComputationWriter, check_full_precision, float_text
+from lightning_compress.deploy.graph_passes import rewrite
+from lightning_compress.deploy.graph_passes.attention import give_heads
 from lightning_compress.deploy.onnx_passes import blocks, rows
 from lightning_compress.deploy.onnx_passes.blocks import pack_four_bits, with_blocks
 from lightning_compress.deploy.onnx_passes.names import name_layers
@@ -110,6 +113,7 @@ class Onnx(ComputationWriter):
         from onnxscript.ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
 
         traced = trace(module, example)
+        rewrite(traced.graph_module, give_heads)
         try:
             program = torch.onnx.export(
                 traced,
@@ -119,8 +123,9 @@ class Onnx(ComputationWriter):
                 custom_translation_table={**blocks.translations(), **rows.translations()},
             )
         except torch.onnx.OnnxExporterError as error:
-            cause = line_of(error.__cause__ if isinstance(error.__cause__, Exception) else error)
-            raise ValueError(f"need operations that ONNX has to write {path.name}, got {cause}: write .pt2") from error
+            raise ValueError(
+                f"need operations that ONNX has to write {path.name}, got {_lacking(error)}: write .pt2"
+            ) from error
         assert program is not None  # noqa: S101  (the exporter without dynamo returns None)
         name_layers(program.model)
         ClearMetadataAndDocStringPass()(program.model)  # stack traces of all nodes are half of a small file
@@ -212,3 +217,13 @@ def _profile_of(module: nn.Module) -> Profile:
     quantizers = quantizers_of(module).values()
     symmetric = bool(quantizers) and all(quantizer.symmetric for quantizer in quantizers)
     return profiles.TensorRT() if symmetric else profiles.OnnxRuntime()
+
+
+def _lacking(error: Exception) -> str:
+    """The operation that ONNX lacks, and the first of the errors that each led to the next."""
+    operation = ""
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+        found = re.search(r"target=(torch\.ops\.[\w.]+)", str(error))
+        operation = f"{found[1]}, " if found else operation
+    return operation + line_of(error)

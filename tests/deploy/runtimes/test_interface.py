@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_compress.deploy import export
-from lightning_compress.deploy.runtimes import IntegerOperators, OnnxRuntime, OpenVINO, installed
+from lightning_compress.deploy.runtimes import IntegerOperators, LiteRT, OnnxRuntime, OpenVINO, installed
 from lightning_compress.quantization import QATCallback, profiles
 from tests.support.classifiers import Conv, fit, loader
 
@@ -74,6 +74,15 @@ def test_what_is_installed_is_found(monkeypatch):
         "lightning_compress.deploy.runtimes.interface.find_spec", lambda name: name == "openvino" or None
     )
     assert [runtime.name for runtime in installed([OnnxRuntime(), OpenVINO()])] == ["OpenVINO"]
+
+
+def test_messages_show_arguments_that_are_no_defaults():
+    assert [repr(one) for one in (OnnxRuntime(), OnnxRuntime(fused=False), OpenVINO(), LiteRT(reference=True))] == [
+        "OnnxRuntime()",
+        "OnnxRuntime(fused=False)",
+        "OpenVINO()",
+        "LiteRT(reference=True)",
+    ]
 
 
 def test_additions_are_no_layers():
