@@ -79,7 +79,7 @@ def _meant(said: str, entries: list[Entry], error: BaseException) -> list[Entry]
     kept = _named(said, entries) if re.search(_KEYS, said) else _arguments(said, entries, error)
     first = min(kept, key=lambda entry: _position(entry.name, said), default=None)
     alike = [entry for entry in kept if first and entry.name == first.name]
-    return [entry for entry in alike if entry.value and re.search(rf"\b{re.escape(entry.value)}", said)] or alike
+    return [entry for entry in alike if entry.value and re.search(rf"(?<!\w){re.escape(entry.value)}", said)] or alike
 
 
 def _named(said: str, entries: list[Entry]) -> list[Entry]:
@@ -96,7 +96,7 @@ def _arguments(said: str, entries: list[Entry], error: BaseException) -> list[En
     """The arguments that a message names, of the innermost class of the config that has raised; or the class."""
     for owner in _raising(error):
         if made := [entry for entry in entries if entry.made == owner]:
-            named = [entry for entry in entries if entry.owner == owner and re.search(rf"\b{entry.name}\b", said)]
+            named = [entry for entry in entries if entry.owner == owner and _position(entry.name, said) < len(said)]
             return named or made
     return [
         entry for entry in entries if entry.value and f"need {entry.name} " in said and f"got {entry.value!r}" in said
@@ -104,7 +104,8 @@ def _arguments(said: str, entries: list[Entry], error: BaseException) -> list[En
 
 
 def _position(name: str, said: str) -> int:
-    match = re.search(rf"\b{name}\b", said)
+    """Where a message names a key; its length if it does not."""
+    match = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", said)
     return match.start() if match else len(said)
 
 

@@ -67,6 +67,19 @@ def test_an_error_names_file_line_and_key(change, tmp_path, monkeypatch, capsys)
     assert refusal(["--config", "wrong.yaml"], capsys).endswith(f"(in wrong.yaml, {CASES[change]})")
 
 
+@pytest.mark.parametrize("key", ["spars(ity", "a[", "*x", "trainer.callbacks"])
+def test_a_key_may_be_any_text(key, tmp_path, monkeypatch, capsys):
+    """The original error is told whatever stands beside it."""
+    monkeypatch.chdir(tmp_path)
+    more = f'        sparsity: 1.5\n        "{key}": 1\n'
+    (tmp_path / "wrong.yaml").write_text(CONFIG.replace("        sparsity: 0.5\n", more))
+    said = refusal(["--config", "wrong.yaml"], capsys)
+    assert "lightning-compress: error: " in said
+    assert key in said or "sparsity" in said
+    (tmp_path / "aside.yaml").write_text(CONFIG.replace("sparsity: 0.5", "sparsity: 1.5") + f'"{key}": 1\n')
+    assert "lightning-compress: error: " in refusal(["--config", "aside.yaml"], capsys)
+
+
 def test_an_error_of_yaml_names_the_file(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "good.yaml").write_text(CONFIG)
