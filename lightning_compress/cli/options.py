@@ -62,7 +62,7 @@ def sensitivity_parser() -> Parser:
         "Measure the model of a config with one layer compressed at a time, by each of\nits callbacks. "
         "Nothing is trained.",
         "--config config.yaml --ckpt_path last.ckpt",
-        "--config config.yaml --ckpt_path last.ckpt --drop 0.01 --choice chosen.yaml",
+        "--config c.yaml --drop 0.01 --choice new.yaml",
         rest=True,
     )
     _json(parser)
