@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from benchmarks.peers.recipe import Run, Write, plain
@@ -11,6 +12,7 @@ __all__ = ["plain", "train"]
 
 def train(run: Run) -> Write:
     """Eight bits."""
+    os.environ.setdefault("NNCF_EXTENSION_LOAD_TIMEOUT", "600")  # seconds: the first call compiles C++
     model, example, calibration = run.model, run.example, run.calibration
     # user code
     import nncf
