@@ -19,7 +19,7 @@ INSTALL = { test -x $(BIN)/python || $(PYTHON) -m venv .venv; } && $(BIN)/python
 
 # The runtime of browsers comes from npm. Where that is missing, the tests of it are left out, and say so.
 .venv/.web: | .venv/.ready
-	npm install --silent --no-fund --no-audit --fetch-retries 1 --prefix .venv/web onnxruntime-web@1.30.0 \
+	npm install --silent --no-fund --no-audit --fetch-retries 1 --fetch-timeout 60000 --prefix .venv/web onnxruntime-web@1.30.0 \
 		|| echo 'NOT INSTALLED: onnxruntime-web, whose tests need Node.js and npm'
 	touch $@
 
