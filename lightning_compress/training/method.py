@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from lightning_compress.arguments import check_count, check_patterns, signature_
 from lightning_compress.schedules import Schedule, check_schedule, strength_at
 from lightning_compress.targets import Selection, Target, is_named, select
 
-__all__ = ["Method", "map_tensors"]
+__all__ = ["Method", "map_tensors", "names_of"]
 
 
 class Method(ABC):
@@ -278,3 +278,12 @@ def map_tensors(
 ) -> dict[str, dict[str, Tensor]]:
     """Apply ``function`` to every tensor; kind -> parameter name -> tensor."""
     return {kind: {name: function(name, tensor) for name, tensor in named.items()} for kind, named in tensors.items()}
+
+
+def names_of(methods: Iterable[object]) -> str:
+    """The classes of methods in words, each once; empty for none.
+
+    >>> names_of([1, 2.0, 3])
+    'int and float'
+    """
+    return " and ".join(dict.fromkeys(type(method).__name__ for method in methods))

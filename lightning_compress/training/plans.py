@@ -19,6 +19,7 @@ from lightning_compress.lightnings import (
 from lightning_compress.messages import for_terminal, listed, listed_by_reason
 from lightning_compress.processes import is_sharded
 from lightning_compress.targets import Selection, Target
+from lightning_compress.training.method import names_of
 
 if TYPE_CHECKING:
     from lightning_compress.training.callback import WeightCompression
@@ -264,7 +265,7 @@ def check_finished(
     """
     unfinished = [method for method in methods if method.strength < 1.0]
     if unfinished and fraction is None:
-        names = " and ".join(dict.fromkeys(type(method).__name__ for method in unfinished))
+        names = names_of(unfinished)
         tell(
             f"{names}: fit trained nothing, since the run was at its end when it began, so no schedule advanced: raise "
             "max_epochs or max_steps of the Trainer, or fit with a new Trainer and without ckpt_path"

@@ -343,6 +343,20 @@ def test_a_module_without_forward_is_refused(tmp_path):
             export(kind(), tmp_path / "m.onnx", X)
 
 
+class Numbered(nn.Module):
+    def forward(self, x):
+        return x * x.max().item()
+
+
+@pytest.mark.parametrize("suffix", [".pte", ".tflite"])
+def test_a_number_that_forward_takes_from_a_tensor_is_refused_with_its_line(suffix, tmp_path):
+    line = Numbered.forward.__code__.co_firstlineno + 1
+    told = f"got Numbered.forward, which takes one from them, in line {line} of test_export.py: keep a number as a"
+    with pytest.raises(ValueError, match=told):
+        export(Numbered(), tmp_path / f"m{suffix}", torch.rand(2, 3))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_operation_that_onnx_lacks_is_refused_in_one_sentence(tmp_path):
     with pytest.raises(
         ValueError, match=r"got torch\.ops\.prims\.bessel_j0\.default, DispatchError: .*: write \.pt2$"

@@ -14,7 +14,7 @@ from lightning_compress.arguments import check_function
 from lightning_compress.channels.budget.budgets import Budget
 from lightning_compress.example_inputs import float_outputs, line_of
 from lightning_compress.training.copies import detached_copy
-from lightning_compress.training.method import Method
+from lightning_compress.training.method import Method, names_of
 
 __all__ = ["AsShipped", "Runner", "as_shipped", "check_runner", "eager", "measured_in", "runner_name"]
 
@@ -94,7 +94,7 @@ class AsShipped:
 
     @property
     def _names(self) -> str:
-        return " and ".join(dict.fromkeys(type(method).__name__ for method in self.methods))
+        return names_of(self.methods)
 
 
 def measured_in(budget: Budget, runner: Runner, company: Sequence[Method] = ()) -> str:
@@ -110,7 +110,7 @@ def measured_in(budget: Budget, runner: Runner, company: Sequence[Method] = ()) 
     """
     if budget.name != "latency":
         return ""
-    splitting = " and ".join(dict.fromkeys(type(method).__name__ for method in company if method.splits))
+    splitting = names_of([method for method in company if method.splits])
     whole = f", with the layers whole that {splitting} will split" if splitting else ""
     return f", latency in {runner_name(runner)}{whole}"
 

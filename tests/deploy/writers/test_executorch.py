@@ -114,19 +114,6 @@ def test_an_operation_that_executorch_lacks_is_refused_and_leaves_no_file(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-class Numbered(nn.Module):
-    def forward(self, x):
-        return x * x.max().item()
-
-
-def test_a_number_that_forward_takes_from_a_tensor_is_refused_with_its_line(tmp_path):
-    line = Numbered.forward.__code__.co_firstlineno + 1
-    told = f"got Numbered.forward, which takes one from them, in line {line} of test_executorch.py: keep a number as a"
-    with pytest.raises(ValueError, match=told):
-        export(Numbered(), tmp_path / "m.pte", torch.rand(2, 3))
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.filterwarnings("ignore:ExecuTorch computes layers")
 def test_a_file_that_computes_something_else_is_refused(tmp_path, monkeypatch):
     """XNNPACK takes codes of eight bits for signed ones, and says nothing."""
